@@ -1,0 +1,22 @@
+"""The data layer: folders of pictures and words -> records -> aligned tensors, and back to a folder."""
+
+from __future__ import annotations
+
+from .folder import DATASET_PARTS, counts, holds_dataset, load_folder
+from .images import EXTENSIONS, MAX_PIXELS, aligned, check_image, make_batch, open_image
+from .save import from_images, save_dataset
+
+__all__ = [
+    "DATASET_PARTS",
+    "EXTENSIONS",
+    "MAX_PIXELS",
+    "aligned",
+    "check_image",
+    "counts",
+    "from_images",
+    "holds_dataset",
+    "load_folder",
+    "make_batch",
+    "open_image",
+    "save_dataset",
+]

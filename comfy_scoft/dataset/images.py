@@ -1,0 +1,150 @@
+"""Pictures of strangers, opened with care, and the aligned tensors made of them."""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+from ..records import Batch, CultureRecord
+
+EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".avif")
+"""What counts as a picture. Only these decoders are ever tried, whatever a file's name says."""
+
+MAX_PIXELS = 50_000_000
+"""Largest picture, width times height, that is decoded: about 150 MB as RGB, and above any phone's photo."""
+
+_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "AVIF")
+_READABLE = "png, jpg, webp, bmp, gif or avif"
+_PILLOW = threading.RLock()
+
+
+@contextmanager
+def _careful_pillow() -> Iterator[None]:
+    """Bomb warnings are errors, and a truncated file is one too even if another extension switched that off."""
+    with _PILLOW, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        tolerant, ImageFile.LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, False
+        try:
+            yield
+        finally:
+            ImageFile.LOAD_TRUNCATED_IMAGES = tolerant
+
+
+@contextmanager
+def _opened(path: Path, max_pixels: int) -> Iterator[Image.Image]:
+    """The picture with its header read and its size checked. Every fault, in the body too, is one clear sentence."""
+    if not path.is_file():
+        raise ValueError(f"The image {path.name} is not in {path.parent.name}: put it there or remove its record.")
+    Image.init()
+    try:
+        with _careful_pillow(), Image.open(path, formats=[name for name in _FORMATS if name in Image.OPEN]) as image:
+            if image.width * image.height > max_pixels:
+                raise Image.DecompressionBombError
+            yield image
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        limit = min(max_pixels, Image.MAX_IMAGE_PIXELS or max_pixels)
+        raise ValueError(
+            f"The image {path.name} has more than the allowed {limit / 1e6:g} million pixels: save it smaller."
+        ) from error
+    except UnidentifiedImageError as error:
+        raise ValueError(f"The file {path.name} is not a picture: it was expected to be {_READABLE}.") from error
+    except PermissionError as error:
+        raise ValueError(f"The image {path.name} may not be read: give this user the right to read it.") from error
+    except Exception as error:  # on damaged files Pillow's decoders raise nearly every kind of exception
+        raise ValueError(
+            f"The image {path.name} is truncated or damaged and cannot be read: replace it with a whole copy."
+        ) from error
+
+
+def check_image(path: Path, max_pixels: int = MAX_PIXELS, decode: bool = True) -> None:
+    """Raise the same one-sentence ValueError as `open_image` would.
+
+    `decode=False` reads the header and the checksums only (all that a JPEG has no checksum for stays unseen).
+    """
+    with _opened(path, max_pixels) as image:
+        if decode:
+            # A JPEG decoded at an eighth still reads all its data, so a cut one is found at a fraction of the cost.
+            image.draft(None, (max(1, image.width // 8), max(1, image.height // 8)))
+            image.load()
+        else:
+            image.verify()
+
+
+def open_image(path: Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """The picture as 8-bit RGB, turned upright by its EXIF tag; transparency on white; first frame of a film.
+
+    Raises ValueError with one sentence that names the file: missing, not a picture, truncated, or more pixels
+    than `max_pixels` (read from the header, before anything is decoded).
+    """
+    with _opened(path, max_pixels) as image:
+        image.load()
+        return _as_rgb(_upright(image))
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # damaged EXIF says nothing about the pixels, which are fine
+        return image
+
+
+def _as_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):  # 16 bits: Pillow's own conversion clips instead of scaling
+        values = np.asarray(image).astype(np.float64) / 257.0
+        image = Image.fromarray(values.round().clip(0, 255).astype(np.uint8))
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    return image.convert("RGB")
+
+
+def _fitted(image: Image.Image, height: int, width: int, flip: bool) -> Tensor:
+    """Centre crop to width : height, antialiased bicubic resize, flip; (3, height, width) float32 in [-1, 1]."""
+    scale = min(image.width / width, image.height / height)
+    crop_width, crop_height = width * scale, height * scale
+    left, top = (image.width - crop_width) / 2, (image.height - crop_height) / 2
+    box = (left, top, min(left + crop_width, image.width), min(top + crop_height, image.height))
+    image = image.resize((width, height), Image.Resampling.BICUBIC, box=box)
+    if flip:
+        image = ImageOps.mirror(image)
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1).float().div(127.5).sub(1.0)
+
+
+def aligned(record: CultureRecord, size: int | tuple[int, int], flip: bool) -> tuple[Tensor, Tensor]:
+    """The record's picture and its negatives under one and the same crop, resize and flip.
+
+    size: side of a square, or (height, width), in pixels.
+    Returns (3, H, W) and (N, 3, H, W), float32 in [-1, 1]; N is 0 for a record without negatives. A negative of
+    another size than the picture is scaled to cover the target as well, so equal layouts stay in register.
+    Raises ValueError as `open_image` does.
+    """
+    height, width = (size, size) if isinstance(size, int) else size
+    assert height > 0 and width > 0
+    pixels = _fitted(open_image(record.image), height, width, flip)
+    negatives = pixels.new_zeros(len(record.negatives), 3, height, width)
+    for k, path in enumerate(record.negatives):
+        negatives[k] = _fitted(open_image(path), height, width, flip)
+    return pixels, negatives
+
+
+def make_batch(records: Sequence[CultureRecord], size: int | tuple[int, int], flips: Sequence[bool]) -> Batch:
+    """A `Batch` of B >= 1 records, one flip a record. Ragged negatives are padded with zeros and masked out."""
+    assert len(records) == len(flips) > 0
+    pairs = [aligned(record, size, flip) for record, flip in zip(records, flips, strict=True)]
+    pixels = torch.stack([image for image, _ in pairs])
+    most = max(len(negatives) for _, negatives in pairs)
+    negatives = pixels.new_zeros(len(pairs), most, *pixels.shape[1:])
+    mask = torch.zeros(len(pairs), most, dtype=torch.bool)
+    for b, (_, own) in enumerate(pairs):
+        negatives[b, : len(own)] = own
+        mask[b, : len(own)] = True
+    return Batch(pixels, tuple(record.caption for record in records), negatives, mask)

@@ -1,0 +1,419 @@
+"""Bad data gives one sentence and loses nothing: never a traceback of a library, never a silent loss."""
+
+import json
+import os
+import random
+import struct
+import time
+import zlib
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageFile
+
+from comfy_scoft.dataset import from_images, load_folder, open_image, save_dataset
+from comfy_scoft.records import CultureRecord, Dataset
+
+
+def one_sentence(error):
+    text = str(error.value if hasattr(error, "value") else error)
+    assert text.endswith(".") and "\n" not in text and ". " not in text and 20 < len(text) < 700, text
+    return text
+
+
+def noise(path, size=(40, 30)):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    array = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    Image.fromarray(array).save(path)
+    return path
+
+
+def cut(path, keep=0.6):
+    noise(path)
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * keep)])
+    return path
+
+
+def giant_png(path, width, height):
+    """A valid header of the given size with hardly any data behind it."""
+
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    data = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + data)
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A good record and room for a bad one."""
+    noise(tmp_path / "set/good.png")
+    return tmp_path / "set"
+
+
+GOOD = {"file_name": "good.png", "text": "a good one"}
+
+
+def load_with(folder, *lines):
+    """Load the good line and the given ones; returns the sentences about those left out, after checking them."""
+    raw = [line if isinstance(line, bytes) else json.dumps(line).encode() for line in (GOOD, *lines)]
+    (folder / "metadata.jsonl").write_bytes(b"\n".join(raw) + b"\n")
+    dataset, report = load_folder(folder)
+    first, *rest = report.splitlines()
+    assert first == f"1 of {1 + len(lines)} records loaded, {len(lines)} left out"
+    assert [record.caption for record in dataset.records] == ["a good one"]
+    faults = [line[2:] for line in rest if line.startswith("- ")]
+    assert len(faults) == len(lines)
+    with pytest.raises(ValueError) as error:
+        load_folder(folder, strict=True)
+    assert str(error.value) == faults[0]
+    for fault in faults:
+        one_sentence(fault)
+    return faults
+
+
+def test_a_missing_folder_is_named(tmp_path):
+    with pytest.raises(ValueError, match="nowhere does not exist") as error:
+        load_folder(tmp_path / "nowhere")
+    one_sentence(error)
+
+
+def test_an_empty_folder_says_what_was_expected(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "b/metadata.jsonl").write_text("\n\n")
+    for name in ("a", "b"):
+        with pytest.raises(ValueError, match="holds no dataset: it was expected") as error:
+            load_folder(tmp_path / name)
+        one_sentence(error)
+
+
+def test_a_split_or_category_that_nobody_has_is_an_error(folder):
+    (folder / "metadata.jsonl").write_text(json.dumps(GOOD))
+    for wish in ({"split": "test"}, {"categories": ("city",)}):
+        with pytest.raises(ValueError, match="None of the 1 records") as error:
+            load_folder(folder, **wish)
+        one_sentence(error)
+
+
+def test_a_missing_caption_is_an_error_of_its_record(folder):
+    for line in ({"file_name": "good.png"}, GOOD | {"text": "  "}, GOOD | {"text": None}):
+        assert "line 2 has no caption for good.png" in load_with(folder, line)[0]
+
+
+def test_an_image_without_its_text_file_is_reported(folder):
+    noise(folder / "bare.png")
+    (folder / "good.txt").write_text("fine")
+    noise(folder / "blank.png")
+    (folder / "blank.txt").write_text(" \n")
+    dataset, report = load_folder(folder)
+    assert len(dataset) == 1
+    assert "- The image bare.png has no caption: write one into bare.txt beside it." in report
+    assert "- The caption file blank.txt is empty" in report
+
+
+def test_a_line_that_is_not_json_is_named_by_file_and_number(folder):
+    lines = (b"{broken", b"[" * 100_000, b"9" * 10_000, b'{"file_name": "good.png", "text": "x"} trailing')
+    faults = load_with(folder, *lines)
+    for number, fault in enumerate(faults[:2] + faults[3:], 2):
+        assert fault.startswith("metadata.jsonl line ") and "is not JSON" in fault, number
+    assert faults[0].startswith("metadata.jsonl line 2 ") and faults[3].startswith("metadata.jsonl line 5 ")
+
+
+def test_a_line_that_is_json_but_no_object_is_an_error(folder):
+    for line in (b"[]", b"3", b'"text"', b"null"):
+        assert "is JSON but not an object" in load_with(folder, line)[0]
+
+
+def test_fields_of_the_wrong_type_are_named(folder):
+    assert '"text"' in load_with(folder, GOOD | {"text": 5})[0]
+    assert '"blip_text" than a text or a list of texts' in load_with(folder, GOOD | {"blip_text": [1]})[0]
+    assert '"negative_imgpath"' in load_with(folder, GOOD | {"negative_imgpath": {"a": 1}})[0]
+    assert '"licence"' in load_with(folder, GOOD | {"licence": True})[0]
+    assert "names no image" in load_with(folder, {"text": "x"})[0]
+    assert "has the era" in load_with(folder, GOOD | {"era": "baroque"})[0]
+    assert "has the split" in load_with(folder, GOOD | {"split": "../x"})[0]
+    assert "has the split" in load_with(folder, GOOD | {"split": "all"})[0]
+    assert "not valid Unicode" in load_with(folder, b'{"file_name": "good.png", "text": "\\ud800"}')[0]
+
+
+def test_a_missing_image_or_negative_or_depth_is_named(folder):
+    assert "names gone.png, which is not in the folder" in load_with(folder, GOOD | {"file_name": "gone.png"})[0]
+    assert "names n.png" in load_with(folder, GOOD | {"negative_imgpath": ["good.png", "n.png"]})[0]
+    assert "names d.png" in load_with(folder, GOOD | {"depth": "d.png"})[0]
+    assert "which is not in the folder" in load_with(folder, GOOD | {"file_name": "x" * 5000})[0]
+    assert "which is not in the folder" in load_with(folder, GOOD | {"file_name": "a\0b"})[0]
+
+
+@pytest.mark.parametrize("field", ["file_name", "negative_imgpath", "depth"])
+def test_paths_outside_the_folder_are_refused(folder, tmp_path, field):
+    secret = noise(tmp_path / "secret.png")
+    noise(tmp_path / "set2/secret.png")
+    (folder / "link.png").symlink_to(secret)
+    (folder / "door").symlink_to(tmp_path)
+    names = (
+        str(secret),
+        "../secret.png",
+        "x/../../secret.png",
+        "..\\secret.png",
+        "../set2/secret.png",
+        "C:\\secret.png",
+        "C:secret.png",
+        "\\\\host\\share\\a.png",
+        "link.png",
+        "door/secret.png",
+    )
+    for name in names:
+        value = [name] if field == "negative_imgpath" else name
+        assert "points outside the folder" in load_with(folder, GOOD | {field: value})[0], name
+
+
+def test_an_absolute_path_into_the_folder_is_refused_too(folder):
+    assert "use a path relative" in load_with(folder, GOOD | {"file_name": str(folder / "good.png")})[0]
+
+
+def test_metadata_and_captions_that_link_outside_are_not_read(folder, tmp_path):
+    (tmp_path / "secret").write_text("password")
+    (folder / "good.txt").symlink_to(tmp_path / "secret")
+    with pytest.raises(ValueError, match="good.txt points outside the folder") as error:
+        load_folder(folder)
+    assert "password" not in one_sentence(error)
+    (folder / "metadata.jsonl").symlink_to(tmp_path / "secret")
+    with pytest.raises(ValueError, match="metadata.jsonl points outside the folder"):
+        load_folder(folder)
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "bmp", "gif"])
+@pytest.mark.parametrize("tolerant", [False, True])
+def test_a_truncated_image_is_found_at_load_and_on_use(folder, monkeypatch, suffix, tolerant):
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", tolerant)
+    path = cut(folder / f"cut.{suffix}")
+    fault = load_with(folder, GOOD | {"file_name": path.name})[0]
+    with pytest.raises(ValueError) as error:
+        open_image(path)
+    assert str(error.value) == fault
+    assert f"cut.{suffix} is truncated or damaged" in fault or "is not a picture" in fault
+    assert ImageFile.LOAD_TRUNCATED_IMAGES is tolerant
+
+
+def test_a_truncated_negative_leaves_its_record_out(folder):
+    cut(folder / "n.png")
+    assert "n.png is truncated" in load_with(folder, GOOD | {"negative_imgpath": ["n.png"]})[0]
+
+
+def test_an_image_bomb_is_refused_before_it_is_decoded(folder):
+    for width, height in ((8000, 8000), (12_000, 12_000), (60_000, 60_000)):
+        path = giant_png(folder / "bomb.png", width, height)
+        start = time.monotonic()
+        assert (
+            "bomb.png has more than the allowed 50 million pixels" in load_with(folder, GOOD | {"depth": path.name})[0]
+        )
+        with pytest.raises(ValueError, match="million pixels"):
+            open_image(path)
+        assert time.monotonic() - start < 2
+
+
+def test_the_limit_of_pixels_is_the_callers(folder):
+    assert open_image(folder / "good.png", max_pixels=1200).size == (40, 30)
+    with pytest.raises(ValueError, match="more than the allowed 0.001199 million pixels"):
+        open_image(folder / "good.png", max_pixels=1199)
+
+
+def test_a_compressed_text_bomb_in_a_png_is_refused(folder):
+    data = b"Comment\0\0" + zlib.compress(bytes(80_000_000))
+    chunk = struct.pack(">I", len(data)) + b"zTXt" + data + struct.pack(">I", zlib.crc32(b"zTXt" + data))
+    raw = (folder / "good.png").read_bytes()
+    (folder / "text.png").write_bytes(raw[:33] + chunk + raw[33:])
+    load_with(folder, GOOD | {"file_name": "text.png"})
+
+
+def test_a_file_that_is_no_picture_is_refused_whatever_its_name(folder):
+    (folder / "page.jpg").write_text("<html>")
+    (folder / "empty.png").write_bytes(b"")
+    (folder / "script.png").write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n")
+    lines = [GOOD | {"file_name": name} for name in ("page.jpg", "empty.png", "script.png", "metadata.jsonl")]
+    assert all("is not a picture" in fault for fault in load_with(folder, *lines))
+
+
+def test_a_line_of_ten_megabytes_costs_one_sentence(folder):
+    line = b'{"file_name": "good.png", "text": "' + b"x" * 10_000_000 + b'"}'
+    assert "line 2 is longer than 1,000,000 characters" in load_with(folder, line)[0]
+    faults = load_with(folder, line, b"{broken")
+    assert faults[1].startswith("metadata.jsonl line 3 ")
+
+
+def test_other_encodings_are_named(folder):
+    assert "line 2 is not UTF-8" in load_with(folder, '{"file_name": "good.png", "text": "é"}'.encode("latin-1"))[0]
+    (folder / "metadata.jsonl").write_text(json.dumps(GOOD), encoding="utf-16")
+    with pytest.raises(ValueError, match="not UTF-8 but UTF-16") as error:
+        load_folder(folder)
+    one_sentence(error)
+
+
+def test_when_nothing_is_good_the_error_is_one_sentence_with_the_first_faults(folder):
+    (folder / "metadata.jsonl").write_text("{\n" * 7)
+    with pytest.raises(ValueError) as error:
+        load_folder(folder)
+    text = one_sentence(error)
+    assert "line 1 " in text and "line 3 " in text and "line 4 " not in text and "and 4 more" in text
+
+
+def test_messages_hold_no_control_characters_and_stay_short(folder):
+    fault = load_with(folder, GOOD | {"file_name": "\x1b[31m\r\n" + "y" * 900})[0]
+    assert fault.isprintable() and len(fault) < 300
+
+
+def test_what_may_not_be_read_is_named(folder, monkeypatch):
+    (folder / "metadata.jsonl").write_text(json.dumps(GOOD))
+
+    def refuse(path, *args, **kwargs):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(folder), "open", refuse)
+        with pytest.raises(ValueError, match="metadata.jsonl in set may not be read") as error:
+            load_folder(folder)
+        one_sentence(error)
+    monkeypatch.setattr(Image, "open", refuse)
+    with pytest.raises(ValueError, match="good.png may not be read") as error:
+        load_folder(folder)
+    one_sentence(error)
+
+
+def test_a_failed_swap_brings_the_old_dataset_back(folder, tmp_path, monkeypatch):
+    (folder / "metadata.jsonl").write_text(json.dumps(GOOD))
+    dataset, _ = load_folder(folder)
+    saved = save_dataset(dataset, tmp_path / "saved")
+    replace = os.replace
+
+    def fail(source, target):
+        if str(source).endswith(".part"):
+            raise OSError("disk full")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(OSError, match="disk full"):
+        save_dataset(dataset, saved, overwrite=True)
+    assert len(load_folder(saved)[0]) == 1
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_a_limit_below_zero_is_refused(folder):
+    with pytest.raises(ValueError, match="limit is -1") as error:
+        load_folder(folder, limit=-1)
+    one_sentence(error)
+
+
+def test_a_broken_record_does_not_use_up_the_limit(folder):
+    cut(folder / "cut.png")
+    lines = [GOOD | {"file_name": "cut.png"}, GOOD, GOOD | {"text": "another"}]
+    (folder / "metadata.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    dataset, report = load_folder(folder, limit=1)
+    assert [record.caption for record in dataset.records] == ["a good one"]
+    assert report.startswith("1 of 2 records loaded, 1 left out") and "beyond the limit): 1" in report
+
+
+def test_graph_images_that_do_not_fit_are_refused_and_leave_nothing(tmp_path):
+    image = torch.zeros(4, 4, 3)
+    for images, captions, generic in (
+        ([], [], None),
+        ([image], ["a", "b"], None),
+        ([image], ["a"], ["b", "c"]),
+        ([image], [" "], None),
+        ([image[..., 0]], ["a"], None),
+        ([image / 0], ["a"], None),
+    ):
+        with pytest.raises(ValueError) as error:
+            from_images(images, captions, generic, "", "", tmp_path / "set")
+        one_sentence(error)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_saving_never_destroys_what_is_there(folder, tmp_path):
+    (folder / "metadata.jsonl").write_text(json.dumps(GOOD))
+    dataset, _ = load_folder(folder)
+    (tmp_path / "file").write_text("mine")
+    saved = save_dataset(dataset, tmp_path / "saved")
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home/thesis.txt").write_text("mine")
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
+    for target, overwrite, words in (
+        (folder, True, "the one the dataset was read from"),
+        (tmp_path, True, "the one the dataset was read from"),
+        (tmp_path / "home", False, "already holds files"),
+        (tmp_path / "home", True, "holds more than a dataset"),
+        (tmp_path / "file", True, "is a file"),
+        (saved, False, "already holds files"),
+    ):
+        with pytest.raises(ValueError, match=words) as error:
+            save_dataset(dataset, target, overwrite=overwrite)
+        one_sentence(error)
+    gone = dataset.replace([*dataset.records, CultureRecord(folder / "gone.png", "x")])
+    with pytest.raises(ValueError, match="gone.png of the dataset is gone"):
+        save_dataset(gone, saved, overwrite=True)
+    with pytest.raises(ValueError, match="has no records"):
+        save_dataset(Dataset(folder, (), "none"), tmp_path / "new")
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+VALUES = [
+    None, True, -1, 1e400, "", " ", "good.png", "../good.png", "/etc/passwd", "a\0b", "\ud800", "x" * 3000, [], {},
+    ["good.png"], ["", None], [["x"]], {"a": {"b": []}}, "train", "all", "modern", "\u202e\x1b[0m", ".", "..", "set",
+    "good.png/x", "con", "NUL.png", "~", "$HOME", "%2e%2e/good.png", "\\\\?\\C:\\x", "file:///etc/passwd", float("nan"),
+]  # fmt: skip
+KEYS = (
+    "file_name text blip_text negative_imgpath culture place category era split depth source verified_by caption junk"
+).split()
+
+
+def fuzzed_line(rng):
+    """One line of metadata: odd values, odd keys, and sometimes bytes flipped, cut or inserted."""
+    line = dict(GOOD) if rng.random() < 0.7 else {}
+    for _ in range(rng.randrange(4)):
+        line[rng.choice(KEYS)] = rng.choice(VALUES)
+    raw = bytearray(json.dumps(line, ensure_ascii=rng.random() < 0.9).encode("utf-8", "surrogatepass"))
+    for _ in range(rng.choice((0, 0, 0, 1, 3))):
+        at = rng.randrange(len(raw) + 1)
+        raw[at : at + rng.randrange(3)] = rng.randbytes(rng.randrange(3))
+    return bytes(raw).replace(b"\n", b" ")
+
+
+def test_two_thousand_fuzzed_lines_give_records_or_clear_sentences(folder):
+    rng = random.Random(1024)  # noqa: S311 - a repeatable fuzz, not a secret
+    lines = [fuzzed_line(rng) for _ in range(2000)]
+    start = time.monotonic()
+    (folder / "metadata.jsonl").write_bytes(b"\n".join(lines))
+    dataset, report = load_folder(folder)
+    faults = [line[2:] for line in report.splitlines() if line.startswith("- ")]
+    assert len(dataset) + len(faults) == sum(bool(line.strip()) for line in lines)
+    assert len(dataset) > 200 and len(faults) > 500
+    for fault in faults:
+        assert one_sentence(fault).isprintable()
+    root = folder.resolve()
+    assert all(path.is_relative_to(root) for record in dataset.records for path in record.files())
+    assert all(record.caption.strip() for record in dataset.records)
+    assert len(dataset.fingerprint()) == 64
+    assert time.monotonic() - start < 10
+
+
+def test_fuzzed_pictures_open_or_give_a_clear_sentence(folder, tmp_path):
+    rng = random.Random(7)  # noqa: S311 - a repeatable fuzz, not a secret
+    opened = refused = 0
+    for suffix in ("png", "jpg", "webp", "gif", "bmp"):
+        raw = noise(tmp_path / f"base.{suffix}").read_bytes()
+        for _ in range(60):
+            damaged = bytearray(raw)
+            for _ in range(rng.randrange(1, 6)):
+                damaged[rng.randrange(min(len(raw), rng.choice((64, len(raw)))))] = rng.randrange(256)
+            path = tmp_path / f"x.{suffix}"
+            path.write_bytes(damaged)
+            try:
+                assert open_image(path, max_pixels=1_000_000).mode == "RGB"
+                opened += 1
+            except ValueError as fault:
+                one_sentence(fault)
+                refused += 1
+    assert opened > 20 and refused > 20
