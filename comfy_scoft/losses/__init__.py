@@ -1,0 +1,18 @@
+"""The training losses. To add one: write a file here and put its class in LOSSES; menus and jobs read this dict."""
+
+from __future__ import annotations
+
+from .context import Loss, LossContext
+from .contrastive import ContrastiveLoss
+from .diffusion import DiffusionLoss
+from .memorization import MemorizationLoss
+from .perceptual import PerceptualLoss
+
+LOSSES: dict[str, type[Loss]] = {
+    "diffusion": DiffusionLoss,
+    "memorization": MemorizationLoss,
+    "perceptual": PerceptualLoss,
+    "contrastive": ContrastiveLoss,
+}
+
+__all__ = ["LOSSES", "Loss", "LossContext", "ContrastiveLoss", "DiffusionLoss", "MemorizationLoss", "PerceptualLoss"]

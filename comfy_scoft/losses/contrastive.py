@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from .context import LossContext
+
+if TYPE_CHECKING:
+    from ..features import FeatureNetwork
+
+
+@dataclass(frozen=True)
+class ContrastiveLoss:
+    """L_C (SCoFT, Eq. 4): ``max(D(f(x̂), f(x)) − λ · mean_k D(f(x̂), f(x⁻_k)) + m, 0)``, released weight 0.05.
+
+    It contains the positive term, so it stands in place of L_P (+MPC), not beside it. A picture without negatives
+    contributes its positive term alone.
+    margin m and negative_weight λ: the paper's values are lost in its text; these defaults are our choice (a margin of
+    0.2 is the usual one for unit-scale embedding distances), not the authors'.
+    form: `triplet` is the equation; `difference` is the released code: ``D⁺ − mean D⁻``, no hinge, no margin, λ = 1.
+    """
+
+    name: ClassVar[str] = "contrastive"
+    uses_rollout: ClassVar[bool] = True
+    features: FeatureNetwork
+    weight: float = 0.05
+    margin: float = 0.2
+    negative_weight: float = 1.0
+    form: Literal["triplet", "difference"] = "triplet"
+
+    def __post_init__(self) -> None:
+        if self.form not in ("triplet", "difference"):
+            raise ValueError(f"Contrastive form is {self.form!r}, but it must be 'triplet' or 'difference'.")
+
+    def __call__(self, context: LossContext) -> Tensor:
+        generated = context.features(self.features)
+        near = self.features.distance(generated, context.positive(self.features)).float()
+        negatives, mask = context.negatives(self.features)
+        if mask.shape[1] == 0:
+            return near
+        count = mask.shape[1]
+        spread = generated.unsqueeze(1).expand(-1, count, *generated.shape[1:])
+        far = self.features.distance(spread.flatten(0, 1), negatives.flatten(0, 1)).float().view(-1, count)
+        # `where`, not a product: a padded entry must not reach the mean even if its distance is not finite.
+        far = torch.where(mask, far, 0.0).sum(1) / mask.sum(1).clamp(min=1)
+        if self.form == "difference":
+            loss = near - far
+        else:
+            loss = (near - self.negative_weight * far + self.margin).clamp(min=0.0)
+        return torch.where(mask.any(1), loss, near)

@@ -1,0 +1,31 @@
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from torch import Tensor
+
+from .context import LossContext, per_sample_mse
+
+
+@dataclass(frozen=True)
+class MemorizationLoss:
+    """L_M (SCoFT, Eq. 2): ``mean‖ε_θ(z_t, t, c) − sg ε_θ(z_t, t, c_b)‖²``, released weight 0.3.
+
+    It ties the cultural caption's prediction to that of a generic caption of the same picture, drawn anew each step,
+    so that a caption does not become the address of one picture.
+    reference: `current` takes the target from the network in training (paper and released code); `base` switches the
+    LoRA off for it, which makes the target fixed.
+    """
+
+    name: ClassVar[str] = "memorization"
+    uses_rollout: ClassVar[bool] = False
+    weight: float = 0.3
+    reference: Literal["current", "base"] = "current"
+
+    def __post_init__(self) -> None:
+        if self.reference not in ("current", "base"):
+            raise ValueError(f"Memorization reference is {self.reference!r}, but it must be 'current' or 'base'.")
+
+    def __call__(self, context: LossContext) -> Tensor:
+        return per_sample_mse(context.prediction, context.reference(self.reference))

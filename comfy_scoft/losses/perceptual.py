@@ -1,0 +1,24 @@
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from torch import Tensor
+
+from .context import LossContext
+
+if TYPE_CHECKING:
+    from ..features import FeatureNetwork
+
+
+@dataclass(frozen=True)
+class PerceptualLoss:
+    """L_P (SCoFT, Eq. 3): ``D(f(x̂), f(x))`` between the rollout's image and the training picture; weight 0.05."""
+
+    name: ClassVar[str] = "perceptual"
+    uses_rollout: ClassVar[bool] = True
+    features: FeatureNetwork
+    weight: float = 0.05
+
+    def __call__(self, context: LossContext) -> Tensor:
+        return self.features.distance(context.features(self.features), context.positive(self.features)).float()
