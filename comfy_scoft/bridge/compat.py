@@ -1,0 +1,28 @@
+"""Every import from ComfyUI, in one place: a change in ComfyUI is answered here and nowhere else.
+
+Floor: ComfyUI 0.3.75. Only names that exist there and later are imported.
+"""
+
+from __future__ import annotations
+
+import comfy.controlnet
+import comfy.latent_formats
+import comfy.lora
+import comfy.lora_convert
+import comfy.model_base
+import comfy.model_management
+import comfy.model_patcher
+import comfy.model_sampling
+import comfy.sample
+import comfy.samplers
+import comfy.sd
+import comfy.sd1_clip
+import comfy.supported_models
+import comfy.supported_models_base
+import comfy.utils
+import folder_paths
+from comfy_api.latest import ComfyExtension, io, ui
+from comfy_execution.graph_utils import ExecutionBlocker
+from server import PromptServer
+
+__all__ = ["ComfyExtension", "ExecutionBlocker", "PromptServer", "comfy", "folder_paths", "io", "ui"]
