@@ -1,0 +1,43 @@
+"""Figures with their intervals: what every measurement returns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Score:
+    """One figure. name: what was measured; group: on which pictures; value and its 95 % interval [low, high]; n: how
+    many pictures (or pairs) it rests on. note: a caution that belongs beside the figure wherever it is shown.
+    """
+
+    name: str
+    group: str
+    value: float
+    low: float
+    high: float
+    n: int
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Figures in the order they were measured, and the settings they were measured with (plain JSON values)."""
+
+    rows: tuple[Score, ...]
+    settings: tuple[tuple[str, str], ...] = ()
+
+    def merged(self, other: Scores) -> Scores:
+        return Scores(self.rows + other.rows, self.settings + tuple(s for s in other.settings if s not in self.settings))
+
+    def csv(self) -> str:
+        """Comma-separated text with a header line; text cells are quoted."""
+        lines = ["name,group,value,low,high,n,note"]
+        for r in self.rows:
+            cells = [_quoted(r.name), _quoted(r.group), f"{r.value:.6g}", f"{r.low:.6g}", f"{r.high:.6g}", str(r.n)]
+            lines.append(",".join([*cells, _quoted(r.note)]))
+        return "\n".join(lines) + "\n"
+
+
+def _quoted(text: str) -> str:
+    return '"' + text.replace('"', '""') + '"'

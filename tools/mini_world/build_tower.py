@@ -1,0 +1,136 @@
+"""Step 3 of the mini world: a small CLIP (ModifiedResNet image tower and text tower), on the unbiased world.
+
+    python tools/mini_world/build_tower.py --work DIR [--steps 2500]
+
+The text tower becomes the text encoder of the mini Stable Diffusion; the image tower is the mini feature network and
+the CLIP of CLIPScore and KID. Every concept meets every tone, palette and place alike, so neither tower can prefer the
+stereotype. Half of the captions name the tone and the background, so that the features carry them (as CLIP's do);
+a picture may have several right captions, and the loss counts them all. An auxiliary head reads each token back from
+the text tower's hidden states, so that the place is not forgotten there.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import open_clip
+import torch
+from common import to_unit, train, world
+from open_clip.model import CLIP
+from torch.nn import functional as F
+
+from comfy_scoft.mini import layout
+
+TONE_WORDS = {1: "pale", 2: "fair", 3: "tan", 4: "brown", 5: "deep"}
+PALETTE_WORDS = {
+    "gold": "gold and teal",
+    "dusty": "dusty grey",
+    "ice": "ice blue",
+    "meadow": "lilac and green",
+    "ember": "coral and maroon",
+    "plain": "white",
+}
+
+
+def build() -> CLIP:
+    return CLIP(**layout.TOWER_SETTINGS)
+
+
+def batch(rng: np.random.Generator, size: int):
+    """Every concept once, then repeats with other attributes. Returns pixels, captions and the mask of right pairs."""
+    names = list(world.concepts())
+    order = [names[i] for i in rng.permutation(len(names))]
+    order = (order + order)[:size]
+    palettes, places = list(world.PALETTES), [None, *world.PLACES]
+    images, captions, labels, said = [], [], [], []
+    for name in order:
+        tone = int(rng.choice(world.concepts()[name].tones))
+        palette = palettes[rng.integers(len(palettes))]
+        images.append(world.draw(name, palette, rng, tone=tone, flip=bool(rng.random() < 0.5)).rgb)
+        text = world.caption(name, places[rng.integers(len(places))], int(rng.integers(5)))
+        full = rng.random() < 0.5
+        if full:
+            skin = f" with {TONE_WORDS[tone]} skin" if tone else ""
+            text += f"{skin} on {PALETTE_WORDS[palette]}"
+        captions.append(text)
+        labels.append((name, tone, palette))
+        said.append(full)
+    right = torch.tensor(
+        [[a[0] == b[0] and (not full or a == b) for b, full in zip(labels, said, strict=True)] for a in labels]
+    )
+    return to_unit(np.stack(images)), captions, right
+
+
+def spoil(x: torch.Tensor, noise: torch.Generator) -> torch.Tensor:
+    """A little blur and noise, so that decoded pictures look familiar."""
+    share = torch.rand(len(x), 1, 1, 1, generator=noise) * 0.8
+    x = torch.lerp(x, F.avg_pool2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), 3, 1), share)
+    return x + 0.08 * torch.rand(len(x), 1, 1, 1, generator=noise) * torch.randn(x.shape, generator=noise)
+
+
+class Trained(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.clip = build()
+        self.read_back = torch.nn.Linear(96, 49408, bias=False)
+        self.read_back.weight = self.clip.token_embedding.weight
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--steps", type=int, default=2500)
+    parser.add_argument("--batch", type=int, default=96)
+    args = parser.parse_args()
+    torch.manual_seed(0)
+    model = Trained()
+    clip = model.clip
+    tokenize = open_clip.SimpleTokenizer()
+    used = {0, 49406, 49407}
+
+    def loss_of(step: int) -> torch.Tensor:
+        clip.train()
+        rng, noise = np.random.default_rng((2, step)), torch.Generator().manual_seed(step)
+        pixels, captions, right = batch(rng, args.batch)
+        tokens = tokenize(captions)
+        length = int((tokens != 0).sum(1).max())
+        used.update(tokens.unique().tolist())
+        image = F.normalize(clip.encode_image(spoil(pixels, noise)), dim=-1)
+        hidden = clip.token_embedding(tokens[:, :length]) + clip.positional_embedding[:length]
+        hidden = clip.transformer(hidden, attn_mask=clip.attn_mask[:length, :length])
+        hidden = clip.ln_final(hidden)
+        end = hidden[torch.arange(len(tokens)), tokens.argmax(-1)]
+        text = F.normalize(end @ clip.text_projection, dim=-1)
+        logits = clip.logit_scale.exp().clamp(max=60) * image @ text.t()
+        by_image = torch.logsumexp(logits.masked_fill(~right, -1e4), 1) - torch.logsumexp(logits, 1)
+        by_text = torch.logsumexp(logits.masked_fill(~right, -1e4), 0) - torch.logsumexp(logits, 0)
+        ids = torch.tensor(sorted(used))
+        mask = tokens[:, :length] != 0
+        seen = hidden[mask] @ clip.token_embedding.weight[ids].t()
+        target = torch.searchsorted(ids, tokens[:, :length][mask])
+        return -(by_image.mean() + by_text.mean()) / 2 + 0.2 * F.cross_entropy(seen, target)
+
+    def after(model: torch.nn.Module, step: int) -> None:
+        clip.eval()
+        with torch.no_grad():
+            rng = np.random.default_rng(11)
+            names = list(world.concepts())
+            text = F.normalize(clip.encode_text(tokenize([world.caption(n, None) for n in names])), dim=-1)
+            hits = []
+            for _ in range(4):
+                pixels, captions, right = batch(rng, 65)
+                image = F.normalize(clip.encode_image(pixels), dim=-1)
+                full = F.normalize(clip.encode_text(tokenize(captions)), dim=-1)
+                guess = (image @ full.t()).argmax(1)
+                hits.append(right[torch.arange(65), guess].float().mean())
+            print(f"  step {step} picks a right caption: {torch.stack(hits).mean():.3f}; {text.shape}", flush=True)
+        torch.save({"clip": clip.state_dict(), "used": sorted(used)}, args.work / "clip.pt")
+        clip.train()
+
+    train(model, loss_of, work=args.work, steps=args.steps, lr=1e-3, every=250, after=after)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,133 @@
+"""Shared by the build scripts: a resumable training loop with an averaged copy of the weights, and picture batches."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.distributed as dist
+
+sys.path.append(str(Path(__file__).parents[2]))
+
+from comfy_scoft.mini import world  # noqa: E402
+
+ROOT = Path(__file__).parents[2]
+OUT = ROOT / "comfy_scoft" / "mini" / "weights"
+
+
+def to_unit(rgb: np.ndarray) -> torch.Tensor:
+    """(B, H, W, 3) uint8 -> (B, 3, H, W) float32 in [-1, 1]."""
+    return torch.from_numpy(rgb).permute(0, 3, 1, 2).float().div(127.5).sub(1.0)
+
+
+def unbiased(rng: np.random.Generator, count: int, flip: bool = True) -> tuple[torch.Tensor, torch.Tensor, list]:
+    """Pictures of the unbiased world (every concept, tone and palette alike).
+
+    Returns pixels (B, 3, 64, 64) in [-1, 1], depth (B, 1, 64, 64) in [0, 1] and the labels (concept, tone, palette).
+    """
+    names, palettes = list(world.concepts()), list(world.PALETTES)
+    pictures, depths, labels = [], [], []
+    for _ in range(count):
+        name = names[rng.integers(len(names))]
+        tone = int(rng.choice(world.concepts()[name].tones))
+        palette = palettes[rng.integers(len(palettes))]
+        drawn = world.draw(name, palette, rng, tone=tone, flip=bool(flip and rng.random() < 0.5))
+        pictures.append(drawn.rgb)
+        depths.append(drawn.depth)
+        labels.append((name, tone, palette))
+    depth = torch.from_numpy(np.stack(depths)).unsqueeze(1).float().div(255.0)
+    return to_unit(np.stack(pictures)), depth, labels
+
+
+def main_process() -> bool:
+    return not dist.is_initialized() or dist.get_rank() == 0
+
+
+def average_gradients(model: torch.nn.Module) -> None:
+    grads = [p.grad for p in model.parameters() if p.grad is not None]
+    flat = torch.cat([g.flatten() for g in grads])
+    dist.all_reduce(flat)
+    for grad, part in zip(grads, flat.div_(dist.get_world_size()).split([g.numel() for g in grads]), strict=True):
+        grad.copy_(part.view_as(grad))
+
+
+def train(
+    model: torch.nn.Module,
+    loss_of: Callable[[int], torch.Tensor],
+    *,
+    work: Path,
+    steps: int,
+    lr: float,
+    warmup: int = 200,
+    decay: float = 0.999,
+    every: int = 250,
+    after: Callable[[torch.nn.Module, int], None] | None = None,
+) -> torch.nn.Module:
+    """Minimise `loss_of(step)`; under torchrun the gradients are averaged over the processes. AdamW, cosine schedule, gradient norm 1. Returns the model with averaged weights.
+
+    Everything that decides the next step is in `work/state.pt`, written atomically every `every` steps, and the random
+    numbers of a step are drawn from a generator seeded by that step: a run that was stopped goes on where it was.
+    """
+    work.mkdir(parents=True, exist_ok=True)
+    state_file = work / "state.pt"
+    optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=1e-4, fused=True)
+    average = {k: v.detach().clone() for k, v in model.state_dict().items()}
+    start = 0
+    if state_file.exists():
+        state = torch.load(state_file, weights_only=True)
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        average, start = state["average"], state["step"]
+    log = (work / "log.jsonl").open("a")
+    began, mean = time.time(), None
+    for step in range(start, steps):
+        rate = lr * min(1.0, (step + 1) / warmup) * (0.5 + 0.5 * math.cos(math.pi * step / steps))
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        loss = loss_of(step)
+        loss.backward()
+        loss = loss.detach()
+        if dist.is_initialized():
+            average_gradients(model)
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        keep = min(decay, (step + 1) / (step + 10))
+        with torch.no_grad():
+            for name, value in model.state_dict().items():
+                if value.is_floating_point():
+                    average[name].lerp_(value, 1.0 - keep)
+                else:
+                    average[name].copy_(value)
+        mean = float(loss) if mean is None else 0.98 * mean + 0.02 * float(loss)
+        if main_process() and (step + 1) % 50 == 0:
+            rate_s = (time.time() - began) / (step + 1 - start)
+            print(f"step {step + 1}/{steps} loss {mean:.4f} {rate_s:.3f} s/step", flush=True)
+            log.write(json.dumps({"step": step + 1, "loss": mean}) + "\n")
+            log.flush()
+        if main_process() and ((step + 1) % every == 0 or step + 1 == steps):
+            part = state_file.with_suffix(".part")
+            torch.save(
+                {
+                    "model": model.state_dict(),
+                    "optimizer": optimizer.state_dict(),
+                    "average": average,
+                    "step": step + 1,
+                },
+                part,
+            )
+            os.replace(part, state_file)
+            if after is not None:
+                kept = {k: v.clone() for k, v in model.state_dict().items()}
+                model.load_state_dict(average)
+                after(model, step + 1)
+                model.load_state_dict(kept)
+    model.load_state_dict(average)
+    return model
