@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -41,15 +41,15 @@ class Cache:
             return self.pictures(sample)
         return aligned(self.record(sample), self.resolution, sample[1])
 
-    def fill(self, flips: Sequence[bool] = (False, True), check: Callable[[], None] = lambda: None) -> None:
-        """Embed every caption ("" too) and encode every picture now. `check` is called before each; it may raise."""
+    def captions(self) -> list[str]:
+        """Every text that training may embed, each once; "" first."""
         texts = [text for r in self.dataset.records for text in (r.caption, *r.generic_captions)]
-        for text in dict.fromkeys(["", *texts]):
-            check()
-            self.base.embed(text)
-        for sample in ((index, flip) for index in range(len(self.dataset)) for flip in flips):
-            check()
-            self.latent(sample)
+        return list(dict.fromkeys(["", *texts]))
+
+    def samples(self, flip: bool = True) -> list[Sample]:
+        """Every sample of the dataset, with the flipped ones if those are trained on."""
+        flips = (False, True) if flip else (False,)
+        return [(index, flipped) for index in range(len(self.dataset)) for flipped in flips]
 
     def latent(self, sample: Sample) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation (4, h, w) of a picture's scaled latent."""

@@ -47,6 +47,13 @@ class LoraSettings:
             raise ValueError(f"LoRA targets {self.targets!r} are not known; choose one of {', '.join(TARGET_MODULES)}.")
 
 
+class _TrainedDropout(nn.Dropout):
+    """Dropout of predictions that carry a graph; frozen predictions, rollout and sampling see the whole LoRA."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.dropout(x, self.p, training=torch.is_grad_enabled())
+
+
 def attach(unet: Any, settings: LoraSettings, generator: torch.Generator) -> dict[str, nn.Parameter]:
     """Attach a fresh LoRA to a diffusers UNet and return its parameters by name, float32, the only ones to train.
 
@@ -56,17 +63,23 @@ def attach(unet: Any, settings: LoraSettings, generator: torch.Generator) -> dic
     from diffusers.training_utils import cast_training_params
     from peft import LoraConfig
 
+    if NAME in getattr(unet, "peft_config", {}):  # of an earlier run on the same base model
+        unet.unload_lora()
     unet.requires_grad_(False)
-    unet.add_adapter(
-        LoraConfig(
-            r=settings.rank,
-            lora_alpha=settings.alpha,
-            lora_dropout=settings.dropout,
-            target_modules=TARGET_MODULES[settings.targets],
-        ),
-        adapter_name=NAME,
-    )
+    with torch.random.fork_rng(devices=[]):  # peft draws weights of its own, which are replaced below
+        unet.add_adapter(
+            LoraConfig(
+                r=settings.rank,
+                lora_alpha=settings.alpha,
+                lora_dropout=settings.dropout,
+                target_modules=TARGET_MODULES[settings.targets],
+            ),
+            adapter_name=NAME,
+        )
     cast_training_params(unet, dtype=torch.float32)
+    for module in unet.modules():
+        if settings.dropout > 0 and NAME in getattr(module, "lora_dropout", {}):
+            module.lora_dropout[NAME] = _TrainedDropout(settings.dropout)
     parameters = trainable(unet)
     with torch.no_grad():
         for name, parameter in parameters.items():
@@ -97,7 +110,8 @@ def export_kohya(unet: nn.Module, dtype: torch.dtype = torch.float16) -> dict[st
     """The LoRA as `lora_unet_<module path>.lora_down.weight / .lora_up.weight / .alpha`, which ComfyUI, diffusers,
     kohya's tools, A1111 and Forge load.
 
-    alpha is written as peft's own scaling · rank: diffusers' converter writes another. Convolution weights stay 4-D.
+    alpha is written as peft's own scaling · rank: diffusers' converter writes another. It stays fp32, one number a
+    module, so that no alpha is rounded. Convolution weights stay 4-D.
     """
     exported: dict[str, Tensor] = {}
     for path, module in unet.named_modules():
@@ -108,5 +122,5 @@ def export_kohya(unet: nn.Module, dtype: torch.dtype = torch.float16) -> dict[st
         weight = down[NAME].weight
         exported[f"{key}.lora_down.weight"] = weight.detach().to("cpu", dtype).clone().contiguous()
         exported[f"{key}.lora_up.weight"] = up[NAME].weight.detach().to("cpu", dtype).clone().contiguous()
-        exported[f"{key}.alpha"] = torch.tensor(float(module.scaling[NAME]) * weight.shape[0], dtype=dtype)
+        exported[f"{key}.alpha"] = torch.tensor(float(module.scaling[NAME]) * weight.shape[0])
     return exported

@@ -59,18 +59,21 @@ class RolloutSettings:
             (self.grid, Grid),
         ):
             if value not in get_args(allowed):
-                raise ValueError(f"Rollout option {value!r} is not known; choose one of {', '.join(get_args(allowed))}.")
+                raise ValueError(
+                    f"Rollout option {value!r} is not known; choose one of {', '.join(get_args(allowed))}."
+                )
 
 
 def timesteps(t: int, steps: int, grid: Grid = "even") -> list[int]:
-    """Descending timesteps at which the network is called, from t to 0, without a duplicate. t = 0 gives [0]."""
-    if grid == "released":
-        stride = t // (steps - 1) if steps > 1 else 0
-        if stride == 0:
-            return [t, 0] if t > 0 else [0]
-        return [t - i * stride for i in range(steps - 1)] + [0]
+    """Descending timesteps at which the network is called, from t to 0, without a duplicate. t = 0 gives [0].
+
+    `steps` = 1 gives [t] alone: one jump to the image.
+    """
     if steps == 1 or t == 0:
         return [t]
+    if grid == "released":
+        stride = t // (steps - 1)
+        return [t - i * stride for i in range(steps - 1)] + [0] if stride else [t, 0]
     count = min(steps, t + 1)
     return [round(t * (count - 1 - i) / (count - 1)) for i in range(count)]
 

@@ -28,9 +28,7 @@ class OptimizerSettings:
         if self.learning_rate <= 0:
             raise ValueError(f"The learning rate is {self.learning_rate}, but it must be above 0; 1e-4 is the paper's.")
         if self.schedule not in get_args(Schedule):
-            raise ValueError(
-                f"Schedule {self.schedule!r} is not known; choose one of {', '.join(get_args(Schedule))}."
-            )
+            raise ValueError(f"Schedule {self.schedule!r} is not known; choose one of {', '.join(get_args(Schedule))}.")
         if self.warmup < 0 or self.clip < 0 or self.weight_decay < 0:
             raise ValueError("warmup, clip and weight_decay must not be below 0; set them to 0 to switch them off.")
 
@@ -66,6 +64,8 @@ class TrainSettings:
         for name in ("steps", "batch_size", "accumulation", "checkpoint_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, but it must be 1 or more.")
+        if self.seed < 0:
+            raise ValueError(f"The seed is {self.seed}, but it must be 0 or more.")
         if self.resolution < 64 or self.resolution % 8:
             raise ValueError(f"The resolution is {self.resolution}, but it must be a multiple of 8, at least 64.")
         if self.precision not in get_args(Precision):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -88,7 +89,8 @@ def train(
             row: dict[str, float] = {}
             for micro in range(step * settings.accumulation, (step + 1) * settings.accumulation):
                 loss, terms = micro_step(run, cache, micro, check)
-                (loss / settings.accumulation).backward()
+                if loss.requires_grad:  # with rollout losses alone, most micro-steps have nothing to learn from
+                    (loss / settings.accumulation).backward()
                 _add_up(row, terms)
             row["grad_norm"] = _clip(parameters, run.optimizer.clip, step)
             row["learning_rate"] = run.optimizer.rate(step, settings.steps)
@@ -120,7 +122,7 @@ def micro_step(run: Run, cache: Cache, micro: int, check: Callable[[], None]) ->
     samples = _samples(run, micro, generator)
     context = _context(run, cache, samples, generator, check)
     terms: dict[str, float] = {}
-    with torch.autocast(run.base.device.type, torch.bfloat16, enabled=run.settings.precision == "bf16"):
+    with _precision(run), _dropout_of(run, micro):
         total = torch.zeros((), device=run.base.device)
         if any(loss.uses_rollout for loss in run.losses) and micro % run.rollout.every == 0:
             total = total + _rollout_losses(run, context, terms, generator)
@@ -153,6 +155,24 @@ def _rollout_losses(run: Run, context: LossContext, terms: dict[str, float], gen
         prediction = run.base.predict(rolled.recorded_z, rolled.recorded_t, context.captions)
     kappa = rolled.kappa.to(g.device, torch.float32).view(-1, 1, 1, 1)
     return (kappa * g.float() * prediction.float()).sum()
+
+
+def _precision(run: Run) -> torch.autocast:
+    """Without autocast's cache: older PyTorch keeps in it what a frozen call cast, and the gradient is lost there."""
+    wanted = run.settings.precision == "bf16"
+    return torch.autocast(run.base.device.type, torch.bfloat16, enabled=wanted, cache_enabled=False)
+
+
+@contextmanager
+def _dropout_of(run: Run, micro: int) -> Iterator[None]:
+    """Dropout knows only PyTorch's global generator: seed it for this micro-step, and put it back as it was."""
+    if run.lora.dropout == 0:
+        yield
+        return
+    device = run.base.device
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(_seed(run.settings.seed, micro))
+        yield
 
 
 def _mean(loss: Loss, context: LossContext, terms: dict[str, float]) -> Tensor:
@@ -213,7 +233,7 @@ def _seed(seed: int, micro: int) -> int:
 def _start(run: Run, parameters: dict, optimizer: torch.optim.Optimizer) -> int:
     """Finished steps of the run to go on with, or 0. Refuses to mix a run with another of the same name."""
     saved = checkpoint.newest(run.folder)
-    if saved is None:
+    if saved is None or saved.step == 0:  # a run that stopped in its first step has learned nothing to go on with
         return 0
     if not run.resume:
         raise ValueError(
@@ -264,4 +284,7 @@ def _add_up(row: dict[str, float], terms: dict[str, float]) -> None:
 
 
 def _described(loss: Loss) -> dict[str, Any]:
-    return {"name": loss.name, **{k: getattr(v, "name", v) for k, v in vars(loss).items()}}
+    """A loss as plain JSON: a network by its name, anything else that is no number or text by its `str`."""
+    plain = (str, int, float, bool, type(None))
+    values = {k: getattr(v, "name", v) for k, v in vars(loss).items()}
+    return {"name": loss.name, **{k: v if isinstance(v, plain) else str(v) for k, v in values.items()}}

@@ -35,7 +35,7 @@ def load_mini_clip(checkpoint: Path | None = None) -> FeatureNetwork:
 
 
 def load_clip_rn50(checkpoint: Path | None = None) -> FeatureNetwork:
-    """OpenAI's RN50 (224 px, 2048 channels on a 7 × 7 grid) from a local file of weights in open_clip's or OpenAI's form.
+    """OpenAI's RN50 (224 px, 2048 channels on a 7 × 7 grid), from a local file in open_clip's or OpenAI's form.
 
     Raises ValueError without a file: this pack does not download anything unasked.
     """

@@ -22,7 +22,9 @@ class Loss(Protocol):
 
     name: ClassVar[str]
     uses_rollout: ClassVar[bool]
-    weight: float
+
+    @property
+    def weight(self) -> float: ...
 
     def __call__(self, context: LossContext) -> Tensor: ...
 

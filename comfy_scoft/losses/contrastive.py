@@ -39,13 +39,13 @@ class ContrastiveLoss:
         generated = context.features(self.features)
         near = self.features.distance(generated, context.positive(self.features)).float()
         negatives, mask = context.negatives(self.features)
-        if mask.shape[1] == 0:
+        if not mask.any():
             return near
-        count = mask.shape[1]
-        spread = generated.unsqueeze(1).expand(-1, count, *generated.shape[1:])
-        far = self.features.distance(spread.flatten(0, 1), negatives.flatten(0, 1)).float().view(-1, count)
-        # `where`, not a product: a padded entry must not reach the mean even if its distance is not finite.
-        far = torch.where(mask, far, 0.0).sum(1) / mask.sum(1).clamp(min=1)
+        # Padding is left out before the distance, not after it: 0 · NaN would come back through its gradient.
+        spread = generated.unsqueeze(1).expand(negatives.shape)
+        distances = self.features.distance(spread[mask], negatives[mask]).float()
+        far = torch.zeros(mask.shape, device=mask.device).masked_scatter(mask, distances)
+        far = far.sum(1) / mask.sum(1).clamp(min=1)
         if self.form == "difference":
             loss = near - far
         else:

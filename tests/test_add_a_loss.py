@@ -1,0 +1,94 @@
+"""A new loss is one new file and its entry in the LOSSES dict: nothing else in the pack changes."""
+
+from __future__ import annotations
+
+import importlib
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from toys import toy_base, toy_dataset
+
+import comfy_scoft
+
+NEW_FILE = '''
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from .context import LossContext
+
+
+@dataclass(frozen=True)
+class BrightnessLoss:
+    """Squared distance of the generated picture's mean brightness from `wanted`."""
+
+    name: ClassVar[str] = "brightness"
+    uses_rollout: ClassVar[bool] = True
+    weight: float = 1.0
+    wanted: float = 0.25
+
+    def __call__(self, context: LossContext) -> Tensor:
+        return (context.image.float().flatten(1).mean(1) - self.wanted).square()
+'''
+IMPORT, ENTRY = "from .brightness import BrightnessLoss\n", '    "brightness": BrightnessLoss,\n'
+
+
+@pytest.fixture
+def pack(tmp_path: Path) -> Iterator[Path]:
+    """A copy of the pack's core with the new file and its entry, importable as `pack_with_a_new_loss`."""
+    copy = tmp_path / "pack_with_a_new_loss"
+    source = Path(comfy_scoft.__file__).parent
+    shutil.copytree(source, copy, ignore=shutil.ignore_patterns("__pycache__", "assets", "community", "bridge"))
+    (copy / "losses" / "brightness.py").write_text(NEW_FILE)
+    table = copy / "losses" / "__init__.py"
+    text = table.read_text(encoding="utf-8")
+    head, tail = text.split("from .context", 1)
+    start = "LOSSES: dict[str, type[Loss]] = {\n"
+    assert tail.count(start) == 1
+    table.write_text(head + IMPORT + "from .context" + tail.replace(start, start + ENTRY), encoding="utf-8")
+    sys.path.append(str(tmp_path))
+    yield copy
+    sys.path.remove(str(tmp_path))
+    for name in [n for n in sys.modules if n.split(".")[0] == copy.name]:
+        del sys.modules[name]
+
+
+def part(pack: Path, name: str) -> ModuleType:
+    return importlib.import_module(f"{pack.name}.{name}")
+
+
+def test_a_new_loss_trains_through_the_public_loop(pack: Path, tmp_path: Path) -> None:
+    losses, trainer, settings = part(pack, "losses"), part(pack, "trainer"), part(pack, "settings")
+    assert Path(trainer.__file__).is_relative_to(pack) and "brightness" in losses.LOSSES
+    made = losses.LOSSES["brightness"](wanted=0.5)
+    run = trainer.Run(
+        base=toy_base(),
+        dataset=toy_dataset(tmp_path / "data"),
+        losses=[losses.LOSSES["diffusion"](), made],
+        folder=tmp_path / "run",
+        settings=settings.TrainSettings(steps=2, accumulation=1, resolution=64),
+        lora=part(pack, "lora").LoraSettings(rank=2, alpha=2.0),
+        rollout=part(pack, "rollout").RolloutSettings(every=1, steps=2),
+    )
+    result = trainer.train(run)
+    assert all(row["brightness"] > 0 and row["diffusion"] > 0 for row in result.metrics) and result.steps == 2
+    described = part(pack, "checkpoint").newest(run.folder).settings["losses"]
+    assert described[1] == {"name": "brightness", "weight": 1.0, "wanted": 0.5}
+    ups = [v for k, v in result.lora.items() if k.endswith("lora_up.weight")]
+    assert ups and any(v.any() for v in ups)
+
+
+def test_every_loss_of_the_table_answers_to_the_protocol() -> None:
+    from comfy_scoft.losses import LOSSES, Loss
+
+    for name, kind in LOSSES.items():
+        fields = kind.__dataclass_fields__
+        made = kind(**({"features": None} if "features" in fields else {}))
+        assert isinstance(made, Loss) and made.name == name and isinstance(made.uses_rollout, bool)
+        with pytest.raises(AttributeError):  # frozen: a loss on a node's socket is shared
+            made.weight = 1.0
