@@ -129,7 +129,8 @@ def vae_from_vae(vae: Any) -> tuple[AutoencoderKL | AutoencoderTiny, float]:
     if "post_quant_conv.weight" not in weights or weights["decoder.conv_in.weight"].shape[1] != 4:
         raise ValueError("This VAE is not one of Stable Diffusion 1.x, 2.x or XL: connect the checkpoint's own VAE.")
     weights = {k: v for k, v in weights.items() if not k.startswith(("model_ema.", "loss."))}
-    channels, blocks = [], 0
+    channels: list[int] = []
+    blocks = 0
     while f"encoder.down.{len(channels)}.block.0.conv1.weight" in weights:
         channels.append(weights[f"encoder.down.{len(channels)}.block.0.conv1.weight"].shape[0])
     while f"encoder.down.0.block.{blocks}.conv1.weight" in weights:

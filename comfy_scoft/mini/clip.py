@@ -22,7 +22,9 @@ def load_mini_clip_model(checkpoint: Path | None = None) -> Any:
 
     path = Path(checkpoint) if checkpoint is not None else WEIGHTS / "clip" / TOWER
     if not path.is_file():
-        raise ValueError(f"The mini CLIP's weights are not at {path.name}; install the pack again, its files are missing.")
+        raise ValueError(
+            f"The mini CLIP's weights are not at {path.name}; install the pack again, its files are missing."
+        )
     weights = expand_rows(load_file(path), "token_embedding.weight")
     clip = CLIP(**TOWER_SETTINGS)
     clip.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in weights.items()})

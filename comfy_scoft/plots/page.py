@@ -168,7 +168,8 @@ def wrap(text: str, width: float, lines: int, size: int = 14, bold: bool = False
 
     Breaks at spaces, and inside a word only where the word is wider than a line (so also in scripts without spaces).
     """
-    out, rest = [], clean(text)
+    out: list[str] = []
+    rest = clean(text)
     while rest and len(out) < lines:
         last = len(out) == lines - 1
         if text_width(rest[:400], size, bold) <= width and len(rest) <= 400:
@@ -200,9 +201,9 @@ def tile(picture: Image.Image | np.ndarray | Tensor, side: int) -> np.ndarray:
     image = image.convert("RGB")
     scale = side / max(image.size)
     scale, how = (int(scale), Image.Resampling.NEAREST) if scale >= 2 else (scale, Image.Resampling.LANCZOS)
-    size = tuple(max(1, min(side, round(edge * scale))) for edge in image.size)
+    width, height = (max(1, min(side, round(edge * scale))) for edge in image.size)
     out = Image.new("RGB", (side, side), SHADE)
-    out.paste(image.resize(size, how), ((side - size[0]) // 2, (side - size[1]) // 2))
+    out.paste(image.resize((width, height), how), ((side - width) // 2, (side - height) // 2))
     return np.asarray(out)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from typing import Any
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -121,7 +122,7 @@ def compare_grid(
     return page.tensor()
 
 
-def _check(sets: Sequence[tuple[str, Sequence]], prompts: Sequence[str], seeds: Sequence[int]) -> None:
+def _check(sets: Sequence[tuple[str, Any]], prompts: Sequence[str], seeds: Sequence[int]) -> None:
     if not sets or not prompts:
         raise ValueError("There is nothing to compare; give at least one set with at least one image.")
     for label, images in sets:

@@ -1,0 +1,190 @@
+"""Nodes that give each picture its negatives: the same scene as the base model imagines the place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ..dataset import open_image
+from ..depth import DEPTH, attach_depth, load_depth
+from ..negatives import NegativeSettings, filter_negatives, make_negatives
+from .compat import comfy, io
+from .depth_sampler import DepthSampler, native_resolution, size_multiple
+from .runtime import Progress, check_interrupt, output_folder
+from .sockets import DatasetSocket, FeaturesSocket
+from .widgets import default, number
+
+CATEGORY = "SCoFT/2 negatives"
+
+
+class EstimateDepth(io.ComfyNode):
+    """dataset -> the same with depth maps."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="SCoFT_EstimateDepth",
+            display_name="Estimate Depth (SCoFT)",
+            category=CATEGORY,
+            description="Works out what is near and what is far in every picture. Make Negatives needs these depth "
+            "maps to keep the scene of a picture while changing everything else. They are kept in the output folder, "
+            "so this takes time only once.",
+            inputs=[
+                DatasetSocket.Input("dataset", tooltip="The pictures, from Load Dataset."),
+                io.Combo.Input(
+                    "estimator",
+                    options=list(DEPTH),
+                    default=next(iter(DEPTH)),
+                    tooltip="The network that sees depth. 'relief (mini)' knows the small drawn pictures of the "
+                    "built-in mini world and nothing else.",
+                ),
+            ],
+            outputs=[DatasetSocket.Output(display_name="dataset", tooltip="The same pictures, each with a depth map.")],
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def execute(cls, dataset: Any, estimator: str) -> io.NodeOutput:
+        folder = output_folder() / "scoft" / "depth"
+        return io.NodeOutput(attach_depth(dataset, load_depth(estimator), folder, _watch(cls, len(dataset), "depth")))
+
+
+class MakeNegatives(io.ComfyNode):
+    """dataset with depth -> the same with negatives drawn by ComfyUI's own sampler."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="SCoFT_MakeNegatives",
+            display_name="Make Negatives (SCoFT)",
+            category=CATEGORY,
+            description="For each of your pictures, draws what the model itself would have shown: the same scene, but "
+            "with the model's own idea of the place. Training then pulls the model towards your pictures and away from "
+            "these. Finished ones are kept in the output folder: if you stop, the next run goes on from there. "
+            "Negatives that the dataset had before are replaced.",
+            inputs=[
+                io.Model.Input("model", tooltip="The base model you want to teach, without your LoRA."),
+                io.Clip.Input("clip", tooltip="The text encoder of the same checkpoint."),
+                io.Vae.Input("vae", tooltip="The VAE of the same checkpoint."),
+                io.ControlNet.Input("control_net", tooltip="A depth ControlNet that fits the base model."),
+                DatasetSocket.Input("dataset", tooltip="Pictures with depth maps, from Estimate Depth."),
+                *_drawing_inputs(),
+            ],
+            outputs=[
+                DatasetSocket.Output(display_name="dataset", tooltip="The same pictures, each with its negatives.")
+            ],
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def execute(cls, model, clip, vae, control_net, dataset, resolution: int = 0, **chosen: Any) -> io.NodeOutput:
+        settings = NegativeSettings(**chosen, resolution=resolution or native_resolution(model))
+        progress = Progress(max(1, len(dataset)) * settings.steps, getattr(cls.hidden, "unique_id", None))
+        draw = DepthSampler(model, clip, vae, control_net, settings, progress)
+        identity = draw.identity()
+        folder = output_folder() / "scoft" / "negatives"
+        made = make_negatives(dataset, settings, draw, folder, identity, size_multiple(model), draw.record_done)
+        return io.NodeOutput(made)
+
+
+def _drawing_inputs() -> list:
+    """The widgets of Make Negatives; their ids are the fields of NegativeSettings."""
+    kind, words = NegativeSettings, comfy.samplers.KSampler
+    return [
+        number(kind, "per_image", 1, 32, 1, "How many negatives each picture gets. The paper uses 5."),
+        number(kind, "steps", 1, 200, 1, "Sampling steps for each one. 20 is usually enough."),
+        number(
+            *(kind, "cfg", 0.0, 30.0, 0.1),
+            "How closely the model follows the words. 7.5 suits Stable Diffusion, 4 the mini model.",
+        ),
+        number(
+            *(kind, "strength", 0.0, 2.0, 0.05),
+            "How firmly the depth map holds the scene in place; 0 lets it go altogether.",
+        ),
+        number(
+            *(kind, "seed", 0, 0xFFFFFFFFFFFFFFFF, 1),
+            "Another number gives other negatives. A picture's negatives do not depend on the other pictures.",
+        ),
+        io.String.Input(
+            "prompt_template",
+            default=default(kind, "prompt_template"),
+            tooltip="What the model is asked for. {generic} is the plain caption, {place} the place, also {caption}, "
+            "{culture}, {category}. A field that is empty vanishes together with the word before it.",
+        ),
+        io.Combo.Input(
+            "sampler",
+            options=list(words.SAMPLERS),
+            default=default(kind, "sampler"),
+            optional=True,
+            tooltip="ComfyUI's sampling method.",
+        ),
+        io.Combo.Input(
+            "scheduler",
+            options=list(words.SCHEDULERS),
+            default=default(kind, "scheduler"),
+            optional=True,
+            tooltip="How the sampler's steps are spaced.",
+        ),
+        io.Int.Input(
+            "resolution",
+            default=0,
+            min=0,
+            max=2048,
+            step=8,
+            optional=True,
+            tooltip="Size at which negatives are drawn, in pixels of a square's side; each has its picture's shape. "
+            "0 takes the size the model was made for.",
+        ),
+    ]
+
+
+class FilterNegatives(io.ComfyNode):
+    """dataset -> the same without negatives that came out like their picture."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="SCoFT_FilterNegatives",
+            display_name="Filter Negatives (SCoFT)",
+            category=CATEGORY,
+            description="Some negatives come out right by luck and look like your own picture. Pushing the model away "
+            "from those would be wrong, so this leaves them out and says which and why.",
+            inputs=[
+                DatasetSocket.Input("dataset", tooltip="Pictures with negatives, from Make Negatives."),
+                FeaturesSocket.Input("features", tooltip="The network that compares pictures, from Load Features."),
+                io.Float.Input(
+                    "threshold",
+                    default=0.1,
+                    min=0.0,
+                    max=2.0,
+                    step=0.01,
+                    round=False,
+                    tooltip="Negatives closer to their picture than this are left out: 0 keeps all. The report shows "
+                    "how far they are, to choose by.",
+                ),
+            ],
+            outputs=[
+                DatasetSocket.Output(display_name="dataset", tooltip="The same pictures with the negatives that stay."),
+                io.String.Output(display_name="report", tooltip="How many were left out, and which."),
+            ],
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def execute(cls, dataset: Any, features: Any, threshold: float) -> io.NodeOutput:
+        return io.NodeOutput(*filter_negatives(dataset, features, threshold, _watch(cls, len(dataset), "compared")))
+
+
+def _watch(node: Any, total: int, what: str) -> Callable[[int, int, Path], None]:
+    """An observer of one record after another that shows progress and obeys the interrupt."""
+    progress = Progress(max(1, total), getattr(node.hidden, "unique_id", None))
+
+    def observe(done: int, count: int, newest: Path) -> None:
+        check_interrupt()
+        progress.update(done, f"{what}: {done} of {count} pictures", open_image(newest))
+
+    return observe
+
+
+NODES = [EstimateDepth, MakeNegatives, FilterNegatives]

@@ -1,0 +1,444 @@
+"""The nodes that load, make, take apart, show and save datasets, and those that give them depth and negatives."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from comfy_inprocess import start, tiny_controlnet, tiny_model, tiny_taesd
+from PIL import Image
+
+comfy = start()
+import folder_paths  # noqa: E402
+
+from comfy_scoft.bridge import dataset_folders, nodes_data, nodes_negatives  # noqa: E402
+from comfy_scoft.bridge.depth_sampler import DepthSampler, native_resolution, size_multiple  # noqa: E402
+from comfy_scoft.dataset import load_folder  # noqa: E402
+from comfy_scoft.depth import DEPTH, DepthEstimator  # noqa: E402
+from comfy_scoft.features import FeatureNetwork  # noqa: E402
+from comfy_scoft.mini import layout  # noqa: E402
+from comfy_scoft.negatives import NegativeSettings, Request  # noqa: E402
+from comfy_scoft.records import Dataset  # noqa: E402
+
+
+@pytest.fixture(autouse=True)
+def comfy_folders(tmp_path, monkeypatch) -> Path:
+    """ComfyUI's input, output and temp folders, empty."""
+    for name in ("input", "output", "temp"):
+        (tmp_path / name).mkdir()
+        monkeypatch.setattr(folder_paths, f"{name}_directory", str(tmp_path / name))
+    return tmp_path
+
+
+def captioned(folder: Path, count: int = 2, size: tuple[int, int] = (12, 8)) -> Path:
+    """A folder of images with a caption beside each."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for n in range(count):
+        values = np.random.default_rng(n).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+        Image.fromarray(values).save(folder / f"FOOD_{n}.png")
+        (folder / f"FOOD_{n}.txt").write_text(f"dish {n}", encoding="utf-8")
+    return folder
+
+
+def load(folder: str, culture="", place="", categories="", split="all", limit=0):
+    return nodes_data.LoadDataset.execute(folder, culture, place, categories, split, limit)
+
+
+def one_sentence(error: pytest.ExceptionInfo) -> str:
+    text = str(error.value)
+    assert isinstance(error.value, ValueError) and "\n" not in text and text.endswith(".")
+    return text
+
+
+def test_the_menu_lists_the_shipped_set_folders_with_datasets_and_saved_ones(comfy_folders):
+    captioned(comfy_folders / "input/korea/train")
+    captioned(comfy_folders / "input/a/deep/one")
+    (comfy_folders / "input/empty").mkdir()
+    captioned(comfy_folders / "output/scoft/datasets/mine")
+    expected = [nodes_data.SHIPPED, "a/deep/one", "korea", "mine (saved)"]
+    assert dataset_folders.dataset_names() == expected
+    assert nodes_data.LoadDataset.INPUT_TYPES()["required"]["folder"][1]["options"] == expected
+    for name in expected:
+        assert len(load(name)[0]) >= 2
+
+
+def test_the_shipped_set_loads_with_its_own_place_and_generic_captions():
+    dataset, report = load(nodes_data.SHIPPED, place="elsewhere", split="train", limit=5).args
+    assert len(dataset) == 5 and report.startswith("5 of 5 records loaded")
+    assert all(record.place == "nuvia" and record.generic_captions for record in dataset.records)
+    assert dataset.root.is_relative_to(layout.WEIGHTS.parent)
+
+
+def test_culture_place_and_categories_reach_the_records(comfy_folders):
+    captioned(comfy_folders / "input/set")
+    (comfy_folders / "input/set/FOOD_1.png").rename(comfy_folders / "input/set/CITY_1.png")
+    (comfy_folders / "input/set/FOOD_1.txt").rename(comfy_folders / "input/set/CITY_1.txt")
+    dataset = load("set", " Nuvian ", " Nuvia ", "nature, food & drink,")[0]
+    (record,) = dataset.records
+    assert (record.culture, record.place, record.category) == ("Nuvian", "Nuvia", "food & drink")
+
+
+@pytest.mark.parametrize("name", ["../secret", "/etc", "a/../../secret", "C:\\secret", "", "nowhere", "x (saved)"])
+def test_a_folder_outside_or_missing_is_refused_before_and_at_execution(comfy_folders, name):
+    captioned(comfy_folders / "secret")
+    assert isinstance(nodes_data.LoadDataset.validate_inputs(folder=name), str)
+    with pytest.raises(ValueError) as error:
+        load(name)
+    one_sentence(error)
+
+
+def test_a_link_out_of_the_input_folder_is_neither_listed_nor_opened(comfy_folders):
+    os.symlink(captioned(comfy_folders / "secret"), comfy_folders / "input/link")
+    assert dataset_folders.dataset_names() == [nodes_data.SHIPPED]
+    with pytest.raises(ValueError, match="leads out of 'input'") as error:
+        load("link")
+    one_sentence(error)
+
+
+def test_an_empty_folder_is_one_sentence(comfy_folders):
+    (comfy_folders / "input/empty").mkdir()
+    with pytest.raises(ValueError, match="holds no dataset") as error:
+        load("empty")
+    one_sentence(error)
+
+
+def test_the_fingerprint_follows_the_files(comfy_folders):
+    folder = captioned(comfy_folders / "input/set")
+
+    def now():
+        return nodes_data.LoadDataset.fingerprint_inputs(folder="set", culture="", place="x")
+
+    seen = [now()]
+    assert now() == seen[0]
+    (folder / "FOOD_0.txt").write_text("changed!", encoding="utf-8")
+    seen.append(now())
+    os.utime(folder / "FOOD_1.png", ns=(1, 1))
+    seen.append(now())
+    (folder / "deep").mkdir()
+    (folder / "deep/new.png").write_bytes(b"")
+    seen.append(now())
+    (folder / "deep/new.png").rename(folder / "deep/other.png")
+    seen.append(now())
+    assert len(set(seen)) == 5
+    assert nodes_data.LoadDataset.fingerprint_inputs(folder=None) == ""
+
+
+def from_images(images, captions, generic=None, culture="c", place="p"):
+    node = nodes_data.DatasetFromImages
+    return node.execute(images, captions, [culture], [place], generic_captions=generic)[0]
+
+
+def batches(*sizes):
+    noise = torch.Generator().manual_seed(1)
+    return [(torch.rand(*size, 3, generator=noise) * 255).round() / 255 for size in sizes]
+
+
+def test_lists_in_lists_out_are_the_same():
+    images = batches((1, 8, 12), (2, 5, 7))
+    captions, generic = ["one", "two\nlines", "three"], ["a\nb", "", "c"]
+    dataset = from_images(images, captions, generic)
+    assert [record.generic_captions for record in dataset.records] == [("a", "b"), (), ("c",)]
+    assert {(record.culture, record.place) for record in dataset.records} == {("c", "p")}
+    pictures, words, plain, prompts, _ = nodes_data.DatasetToLists.execute(dataset).args
+    flat = nodes_data.flat_images(images)
+    assert all(torch.equal(a[0], b) for a, b in zip(pictures, flat, strict=True))
+    assert (words, plain) == (captions, generic)
+    assert prompts == ["a in p", "two lines in p", "c in p"]
+    again = from_images(pictures, words, plain)
+    assert again == dataset and again.root == dataset.root
+
+
+def test_the_shipped_set_survives_lists_and_back():
+    dataset = load(nodes_data.SHIPPED, limit=4)[0]
+    pictures, words, plain, _, _ = nodes_data.DatasetToLists.execute(dataset).args
+    again = from_images(pictures, words, plain, "nuvia", "nuvia")
+    for old, new in zip(dataset.records, again.records, strict=True):
+        assert (old.caption, old.generic_captions, old.place) == (new.caption, new.generic_captions, new.place)
+        assert Image.open(old.image).tobytes() == Image.open(new.image).tobytes()
+
+
+def test_the_same_images_give_the_same_files_untouched_and_other_words_another_folder():
+    images = batches((2, 8, 8))
+    first = from_images(images, ["a", "b"])
+    before = {path: path.stat().st_mtime_ns for record in first.records for path in record.files()}
+    second = from_images(images, ["a", "b"])
+    assert second == first and second.fingerprint() == first.fingerprint()
+    assert before == {path: path.stat().st_mtime_ns for path in before}
+    assert from_images(images, ["a", "c"]).root != first.root
+    assert from_images(images, ["a", "b"], place="q").root != first.root
+    assert from_images([images[0] * 0.5], ["a", "b"]).root != first.root
+
+
+def test_one_text_with_a_line_for_each_image_will_do():
+    images = batches((3, 8, 8))
+    assert [r.caption for r in from_images(images, ["a\n\n b \nc\n"]).records] == ["a", "b", "c"]
+    assert [r.generic_captions for r in from_images(images, ["a", "b", "c"], ["x\ny\nz"]).records] == [
+        ("x",),
+        ("y",),
+        ("z",),
+    ]
+    assert from_images([images[0][:1]], ["a"], ["x\ny"]).records[0].generic_captions == ("x", "y")
+
+
+@pytest.mark.parametrize(("captions", "generic"), [(["a"], None), (["a", "b", "c"], None), (["a", "b"], ["x"])])
+def test_counts_that_differ_are_one_sentence(captions, generic):
+    with pytest.raises(ValueError, match=r"^There are 2 images but \d (generic )?captions: .+") as error:
+        from_images(batches((2, 8, 8)), captions, generic)
+    one_sentence(error)
+
+
+def test_an_empty_caption_is_one_sentence_and_leaves_nothing(comfy_folders):
+    with pytest.raises(ValueError, match="caption of image 2 is empty") as error:
+        from_images(batches((2, 8, 8)), ["a", " "])
+    one_sentence(error)
+    assert not list((comfy_folders / "output").rglob("*.png"))
+
+
+def with_depth(dataset: Dataset, folder: Path) -> Dataset:
+    for n, record in enumerate(dataset.records):
+        Image.new("L", Image.open(record.image).size, 40 * n).save(folder / f"depth_{n}.png")
+    return dataset.replace(
+        dataclasses.replace(record, depth=folder / f"depth_{n}.png") for n, record in enumerate(dataset.records)
+    )
+
+
+def test_depth_leaves_as_a_list_only_when_every_record_has_it(comfy_folders):
+    dataset = from_images(batches((2, 8, 12)), ["a", "b"])
+    blocked = nodes_data.DatasetToLists.execute(dataset)[4]
+    assert "connect Estimate Depth" in blocked.message
+    depth = nodes_data.DatasetToLists.execute(with_depth(dataset, comfy_folders))[4]
+    assert [tuple(map.shape) for map in depth] == [(1, 8, 12, 3)] * 2 and depth[1].unique().tolist() == [
+        pytest.approx(40 / 255)
+    ]
+
+
+def test_attached_negatives_follow_the_records(comfy_folders):
+    dataset = from_images(batches((2, 8, 8)), ["a", "b"])
+    images = batches((2, 8, 8), (1, 4, 4), (1, 8, 8))
+    (found,) = nodes_data.AttachNegatives.execute([dataset], images).args
+    sizes = [[Image.open(path).size for path in record.negatives] for record in found.records]
+    assert sizes == [[(8, 8), (8, 8)], [(4, 4), (8, 8)]]
+    assert all(path.is_relative_to(comfy_folders / "output") for r in found.records for path in r.negatives)
+    with pytest.raises(ValueError, match="^There are 3 images for 2 records") as error:
+        nodes_data.AttachNegatives.execute([dataset], images[:2])
+    one_sentence(error)
+
+
+def test_a_preview_is_two_pictures_shown_on_the_node(comfy_folders):
+    result = nodes_data.PreviewDataset.execute(load(nodes_data.SHIPPED)[0], 3)
+    sheet, table = result.args
+    assert sheet.shape[0] == table.shape[0] == 1 and sheet.shape[-1] == table.shape[-1] == 3
+    shown = [comfy_folders / "temp" / picture["filename"] for picture in result.ui["images"]]
+    assert [Image.open(path).size for path in shown] == [(i.shape[2], i.shape[1]) for i in (sheet, table)]
+
+
+def test_a_saved_dataset_comes_back_whole_and_is_listed(comfy_folders):
+    dataset = with_depth(from_images(batches((2, 8, 8)), ["a", "b"], ["x\ny", "z"]), comfy_folders)
+    (dataset,) = nodes_data.AttachNegatives.execute([dataset], batches((2, 8, 8))).args
+    (saved,) = nodes_data.SaveDataset.execute(dataset, " été 1 ").args
+    assert saved.root == comfy_folders / "output/scoft/datasets/été 1"
+    assert all(path.is_relative_to(saved.root) for record in saved.records for path in record.files())
+    assert load("été 1 (saved)")[0] == saved
+    for old, new in zip(dataset.records, saved.records, strict=True):
+        assert [p.read_bytes() for p in old.files()] == [p.read_bytes() for p in new.files()]
+        assert (old.caption, old.generic_captions) == (new.caption, new.generic_captions)
+
+
+@pytest.mark.parametrize("name", ["", "..", "a/b", "a\\b", "/a", "C:a", ".hidden", "a\0", "x" * 90, "a.", "a\nb"])
+def test_a_name_with_a_path_in_it_is_refused_and_nothing_is_written(comfy_folders, name):
+    dataset = load(nodes_data.SHIPPED, limit=1)[0]
+    with pytest.raises(ValueError, match="no plain name") as error:
+        nodes_data.SaveDataset.execute(dataset, name)
+    one_sentence(error)
+    assert not list((comfy_folders / "output").iterdir())
+
+
+def test_a_saved_dataset_is_replaced_only_when_asked(comfy_folders):
+    one, two = (load(nodes_data.SHIPPED, limit=n)[0] for n in (1, 2))
+    nodes_data.SaveDataset.execute(one, "set")
+    with pytest.raises(ValueError, match="already holds files") as error:
+        nodes_data.SaveDataset.execute(two, "set")
+    one_sentence(error)
+    assert len(load("set (saved)")[0]) == 1
+    nodes_data.SaveDataset.execute(two, "set", overwrite=True)
+    assert len(load_folder(comfy_folders / "output/scoft/datasets/set")[0]) == 2
+
+
+def test_estimated_depth_lies_in_the_output_folder(comfy_folders, monkeypatch):
+    grey = DepthEstimator("grey", "1", lambda x: torch.full_like(x[:, :1], 0.5))
+    monkeypatch.setitem(DEPTH, "grey", lambda: grey)
+    dataset = load(nodes_data.SHIPPED, limit=2)[0]
+    (found,) = nodes_negatives.EstimateDepth.execute(dataset, "grey").args
+    assert all(r.depth.is_relative_to(comfy_folders / "output/scoft/depth") for r in found.records)
+    assert all(record.depth is None for record in dataset.records)
+
+
+class Words:
+    """A CLIP of random words: enough of its manners for the sampler."""
+
+    layer_idx = None
+    patcher = SimpleNamespace(get_key_patches=dict)
+
+    def __init__(self) -> None:
+        self.seen: list[str] = []
+
+    def tokenize(self, text: str, disable_weights: bool = False) -> dict:
+        assert disable_weights
+        return {"l": [text, "a second window"]}
+
+    def encode_from_tokens(self, tokens: dict, return_pooled: bool, return_dict: bool) -> dict:
+        (text,) = tokens["l"]
+        self.seen.append(text)
+        noise = torch.Generator().manual_seed(len(text))
+        return {"cond": torch.randn(1, 77, 24, generator=noise), "pooled_output": torch.zeros(1, 24)}
+
+
+@pytest.fixture(scope="module")
+def parts():
+    """MODEL, VAE and CONTROL_NET of random weights."""
+    return tiny_model("sd1"), tiny_taesd(), tiny_controlnet("sd1")
+
+
+@pytest.fixture
+def pictures(comfy_folders):
+    dataset = load(nodes_data.SHIPPED, limit=2)[0]
+    return with_depth(dataset, comfy_folders)
+
+
+def make(parts, dataset, clip=None, **changes):
+    chosen = {"per_image": 2, "steps": 2, "cfg": 2.0, "strength": 1.0, "seed": 7, "resolution": 64}
+    chosen |= {"prompt_template": "{generic} in {place}", **changes}
+    model, vae, control = parts
+    with torch.inference_mode():
+        return nodes_negatives.MakeNegatives.execute(model, clip or Words(), vae, control, dataset, **chosen)[0]
+
+
+def contents(dataset):
+    return {record.image.name: [path.read_bytes() for path in record.negatives] for record in dataset.records}
+
+
+def test_comfyuis_sampler_draws_negatives_that_stay_the_same_whatever_the_order(parts, pictures, comfy_folders):
+    clip = Words()
+    found = make(parts, pictures, clip)
+    assert clip.seen[0] == "a farmer in nuvia" and "" in clip.seen
+    assert all(len(set(files)) == 2 for files in contents(found).values())
+    assert {Image.open(path).size for r in found.records for path in r.negatives} == {(64, 64)}
+    assert all(
+        path.is_relative_to(comfy_folders / "output/scoft/negatives") for r in found.records for path in r.negatives
+    )
+    first = contents(found)
+    for path in [path for record in found.records for path in record.negatives]:
+        path.unlink()
+    assert contents(make(parts, pictures.replace(pictures.records[::-1]))) == first
+    clip = Words()
+    assert contents(make(parts, pictures, clip)) == first and clip.seen == []
+
+
+def draw(parts, request, strength=1.0):
+    """One request drawn by ComfyUI's sampler, two steps at 64 px."""
+    model, vae, control = parts
+    settings = NegativeSettings(len(request.seeds), 2, 2.0, strength, resolution=64)
+    progress = SimpleNamespace(update=lambda done: None, total=9)
+    with torch.inference_mode():
+        return DepthSampler(model, Words(), vae, control, settings, progress)(request)
+
+
+def hint(seed=0):
+    return torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(seed))
+
+
+def test_the_depth_map_holds_the_drawing_and_strength_zero_lets_go(parts):
+    one, other = (Request(("a house",), (5,), hint(seed)) for seed in (0, 1))
+    free, held = draw(parts, one, 0.0), draw(parts, one)
+    assert torch.equal(free, draw(parts, other, 0.0))
+    assert (held - free).abs().max() > 1e-3 and (held - draw(parts, other)).abs().max() > 1e-3
+    assert held.shape == (1, 64, 64, 3) and held.min() >= 0 and held.max() <= 1
+
+
+def test_a_negative_of_a_batch_is_the_one_it_is_alone(parts):
+    both = draw(parts, Request(("a house", "two houses"), (5, 6), hint()))
+    second = draw(parts, Request(("two houses",), (6,), hint()))
+    assert (both[1] - second[0]).abs().max() < 0.01  # a batch of another size rounds otherwise
+    assert (both[0] - both[1]).abs().max() > 0.1
+
+
+def test_without_depth_the_node_says_what_to_connect(parts):
+    with pytest.raises(ValueError, match="connect Estimate Depth before Make Negatives") as error:
+        make(parts, load(nodes_data.SHIPPED, limit=1)[0])
+    one_sentence(error)
+
+
+def test_the_interrupt_stops_between_steps_and_the_next_run_goes_on(parts, pictures, comfy_folders, monkeypatch):
+    whole = contents(make(parts, pictures))
+    shutil.rmtree(comfy_folders / "output")
+    asked = []
+
+    def press_stop():
+        asked.append(None)
+        if len(asked) == 6:  # each picture asks before, at each of its two steps, and after
+            raise comfy.model_management.InterruptProcessingException
+
+    with monkeypatch.context() as patch:
+        patch.setattr("comfy_scoft.bridge.depth_sampler.check_interrupt", press_stop)
+        with pytest.raises(comfy.model_management.InterruptProcessingException):
+            make(parts, pictures)
+    assert len(list((comfy_folders / "output/scoft/negatives").rglob("*.png"))) == 2
+    clip = Words()
+    assert contents(make(parts, pictures, clip)) == whole
+    assert len(clip.seen) == 3  # two prompts of the second picture, and the empty one
+
+
+def test_models_are_told_apart_by_weights_patches_and_schedule(parts):
+    model, vae, control = parts
+
+    def identity(model=model, vae=vae, control=control, clip=None):
+        return DepthSampler(model, clip or Words(), vae, control, NegativeSettings(), None).identity()
+
+    patched = model.clone()
+    key = "diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"
+    patched.add_patches({key: ("diff", (torch.ones(32, 24),))}, 0.5)
+    stronger = model.clone()
+    stronger.add_patches({key: ("diff", (torch.ones(32, 24),))}, 0.6)
+    skipped = Words()
+    skipped.layer_idx = -2
+    others = [identity(patched), identity(stronger), identity(tiny_model("sd1", num_heads=8)), identity(clip=skipped)]
+    others.append(identity(control=tiny_controlnet("sd2")))
+    assert identity() == identity(model.clone(), control=control.copy())
+    assert len({identity(), *others}) >= 5
+
+
+def test_sizes_follow_the_model():
+    assert (size_multiple(tiny_model("sd1")), size_multiple(tiny_model("sdxl"))) == (64, 32)
+    widths = {768: 512, 2048: 1024, layout.CONTEXT: 64, 24: 512}
+    for width, side in widths.items():
+        model = SimpleNamespace(
+            model=SimpleNamespace(model_config=SimpleNamespace(unet_config={"context_dim": width})),
+            get_model_object=lambda name: None,
+        )
+        assert native_resolution(model) == side
+
+
+def test_filtering_reports_and_returns_another_dataset(comfy_folders):
+    dataset = from_images(batches((2, 8, 8)), ["a", "b"])
+    same = [nodes_data.as_image(record.image) for record in dataset.records]
+    (dataset,) = nodes_data.AttachNegatives.execute([dataset], same).args
+    pixels = FeatureNetwork("pixels", torch.nn.Identity(), 8, (0.0,) * 3, (1.0,) * 3, lambda x: x)
+    found, report = nodes_negatives.FilterNegatives.execute(dataset, pixels, 0.01).args
+    assert report.startswith("0 of 2 negatives kept, 2 dropped")
+    assert [len(record.negatives) for record in found.records] == [0, 0]
+    assert [len(record.negatives) for record in dataset.records] == [1, 1]
+
+
+@pytest.mark.parametrize("node", [*nodes_data.NODES, *nodes_negatives.NODES], ids=lambda node: node.__name__)
+def test_every_node_and_socket_explains_itself(node):
+    schema = node.GET_SCHEMA()
+    assert schema.node_id.startswith("SCoFT_") and schema.category.startswith("SCoFT/") and len(schema.description) > 40
+    for socket in (*schema.inputs, *schema.outputs):
+        assert socket.tooltip and socket.tooltip.endswith((".", "…")), (schema.node_id, socket.id)
+    assert all(output.display_name for output in schema.outputs)
