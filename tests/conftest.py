@@ -1,0 +1,42 @@
+"""What every test shares: the import path, and one real ComfyUI for the whole run."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+COMFYUI = Path(os.environ["COMFYUI_PATH"]).resolve() if os.environ.get("COMFYUI_PATH") else None
+
+# ComfyUI comes first and the checkout last: both have a nodes.py, and ComfyUI's `import nodes` must find its own.
+sys.path[:] = [path for path in sys.path if Path(path or os.curdir).resolve() != ROOT]
+sys.path += [str(ROOT), str(ROOT / "tools")]
+if COMFYUI is not None and (COMFYUI / "main.py").is_file():
+    sys.path.insert(0, str(COMFYUI))
+    import comfy.cli_args
+    import utils.install_util  # noqa: F401  (now, as main.py does: ComfyUI's nodes.py puts another `utils` ahead later)
+
+    comfy.cli_args.args.cpu = True  # before anything of ComfyUI looks for a GPU
+
+from comfy_server import ComfyServer  # noqa: E402  (needs the path above)
+
+NEEDS_COMFYUI = "This test needs a ComfyUI: run it with `python run.py test`, or set COMFYUI_PATH to a ComfyUI folder."
+
+
+@pytest.fixture(scope="session")
+def comfyui_path() -> Path:
+    """The folder of a real ComfyUI, which is then on the import path too: import it inside the test."""
+    if COMFYUI is None or not (COMFYUI / "main.py").is_file():
+        pytest.fail(NEEDS_COMFYUI, pytrace=False)
+    return COMFYUI
+
+
+@pytest.fixture(scope="session")
+def comfy(comfyui_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComfyServer]:
+    """A running ComfyUI with the pack in it; `comfy.client` drives it, `comfy.base` holds its folders."""
+    with ComfyServer(sys.executable, comfyui_path, tmp_path_factory.mktemp("comfyui")) as server:
+        yield server
