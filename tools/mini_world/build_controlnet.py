@@ -70,9 +70,7 @@ def main() -> None:
         a = alphas[t].view(-1, 1, 1, 1)
         z_t = a.sqrt() * z + (1 - a).sqrt() * noise
         down, mid = control(z_t, t, text, hint, return_dict=False)
-        prediction = unet(
-            z_t, t, text, down_block_additional_residuals=down, mid_block_additional_residual=mid
-        ).sample
+        prediction = unet(z_t, t, text, down_block_additional_residuals=down, mid_block_additional_residual=mid).sample
         weight = (MIN_SNR * (1 - alphas[t]) / alphas[t]).clamp(max=1.0)
         return (weight * (prediction - noise).square().mean((1, 2, 3))).mean()
 

@@ -70,7 +70,9 @@ def train(
     every: int = 250,
     after: Callable[[torch.nn.Module, int], None] | None = None,
 ) -> torch.nn.Module:
-    """Minimise `loss_of(step)`; under torchrun the gradients are averaged over the processes. AdamW, cosine schedule, gradient norm 1. Returns the model with averaged weights.
+    """Minimise `loss_of(step)` (AdamW, cosine schedule, gradient norm 1); return the model with averaged weights.
+
+    Under torchrun the gradients are averaged over the processes.
 
     Everything that decides the next step is in `work/state.pt`, written atomically every `every` steps, and the random
     numbers of a step are drawn from a generator seeded by that step: a run that was stopped goes on where it was.

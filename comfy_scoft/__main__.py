@@ -1,0 +1,72 @@
+"""The command line: `python -m comfy_scoft <verb>`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one verb and return the exit status; a fault of the input is one sentence on stderr and status 1."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if given[:1] == ["demo"]:  # has options of its own
+        from .demo import main as demo
+
+        return demo(given[1:]) or 0
+    options = parser().parse_args(given)
+    try:
+        return {"train": train}[options.verb](options)
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nStopped. What was learned is kept; add --resume to go on.", file=sys.stderr)
+        return 130
+
+
+def parser() -> argparse.ArgumentParser:
+    found = argparse.ArgumentParser(prog="python -m comfy_scoft", description="SCoFT outside ComfyUI.")
+    verbs = found.add_subparsers(dest="verb", required=True)
+    verbs.add_parser("demo", help="drive a running ComfyUI through the shipped workflow and show what changed")
+    one = verbs.add_parser("train", help="train a job that the node Export Training Job wrote")
+    one.add_argument("job", type=Path, help="the job.json, or the folder that holds it")
+    one.add_argument("--out", type=Path, help="folder for the LoRA and the run (default: `trained` beside job.json)")
+    one.add_argument("--resume", action="store_true", help="go on with the newest run in that folder")
+    one.add_argument("--models", type=Path, help="where to look for model files that the job only names")
+    one.add_argument("--threads", type=int, help="CPU threads; the same number gives the same bits")
+    return found
+
+
+def train(options: argparse.Namespace) -> int:
+    """Train a job; writes the LoRA with its card, and the run's checkpoints and metrics.jsonl beside them."""
+    import torch
+    from tqdm import tqdm
+
+    from .card import CardFields, save_lora, training_record
+    from .job import read_job, run_job
+    from .runs import run_folder
+
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    job = read_job(options.job)
+    out = options.out or job.folder / "trained"
+    folder = run_folder(out / "runs", job.name, options.resume)
+    started = time.monotonic()
+    with tqdm(total=job.steps, unit="step", desc=folder.name, dynamic_ncols=True) as bar:
+
+        def observe(step: int, row: dict[str, float]) -> None:
+            bar.update(step - bar.n)
+            bar.set_postfix({key: f"{value:.4g}" for key, value in row.items() if key != "step"}, refresh=False)
+
+        run, result, rows = run_job(job, folder, options.resume, options.models, observe=observe)
+    record = training_record(run, result, rows, time.monotonic() - started)
+    path = save_lora(out, job.name, result.lora, CardFields(), record)
+    print(f"{path}\n{path.with_suffix('.md')}\n{folder / 'metrics.jsonl'}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

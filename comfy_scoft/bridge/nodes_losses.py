@@ -1,0 +1,296 @@
+"""The losses, the feature networks they look through, and the settings of rollout, LoRA and optimizer.
+
+Each loss node takes the chain so far and returns it longer. `losses` is its only input of that type, so ComfyUI's
+bypass (Ctrl+B) passes the chain through: bypassing a node is the ablation.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from ..features import FEATURES, load_features
+from ..lora import LoraSettings
+from ..losses import ContrastiveLoss, DiffusionLoss, Loss, MemorizationLoss, PerceptualLoss
+from ..rollout import RolloutSettings
+from ..settings import OptimizerSettings
+from .compat import folder_paths, io
+from .runtime import training_mode
+from .sockets import FeaturesSocket, LoraSocket, LossesSocket, OptimizerSocket, RolloutSocket
+from .widgets import choice, number
+
+Chain = tuple[Loss, ...]
+BUILT_IN = "built in"
+WEIGHTS = "clip_vision"
+"""The kind of ComfyUI model folder that feature networks' files lie in."""
+
+_WEIGHT = "How much this term counts. 0 computes and logs it without teaching anything."
+_FEATURES = "The frozen network that compares pictures, from Load Feature Network."
+
+
+def _schema(name: str, display: str, description: str, inputs: list[Any]) -> io.Schema:
+    """Schema of a loss node: its own inputs, then the chain in, and the chain out."""
+    chain = LossesSocket.Input("losses", optional=True, tooltip="The losses so far; this one is added to them.")
+    out = LossesSocket.Output(display_name="losses", tooltip="The chain with this loss at its end.")
+    return io.Schema(
+        node_id=f"SCoFT_{name}",
+        display_name=f"{display} (SCoFT)",
+        category="SCoFT/3 losses",
+        description=description,
+        inputs=[*inputs, chain],
+        outputs=[out],
+    )
+
+
+class DiffusionLossNode(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        gamma = "Min-SNR weighting of the timesteps: 0 is off, 5 is usual. It evens out what each noise level teaches."
+        return _schema(
+            "DiffusionLoss",
+            "Diffusion Loss",
+            "Learns the pictures themselves: the usual loss of fine-tuning (SCoFT, equation 1).",
+            [
+                number(DiffusionLoss, "weight", 0.0, 100.0, 0.05, _WEIGHT),
+                number(DiffusionLoss, "min_snr_gamma", 0.0, 100.0, 0.5, gamma),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, weight: float, min_snr_gamma: float, losses: Chain = ()) -> io.NodeOutput:
+        return io.NodeOutput((*losses, DiffusionLoss(weight, min_snr_gamma)))
+
+
+class MemorizationLossNode(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return _schema(
+            "MemorizationLoss",
+            "Memorization Loss",
+            "Keeps a caption from becoming the address of one picture, by tying it to a generic caption of the same "
+            "picture (SCoFT, equation 2). The data set needs generic captions.",
+            [
+                number(MemorizationLoss, "weight", 0.0, 100.0, 0.05, _WEIGHT),
+                choice(
+                    MemorizationLoss,
+                    "reference",
+                    "Whose answer to the generic caption is the target: the network in training (the paper), or the "
+                    "base model with the LoRA switched off, which does not move.",
+                ),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, weight: float, reference: Any, losses: Chain = ()) -> io.NodeOutput:
+        return io.NodeOutput((*losses, MemorizationLoss(weight, reference)))
+
+
+class PerceptualLossNode(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return _schema(
+            "PerceptualLoss",
+            "Perceptual Loss",
+            "Pulls a picture that the model makes during training towards the real one, as a feature network sees them "
+            "(SCoFT, equation 3).",
+            [
+                FeaturesSocket.Input("features", tooltip=_FEATURES),
+                number(PerceptualLoss, "weight", 0.0, 100.0, 0.01, _WEIGHT),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, features: Any, weight: float, losses: Chain = ()) -> io.NodeOutput:
+        return io.NodeOutput((*losses, PerceptualLoss(features, weight)))
+
+
+class ContrastiveLossNode(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        own = ContrastiveLoss
+        return _schema(
+            "ContrastiveLoss",
+            "Self-Contrastive Loss",
+            "Pulls a picture that the model makes towards the real one and away from its negatives, the base model's "
+            "own idea of the place (SCoFT, equation 4). It contains the Perceptual Loss: use it in its place.",
+            [
+                FeaturesSocket.Input("features", tooltip=_FEATURES),
+                number(own, "weight", 0.0, 100.0, 0.01, _WEIGHT),
+                number(
+                    own,
+                    "margin",
+                    0.0,
+                    2.0,
+                    0.05,
+                    "How much nearer the real picture must be than the negatives to "
+                    "count as good. Only for the triplet form; our choice, for the paper's value is not known.",
+                ),
+                number(
+                    own,
+                    "negative_weight",
+                    0.0,
+                    10.0,
+                    0.1,
+                    "How hard the negatives push. Only for the triplet form; "
+                    "our choice, for the paper's value is not known.",
+                ),
+                choice(
+                    own,
+                    "form",
+                    "triplet is the paper's equation; difference is the released code: distance to the "
+                    "real picture minus the mean distance to the negatives, without a limit.",
+                ),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls, features: Any, weight: float, margin: float, negative_weight: float, form: Any, losses: Chain = ()
+    ) -> io.NodeOutput:
+        return io.NodeOutput((*losses, ContrastiveLoss(features, weight, margin, negative_weight, form)))
+
+
+class LoadFeatures(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="SCoFT_LoadFeatures",
+            display_name="Load Feature Network (SCoFT)",
+            category="SCoFT/3 losses",
+            description="A frozen network that says how alike two pictures are. The mini CLIP comes with this pack; "
+            "others need a file in models/clip_vision. Nothing is downloaded.",
+            inputs=[
+                io.Combo.Input("network", options=list(FEATURES), tooltip="The paper's is CLIP RN50, fifth layer."),
+                io.Combo.Input(
+                    "checkpoint",
+                    options=[BUILT_IN, *folder_paths.get_filename_list(WEIGHTS)],
+                    default=BUILT_IN,
+                    tooltip="The file with the network's weights (models/clip_vision), or what comes with this pack.",
+                ),
+            ],
+            outputs=[FeaturesSocket.Output(display_name="features", tooltip="The network, for losses and figures.")],
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, network: str, checkpoint: str) -> Any:
+        return changed(_weights_file(checkpoint))
+
+    @classmethod
+    def execute(cls, network: str, checkpoint: str) -> io.NodeOutput:
+        with training_mode():  # weights made in inference mode could not pass a gradient on
+            return io.NodeOutput(load_features(network, _weights_file(checkpoint)))
+
+
+def _weights_file(checkpoint: str) -> Path | None:
+    if checkpoint == BUILT_IN:
+        return None
+    if checkpoint not in folder_paths.get_filename_list(WEIGHTS):
+        raise ValueError(f"There is no file {checkpoint!r} in models/{WEIGHTS}: choose one from the list.")
+    return Path(folder_paths.get_full_path_or_raise(WEIGHTS, checkpoint))
+
+
+def changed(path: Path | None) -> tuple[int, int] | None:
+    """Size and time of a file, so that a node runs again when it was replaced."""
+    if path is None:
+        return None
+    facts = os.stat(path)
+    return facts.st_size, facts.st_mtime_ns
+
+
+def _options(name: str, display: str, description: str, inputs: list[Any], socket: Any) -> io.Schema:
+    return io.Schema(
+        node_id=f"SCoFT_{name}",
+        display_name=f"{display} (SCoFT)",
+        category="SCoFT/4 training",
+        description=description,
+        inputs=inputs,
+        outputs=[socket.Output(display_name="options", tooltip="Connect it to Train LoRA (SCoFT).")],
+    )
+
+
+class RolloutOptions(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        own = RolloutSettings
+        return _options(
+            "RolloutOptions",
+            "Rollout Options",
+            "How the picture is made that the perceptual and the self-contrastive loss look at, during training.",
+            [
+                number(own, "every", 1, 1000, 1, "A picture is made at each n-th micro-step of the whole run."),
+                number(own, "steps", 1, 200, 1, "Sampling steps for it; each is one call of the UNet."),
+                number(own, "guidance", 0.0, 30.0, 0.1, "Classifier-free guidance scale, the cfg of a sampler."),
+                choice(own, "gradient_step", "Which sampling step learns. The paper found the first to be best."),
+                choice(
+                    own,
+                    "kappa",
+                    "plain is the exact gradient, far stronger at noisy timesteps; normalised gives "
+                    "every timestep the same weight.",
+                ),
+                choice(own, "grid", "even spaces the sampling steps evenly; released repeats the authors' code."),
+            ],
+            RolloutSocket,
+        )
+
+    @classmethod
+    def execute(cls, **settings: Any) -> io.NodeOutput:
+        return io.NodeOutput(RolloutSettings(**settings))
+
+
+class LoraOptions(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        own = LoraSettings
+        return _options(
+            "LoraOptions",
+            "LoRA Options",
+            "Size and place of the LoRA that is trained.",
+            [
+                number(own, "rank", 1, 1024, 1, "Size of the LoRA. The paper uses 64; 4 to 32 make smaller files."),
+                number(own, "alpha", 0.01, 4096.0, 1.0, "The LoRA is scaled by alpha / rank: the paper's are equal."),
+                choice(own, "targets", "Which layers of the UNet it is attached to; attention is the paper's choice."),
+                number(own, "dropout", 0.0, 0.95, 0.05, "Share of the LoRA's inputs switched off at random."),
+            ],
+            LoraSocket,
+        )
+
+    @classmethod
+    def execute(cls, **settings: Any) -> io.NodeOutput:
+        return io.NodeOutput(LoraSettings(**settings))
+
+
+class OptimizerOptions(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        own = OptimizerSettings
+        return _options(
+            "OptimizerOptions",
+            "Optimizer Options",
+            "How fast and in what rhythm training goes.",
+            [
+                io.Combo.Input("optimizer", options=["AdamW"], default="AdamW", tooltip="The paper's optimizer."),
+                number(own, "learning_rate", 1e-8, 1.0, 1e-5, "The peak learning rate; 0.0001 is the paper's."),
+                choice(own, "schedule", "How the learning rate falls over the run's steps: cosine is the paper's."),
+                number(own, "warmup", 0, 100_000, 1, "Steps over which the learning rate rises at the start."),
+                number(own, "clip", 0.0, 1000.0, 0.1, "Largest norm of the gradient; 0 is no limit."),
+                number(own, "weight_decay", 0.0, 1.0, 0.001, "How strongly the LoRA's weights are drawn towards 0."),
+            ],
+            OptimizerSocket,
+        )
+
+    @classmethod
+    def execute(cls, optimizer: str, **settings: Any) -> io.NodeOutput:
+        return io.NodeOutput(OptimizerSettings(**settings))
+
+
+NODES = [
+    DiffusionLossNode,
+    MemorizationLossNode,
+    PerceptualLossNode,
+    ContrastiveLossNode,
+    LoadFeatures,
+    RolloutOptions,
+    LoraOptions,
+    OptimizerOptions,
+]

@@ -1,0 +1,177 @@
+"""The words of a model card, from a LoRA's metadata. Nothing in a file is trusted: every value stays plain text."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+KEY = "scoft"
+"""The metadata entry that holds our record, as JSON."""
+
+NOT_STATED = "not stated"
+LONGEST = 2000
+_JOINERS = "\u200c\u200d"  # invisible, and part of the spelling of Persian, Hindi and others
+_OUTER_UNDERSCORE = re.compile(r"(?<![^\W_])_|_(?![^\W_])")  # inside a word it means nothing to Markdown
+_ESCAPES = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"} | {sign: "\\" + sign for sign in "\\`*[]|~#"})
+
+LIMITS = """\
+- The pictures a LoRA makes are not records of a culture. They repeat what a few people chose to show, and a consensus
+  among them can hide what others of the same community see.
+- The base model was trained on pictures whose makers were, for the most part, never asked. This LoRA does not
+  undo that.
+- What teaches a model to show people as they see themselves can be turned around to make pictures that hurt them. Do
+  not use this LoRA to mock, to stereotype or to deceive, or to pass pictures off as photographs of real people or
+  events.
+- The pictures it was trained on belong to those who made them; this card gives no right to them.
+- Ask members of the community before you publish pictures in their name."""
+
+UNKNOWN = (
+    "This file carries no record of who was asked. Not known: whose culture it shows, who took and who chose the "
+    "pictures, whether anyone agreed, under which licence it may be used. Ask whoever shared it before you use it."
+)
+
+
+def card_text(metadata: Mapping[str, str], file_name: str = "") -> str:
+    """The card in Markdown, of a LoRA with our record or of any other one, which then says what is not known."""
+    own = _own(metadata)
+    fields, record = _part(own, "fields"), _part(own, "record")
+    title = fields.get("title") or metadata.get("modelspec.title") or file_name or "LoRA"
+    sections = [f"# {plain(title)}", _whose(record, fields, metadata)]
+    if not own:
+        sections.insert(1, UNKNOWN)
+    sections += [_data(_part(record, "dataset")), _made(record, metadata), f"## Limits\n\n{LIMITS}"]
+    return "\n\n".join(section for section in sections if section) + "\n"
+
+
+def plain(value: Any) -> str:
+    """A value as one line of text: no line break, no Markdown, no HTML; the longest are cut, with an ellipsis."""
+    text = " ".join(str(value).split())
+    text = text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
+    text = "".join(sign for sign in text if sign.isprintable() or sign in _JOINERS).translate(_ESCAPES)
+    return _OUTER_UNDERSCORE.sub(r"\\_", text)
+
+
+def _own(metadata: Mapping[str, str]) -> dict[str, Any]:
+    try:
+        found = json.loads(metadata.get(KEY, ""))
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _part(whole: Any, key: str) -> dict[str, Any]:
+    """An entry that should be a dict; in a file from elsewhere it may be anything."""
+    found = whole.get(key) if isinstance(whole, dict) else None
+    return found if isinstance(found, dict) else {}
+
+
+def _rows(whole: dict[str, Any], key: str) -> list[Any]:
+    found = whole.get(key)
+    return found if isinstance(found, list) else []
+
+
+def _list(rows: list[tuple[str, Any]]) -> str:
+    return "\n".join(f"- {label}: {value or NOT_STATED}" for label, value in rows)
+
+
+def _tally(found: dict[str, Any], total: Any) -> str:
+    """`Kora (40), Limu (3)`; the count is left out where an entry holds for all; "" is what nobody has said."""
+    rows = [(name, number) for name, number in found.items() if name]
+    if not rows:
+        return ""
+    parts = [plain(name) if number == total else f"{plain(name)} ({plain(number)})" for name, number in rows[:20]]
+    parts += [f"and {len(rows) - 20} more"] if len(rows) > 20 else []
+    parts += [f"{NOT_STATED} ({plain(found[''])})"] if found.get("") else []
+    return ", ".join(parts)
+
+
+def _whose(record: dict[str, Any], fields: dict[str, Any], metadata: Mapping[str, str]) -> str:
+    data = _part(record, "dataset")
+    total = data.get("pictures")
+    verified = _tally(_part(data, "verified_by"), total)
+    if verified:
+        verified = f"{plain(data.get('verified', 0))} of {plain(total)} pictures, by {verified}"
+
+    def said(own: str, foreign: str) -> str:
+        return plain(fields.get(own) or metadata.get(f"modelspec.{foreign}", ""))
+
+    return "## Whose culture, and who agreed\n\n" + _list(
+        [
+            ("Culture", _tally(_part(data, "culture"), total)),
+            ("Place", _tally(_part(data, "place"), total)),
+            ("Consent and provenance", plain(fields.get("consent", ""))),
+            ("Consent given for the pictures", _tally(_part(data, "consent"), total)),
+            ("Collected by", _tally(_part(data, "collector"), total)),
+            ("Sources", _tally(_part(data, "source"), total)),
+            ("Verified", verified),
+            ("Licence of the pictures", _tally(_part(data, "licence"), total)),
+            ("Licence of this LoRA", said("licence", "license")),
+            ("Authors of this LoRA", said("authors", "author")),
+            ("Trigger phrase", said("trigger_phrase", "trigger_phrase")),
+        ]
+    )
+
+
+def _data(data: dict[str, Any]) -> str:
+    if not data:
+        return ""
+    head = (
+        f"## Data\n\n{plain(data.get('pictures', 0))} pictures of the set “{plain(data.get('name', ''))}” with one "
+        f"caption each, {plain(data.get('generic_captions', 0))} generic captions and "
+        f"{plain(data.get('negatives', 0))} negatives."
+    )
+    rows = [row for row in _rows(data, "counts") if isinstance(row, list) and len(row) == 3]
+    table = "\n".join(f"| {plain(a) or NOT_STATED} | {plain(b) or NOT_STATED} | {plain(n)} |" for a, b, n in rows)
+    return f"{head}\n\n| category | era | pictures |\n| --- | --- | ---: |\n{table}" if table else head
+
+
+def _made(record: dict[str, Any], metadata: Mapping[str, str]) -> str:
+    if not record:
+        return _made_elsewhere(metadata)
+    base, train = _part(record, "base"), _part(record, "train")
+    losses = [loss for loss in _rows(record, "losses") if isinstance(loss, dict)]
+    rows: list[tuple[str, Any]] = [
+        ("Method", "SCoFT, self-contrastive fine-tuning (Liu et al., CVPR 2024)"),
+        ("Base model", f"{plain(base.get('name', ''))} (family {plain(base.get('family', ''))})"),
+        ("Losses", "; ".join(f"{plain(loss.get('name', ''))}: {_settings(loss, 'name')}" for loss in losses)),
+        ("Optimizer steps", f"{plain(record.get('steps', ''))} of {plain(train.get('steps', ''))}"),
+        ("Seed", plain(train.get("seed", ""))),
+        ("Training", _settings(train, "steps", "seed")),
+        ("LoRA", _settings(_part(record, "lora"))),
+        ("Optimizer", _settings(_part(record, "optimizer"))),
+    ]
+    if any(loss.get("name") in ("perceptual", "contrastive") for loss in losses):
+        rows.append(("Rollout", _settings(_part(record, "rollout"))))
+    rows += [
+        ("Figures at the end", _settings(_part(record, "last"))),
+        ("Time", f"{plain(record.get('seconds', ''))} s"),
+        ("Versions", _settings(_part(record, "versions"))),
+    ]
+    return "## How it was made\n\n" + _list(rows)
+
+
+def _made_elsewhere(metadata: Mapping[str, str]) -> str:
+    known = {
+        "Base model": "ss_sd_model_name",
+        "Base model family": "ss_base_model_version",
+        "Architecture": "modelspec.architecture",
+        "Pictures": "ss_num_train_images",
+        "Steps": "ss_steps",
+        "Seed": "ss_seed",
+        "Rank": "ss_network_dim",
+        "Alpha": "ss_network_alpha",
+        "Learning rate": "ss_learning_rate",
+        "Description": "modelspec.description",
+        "Date": "modelspec.date",
+    }
+    return "## How it was made\n\n" + _list([(label, plain(metadata.get(key, ""))) for label, key in known.items()])
+
+
+def _settings(values: dict[str, Any], *without: str) -> str:
+    def shown(value: Any) -> str:
+        return f"{value:.4g}" if isinstance(value, float) else plain(value)
+
+    named = {plain(str(key).replace("_", " ")): value for key, value in values.items() if key not in without}
+    return ", ".join(f"{name} {shown(value)}" for name, value in named.items())

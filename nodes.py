@@ -1,0 +1,65 @@
+"""Table of contents: every node of the pack, in the order a person works. Each is listed in one place, here."""
+
+from __future__ import annotations
+
+from .comfy_scoft.bridge.extension import ScoftExtension
+from .comfy_scoft.bridge.nodes_data import (
+    AttachNegatives,
+    DatasetFromImages,
+    DatasetToLists,
+    LoadDataset,
+    PreviewDataset,
+    SaveDataset,
+)
+from .comfy_scoft.bridge.nodes_evaluate import BiasOracle, ScoreTable
+from .comfy_scoft.bridge.nodes_generate import CompareGrid, GenerateSet
+from .comfy_scoft.bridge.nodes_losses import (
+    ContrastiveLossNode,
+    DiffusionLossNode,
+    LoadFeatures,
+    LoraOptions,
+    MemorizationLossNode,
+    OptimizerOptions,
+    PerceptualLossNode,
+    RolloutOptions,
+)
+from .comfy_scoft.bridge.nodes_negatives import EstimateDepth, FilterNegatives, MakeNegatives
+from .comfy_scoft.bridge.nodes_training import ExportJob, ReadCard, SaveLora, TrainLora
+
+
+class Extension(ScoftExtension):
+    """What ComfyUI loads."""
+
+    nodes = [
+        # Data
+        LoadDataset,
+        DatasetFromImages,
+        DatasetToLists,
+        AttachNegatives,
+        PreviewDataset,
+        SaveDataset,
+        # Negatives
+        EstimateDepth,
+        MakeNegatives,
+        FilterNegatives,
+        # Losses
+        DiffusionLossNode,
+        MemorizationLossNode,
+        PerceptualLossNode,
+        ContrastiveLossNode,
+        LoadFeatures,
+        # Training
+        RolloutOptions,
+        LoraOptions,
+        OptimizerOptions,
+        TrainLora,
+        SaveLora,
+        ReadCard,
+        ExportJob,
+        # Generate and compare
+        GenerateSet,
+        CompareGrid,
+        # Evaluate
+        BiasOracle,
+        ScoreTable,
+    ]

@@ -1,0 +1,186 @@
+"""The model card says whose culture, who agreed and how it was made; what a file says stays text."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from toys import toy_dataset, toy_run
+
+from comfy_scoft import runs
+from comfy_scoft.card import CardFields, described_dataset, read_card, save_lora, training_record
+from comfy_scoft.card_text import UNKNOWN, card_text, plain
+from comfy_scoft.losses import DiffusionLoss, MemorizationLoss
+
+FIELDS = CardFields("Toys of ours", "in Toyland", "The toys", "CC-BY-4.0", "All toys agreed, in writing.")
+TENSORS = {
+    "lora_unet_a.lora_down.weight": torch.ones(4, 8, dtype=torch.float16),
+    "lora_unet_a.lora_up.weight": torch.ones(8, 4, dtype=torch.float16),
+    "lora_unet_a.alpha": torch.tensor(2.0, dtype=torch.float16),
+}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict, dict]:
+    """A LoRA and its record, of a data set whose provenance is known in part."""
+    folder = tmp_path_factory.mktemp("card")
+    data = toy_dataset(folder / "data")
+    known = {"category": "clothing", "era": "modern", "collector": "Ama", "consent": "yes", "verified_by": ("Efe",)}
+    first = dataclasses.replace(data.records[0], **known)
+    data = data.replace([first, *data.records[1:]])
+    run = toy_run(folder, [DiffusionLoss(), MemorizationLoss()], dataset=data, steps=1)
+    result, rows = runs.train_and_log(run)
+    return result.lora, training_record(run, result, rows, 1.5)
+
+
+def metadata_of(path: Path) -> dict[str, str]:
+    with safe_open(path, framework="pt") as file:
+        return file.metadata()
+
+
+def test_the_card_says_whose_who_and_how(tmp_path: Path, trained: tuple) -> None:
+    path = save_lora(tmp_path, "toys", trained[0], FIELDS, trained[1])
+    text = path.with_suffix(".md").read_text(encoding="utf-8")
+    for line in (
+        "# Toys of ours",
+        "- Culture: toy",
+        "- Place: Toyland",
+        "- Consent and provenance: All toys agreed, in writing.",
+        "- Consent given for the pictures: yes (1), not stated (3)",
+        "- Collected by: Ama (1), not stated (3)",
+        "- Verified: 1 of 4 pictures, by Efe (1)",
+        "- Licence of the pictures: not stated",
+        "- Licence of this LoRA: CC-BY-4.0",
+        "- Trigger phrase: in Toyland",
+        "| clothing | modern | 1 |",
+        "| not stated | not stated | 3 |",
+        "- Base model: toy (family mini)",
+        "- Losses: diffusion: weight 0.7, min snr gamma 0; memorization: weight 0.3, reference current",
+        "- Optimizer steps: 1 of 1",
+        "- Seed: 7",
+        "- LoRA: rank 2, alpha 3, targets attention, dropout 0",
+        "## Limits",
+    ):
+        assert line in text.splitlines(), line
+    assert "Rollout" not in text  # no loss of this run looks at pictures
+    assert f"torch {version('torch')}" in text
+    assert read_card(path) == text
+    loaded = load_file(path)
+    assert loaded.keys() == trained[0].keys() and all(torch.equal(loaded[k], trained[0][k]) for k in loaded)
+
+
+def test_no_caption_leaves_with_the_lora(tmp_path: Path, trained: tuple) -> None:
+    path = save_lora(tmp_path, "toys", trained[0], FIELDS, trained[1])
+    assert b"thing of ours" not in path.read_bytes() and b"thing 0 seen" not in path.read_bytes()
+
+
+def test_what_nobody_said_is_called_not_stated(tmp_path: Path) -> None:
+    text = save_lora(tmp_path, "bare", TENSORS, CardFields()).with_suffix(".md").read_text(encoding="utf-8")
+    assert "- Consent and provenance: not stated" in text.splitlines() and "# bare_00001" in text
+    assert text.count("not stated") > 10
+
+
+def test_managers_find_the_metadata_they_read(tmp_path: Path, trained: tuple) -> None:
+    path = save_lora(tmp_path, "toys", trained[0], FIELDS, trained[1])
+    found = metadata_of(path)
+    assert found["ss_network_module"] == "networks.lora"
+    assert (found["ss_network_dim"], found["ss_network_alpha"]) == ("2", "3")
+    assert found["ss_output_name"] == "toys_00001" and found["ss_sd_model_name"] == "toy"
+    assert json.loads(found["ss_tag_frequency"]) == {"toys": {"toy": 4, "Toyland": 4, "clothing": 1}}
+    assert json.loads(found["ss_datasets"])[0]["num_train_images"] == 4
+    assert float(found["ss_training_started_at"]) < float(found["ss_training_finished_at"])
+    assert found["modelspec.architecture"] == "scoft-mini/lora" and found["modelspec.title"] == "Toys of ours"
+    assert found["modelspec.author"] == "The toys" and found["modelspec.license"] == "CC-BY-4.0"
+    assert found["modelspec.trigger_phrase"] == "in Toyland" and "All toys agreed" in found["modelspec.description"]
+
+
+def test_the_hash_is_that_of_the_tensor_data_as_kohya_takes_it(tmp_path: Path) -> None:
+    path = save_lora(tmp_path, "bare", TENSORS, FIELDS)
+    data = path.read_bytes()
+    body = data[8 + int.from_bytes(data[:8], "little") :]
+    found = metadata_of(path)
+    assert found["sshs_model_hash"] == hashlib.sha256(body).hexdigest()
+    assert found["modelspec.hash_sha256"] == "0x" + found["sshs_model_hash"]
+    assert len(found["sshs_legacy_hash"]) == 8
+
+
+def test_no_file_is_overwritten_and_numbers_go_on(tmp_path: Path) -> None:
+    (tmp_path / "x_00007.md").write_text("kept")
+    names = [save_lora(tmp_path, "x", TENSORS, FIELDS).name for _ in range(2)]
+    assert names == ["x_00008.safetensors", "x_00009.safetensors"]
+    assert (tmp_path / "x_00007.md").read_text() == "kept"
+    assert sorted(p.suffix for p in tmp_path.iterdir()) == [".md"] * 3 + [".safetensors"] * 2
+
+
+@pytest.mark.parametrize("name", ["../x", "a/b", "/x", ""])
+def test_a_lora_name_with_a_path_is_refused_and_nothing_written(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ValueError, match="The LoRA name .* cannot name a file"):
+        save_lora(tmp_path / "loras", name, TENSORS, FIELDS)
+    assert not (tmp_path / "loras").exists()
+
+
+def test_a_write_that_fails_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*given: object) -> bytes:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr("comfy_scoft.card.serialise", full)
+    with pytest.raises(OSError, match="No space"):
+        save_lora(tmp_path, "x", TENSORS, FIELDS)
+    assert list(tmp_path.iterdir()) == []
+
+
+HOSTILE = "<script>x</script> [a](http://b) `c` **d**\n# heading\n| e | f |\x00\u202eg"
+
+
+def test_words_with_markup_in_them_stay_words(tmp_path: Path) -> None:
+    fields = CardFields(*(HOSTILE,) * 5)
+    record = {"dataset": {"name": HOSTILE, "culture": {HOSTILE: 2}, "pictures": 3, "counts": [[HOSTILE, HOSTILE, 1]]}}
+    metadata = {"scoft": json.dumps({"fields": dataclasses.asdict(fields), "record": record})}
+    text = card_text(metadata)
+    assert "<script" not in text and "[a](" not in text and "\x00" not in text and "\u202e" not in text
+    assert [line for line in text.splitlines() if line.startswith("#")][1:] == [
+        "## Whose culture, and who agreed",
+        "## Data",
+        "## How it was made",
+        "## Limits",
+    ]
+    assert plain("Ìlú\u200d ক্ষ — 한국") == "Ìlú\u200d ক্ষ — 한국"
+    assert len(plain("x" * 10_000)) == 2000
+
+
+def test_the_card_of_another_trainers_lora_says_what_is_not_known(tmp_path: Path) -> None:
+    path = tmp_path / "other.safetensors"
+    save_file(TENSORS, path, {"ss_sd_model_name": "some<b>.ckpt", "ss_seed": "42", "modelspec.license": "MIT"})
+    text = read_card(path)
+    assert UNKNOWN in text and "# other.safetensors" in text
+    assert "- Seed: 42" in text and "- Base model: some&lt;b&gt;.ckpt" in text and "- Licence of this LoRA: MIT" in text
+    assert "- Consent and provenance: not stated" in text
+    save_file(TENSORS, path)
+    assert UNKNOWN in read_card(path)
+
+
+@pytest.mark.parametrize(
+    "entry",
+    ["", "{", "[]", "3", '{"fields": 5, "record": {"dataset": {"counts": 3, "culture": []}, "losses": 2}}', "[" * 9999],
+)
+def test_a_record_of_any_shape_still_gives_a_card(entry: str) -> None:
+    assert "## Limits" in card_text({"scoft": entry}, "file")
+
+
+def test_a_damaged_file_is_said_to_be_one(tmp_path: Path) -> None:
+    (tmp_path / "bad.safetensors").write_bytes(b"not at all")
+    with pytest.raises(ValueError, match="bad.safetensors is not a safetensors file"):
+        read_card(tmp_path / "bad.safetensors")
+
+
+def test_a_data_set_is_counted_by_category_and_era(tmp_path: Path) -> None:
+    found = described_dataset(toy_dataset(tmp_path))
+    assert (found["pictures"], found["negatives"], found["generic_captions"]) == (4, 6, 1 + 2 + 3 + 1)
+    assert found["counts"] == [["", "", 4]] and found["culture"] == {"toy": 4} and found["verified"] == 0

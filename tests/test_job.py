@@ -1,0 +1,197 @@
+"""Exported jobs give the very LoRA of the run they came from; runs on disk are never overwritten."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from toys import toy_base, toy_features, toy_run
+
+from comfy_scoft import features, job, job_models, runs
+from comfy_scoft.__main__ import main
+from comfy_scoft.errors import Interrupted
+from comfy_scoft.losses import ContrastiveLoss, DiffusionLoss, MemorizationLoss, PerceptualLoss
+
+
+@pytest.fixture(autouse=True)
+def toy_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(features.FEATURES, "toy", lambda path: toy_features())
+
+
+def every_loss() -> list:
+    network = toy_features()
+    return [DiffusionLoss(), MemorizationLoss(), PerceptualLoss(network), ContrastiveLoss(network, form="difference")]
+
+
+def same(a: dict, b: dict) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+def export(tmp_path: Path, **changes) -> Path:
+    run = toy_run(tmp_path, every_loss(), **changes)
+    return job.write_job(run, tmp_path / "jobs" / "toys")
+
+
+@pytest.mark.parametrize("kl", [False, True], ids=["tiny autoencoder", "autoencoder with a posterior"])
+def test_a_job_trains_the_same_lora_to_the_bit(tmp_path: Path, kl: bool) -> None:
+    path = export(tmp_path, base=toy_base(kl=kl), batch_size=2, accumulation=2)
+    shutil.rmtree(tmp_path / "data")
+    original = toy_run(tmp_path, every_loss(), base=toy_base(kl=kl), batch_size=2, accumulation=2)
+    expected, rows = runs.train_and_log(original)
+    _, found, its_rows = job.run_job(job.read_job(path), tmp_path / "elsewhere")
+    assert same(found.lora, expected.lora)
+    assert its_rows == rows and {"diffusion", "memorization", "perceptual", "contrastive"} < set().union(*rows)
+
+
+def test_half_precision_and_v_prediction_survive_a_job(tmp_path: Path) -> None:
+    make = {"prediction": "v_prediction", "dtype": torch.bfloat16}
+    path = export(tmp_path, base=toy_base(**make))
+    run = job.load_run(job.read_job(path.parent), tmp_path / "run")
+    assert run.base.schedule.prediction == "v_prediction"
+    original = toy_base(**make)
+    assert torch.equal(run.base.schedule.alphas_cumprod, original.schedule.alphas_cumprod)
+    for ours, theirs in ((run.base.unet, original.unet), (run.base.vae, original.vae)):
+        weights = theirs.state_dict()
+        assert same({k: v.float() for k, v in ours.state_dict().items()}, {k: v.float() for k, v in weights.items()})
+
+
+def test_without_losses_on_pictures_no_picture_is_exported(tmp_path: Path) -> None:
+    run = toy_run(tmp_path, [DiffusionLoss()], flip=False)
+    path = job.write_job(run, tmp_path / "jobs" / "plain")
+    tensors = job.read_job(path).tensors
+    assert "pixels" not in tensors and len(tensors["latent.mean"]) == len(run.dataset)
+    _, found, _ = job.run_job(job.read_job(path), tmp_path / "elsewhere")
+    assert same(found.lora, runs.train_and_log(toy_run(tmp_path, [DiffusionLoss()], flip=False))[0].lora)
+
+
+def test_the_command_line_trains_a_job_and_goes_on_with_it(tmp_path: Path, capsys) -> None:
+    path, out = export(tmp_path, steps=2), tmp_path / "out"
+    assert main(["train", str(path), "--out", str(out)]) == 0
+    lora = out / "toys_00001.safetensors"
+    assert capsys.readouterr().out.splitlines()[0] == str(lora)
+    assert "Toyland" in lora.with_suffix(".md").read_text(encoding="utf-8")
+    assert [row["step"] for row in runs.read_metrics(out / "runs" / "toys")] == [1, 2]
+    assert main(["train", str(path), "--out", str(out), "--resume"]) == 0
+    assert not (out / "runs" / "toys-2").exists()
+    assert main(["train", str(path), "--out", str(out)]) == 0
+    assert (out / "runs" / "toys-2").is_dir() and (out / "toys_00003.safetensors").is_file()
+
+
+def test_a_job_that_cannot_be_run_is_refused_in_a_sentence(tmp_path: Path, capsys) -> None:
+    path = export(tmp_path)
+    content = json.loads(path.read_text())
+
+    def refused(changes: dict, match: str) -> None:
+        path.write_text(json.dumps(content | changes))
+        with pytest.raises(ValueError, match=match) as error:
+            job.load_run(job.read_job(path), tmp_path / "run")
+        assert str(error.value).count("\n") == 0
+
+    refused({"format": "other"}, "is not a SCoFT job")
+    refused({"version": 99}, "has version 99")
+    refused({"name": "../up"}, "cannot name a file")
+    refused({"settings": {}}, "does not say how many steps")
+    refused({"settings": {**content["settings"], "lora": {"size": 4}}}, "is not complete")
+    refused({"settings": {**content["settings"], "lora": {"rank": 0}}}, "rank is 0")
+    refused({"losses": [{"name": "unheard of"}]}, "'unheard of', which is not known")
+    refused({"base": {**content["base"], "vae": "StableDiffusionPipeline"}}, "which is not known")
+    wanted = {"name": "../../secret.safetensors", "sha256": "0"}
+    refused({"base": {**content["base"], "file": wanted}}, "needs the file 'secret.safetensors'")
+    (path.parent / "secret.safetensors").write_bytes(b"another one")
+    refused({"base": {**content["base"], "file": wanted}}, "its hash differs")
+    path.write_text("{")
+    assert main(["train", str(path)]) == 1 and "not a job that can be read" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="There is no job at"):
+        job.read_job(tmp_path / "nothing.json")
+    path.write_text(json.dumps(content))
+    (path.parent / job.TENSORS).write_bytes(b"short")
+    with pytest.raises(ValueError, match="missing or damaged"):
+        job.read_job(path)
+
+
+def test_a_failed_export_leaves_nothing_behind(tmp_path: Path) -> None:
+    def stop() -> None:
+        raise Interrupted
+
+    run = toy_run(tmp_path, every_loss())
+    with pytest.raises(Interrupted):
+        job.write_job(run, tmp_path / "jobs" / "toys", check=stop)
+    assert list((tmp_path / "jobs").iterdir()) == []
+
+
+def test_a_run_is_never_overwritten_and_the_newest_goes_on(tmp_path: Path) -> None:
+    names = [runs.run_folder(tmp_path, "mini", resume=False).name for _ in range(3)]
+    assert names == ["mini", "mini-2", "mini-3"]
+    assert runs.run_folder(tmp_path, "mini", resume=True).name == "mini-3"
+    assert runs.run_folder(tmp_path, "mini-2", resume=True).name == "mini-2"
+    assert runs.run_folder(tmp_path, "new", resume=True).name == "new"
+
+
+BAD_NAMES = ["", "..", "a/b", "a\\b", "/etc", "C:x", ".hidden", "end.", "two words", "nul", "a\n", "x" * 101]
+
+
+@pytest.mark.parametrize("name", BAD_NAMES)
+def test_a_name_with_a_path_in_it_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="cannot name a file"):
+        runs.checked_name(name)
+
+
+def test_names_in_any_script_are_names() -> None:
+    for name in ("mini", "Kora-2.1_b", "한국", "Ìlú", "x"):
+        assert runs.checked_name(name) == name
+
+
+def test_metrics_of_an_interrupted_run_go_on_without_a_gap_or_a_repeat(tmp_path: Path) -> None:
+    def stop_at(step: int, row: dict) -> None:
+        if step == 2:
+            raise Interrupted
+
+    whole, expected = runs.train_and_log(toy_run(tmp_path / "a", every_loss(), steps=4))
+    run = toy_run(tmp_path / "b", every_loss(), steps=4)
+    with pytest.raises(Interrupted):
+        runs.train_and_log(run, observe=stop_at)
+    with (run.folder / runs.METRICS).open("a") as file:  # a killed server: a step that no checkpoint knows, half a line
+        file.write(json.dumps({"step": 3, "diffusion": 9.0}) + '\n{"step": 4, "diff')
+    found, rows = runs.train_and_log(toy_run(tmp_path / "b", every_loss(), steps=4, resume=True, dataset=run.dataset))
+    assert rows == expected == runs.read_metrics(run.folder) and same(found.lora, whole.lora)
+
+
+@pytest.mark.parametrize("step", ["first", "last"])
+@pytest.mark.parametrize("reference", ["current", "base"])
+def test_planned_calls_are_the_most_that_are_made(tmp_path: Path, step: str, reference: str) -> None:
+    losses = [DiffusionLoss(), MemorizationLoss(reference=reference), ContrastiveLoss(toy_features())]
+    run = toy_run(tmp_path, losses, steps=6, accumulation=2, every=4, gradient_step=step)
+    planned = runs.planned_calls(run)
+    runs.train_and_log(run)
+    assert run.base.calls <= planned <= run.base.calls + 3
+
+
+def test_losses_are_weighted_and_comparable_from_step_to_step() -> None:
+    losses = [DiffusionLoss(weight=0.5), ContrastiveLoss(toy_features(), weight=2.0)]
+    rows = [{"step": 1, "diffusion": 4.0, "contrastive": 1.0}, {"step": 2, "diffusion": 2.0}]
+    assert runs.weighted_losses(rows, losses) == [2.0, 1.0]
+    assert runs.weighted_losses(rows, losses[1:]) == [2.0]
+    assert runs.weighted_losses([], losses) == []
+
+
+def test_a_checkpoint_that_is_only_named_must_be_the_same_to_the_bit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The reader of checkpoints is another module's; here it hands out the toy whatever the file holds."""
+    monkeypatch.setattr(job_models, "load_base", lambda path, prediction: toy_base())
+    monkeypatch.setattr(job, "load_base", lambda path, prediction: toy_base())
+    file = tmp_path / "models" / "deep" / "toy.safetensors"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"the toy")
+    path = job.write_job(toy_run(tmp_path, [DiffusionLoss()]), tmp_path / "jobs" / "named", file)
+    assert not (path.parent / "unet").exists() and str(tmp_path) not in path.read_text()
+    run = job.load_run(job.read_job(path), tmp_path / "run", models=tmp_path / "models")
+    assert same(run.base.unet.state_dict(), toy_base().unet.state_dict())
+    with pytest.raises(ValueError, match="needs the file 'toy.safetensors'"):
+        job.load_run(job.read_job(path), tmp_path / "run")
+    other = toy_run(tmp_path, [DiffusionLoss()], base=toy_base(seed=9))
+    with pytest.raises(ValueError, match="The MODEL is not the one in 'toy.safetensors'"):
+        job.write_job(other, tmp_path / "jobs" / "other", file)
