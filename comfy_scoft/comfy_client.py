@@ -47,7 +47,7 @@ class ComfyClient:
         """Queues a workflow in API form and returns its prompt id; ComfyError lists what the server refused in it."""
         status, body = self._request("POST", "/prompt", {"prompt": prompt, "client_id": self.client_id})
         answer = _decoded(body)
-        if status != 200:
+        if status != 200 or answer.get("node_errors"):  # 200 with errors: only the valid part of it would run
             raise ComfyError(_refusal(answer) or f"ComfyUI refused the workflow with HTTP status {status}.")
         return str(answer["prompt_id"])
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from einops import rearrange
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
@@ -93,7 +94,7 @@ def attach_depth(dataset: Dataset, estimator: DepthEstimator, folder: Path, obse
 
 def read_pixels(path: Path) -> Tensor:
     """A picture file as (3, H, W) float32 in [-1, 1]. Raises ValueError as `open_image` does."""
-    return torch.from_numpy(np.array(open_image(path))).permute(2, 0, 1).float().div(127.5).sub(1.0)
+    return rearrange(torch.from_numpy(np.array(open_image(path))), "h w c -> c h w").float().div(127.5).sub(1.0)
 
 
 def write_png(values: Tensor, path: Path) -> None:

@@ -15,7 +15,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -208,14 +208,15 @@ def _content(
         if "features" in values:
             values["features"] = networks.index(values["features"])
         losses.append({"name": loss.name, **values})
+    settings: tuple[Any, ...] = (run.settings, run.lora, run.optimizer, run.rollout)
     return {
         "format": FORMAT,
         "version": VERSION,
         "name": name,
         "written_with": versions(),
         "settings": {
-            key: asdict(value)
-            for key, value in zip(SETTINGS, (run.settings, run.lora, run.optimizer, run.rollout), strict=True)
+            key: {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+            for key, value in zip(SETTINGS, settings, strict=True)
         },
         "losses": losses,
         "features": [{"name": network.name, "file": named(network.source)} for network in networks],
@@ -242,7 +243,7 @@ def _dataset(job: Job) -> Dataset:
     """Records whose paths are names only: their pictures are in the tensors."""
     records = []
     for number, entry in enumerate(job.content["dataset"]["records"]):
-        words = {key: tuple(value) if isinstance(value, list) else value for key, value in entry.items()}
+        words: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in entry.items()}
         count = int(words.pop("negatives"))
         image = job.folder / "pictures" / f"{number}_{Path(str(words.pop('image'))).name}"
         negatives = tuple(image.with_name(f"{number}_negative_{k}.png") for k in range(count))

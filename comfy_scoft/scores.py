@@ -28,7 +28,9 @@ class Scores:
     settings: tuple[tuple[str, str], ...] = ()
 
     def merged(self, other: Scores) -> Scores:
-        return Scores(self.rows + other.rows, self.settings + tuple(s for s in other.settings if s not in self.settings))
+        return Scores(
+            self.rows + other.rows, self.settings + tuple(s for s in other.settings if s not in self.settings)
+        )
 
     def csv(self) -> str:
         """Comma-separated text with a header line; text cells are quoted."""

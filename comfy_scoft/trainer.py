@@ -42,9 +42,11 @@ class Run:
     cache: Cache | None = None
 
     def described(self) -> dict[str, Any]:
-        """The settings that decide the result, as plain JSON."""
+        """What decides the result, as plain JSON: a run goes on only where all of it is the same."""
+        base = {"name": self.base.name, "family": self.base.family, "prediction": self.base.schedule.prediction}
         return {
-            "train": asdict(self.settings),
+            "base model": base,
+            "train": {k: v for k, v in asdict(self.settings).items() if k != "checkpoint_every"},
             "lora": asdict(self.lora),
             "optimizer": asdict(self.optimizer),
             "rollout": asdict(self.rollout),
@@ -86,20 +88,18 @@ def train(
     metrics: list[dict[str, float]] = []
     try:
         for step in range(done, settings.steps):
-            row: dict[str, float] = {}
+            figures = _Figures()
             for micro in range(step * settings.accumulation, (step + 1) * settings.accumulation):
                 loss, terms = micro_step(run, cache, micro, check)
                 if loss.requires_grad:  # with rollout losses alone, most micro-steps have nothing to learn from
                     (loss / settings.accumulation).backward()
-                _add_up(row, terms)
-            row["grad_norm"] = _clip(parameters, run.optimizer.clip, step)
-            row["learning_rate"] = run.optimizer.rate(step, settings.steps)
-            for group in optimizer.param_groups:
-                group["lr"] = row["learning_rate"]
+                figures.add(terms)
+            norm = _clip(parameters, run.optimizer.clip, step)
+            rate = _set_rate(optimizer, run.optimizer.rate(step, settings.steps))
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             done = step + 1
-            row = {"step": done, **{k: v for k, v in row.items() if not k.endswith("#")}}
+            row = {"step": done, **figures.means(), "grad_norm": norm, "learning_rate": rate}
             metrics.append(row)
             if done % settings.checkpoint_every == 0 or done == settings.steps:
                 checkpoint.save(run.folder, done, parameters, optimizer, run.described())
@@ -275,12 +275,24 @@ def _clip(parameters: dict[str, torch.nn.Parameter], limit: float, step: int) ->
     return float(norm)
 
 
-def _add_up(row: dict[str, float], terms: dict[str, float]) -> None:
-    """Keep the mean of each term over the micro-steps that have it (a rollout is not made in each)."""
-    for name, value in terms.items():
-        count = row.get(name + "#", 0.0)
-        row[name] = (row.get(name, 0.0) * count + value) / (count + 1)
-        row[name + "#"] = count + 1
+def _set_rate(optimizer: torch.optim.Optimizer, rate: float) -> float:
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    return rate
+
+
+class _Figures:
+    """Mean of each term over the micro-steps of a step that have it (a rollout is not made in each)."""
+
+    def __init__(self) -> None:
+        self.found: dict[str, list[float]] = {}
+
+    def add(self, terms: dict[str, float]) -> None:
+        for name, value in terms.items():
+            self.found.setdefault(name, []).append(value)
+
+    def means(self) -> dict[str, float]:
+        return {name: sum(values) / len(values) for name, values in self.found.items()}
 
 
 def _described(loss: Loss) -> dict[str, Any]:

@@ -27,7 +27,10 @@ def number(owner: type, name: str, low: float, high: float, step: float, tooltip
     """An INT or FLOAT widget for a field, by the type of its default. low, high and step are the widget's own range."""
     value = default(owner, name)
     if isinstance(value, int):
-        return io.Int.Input(name, default=value, min=int(low), max=int(high), step=int(step), tooltip=tooltip)
+        # ComfyUI would else draw a new seed after each run, and what was made with the old one would be lost
+        fixed = {"control_after_generate": False} if name == "seed" else {}
+        span = {"min": int(low), "max": int(high), "step": int(step)}
+        return io.Int.Input(name, default=value, tooltip=tooltip, **span, **fixed)
     # round=False: ComfyUI would else round typed values to the step, and 1e-4 to 0
     return io.Float.Input(name, default=value, min=low, max=high, step=step, round=False, tooltip=tooltip)
 

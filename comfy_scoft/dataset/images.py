@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from einops import rearrange
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
@@ -116,7 +117,7 @@ def _fitted(image: Image.Image, height: int, width: int, flip: bool) -> Tensor:
     image = image.resize((width, height), Image.Resampling.BICUBIC, box=box)
     if flip:
         image = ImageOps.mirror(image)
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1).float().div(127.5).sub(1.0)
+    return rearrange(torch.from_numpy(np.array(image)), "h w c -> c h w").float().div(127.5).sub(1.0)
 
 
 def aligned(record: CultureRecord, size: int | tuple[int, int], flip: bool) -> tuple[Tensor, Tensor]:

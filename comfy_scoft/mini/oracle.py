@@ -16,6 +16,7 @@ from functools import lru_cache
 
 import numpy as np
 import torch
+from einops import rearrange
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
@@ -86,7 +87,7 @@ def _canvases() -> Tensor:
             at = (world.SIZE - side) // 2 + REACH
             picture = world.art(name, tone).resize((side, side), Image.Resampling.LANCZOS)
             out[i, j, at : at + side, at : at + side] = np.asarray(picture)
-    return torch.from_numpy(out).permute(0, 1, 4, 2, 3).contiguous()
+    return rearrange(torch.from_numpy(out), "sprite side h w c -> sprite side c h w").contiguous()
 
 
 def _shifted(canvas: Tensor, dy: int, dx: int) -> Tensor:

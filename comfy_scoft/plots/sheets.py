@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torch import Tensor

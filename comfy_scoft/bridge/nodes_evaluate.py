@@ -1,0 +1,80 @@
+"""Figures of what models draw, and the table that shows them."""
+
+from __future__ import annotations
+
+from ..evaluate import bias
+from ..generate import ImageSet
+from ..plots import score_table
+from ..scores import Scores
+from .compat import io, ui
+from .runtime import Progress, check_interrupt
+from .sockets import ImagesSocket, ScoresSocket
+
+CATEGORY = "SCoFT/6 evaluate"
+
+
+class BiasOracle(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="SCoFT_BiasOracle",
+            display_name="Bias Oracle, mini world only (SCoFT)",
+            category=CATEGORY,
+            description="Reads from the pixels of mini-world pictures whom and what they show: how many of the people "
+            "asked for have dark skin, how many pictures have the gold palette of nuvia's own people, how many houses "
+            "are sound, and how many show what was asked for. Each with its 95 % interval, by the place in the prompt.",
+            inputs=[
+                ImagesSocket.Input("images", tooltip="Pictures of the mini model from Generate Set."),
+                ImagesSocket.Input(
+                    "compared_with",
+                    optional=True,
+                    tooltip="A set of the same prompts and seeds, such as the one before training: its figures and the "
+                    "change, with the interval of paired pictures, are given too.",
+                ),
+                ScoresSocket.Input("scores", optional=True, tooltip="The figures so far; these are added to them."),
+            ],
+            outputs=[ScoresSocket.Output(display_name="scores", tooltip="The figures, for Score Table.")],
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def execute(
+        cls, images: ImageSet, compared_with: ImageSet | None = None, scores: Scores | None = None
+    ) -> io.NodeOutput:
+        count = len(images.prompts) * (1 if compared_with is None else 2)
+        progress = Progress(count, cls.hidden.unique_id if cls.hidden else None)
+
+        def observe(done: int, total: int) -> None:
+            check_interrupt()
+            progress.update(done, f"{done} of {total} pictures read")
+
+        return io.NodeOutput(bias.add(scores, bias.measure(images, compared_with, observe)))
+
+
+class ScoreTable(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="SCoFT_ScoreTable",
+            display_name="Score Table (SCoFT)",
+            category=CATEGORY,
+            description="Figures with their 95 % intervals as a picture, and as text for a spreadsheet.",
+            inputs=[
+                ScoresSocket.Input("scores", tooltip="Figures from a measuring node, or from a chain of them."),
+                io.String.Input("title", default="Scores", tooltip="The heading of the picture."),
+            ],
+            outputs=[
+                io.Image.Output(display_name="image", tooltip="The table as a picture."),
+                io.String.Output(display_name="csv", tooltip="The table as comma-separated text, one figure a line."),
+            ],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def execute(cls, scores: Scores, title: str) -> io.NodeOutput:
+        image, csv = score_table(scores.rows, title)[None], scores.csv()
+        shown = ui.PreviewImage(image, cls=cls).as_dict()
+        return io.NodeOutput(image, csv, ui={**shown, "text": (csv,)})
+
+
+NODES = [BiasOracle, ScoreTable]

@@ -1,0 +1,58 @@
+"""Sets of generated pictures: the same prompts and seeds for every model, so that differences are the model's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Pictures of one model. images: (N, H, W, 3) in [0, 1]; prompts and seeds: N of each; label: the model's name."""
+
+    images: Tensor
+    prompts: tuple[str, ...]
+    seeds: tuple[int, ...]
+    label: str
+
+    def __post_init__(self) -> None:
+        if not len(self.images) == len(self.prompts) == len(self.seeds):
+            raise ValueError(
+                f"An image set has {len(self.images)} images, {len(self.prompts)} prompts and {len(self.seeds)} seeds, "
+                "but it needs one prompt and one seed for each image."
+            )
+
+
+def plan(prompts: str, seed: int, images_per_prompt: int) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """Prompts (one a line, empty lines left out) and seeds, one of each a picture: every prompt with the same seeds.
+
+    Seeds are seed, seed + 1, …, seed + images_per_prompt - 1. Raises ValueError where there is no prompt.
+    """
+    lines = [line.strip() for line in prompts.splitlines() if line.strip()]
+    if not lines:
+        raise ValueError("There is no prompt to draw; write at least one, each on a line of its own.")
+    seeds = range(seed, seed + images_per_prompt)
+    return tuple(line for line in lines for _ in seeds), tuple(s for _ in lines for s in seeds)
+
+
+def require_match(sets: Sequence[ImageSet]) -> None:
+    """Raises ValueError unless all sets have the same prompts and seeds, in the same order."""
+    for other in sets[1:]:
+        if (other.prompts, other.seeds) != (sets[0].prompts, sets[0].seeds):
+            raise ValueError(
+                f"The sets {sets[0].label!r} and {other.label!r} were not made with the same prompts and seeds, so a "
+                "comparison would mix up model and luck; give both Generate Set nodes the same prompts and seeds."
+            )
+
+
+def examples(images: ImageSet, limit: int) -> list[int]:
+    """Which pictures stand for a set where not all can be shown: the first of each prompt, `limit` of them at most.
+
+    The picks are spread evenly over the prompts, so that a long list is not shown by its beginning alone.
+    """
+    firsts = [i for i, prompt in enumerate(images.prompts) if prompt not in images.prompts[:i]]
+    if len(firsts) <= limit:
+        return firsts
+    return [firsts[i * len(firsts) // limit] for i in range(limit)]
