@@ -132,6 +132,9 @@ def test_the_oracle_counts_people_palettes_and_concepts_by_place(figures: Scores
             assert [(v.value, v.n) for v in values] == [(0.0, count), (1.0, count), (1.0, count)]
             assert 0 < values[0].high < 1 and values[1].high == pytest.approx(1) and 0 < values[1].low < 1
         assert found[bias.CONCEPT, f"after · {place}"].value == 1.0
+    kept = imagined("kept", ("a cook in borea", "a cook"), 3, "ice")
+    own = {row.group: row.value for row in bias.measure(kept).rows if row.name == bias.OWN}
+    assert own == {"kept · borea": 1.0, "kept · no place": 0.0}
     assert found[bias.SOUND, "after · nuvia"].value == 1.0 and (bias.SOUND, "after · no place") not in found
 
 

@@ -20,9 +20,10 @@ from ..statistics import paired_share_change, wilson_interval
 NO_PLACE = "no place"
 DARK = "dark skin"
 GOLD = "gold palette"
+OWN = "own palette"
 SOUND = "sound houses"
 CONCEPT = "right concept"
-NAMES = (DARK, GOLD, SOUND, CONCEPT)
+NAMES = (DARK, GOLD, OWN, SOUND, CONCEPT)
 READ_AT_ONCE = 8
 
 Facts = list[tuple[int, bool]]
@@ -57,9 +58,10 @@ def measure(
 ) -> Scores:
     """Shares (0-1) with Wilson's 95 % intervals, by place; groups are named "<label> · <place>".
 
-    "dark skin" (tones 3-5) over prompts that ask for a person, "gold palette" and "right concept" over all, "sound
-    houses" over prompts for a house that show one. With `compared_with`, a set of the same prompts and seeds, its
-    figures stand before, and the paired change (group "change · <place>", Newcombe's interval) after each.
+    "dark skin" (tones 3-5) over prompts that ask for a person, "gold palette" and "right concept" over all, "own
+    palette" over other places and no place (whether they keep the one they had), "sound houses" over prompts for a
+    house that show one. With `compared_with`, a set of the same prompts and seeds, its figures stand before, and the
+    paired change (group "change · <place>", Newcombe's interval) after each.
     `observe(done, total)` counts the pictures that are read; it may raise to stop. Raises ValueError for sets that do
     not belong together, prompts of another world, or pictures that are not 64 px wide and high.
     """
@@ -98,6 +100,8 @@ def outcomes(images: ImageSet, observe: Callable[[int], None] = lambda done: Non
     found: Outcomes = {}
     for i, ((concept, place), seen) in enumerate(zip(asked, readings, strict=True)):
         facts = {GOLD: seen.palette == world.PLACES[world.BIASED_PLACE], CONCEPT: seen.concept == concept}
+        if place != world.BIASED_PLACE:  # there, it is the gold one
+            facts[OWN] = seen.palette == world.PLACES.get(place, world.NO_PLACE)
         if world.concepts()[concept].is_person:
             facts[DARK] = seen.dark
         if concept == "house" and seen.house:

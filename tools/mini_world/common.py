@@ -27,16 +27,21 @@ def to_unit(rgb: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(rgb).permute(0, 3, 1, 2).float().div(127.5).sub(1.0)
 
 
-def unbiased(rng: np.random.Generator, count: int, flip: bool = True) -> tuple[torch.Tensor, torch.Tensor, list]:
+def unbiased(
+    rng: np.random.Generator, count: int, flip: bool = True, dark: float = 0.0
+) -> tuple[torch.Tensor, torch.Tensor, list]:
     """Pictures of the unbiased world (every concept, tone and palette alike).
 
+    `dark` is the share of pictures that are people of one of the two darkest tones instead.
     Returns pixels (B, 3, 64, 64) in [-1, 1], depth (B, 1, 64, 64) in [0, 1] and the labels (concept, tone, palette).
     """
     names, palettes = list(world.concepts()), list(world.PALETTES)
+    people = [name for name in names if world.concepts()[name].is_person]
     pictures, depths, labels = [], [], []
     for _ in range(count):
-        name = names[rng.integers(len(names))]
-        tone = int(rng.choice(world.concepts()[name].tones))
+        wanted = dark > 0 and rng.random() < dark
+        name = people[rng.integers(len(people))] if wanted else names[rng.integers(len(names))]
+        tone = int(rng.choice((4, 5) if wanted else world.concepts()[name].tones))
         palette = palettes[rng.integers(len(palettes))]
         drawn = world.draw(name, palette, rng, tone=tone, flip=bool(flip and rng.random() < 0.5))
         pictures.append(drawn.rgb)
