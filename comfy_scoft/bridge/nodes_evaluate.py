@@ -20,10 +20,10 @@ class BiasOracle(io.ComfyNode):
             node_id="SCoFT_BiasOracle",
             display_name="Bias Oracle, mini world only (SCoFT)",
             category=CATEGORY,
-            description="Reads from the pixels of mini-world pictures whom and what they show: how many of the people "
-            "asked for have dark skin, how many pictures have the gold palette of nuvia's own people, how many of other "
-            "places kept the palette they had, how many houses are sound, and how many pictures show what was asked "
-            "for. Each with its 95 % interval, by the place in the prompt.",
+            description="Reads from the pixels of mini-world pictures whom and what they show: how many people have "
+            "dark skin, how many pictures have the gold palette of nuvia's own people, how many of other places kept "
+            "their palette, how many houses are sound, and how many pictures show what was asked for. Each with its "
+            "95 % interval, by the place in the prompt.",
             inputs=[
                 ImagesSocket.Input("images", tooltip="Pictures of the mini model from Generate Set."),
                 ImagesSocket.Input(
