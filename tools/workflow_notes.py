@@ -10,7 +10,7 @@ For each community picture the base model draws the same scene with its own idea
 keeps the scene the same, so that only what the model *imagines* differs. Look at the preview: these pictures \
 are what training will move away from."""
 
-LOSSES = """## Four ideas, one after another
+LOSSES = """## Three ideas, one after another
 **Diffusion** learns the pictures. **Memorization** keeps it from copying them. **Contrastive** compares what \
 the model would draw with the community's picture (come nearer) and with its own stereotype (move away). To see \
 what one of them does, select it and press Ctrl+B: it is left out."""
