@@ -96,14 +96,12 @@ def default_cache() -> Path:
 
 def prepare(options: argparse.Namespace) -> tuple[Path, Path]:
     """Makes what is missing; returns the environment's interpreter and the ComfyUI folder."""
+    given = None if options.comfyui is None else Path(options.comfyui).expanduser().absolute()
+    if given is not None and not (given / "main.py").is_file():
+        raise Stop(f"{given} is no ComfyUI (it has no main.py): give the folder that holds ComfyUI's main.py.")
     options.cache.mkdir(parents=True, exist_ok=True)
     python = make_venv(options.venv, options.cache / "venv.log")
-    if options.comfyui is None:
-        comfyui = fetch_comfyui(python, options.cache)
-    else:
-        comfyui = Path(options.comfyui).expanduser().absolute()
-        if not (comfyui / "main.py").is_file():
-            raise Stop(f"{comfyui} is no ComfyUI (it has no main.py): give the folder that holds ComfyUI's main.py.")
+    comfyui = given or fetch_comfyui(python, options.cache)
     install_packages(python, options.venv, comfyui, options.cache / "install.log")
     return python, comfyui
 

@@ -6,6 +6,7 @@ import argparse
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -21,6 +22,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return {"train": train}[options.verb](options)
     except ValueError as error:
         print(error, file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(f"A file could not be read or written ({error}): check path, rights and free space.", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("\nStopped. What was learned is kept; add --resume to go on.", file=sys.stderr)
@@ -61,7 +65,11 @@ def train(options: argparse.Namespace) -> int:
             bar.update(step - bar.n)
             bar.set_postfix({key: f"{value:.4g}" for key, value in row.items() if key != "step"}, refresh=False)
 
-        run, result, rows = run_job(job, folder, options.resume, options.models, observe=observe)
+        try:
+            run, result, rows = run_job(job, folder, options.resume, options.models, observe=observe)
+        finally:
+            with suppress(OSError):
+                folder.rmdir()  # a name under which nothing was begun; a folder with anything in it stays
     record = training_record(run, result, rows, time.monotonic() - started)
     path = save_lora(out, job.name, result.lora, CardFields(), record)
     print(f"{path}\n{path.with_suffix('.md')}\n{folder / 'metrics.jsonl'}")

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -85,8 +86,14 @@ def newest_step(run: Path) -> int:
 
 
 def restore(saved: Saved, parameters: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer) -> None:
-    """Load a checkpoint into the LoRA and the optimizer. Raises ValueError where it does not fit."""
-    lora = load_file(saved.folder / LORA)
+    """Load a checkpoint into the LoRA and the optimizer. Raises ValueError where it does not fit or is damaged."""
+    try:
+        lora, flat = load_file(saved.folder / LORA), load_file(saved.folder / OPTIMIZER)
+    except (OSError, SafetensorError) as error:
+        raise ValueError(
+            f"The checkpoint {saved.folder.name} of the run {saved.folder.parent.name!r} is damaged; delete its folder "
+            "to go on from the one before it, or start a run with a new name."
+        ) from error
     if {k: tuple(v.shape) for k, v in lora.items()} != {k: tuple(p.shape) for k, p in parameters.items()}:
         raise ValueError(
             f"The checkpoint {saved.folder.name} holds a LoRA of another shape; "
@@ -95,7 +102,6 @@ def restore(saved: Saved, parameters: dict[str, nn.Parameter], optimizer: torch.
     with torch.no_grad():
         for name, parameter in parameters.items():
             parameter.copy_(lora[name])
-    flat = load_file(saved.folder / OPTIMIZER)
     for name, parameter in parameters.items():
         state = {key.rsplit("|", 1)[1]: value for key, value in flat.items() if key.rsplit("|", 1)[0] == name}
         optimizer.state[parameter] = {k: v if k == "step" else v.to(parameter.device) for k, v in state.items()}

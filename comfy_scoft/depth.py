@@ -112,7 +112,11 @@ def write_png(values: Tensor, path: Path) -> None:
 
 def file_hash(path: Path) -> str:
     """SHA-256 of a file's bytes, 64 hex digits. Raises ValueError when the file is gone."""
+    digest = hashlib.sha256()
     try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+        with path.open("rb") as file:  # in blocks: checkpoints of several GB are hashed too
+            while block := file.read(1 << 20):
+                digest.update(block)
     except OSError as error:
-        raise ValueError(f"The file {path.name} cannot be read: put it back, or load the dataset again.") from error
+        raise ValueError(f"The file {path.name} cannot be read: put it back, or give the right to read it.") from error
+    return digest.hexdigest()

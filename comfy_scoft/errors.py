@@ -8,4 +8,4 @@ class Interrupted(Exception):
 
 
 class NonFiniteLoss(ValueError):
-    """A loss term became NaN or infinite; the message names the term and the last good checkpoint."""
+    """A loss term became NaN or infinite; the message names the term, and the last good checkpoint is kept."""

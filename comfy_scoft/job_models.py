@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from pathlib import Path
 from typing import Any
@@ -10,17 +9,9 @@ from typing import Any
 import torch
 
 from .base_model import BaseModel
+from .depth import file_hash
 from .mini.layout import WEIGHTS
 from .single_file import load_base
-
-
-def file_hash(path: Path) -> str:
-    """SHA-256 of a file, 64 hex digits."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def named(path: Path | None) -> dict[str, str] | None:

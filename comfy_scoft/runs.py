@@ -29,7 +29,8 @@ def checked_name(name: str, what: str = "name") -> str:
     """
     if not _NAME.fullmatch(name) or _RESERVED.fullmatch(name):
         raise ValueError(
-            f"The {what} {name!r} cannot name a file: use letters, digits, '-', '_' and '.', without a path or spaces."
+            f"The {what} {name!r} cannot name a file: use at most 100 letters, digits, '-', '_' and '.', "
+            "without a path or spaces."
         )
     return name
 

@@ -8,11 +8,12 @@ from typing import Literal, get_args
 
 Precision = Literal["fp32", "bf16"]
 Schedule = Literal["cosine", "linear", "constant"]
+Optimizer = Literal["AdamW"]
 
 
 @dataclass(frozen=True)
 class OptimizerSettings:
-    """AdamW as in the released script: β = (0.9, 0.999), weight decay 0.01.
+    """optimizer: AdamW as in the released script, β = (0.9, 0.999), weight decay 0.01.
 
     schedule: `cosine` and `linear` fall from `learning_rate` to 0 over the run's optimizer steps, after `warmup` steps.
     clip: largest norm of the gradient; 0 is no clipping.
@@ -23,10 +24,13 @@ class OptimizerSettings:
     warmup: int = 0
     clip: float = 1.0
     weight_decay: float = 0.01
+    optimizer: Optimizer = "AdamW"
 
     def __post_init__(self) -> None:
         if self.learning_rate <= 0:
             raise ValueError(f"The learning rate is {self.learning_rate}, but it must be above 0; 1e-4 is the paper's.")
+        if self.optimizer not in get_args(Optimizer):
+            raise ValueError(f"Optimizer {self.optimizer!r} is not known; choose {', '.join(get_args(Optimizer))}.")
         if self.schedule not in get_args(Schedule):
             raise ValueError(f"Schedule {self.schedule!r} is not known; choose one of {', '.join(get_args(Schedule))}.")
         if self.warmup < 0 or self.clip < 0 or self.weight_decay < 0:

@@ -5,10 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import numpy as np
-
-RESAMPLES = 9999
-
 
 class Interval(NamedTuple):
     """A figure and the ends of its interval, in the order of a Score: `Score(name, group, *interval, n)`."""
@@ -29,36 +25,6 @@ def wilson_interval(k: int, n: int, confidence: float = 0.95) -> Interval:
         raise ValueError(f"A share needs 0 <= k <= n and n >= 1, and was given k = {k}, n = {n}.")
     found = binomtest(int(k), int(n)).proportion_ci(confidence_level=confidence, method="wilson")
     return Interval(k / n, float(found.low), float(found.high))
-
-
-def bootstrap_mean(values: Sequence[float], seed: int = 0, confidence: float = 0.95) -> Interval:
-    """Mean of independent values with the percentile bootstrap interval (9999 resamples from a seeded generator).
-
-    Raises ValueError for fewer than two values or one that is not finite.
-    """
-    sample = np.asarray(values, dtype=np.float64)
-    if sample.ndim != 1 or len(sample) < 2 or not np.isfinite(sample).all():
-        raise ValueError("A bootstrap interval needs at least two finite values; leave out missing ones first.")
-    rng = np.random.default_rng(seed)
-    means = np.array([sample[rng.integers(len(sample), size=len(sample))].mean() for _ in range(RESAMPLES)])
-    tail = (1.0 - confidence) / 2.0
-    low, high = np.quantile(means, (tail, 1.0 - tail))
-    return Interval(float(sample.mean()), float(low), float(high))
-
-
-def paired_difference_interval(
-    after: Sequence[float], before: Sequence[float], seed: int = 0, confidence: float = 0.95
-) -> Interval:
-    """Mean of after - before with its interval, for figures that belong together (same prompts, same seeds).
-
-    Resampling the pairs keeps what they share out of the interval. Raises ValueError if the lengths differ.
-    """
-    if len(after) != len(before):
-        raise ValueError(
-            f"Paired figures need one partner each, and there are {len(after)} and {len(before)}; "
-            "compare sets made with the same prompts and seeds."
-        )
-    return bootstrap_mean(np.subtract(after, before).tolist(), seed, confidence)
 
 
 def paired_share_change(before: Sequence[bool], after: Sequence[bool]) -> Interval:

@@ -75,7 +75,7 @@ def train(
     A checkpoint is written every `checkpoint_every` steps, at the end, and before any exception leaves this function.
     Raises ValueError for settings that do not fit, NonFiniteLoss (naming the term) when a loss stops being a number.
     """
-    _refuse_what_cannot_train(run)
+    refuse_what_cannot_train(run)
     settings, cache = run.settings, run.cache or Cache(run.base, run.dataset, run.settings.resolution)
     for loss in run.losses:
         if hasattr(loss, "features"):
@@ -250,17 +250,23 @@ def _start(run: Run, parameters: dict, optimizer: torch.optim.Optimizer) -> int:
     return saved.step
 
 
-def _refuse_what_cannot_train(run: Run) -> None:
+def refuse_what_cannot_train(run: Run) -> None:
+    """Raise ValueError, one sentence, for data and losses that do not fit. Cheap: ask before encoding pictures."""
     if len(run.dataset) == 0:
         raise ValueError("The dataset has no records, so there is nothing to train on; load one with at least one.")
     if not run.losses:
         raise ValueError("No loss is connected, so there is nothing to learn; connect at least the Diffusion Loss.")
     if any(getattr(loss, "reference", None) for loss in run.losses):
-        bare = sum(1 for record in run.dataset.records if not record.generic_captions)
-        if bare == len(run.dataset):
+        if not any(record.generic_captions for record in run.dataset.records):
             raise ValueError(
                 "The Memorization Loss compares each caption with generic captions, but no record has one; add them to "
                 "the dataset (blip_text), or bypass the Memorization Loss."
+            )
+    if any(loss.name == "contrastive" for loss in run.losses):
+        if not any(record.negatives for record in run.dataset.records):
+            raise ValueError(
+                "The Self-Contrastive Loss pushes away from negatives, but no record has one; connect Make Negatives, "
+                "or use the Perceptual Loss in its place."
             )
 
 

@@ -15,6 +15,7 @@ from PIL import Image
 from comfy_scoft.dataset import load_folder
 from comfy_scoft.dataset.metadata import category_of_name
 from comfy_scoft.mini import oracle, splits, world
+from comfy_scoft.records import CATEGORIES
 
 ROOT = Path(__file__).parents[1]
 SET = ROOT / "comfy_scoft" / "mini" / "community"
@@ -83,7 +84,7 @@ def test_no_held_out_kind_is_shown_and_every_trained_kind_is_twice() -> None:
 
 
 def test_all_nine_categories_and_both_eras_are_there() -> None:
-    assert {row["category"] for row in rows("train")} == set(world.CATEGORIES)
+    assert {row["category"] for row in rows("train")} == set(CATEGORIES)
     assert {row["era"] for row in rows("train")} == {"traditional", "modern"}
     for row in rows("train") + rows("test"):
         assert category_of_name(Path(row["file_name"]).stem) == row["category"]

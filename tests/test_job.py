@@ -112,6 +112,17 @@ def test_a_job_that_cannot_be_run_is_refused_in_a_sentence(tmp_path: Path, capsy
         job.read_job(path)
 
 
+def test_a_fault_on_the_command_line_is_one_sentence_and_begins_no_run(tmp_path: Path, capsys) -> None:
+    path, out = export(tmp_path), tmp_path / "out"
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps(content | {"losses": [{"name": "unheard of"}]}))
+    assert main(["train", str(path), "--out", str(out)]) == 1
+    assert "'unheard of', which is not known" in capsys.readouterr().err and list((out / "runs").iterdir()) == []
+    (tmp_path / "file").write_text("where a folder should be")
+    assert main(["train", str(path), "--out", str(tmp_path / "file")]) == 1
+    assert "A file could not be read or written" in capsys.readouterr().err.splitlines()[-1]
+
+
 def test_a_failed_export_leaves_nothing_behind(tmp_path: Path) -> None:
     def stop() -> None:
         raise Interrupted

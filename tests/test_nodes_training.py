@@ -12,6 +12,7 @@ from typing import Any
 import comfy_inprocess as tiny
 import pytest
 import torch
+from safetensors.torch import save_file
 from toys import toy_dataset, toy_features
 
 comfy = tiny.start()
@@ -131,10 +132,23 @@ def test_a_feature_network_is_loaded_outside_inference_mode_and_only_from_the_li
         execute(nodes_losses.LoadFeatures, network="toy", checkpoint="../secret.pt")
 
 
+@pytest.mark.parametrize("network", list(features.FEATURES))
+def test_a_file_of_other_weights_is_named_in_one_sentence(network: str, tmp_path: Path) -> None:
+    other, junk = tmp_path / "other.safetensors", tmp_path / "junk.safetensors"
+    save_file({"lora_down.weight": torch.zeros(1, 1)}, other)
+    junk.write_bytes(b"junk")
+    for path in (other, junk):
+        with pytest.raises(ValueError) as found:
+            features.load_features(network, path)
+        assert str(found.value) == f"{path.name} does not hold the weights of {network}: choose that network's file."
+
+
 def test_options_become_settings_and_bad_ones_a_sentence() -> None:
     given = {"optimizer": "AdamW", "learning_rate": 1e-3, "schedule": "linear", "warmup": 2, "clip": 0.0}
     (found,) = execute(nodes_losses.OptimizerOptions, **given, weight_decay=0.0)
     assert (found.learning_rate, found.schedule, found.warmup) == (1e-3, "linear", 2)
+    with pytest.raises(ValueError, match="Optimizer 'SGD' is not known"):
+        execute(nodes_losses.OptimizerOptions, **{**given, "optimizer": "SGD"}, weight_decay=0.0)
     with pytest.raises(ValueError, match="alpha is 0"):
         execute(nodes_losses.LoraOptions, rank=1, alpha=0.0, targets="attention", dropout=0.0)
 
@@ -187,7 +201,12 @@ def test_an_exported_job_trains_the_nodes_lora_to_the_bit(place: Path, sockets: 
     assert same(result.lora, expected)
 
 
-def test_faults_are_one_sentence_and_leave_no_empty_run(place: Path, sockets: dict) -> None:
+def test_faults_are_one_sentence_and_leave_no_empty_run(
+    place: Path, sockets: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def export(**changes: Any) -> None:
+        execute(nodes_training.ExportJob, **{**sockets, **KNOBS, "checkpoint": nodes_training.STORED, **changes})
+
     def fault(match: str, run_name: str = "run", **changes: Any) -> None:
         with pytest.raises(ValueError, match=match):
             train({**sockets, **changes}, run_name=run_name)
@@ -197,6 +216,15 @@ def test_faults_are_one_sentence_and_leave_no_empty_run(place: Path, sockets: di
     fault("No loss is connected", losses=())
     test = sockets["dataset"].replace(r.__class__(r.image, r.caption, split="test") for r in sockets["dataset"].records)
     fault("has no picture of the split 'train'", dataset=test)
+    bare = sockets["dataset"].replace(r.__class__(r.image, r.caption) for r in sockets["dataset"].records)
+    monkeypatch.setattr(training, "prepare", lambda *given: pytest.fail("refused only after the pictures were encoded"))
+    for losses, words in ((MemorizationLoss(), "generic captions"), (ContrastiveLoss(toy_features()), "negatives")):
+        fault(words, dataset=bare, losses=(losses,))
+        with pytest.raises(ValueError, match=words):
+            export(job_name="job", dataset=bare, losses=(losses,))
+    with pytest.raises(ValueError, match="The job name '../up' cannot name a file"):
+        export(job_name="../up")
+    assert not (place / "output" / "scoft" / "jobs").exists()
     root = place / "output" / "scoft" / "runs"
     assert not root.exists() or list(root.iterdir()) == []
 

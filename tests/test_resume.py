@@ -10,13 +10,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
-from toys import all_losses, learned, toy_base, toy_dataset, toy_run
+from toys import all_losses, learned, toy_base, toy_dataset, toy_features, toy_run
 
 from comfy_scoft import checkpoint, trainer
 from comfy_scoft.cache import Cache
 from comfy_scoft.errors import Interrupted, NonFiniteLoss
 from comfy_scoft.lora import trainable
-from comfy_scoft.losses import DiffusionLoss, LossContext, MemorizationLoss
+from comfy_scoft.losses import ContrastiveLoss, DiffusionLoss, LossContext, MemorizationLoss
 from comfy_scoft.trainer import Run, train
 
 
@@ -194,6 +194,17 @@ def test_a_run_that_stopped_in_its_first_step_does_not_block_its_name(tmp_path: 
     assert train(dataclasses.replace(run, losses=[DiffusionLoss(weight=0.5)])).steps == 3
 
 
+@pytest.mark.parametrize("part", [checkpoint.LORA, checkpoint.OPTIMIZER])
+def test_a_damaged_checkpoint_is_named_in_one_sentence_and_left_as_it_is(part: str, tmp_path: Path) -> None:
+    run = toy_run(tmp_path, [DiffusionLoss()])
+    train(run)
+    damaged = checkpoint.newest(run.folder).folder / part
+    damaged.write_bytes(damaged.read_bytes()[:7])
+    with pytest.raises(ValueError, match=rf"The checkpoint {damaged.parent.name} of the run 'run' is damaged;"):
+        train(dataclasses.replace(run, resume=True))
+    assert damaged.stat().st_size == 7 and damaged.parent.is_dir()
+
+
 def test_checkpoints_come_in_time(tmp_path: Path) -> None:
     run = toy_run(tmp_path, [DiffusionLoss()], steps=5, checkpoint_every=2)
     seen: list[int] = []
@@ -204,10 +215,12 @@ def test_checkpoints_come_in_time(tmp_path: Path) -> None:
 def test_what_cannot_train_is_refused_in_one_sentence(tmp_path: Path) -> None:
     run = toy_run(tmp_path, [DiffusionLoss()])
     bare = run.dataset.replace(dataclasses.replace(r, generic_captions=()) for r in run.dataset.records)
+    alone = run.dataset.replace(dataclasses.replace(r, negatives=()) for r in run.dataset.records)
     for change, words in (
         ({"dataset": run.dataset.replace([])}, "no records"),
         ({"losses": []}, "No loss"),
         ({"losses": [DiffusionLoss(), MemorizationLoss()], "dataset": bare}, "generic captions"),
+        ({"losses": [ContrastiveLoss(toy_features())], "dataset": alone}, "negatives, but no record has one"),
     ):
         with pytest.raises(ValueError, match=words):
             train(dataclasses.replace(run, **change))

@@ -91,7 +91,7 @@ def test_a_failed_step_says_what_to_do_and_shows_the_end_of_the_log(tmp_path: Pa
 
 
 def test_a_folder_that_is_no_comfyui_is_refused_in_one_sentence(tmp_path: Path, monkeypatch, capsys) -> None:
-    monkeypatch.setattr(run, "make_venv", lambda venv, log: Path(sys.executable))
+    monkeypatch.setattr(run, "make_venv", lambda venv, log: pytest.fail("an environment was made for nothing"))
     code = run.main(["test", "--comfyui", str(tmp_path), "--cache", str(tmp_path / "cache")])
     assert code == 1 and "no main.py" in capsys.readouterr().err
 

@@ -27,7 +27,6 @@ the others a picture would depend on its neighbours. The rest make one picture a
 class GenerateSet(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        sampler = comfy.samplers.KSampler
         return io.Schema(
             node_id="SCoFT_GenerateSet",
             display_name="Generate Set (SCoFT)",
@@ -55,32 +54,7 @@ class GenerateSet(io.ComfyNode):
                     tooltip="Pictures of each prompt: they take seed, seed + 1, … the same for each prompt and model.",
                 ),
                 io.String.Input("label", default="base", tooltip="What grids and tables call this set."),
-                io.Int.Input(
-                    "width", default=512, min=8, max=4096, step=8, tooltip="In pixels; the mini model's is 64."
-                ),
-                io.Int.Input(
-                    "height", default=512, min=8, max=4096, step=8, tooltip="In pixels; the mini model's is 64."
-                ),
-                io.Int.Input("steps", default=20, min=1, max=1000, tooltip="Sampling steps."),
-                io.Float.Input(
-                    "cfg", default=4.5, min=0.0, max=100.0, step=0.1, tooltip="How closely prompts are followed."
-                ),
-                io.Combo.Input(
-                    "sampler_name",
-                    options=list(sampler.SAMPLERS),
-                    default="ddim",
-                    tooltip="ComfyUI's samplers. Those that draw noise on the way make one picture at a time, slowly.",
-                ),
-                io.Combo.Input(
-                    "scheduler", options=list(sampler.SCHEDULERS), default="normal", tooltip="How the noise falls."
-                ),
-                io.Int.Input(
-                    "batch_size",
-                    default=16,
-                    min=1,
-                    max=512,
-                    tooltip="Pictures drawn at once; it changes speed, not pictures.",
-                ),
+                *_sampling_inputs(),
             ],
             outputs=[
                 ImagesSocket.Output(display_name="images", tooltip="The set, with its prompts, seeds and label."),
@@ -105,6 +79,31 @@ class GenerateSet(io.ComfyNode):
         progress = Progress(len(asked) * sampling["steps"], cls.hidden.unique_id if cls.hidden else None)
         pictures = draw(model, clip, vae, asked, seeds, sampling, progress)
         return io.NodeOutput(ImageSet(pictures, asked, seeds, label.strip() or "no label"), pictures)
+
+
+def _sampling_inputs() -> list[Any]:
+    """The widgets that Generate Set hands on to the sampler by name."""
+    sampler = comfy.samplers.KSampler
+    return [
+        io.Int.Input("width", default=512, min=8, max=4096, step=8, tooltip="In pixels; the mini model's is 64."),
+        io.Int.Input("height", default=512, min=8, max=4096, step=8, tooltip="In pixels; the mini model's is 64."),
+        io.Int.Input("steps", default=20, min=1, max=1000, tooltip="Sampling steps."),
+        io.Float.Input("cfg", default=4.5, min=0.0, max=100.0, step=0.1, tooltip="How closely prompts are followed."),
+        io.Combo.Input(
+            "sampler_name",
+            options=list(sampler.SAMPLERS),
+            default="ddim",
+            tooltip="ComfyUI's samplers. Those that draw noise on the way make one picture at a time, slowly.",
+        ),
+        io.Combo.Input("scheduler", options=list(sampler.SCHEDULERS), default="normal", tooltip="How the noise falls."),
+        io.Int.Input(
+            "batch_size",
+            default=16,
+            min=1,
+            max=512,
+            tooltip="Pictures drawn at once; it changes speed, not pictures.",
+        ),
+    ]
 
 
 class CompareGrid(io.ComfyNode):

@@ -269,7 +269,7 @@ class OptimizerOptions(io.ComfyNode):
             "Optimizer Options",
             "How fast and in what rhythm training goes.",
             [
-                io.Combo.Input("optimizer", options=["AdamW"], default="AdamW", tooltip="The paper's optimizer."),
+                choice(own, "optimizer", "The paper's optimizer."),
                 number(own, "learning_rate", 1e-8, 1.0, 1e-5, "The peak learning rate; 0.0001 is the paper's."),
                 choice(own, "schedule", "How the learning rate falls over the run's steps: cosine is the paper's."),
                 number(own, "warmup", 0, 100_000, 1, "Steps over which the learning rate rises at the start."),
@@ -280,7 +280,7 @@ class OptimizerOptions(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, optimizer: str, **settings: Any) -> io.NodeOutput:
+    def execute(cls, **settings: Any) -> io.NodeOutput:
         return io.NodeOutput(OptimizerSettings(**settings))
 
 

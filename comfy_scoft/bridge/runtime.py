@@ -63,14 +63,6 @@ def device() -> torch.device:
     return comfy.model_management.get_torch_device()
 
 
-def training_dtype() -> torch.dtype:
-    """bfloat16 where ComfyUI's device computes in it, else float32 (the CPU always)."""
-    found = device()
-    if found.type == "cpu" or not comfy.model_management.should_use_bf16(found):
-        return torch.float32
-    return torch.bfloat16
-
-
 def inside(root: str | Path, name: str) -> Path:
     """The real path of `name` under `root`. One sentence (ValueError) for anything that leads out of it.
 

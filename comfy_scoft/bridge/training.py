@@ -22,9 +22,9 @@ from ..losses import Loss
 from ..plots import loss_chart
 from ..records import Dataset
 from ..rollout import RolloutSettings
-from ..runs import place, planned_calls, run_folder, train_and_log, unet_dtype, weighted_losses
+from ..runs import checked_name, place, planned_calls, run_folder, train_and_log, unet_dtype, weighted_losses
 from ..settings import OptimizerSettings, TrainSettings
-from ..trainer import Run
+from ..trainer import Run, refuse_what_cannot_train
 from .convert import base_model
 from .runtime import Progress, check_interrupt, device, free_memory
 
@@ -56,7 +56,7 @@ class Plan:
             )
         free_memory()
         base = base_model(self.model, self.clip, self.vae, self.name)
-        return Run(
+        run = Run(
             base=base,
             dataset=records,
             losses=tuple(self.losses),
@@ -68,6 +68,8 @@ class Plan:
             resume=resume,
             cache=Cache(base, records, settings.resolution),
         )
+        refuse_what_cannot_train(run)
+        return run
 
 
 def train_in_comfyui(
@@ -99,6 +101,7 @@ def train_in_comfyui(
 
 def export(plan: Plan, root: Path, name: str, checkpoint: Path | None) -> Path:
     """Write the job `name` under `root` (with -2, -3, … where that is taken) and return its job.json."""
+    checked_name(name, "job name")
     run = plan.run(root)
     try:
         folder = run_folder(root, name, resume=False)

@@ -1,4 +1,4 @@
-"""The training losses. To add one: write a file here and put its class in LOSSES; menus and jobs read this dict."""
+"""The training losses. To add one: write a file here, import its class and put it in LOSSES, by which jobs find it."""
 
 from __future__ import annotations
 

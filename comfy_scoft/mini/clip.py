@@ -12,8 +12,6 @@ from torch.nn import functional as F
 from ..ldm import expand_rows
 from .layout import TOWER, TOWER_SETTINGS, WEIGHTS
 
-MEAN = STD = (0.5, 0.5, 0.5)
-
 
 def load_mini_clip_model(checkpoint: Path | None = None) -> Any:
     """open_clip `CLIP`, frozen, fp32. Raises ValueError where the file is missing."""

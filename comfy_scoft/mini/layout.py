@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderTiny, ControlNetModel, UNet2DConditionModel
-    from transformers import CLIPTextModel
 
 WEIGHTS = Path(__file__).parent / "weights"
 CHECKPOINT = "scoft-mini.safetensors"
@@ -70,12 +69,6 @@ def build_autoencoder() -> AutoencoderTiny:
     from diffusers import AutoencoderTiny
 
     return AutoencoderTiny(latent_channels=4)
-
-
-def build_text_encoder() -> CLIPTextModel:
-    from transformers import CLIPTextConfig, CLIPTextModel
-
-    return CLIPTextModel(CLIPTextConfig(projection_dim=CONTEXT, **TEXT))
 
 
 def build_controlnet(unet: UNet2DConditionModel | None = None) -> ControlNetModel:

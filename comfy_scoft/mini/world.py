@@ -21,19 +21,6 @@ SIZE = 64
 
 ASSETS = Path(__file__).parent / "assets"
 
-CATEGORIES = (
-    "architecture",
-    "city",
-    "clothing",
-    "dance music & visual arts",
-    "food & drink",
-    "nature",
-    "people & action",
-    "religion & festival",
-    "utensils & tools",
-)
-"""The nine categories of CCUB (SCoFT, section 3)."""
-
 PEOPLE = "people & action"
 
 SKIN = {
