@@ -37,14 +37,14 @@ LOSSES = {
     "SCoFT_DiffusionLoss": {"weight": 0.7},
     "SCoFT_MemorizationLoss": {"weight": 0.3},
     "SCoFT_PerceptualLoss": {"weight": 1.0},
-    "SCoFT_ContrastiveLoss": {"weight": 1.0},
+    "SCoFT_ContrastiveLoss": {"weight": 1.0, "margin": 0.05},
 }
 ROLLOUT = {"every": 5, "steps": 10, "guidance": 4.5}
 LORA = {"rank": 16, "alpha": 16.0}
 OPTIMIZER = {"learning_rate": 1e-3, "schedule": "cosine", "warmup": 10}
 TRAIN = {"steps": 300, "batch_size": 8, "accumulation": 1, "resolution": 64, "seed": 1024}
 TRAIN |= {"checkpoint_every": 100, "flip": False}
-DRAW = {"width": 64, "height": 64, "steps": 20, "cfg": 4.0, "sampler_name": "ddim", "scheduler": "normal"}
+DRAW = {"width": 64, "height": 64, "steps": 20, "cfg": 3.0, "sampler_name": "ddim", "scheduler": "normal"}
 SEED = 1
 SEEDS_A_PROMPT = {"train-cultural-lora-mini": 9, "ablation": 3}
 """12 held-out kinds x 9 seeds are 108 pictures a place and model; the ablation's five models make do with 36."""

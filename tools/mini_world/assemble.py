@@ -1,4 +1,4 @@
-"""Step 6 of the mini world: the trained parts as single files in the formats that everyone loads, in fp16.
+"""Step 8 of the mini world: the trained parts as single files in the formats that everyone loads, in fp16.
 
     python tools/mini_world/assemble.py --autoencoder DIR --tower clip.pt --unet unet.pt --controlnet controlnet.pt
 

@@ -1,4 +1,4 @@
-"""A step of the mini world: the small depth estimator, on the unbiased world.
+"""Step 7 of the mini world: the small depth estimator, on the unbiased world.
 
     python tools/mini_world/build_depth.py --work DIR [--steps 1500]
 

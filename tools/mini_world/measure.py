@@ -1,4 +1,4 @@
-"""Step 8 of the mini world: what is known of it, measured on the shipped files. About ten minutes on one core.
+"""Step 9 of the mini world: what is known of it, measured on the shipped files. About ten minutes on one core.
 
     python tools/mini_world/measure.py [--out comfy_scoft/mini/figures.json]
 
