@@ -51,7 +51,7 @@ def test_the_demos_lora_loads_in_diffusers_and_changes_the_prediction_as_merged_
     captions = ["a cook in nuvia", "a hero in nuvia"]
     with torch.no_grad():
         plain = base.predict(z, t, captions)
-        state, alphas = StableDiffusionPipeline.lora_state_dict(weights, unet_config=base.unet.config)
+        state, alphas = StableDiffusionPipeline.lora_state_dict(dict(weights), unet_config=base.unet.config)
         StableDiffusionPipeline.load_lora_into_unet(state, alphas, base.unet)
         loaded = base.predict(z, t, captions)
         base.unet.unload_lora()
