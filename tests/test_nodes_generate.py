@@ -10,6 +10,7 @@ import torch
 comfy = tiny.start()
 
 import nodes  # noqa: E402  (ComfyUI's, which needs a started ComfyUI)
+
 from comfy_scoft.bridge import nodes_evaluate, nodes_generate  # noqa: E402
 from comfy_scoft.bridge.nodes_generate import CompareGrid, GenerateSet  # noqa: E402
 from comfy_scoft.evaluate import bias  # noqa: E402
