@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -38,10 +39,39 @@ def parser() -> argparse.ArgumentParser:
     one = verbs.add_parser("train", help="train a job that the node Export Training Job wrote")
     one.add_argument("job", type=Path, help="the job.json, or the folder that holds it")
     one.add_argument("--out", type=Path, help="folder for the LoRA and the run (default: `trained` beside job.json)")
-    one.add_argument("--resume", action="store_true", help="go on with the newest run in that folder")
+    one.add_argument(
+        "--resume",
+        nargs="?",
+        const="latest",
+        default="off",
+        help="go on with the newest run in that folder, or a named one",
+    )
     one.add_argument("--models", type=Path, help="where to look for model files that the job only names")
     one.add_argument("--threads", type=int, help="CPU threads; the same number gives the same bits")
     return found
+
+
+def stoppable() -> Callable[[], None]:
+    """Make Ctrl-C (and a cluster's SIGTERM) wait for the next safe moment; the function it returns raises there.
+
+    A second one stops at once.
+    """
+    asked: list[int] = []
+
+    def ask(number: int, frame: object) -> None:
+        if asked:
+            raise KeyboardInterrupt
+        asked.append(number)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        with suppress(ValueError):  # not the main thread
+            signal.signal(number, ask)
+
+    def check() -> None:
+        if asked:
+            raise KeyboardInterrupt
+
+    return check
 
 
 def train(options: argparse.Namespace) -> int:
@@ -50,26 +80,36 @@ def train(options: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from .card import CardFields, save_lora, training_record
+    from .errors import OtherProcess
     from .job import read_job, run_job
-    from .runs import run_folder
+    from .processes import launched
+    from .runs import OFF, discard_empty, run_folder
+    from .trainer import Watch
 
     if options.threads:
         torch.set_num_threads(options.threads)
     job = read_job(options.job)
     out = options.out or job.folder / "trained"
-    folder = run_folder(out / "runs", job.name, options.resume)
-    started = time.monotonic()
-    with tqdm(total=job.steps, unit="step", desc=folder.name, dynamic_ncols=True) as bar:
+    processes, _ = launched()
+    folder = Path(processes.first(str(run_folder(out / "runs", job.name, options.resume)) if processes.main else ""))
+    started, stop = time.monotonic(), stoppable()
+    with tqdm(total=job.steps, unit="step", desc=folder.name, dynamic_ncols=True, disable=not processes.main) as bar:
 
         def observe(step: int, row: dict[str, float]) -> None:
             bar.update(step - bar.n)
             bar.set_postfix({key: f"{value:.4g}" for key, value in row.items() if key != "step"}, refresh=False)
 
+        watch = Watch(check=stop, observe=observe, say=bar.write)
         try:
-            run, result, rows = run_job(job, folder, options.resume, options.models, observe=observe)
+            run, result, rows = run_job(job, folder, options.resume != OFF, options.models, watch)
+        except OtherProcess:
+            stop()  # this one may have been told to stop too, by the same signal
+            raise
         finally:
-            with suppress(OSError):
-                folder.rmdir()  # a name under which nothing was begun; a folder with anything in it stays
+            if processes.main:
+                discard_empty(folder)
+    if not processes.main:
+        return 0
     record = training_record(run, result, rows, time.monotonic() - started)
     path = save_lora(out, job.name, result.lora, CardFields(), record)
     print(f"{path}\n{path.with_suffix('.md')}\n{folder / 'metrics.jsonl'}")

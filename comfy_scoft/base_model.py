@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from . import identity
 from .schedule import NoiseSchedule
 
 if TYPE_CHECKING:
@@ -35,6 +37,7 @@ class BaseModel:
     embed: caption -> TextEmbedding. Each caption is embedded once and remembered.
     family: "sd1", "sd2", "sdxl" or "mini". name: what cards and messages call the model.
     vae_scaling: z = raw latent · vae_scaling; 1.0 for TAESD, whose latents are scaled already.
+    small_vae: TAESD of the same latents, for decoding with little memory; None where there is none.
     calls: UNet forward passes so far.
     """
 
@@ -45,6 +48,7 @@ class BaseModel:
     family: str = "sd1"
     name: str = "base"
     vae_scaling: float = 0.18215
+    small_vae: AutoencoderTiny | None = None
     calls: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
@@ -89,27 +93,56 @@ class BaseModel:
         For AutoencoderKL the two moments of its posterior; TAESD has no posterior, so its deviation is zero.
         """
         first = next(self.vae.parameters())
-        found = self.vae.encode(pixels.to(first.device, first.dtype))
+        with _without_half(first.device):
+            found = self.vae.encode(pixels.to(first.device, first.dtype))
         if hasattr(found, "latent_dist"):
             mean, std = found.latent_dist.mean, found.latent_dist.std
         else:
             mean, std = found.latents, torch.zeros_like(found.latents)
         return mean.to(pixels.dtype) * self.vae_scaling, std.to(pixels.dtype) * self.vae_scaling
 
-    def decode(self, z: Tensor) -> Tensor:
-        """Scaled latents (B, 4, h, w) -> pixels (B, 3, 8h, 8w), about [-1, 1] and not clamped; differentiable."""
-        first = next(self.vae.parameters())
-        raw = (z / self.vae_scaling).to(first.device, first.dtype)
-        return self.vae.decode(raw, return_dict=False)[0].to(z.dtype)
+    def decode(self, z: Tensor, small: bool = False) -> Tensor:
+        """Scaled latents (B, 4, h, w) -> pixels (B, 3, 8h, 8w), about [-1, 1] and not clamped; differentiable.
+
+        small: by `small_vae`, which reads scaled latents as they are.
+        """
+        vae, scaling = (self.small_vae, 1.0) if small else (self.vae, self.vae_scaling)
+        if vae is None:
+            raise ValueError(
+                "There is no TAESD decoder of this model: put its file into models/vae_approx."
+            )
+        first = next(vae.parameters())
+        raw = (z / scaling).to(first.device, first.dtype)
+        with _without_half(first.device):
+            return vae.decode(raw, return_dict=False)[0].to(z.dtype)
+
+    def identity(self) -> dict[str, str]:
+        """What the model is, by its content: a renamed file is the same, another LoRA or merge on it is not."""
+        text = self.embed("")
+        found = {"text.hidden": text.hidden} | ({} if text.pooled is None else {"text.pooled": text.pooled})
+        return {
+            "family": self.family,
+            "prediction": self.schedule.prediction,
+            "schedule": identity.of_tensors({"alphas_cumprod": self.schedule.alphas_cumprod}),
+            "unet": identity.of_weights(self.unet),
+            "vae": identity.of_weights(self.vae),
+            "text": identity.of_tensors(found),
+        }
 
     def _added_conditions(self, text: Sequence[TextEmbedding], z: Tensor) -> dict[str, Tensor] | None:
         """SD XL's second input: pooled text, and (height, width, top, left, height, width) of an uncropped picture."""
         if any(e.pooled is None for e in text):
             return None
         height, width = z.shape[-2] * LATENT_FACTOR, z.shape[-1] * LATENT_FACTOR
-        sizes = torch.tensor([[height, width, 0, 0, height, width]], device=self.device, dtype=self.dtype)
+        sizes = torch.tensor([[height, width, 0, 0, height, width]], device=self.device, dtype=torch.float32)
         pooled = torch.cat([e.pooled for e in text]).to(self.device, self.dtype)
         return {"text_embeds": pooled, "time_ids": sizes.expand(len(text), -1)}
+
+
+def _without_half(device: torch.device) -> AbstractContextManager[Any]:
+    """Switches autocast to float16 off, where SD XL's autoencoder overflows. bfloat16 has float32's range and stays."""
+    half = torch.is_autocast_enabled(device.type) and torch.get_autocast_dtype(device.type) == torch.float16
+    return torch.autocast(device.type, enabled=False) if half else nullcontext()
 
 
 def _remembered(embed: Callable[[str], TextEmbedding]) -> Callable[[str], TextEmbedding]:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from .base_model import BaseModel
-from .dataset import aligned
+from .base_model import LATENT_FACTOR, BaseModel
+from .dataset import aligned, bucket, picture_size
 from .features import FeatureNetwork
+from .processes import Processes
 from .records import CultureRecord, Dataset
 
 Sample = tuple[int, bool]
@@ -21,6 +22,7 @@ Sample = tuple[int, bool]
 class Cache:
     """Frozen quantities of a dataset's pictures at one resolution, each computed on first use and kept on the CPU.
 
+    buckets: crops of each picture's own aspect, of at most resolution² pixels, instead of squares.
     latents: those known already. pictures: a sample's pixels (3, H, W) and its negatives' (N, 3, H, W) in [-1, 1];
     None reads them from the dataset's files. An exported job (job.py) fills both from its tensors.
     """
@@ -28,18 +30,28 @@ class Cache:
     base: BaseModel
     dataset: Dataset
     resolution: int
+    buckets: bool = False
     latents: dict[Sample, tuple[Tensor, Tensor]] = field(default_factory=dict)
     pictures: Callable[[Sample], tuple[Tensor, Tensor]] | None = None
-    _features: dict[tuple[FeatureNetwork, Sample], tuple[Tensor, Tensor]] = field(default_factory=dict)
+    _features: dict[tuple[FeatureNetwork, Sample, bool], tuple[Tensor, Tensor]] = field(default_factory=dict)
+    _sizes: dict[int, tuple[int, int]] = field(default_factory=dict)
 
     def record(self, sample: Sample) -> CultureRecord:
         return self.dataset.records[sample[0]]
+
+    def size(self, index: int) -> tuple[int, int]:
+        """Height and width in pixels that a record's picture and its negatives are cropped to."""
+        if not self.buckets:
+            return self.resolution, self.resolution
+        if index not in self._sizes:
+            self._sizes[index] = bucket(*picture_size(self.dataset.records[index].image), self.resolution)
+        return self._sizes[index]
 
     def pixels(self, sample: Sample) -> tuple[Tensor, Tensor]:
         """The picture (3, H, W) and its negatives (N, 3, H, W), in [-1, 1], under one crop and one flip."""
         if self.pictures is not None:
             return self.pictures(sample)
-        return aligned(self.record(sample), self.resolution, sample[1])
+        return aligned(self.record(sample), self.size(sample[0]), sample[1])
 
     def captions(self) -> list[str]:
         """Every text that training may embed, each once; "" first."""
@@ -60,23 +72,30 @@ class Cache:
             self.latents[sample] = mean[0].float().cpu(), std[0].float().cpu()
         return self.latents[sample]
 
-    def features(self, network: FeatureNetwork, sample: Sample) -> tuple[Tensor, Tensor]:
-        """Features of a picture (C, …) and of its N negatives (N, C, …), under one crop and one flip."""
-        key = (network, sample)
+    def features(self, network: FeatureNetwork, sample: Sample, crop: bool = False) -> tuple[Tensor, Tensor]:
+        """Features of a picture (C, …) and of its N negatives (N, C, …), under one crop and one flip.
+
+        crop: of their central part alone, as `centre` cuts it out.
+        """
+        key = (network, sample, crop)
         if key not in self._features:
             pixels, negatives = self.pixels(sample)
+            both = torch.cat([pixels.unsqueeze(0), negatives])
+            both = centre(both, LATENT_FACTOR) if crop else both
             with torch.no_grad():
-                found = network.extract(torch.cat([pixels.unsqueeze(0), negatives]).to(self.base.device)).cpu()
+                found = network.extract(both.to(self.base.device)).cpu()
             self._features[key] = found[0], found[1:]
         return self._features[key]
 
-    def positive(self, network: FeatureNetwork, samples: list[Sample]) -> Tensor:
+    def positive(self, network: FeatureNetwork, samples: Sequence[Sample], crop: bool = False) -> Tensor:
         """Features of B pictures, (B, C, …)."""
-        return torch.stack([self.features(network, s)[0] for s in samples]).to(self.base.device)
+        return torch.stack([self.features(network, s, crop)[0] for s in samples]).to(self.base.device)
 
-    def negatives(self, network: FeatureNetwork, samples: list[Sample]) -> tuple[Tensor, Tensor]:
+    def negatives(
+        self, network: FeatureNetwork, samples: Sequence[Sample], crop: bool = False
+    ) -> tuple[Tensor, Tensor]:
         """Features of the negatives of B pictures, (B, N, C, …) padded with zeros, and the mask (B, N) of real ones."""
-        rows = [self.features(network, s)[1] for s in samples]
+        rows = [self.features(network, s, crop)[1] for s in samples]
         most = max(len(row) for row in rows)
         padded = torch.zeros(len(rows), most, *rows[0].shape[1:])
         mask = torch.zeros(len(rows), most, dtype=torch.bool)
@@ -84,3 +103,24 @@ class Cache:
             padded[i, : len(row)] = row
             mask[i, : len(row)] = True
         return padded.to(self.base.device), mask.to(self.base.device)
+
+    def fill(self, processes: Processes, networks: Sequence[FeatureNetwork], flip: bool, crop: bool = False) -> None:
+        """Compute what is missing, each process its share of the pictures, and exchange it.
+
+        A process alone does nothing here: it computes each thing when it is first asked for.
+        """
+        if processes.count == 1:
+            return
+        mine = processes.share(self.samples(flip))
+        found = {s: (self.latent(s), [self.features(n, s, crop) for n in networks]) for s in mine}
+        for theirs in processes.gather(found):
+            for sample, (latent, features) in theirs.items():
+                self.latents[sample] = latent
+                self._features.update({(n, sample, crop): f for n, f in zip(networks, features, strict=True)})
+
+
+def centre(pictures: Tensor, unit: int = 1) -> Tensor:
+    """The middle of pictures or latents (…, H, W), half as high and wide, on a grid of `unit`."""
+    height, width = pictures.shape[-2] // unit, pictures.shape[-1] // unit
+    top, left = height // 4 * unit, width // 4 * unit
+    return pictures[..., top : top + height // 2 * unit, left : left + width // 2 * unit]

@@ -9,13 +9,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import platform
 import re
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
-from importlib import metadata as packages
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +24,12 @@ from torch import Tensor
 from .card_text import KEY, card_text
 from .checkpoint import write_atomically
 from .dataset import counts
+from .identity import versions
 from .records import Dataset
 from .runs import checked_name, summary
+from .resume import described
 from .trainer import Result, Run
+from .validation import reading
 
 FAMILIES = {
     "sd1": ("sd_1.5", "stable-diffusion-v1/lora"),
@@ -37,8 +38,6 @@ FAMILIES = {
     "mini": ("scoft_mini", "scoft-mini/lora"),
 }
 """`ss_base_model_version` and `modelspec.architecture` of each family of base models."""
-
-VERSIONED = ("torch", "diffusers", "peft", "transformers", "safetensors", "open_clip_torch", "numpy")
 
 
 class TrainedLora(dict[str, Tensor]):
@@ -66,11 +65,14 @@ class CardFields:
 
 def training_record(run: Run, result: Result, rows: list[dict[str, float]], seconds: float) -> dict[str, Any]:
     """What is known of a finished run, as plain JSON: data, losses, settings, versions. No caption, no picture."""
+    facts = described(run)
     return {
+        **facts,
         "run": run.folder.name,
-        "base": {"name": run.base.name, "family": run.base.family, "prediction": run.base.schedule.prediction},
-        "dataset": described_dataset(run.dataset),
-        **{key: value for key, value in run.described().items() if key != "dataset"},
+        "base": {"name": run.base.name, **facts["base model"]},
+        "dataset": {**described_dataset(run.dataset), "identity": facts["dataset"]},
+        "held_out": {"pictures": len(run.validation or ()), "reading": reading(rows)},
+        "economy": result.economy.as_json(),
         "steps": result.steps,
         "finished": int(time.time()),
         "seconds": round(seconds, 1),
@@ -93,17 +95,6 @@ def described_dataset(dataset: Dataset) -> dict[str, Any]:
         "verified": sum(1 for r in records if r.verified_by),
         **{name: dict(Counter(getattr(r, name) for r in records)) for name in fields},
     }
-
-
-def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that decide a result; absent ones are left out."""
-    found = {"python": platform.python_version()}
-    for name in VERSIONED:
-        try:
-            found[name] = packages.version(name)
-        except packages.PackageNotFoundError:
-            continue
-    return found
 
 
 def lora_metadata(
@@ -195,7 +186,7 @@ def _kohya(record: Mapping[str, Any]) -> dict[str, str]:
     version, architecture = FAMILIES.get(base["family"], ("", ""))
     tags = _tags(data)
     size = train["resolution"]
-    images = {"num_train_images": data["pictures"], "resolution": [size, size], "enable_bucket": False}
+    images = {"num_train_images": data["pictures"], "resolution": [size, size], "enable_bucket": train["buckets"]}
     return {
         "ss_base_model_version": version,
         "ss_sd_model_name": base["name"],
@@ -211,8 +202,10 @@ def _kohya(record: Mapping[str, Any]) -> dict[str, str]:
         "ss_max_train_steps": str(train["steps"]),
         "ss_learning_rate": str(record["optimizer"]["learning_rate"]),
         "ss_lr_scheduler": record["optimizer"]["schedule"],
-        "ss_optimizer": "torch.optim.AdamW",
-        "ss_mixed_precision": "bf16" if train["precision"] == "bf16" else "no",
+        "ss_optimizer": record["optimizer"]["optimizer"],
+        "ss_lr_warmup_steps": str(record["optimizer"]["warmup"]),
+        "ss_noise_offset": str(train["noise_offset"] or None),
+        "ss_mixed_precision": "no" if train["precision"] == "fp32" else train["precision"],
         "ss_seed": str(train["seed"]),
         "ss_training_started_at": str(record["finished"] - record["seconds"]),
         "ss_training_finished_at": str(record["finished"]),

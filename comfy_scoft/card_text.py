@@ -146,6 +146,7 @@ def _made(record: dict[str, Any], metadata: Mapping[str, str]) -> str:
         rows.append(("Rollout", _settings(_part(record, "rollout"))))
     rows += [
         ("Figures at the end", _settings(_part(record, "last"))),
+        ("Held-out pictures", plain(_part(record, "held_out").get("reading", ""))),
         ("Time", f"{plain(record.get('seconds', ''))} s"),
         ("Versions", _settings(_part(record, "versions"))),
     ]

@@ -2,7 +2,7 @@
 
     job.json             settings, losses, records, and where the weights are
     tensors.safetensors  latents of every sample, embeddings of every text, the noise schedule; pixels, if a loss
-                         looks at pictures
+                         looks at pictures; the LoRA that training goes on from, if there is one
     unet/, vae/          the weights in diffusers' form, unless the job names a checkpoint file instead
 
 On the CPU, with the same number of threads, the LoRA is bit-identical to the one the node trains.
@@ -14,7 +14,7 @@ import dataclasses
 import json
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,21 +25,23 @@ from torch import Tensor
 
 from .base_model import FAMILIES, BaseModel, TextEmbedding
 from .cache import Cache, Sample
-from .card import versions
+from .files import file_hash
 from .features import FeatureNetwork, load_features
+from .identity import versions
 from .job_models import compare, find, named, stored
 from .lora import LoraSettings
 from .losses import LOSSES, Loss
+from .processes import launched
 from .records import CultureRecord, Dataset
 from .rollout import RolloutSettings
 from .runs import checked_name, place, train_and_log, unet_dtype
 from .schedule import NoiseSchedule
 from .settings import OptimizerSettings, TrainSettings
 from .single_file import load_base
-from .trainer import Result, Run
+from .trainer import Result, Run, Watch
 
 JOB, TENSORS = "job.json", "tensors.safetensors"
-FORMAT, VERSION = "scoft-job", 1
+FORMAT, VERSION = "scoft-job", 2
 SETTINGS = {"train": TrainSettings, "lora": LoraSettings, "optimizer": OptimizerSettings, "rollout": RolloutSettings}
 _PATHS = ("image", "negatives", "depth")
 
@@ -67,19 +69,20 @@ def write_job(run: Run, folder: Path, checkpoint: Path | None = None, check: Cal
     """
     checked_name(folder.name, "job name")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    cache = run.cache or Cache(run.base, run.dataset, run.settings.resolution)
     part = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir()
     try:
         networks = _networks(run.losses)
-        save_file(_tensors(run, cache, bool(networks), check), part / TENSORS)
+        save_file(_tensors(run, bool(networks), check), part / TENSORS)
+        if run.base.small_vae is not None:
+            run.base.small_vae.save_pretrained(part / "small_vae")
         if checkpoint is None:
             run.base.unet.save_pretrained(part / "unet")
             run.base.vae.save_pretrained(part / "vae")
         else:
             compare(run.base, checkpoint)
-        content = _content(run, cache, folder.name, networks, checkpoint)
+        content = _content(run, folder.name, networks, checkpoint)
         (part / JOB).write_text(json.dumps(content, indent=1), encoding="utf-8")
         if folder.exists():
             raise FileExistsError(folder)
@@ -124,15 +127,15 @@ def load_run(job: Job, folder: Path, models: Path | None = None, resume: bool = 
     """
     try:
         settings: dict[str, Any] = {key: kind(**job.content["settings"][key]) for key, kind in SETTINGS.items()}
-        dataset = _dataset(job)
         base = _base(job, models)
         losses = _losses(job, models)
-        cache = _cache(job, base, dataset, settings["train"])
+        cache = _cache(job, base, "dataset", settings["train"])
+        held_out = None if job.content["validation"] is None else _cache(job, base, "validation", settings["train"])
     except (KeyError, TypeError, AttributeError, IndexError, RuntimeError) as error:
         raise ValueError(f"The job {job.name!r} is not complete ({error}): export it again.") from error
     return Run(
         base=base,
-        dataset=dataset,
+        dataset=cache.dataset,
         losses=losses,
         folder=folder,
         settings=settings["train"],
@@ -141,6 +144,10 @@ def load_run(job: Job, folder: Path, models: Path | None = None, resume: bool = 
         rollout=settings["rollout"],
         resume=resume,
         cache=cache,
+        validation=None if held_out is None else held_out.dataset,
+        held_out=held_out,
+        start=_with_prefix(job.tensors, "start.") or None,
+        data=file_hash(job.folder / TENSORS)[:16],
     )
 
 
@@ -149,44 +156,48 @@ def run_job(
     folder: Path,
     resume: bool = False,
     models: Path | None = None,
-    check: Callable[[], None] = lambda: None,
-    observe: Callable[[int, dict[str, float]], None] = lambda step, row: None,
+    watch: Watch = Watch(),  # noqa: B008 - frozen
 ) -> tuple[Run, Result, list[dict[str, float]]]:
-    """Train a job; returns the run, its result and the rows of its metrics. Uses a GPU where torch finds one."""
+    """Train a job; returns the run, its result and the rows of its metrics.
+
+    Uses a GPU where torch finds one, and all processes that torchrun or accelerate started (processes.py).
+    """
     run = load_run(job, folder, models, resume)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    run.processes, device = launched()
     place(run.base.unet, device, unet_dtype(run.settings.precision))
     place(run.base.vae, device, torch.float32)
-    return (run, *train_and_log(run, check, observe))
+    return (run, *train_and_log(run, watch))
 
 
 def _networks(losses: Sequence[Loss]) -> list[FeatureNetwork]:
-    return list(dict.fromkeys(loss.features for loss in losses if hasattr(loss, "features")))
+    return list(dict.fromkeys(loss.network for loss in losses if loss.network is not None))
 
 
-def _tensors(run: Run, cache: Cache, pictures: bool, check: Callable[[], None]) -> dict[str, Tensor]:
+def _tensors(run: Run, pictures: bool, check: Callable[[], None]) -> dict[str, Tensor]:
     """Everything frozen that the run needs. Pixels are stored as the 8 bits they come from, which is exact."""
-    samples = cache.samples(run.settings.flip)
-    latents, texts = [], []
-    for sample in samples:
-        check()
-        latents.append(cache.latent(sample))
-    for text in cache.captions():
+    cache, held_out = run.caches()
+    texts = []
+    for text in run.texts():
         check()
         texts.append(run.base.embed(text))
     found = {
-        "latent.mean": torch.stack([mean for mean, _ in latents]),
-        "latent.std": torch.stack([std for _, std in latents]),
         "text.hidden": torch.cat([text.hidden for text in texts]).cpu(),
         "alphas_cumprod": run.base.schedule.alphas_cumprod.clone(),
     }
     if all(text.pooled is not None for text in texts):
         found["text.pooled"] = torch.cat([text.pooled for text in texts if text.pooled is not None]).cpu()
-    if pictures:
-        pairs = [cache.pixels((index, False)) for index in range(len(run.dataset))]
-        found["pixels"] = _to_bytes(torch.stack([pixels for pixels, _ in pairs]))
-        found["negatives"] = _to_bytes(torch.cat([negatives for _, negatives in pairs]))
-    return {key: value.contiguous() for key, value in found.items()}
+    sets = [("dataset", cache, cache.samples(run.settings.flip))]
+    sets += [("validation", held_out, held_out.samples(flip=False))] if held_out is not None else []
+    for name, own, samples in sets:
+        for i, sample in enumerate(samples):
+            check()
+            found[f"{name}.{i}.mean"], found[f"{name}.{i}.std"] = own.latent(sample)
+    for index in range(len(run.dataset)) if pictures else ():
+        check()
+        pixels, negatives = cache.pixels((index, False))
+        found[f"pixels.{index}"], found[f"negatives.{index}"] = _to_bytes(pixels), _to_bytes(negatives)
+    found |= {f"start.{key}": value for key, value in (run.start or {}).items()}
+    return {key: value.clone().contiguous() for key, value in found.items()}
 
 
 def _to_bytes(pixels: Tensor) -> Tensor:
@@ -198,9 +209,7 @@ def _from_bytes(pixels: Tensor, flip: bool) -> Tensor:
     return (pixels.flip(-1) if flip else pixels).float().div(127.5).sub(1.0)
 
 
-def _content(
-    run: Run, cache: Cache, name: str, networks: list[FeatureNetwork], checkpoint: Path | None
-) -> dict[str, Any]:
+def _content(run: Run, name: str, networks: list[FeatureNetwork], checkpoint: Path | None) -> dict[str, Any]:
     base = run.base
     losses = []
     for loss in run.losses:
@@ -226,11 +235,17 @@ def _content(
             "prediction": base.schedule.prediction,
             "vae": type(base.vae).__name__,
             "vae_scaling": base.vae_scaling,
+            "small_vae": base.small_vae is not None,
             "file": named(checkpoint),
         },
-        "captions": cache.captions(),
-        "dataset": {"name": run.dataset.name, "records": [_record(record) for record in run.dataset.records]},
+        "captions": run.texts(),
+        "dataset": _listed(run.dataset),
+        "validation": None if run.validation is None or not len(run.validation) else _listed(run.validation),
     }
+
+
+def _listed(dataset: Dataset) -> dict[str, Any]:
+    return {"name": dataset.name, "records": [_record(record) for record in dataset.records]}
 
 
 def _record(record: CultureRecord) -> dict[str, Any]:
@@ -239,16 +254,16 @@ def _record(record: CultureRecord) -> dict[str, Any]:
     return {**words, "image": record.image.name, "negatives": len(record.negatives)}
 
 
-def _dataset(job: Job) -> Dataset:
+def _dataset(job: Job, listed: dict[str, Any]) -> Dataset:
     """Records whose paths are names only: their pictures are in the tensors."""
     records = []
-    for number, entry in enumerate(job.content["dataset"]["records"]):
+    for number, entry in enumerate(listed["records"]):
         words: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in entry.items()}
         count = int(words.pop("negatives"))
         image = job.folder / "pictures" / f"{number}_{Path(str(words.pop('image'))).name}"
         negatives = tuple(image.with_name(f"{number}_negative_{k}.png") for k in range(count))
         records.append(CultureRecord(image=image, negatives=negatives, **words))
-    return Dataset(job.folder, tuple(records), str(job.content["dataset"]["name"]))
+    return Dataset(job.folder, tuple(records), str(listed["name"]))
 
 
 def _base(job: Job, models: Path | None) -> BaseModel:
@@ -269,7 +284,8 @@ def _base(job: Job, models: Path | None) -> BaseModel:
     }
     schedule = NoiseSchedule(tensors["alphas_cumprod"], facts["prediction"])
     scaling = float(facts["vae_scaling"])
-    return BaseModel(unet, vae, schedule, known.__getitem__, facts["family"], str(facts["name"]), scaling)
+    small = stored(job.folder, "small_vae", "AutoencoderTiny") if facts["small_vae"] else None
+    return BaseModel(unet, vae, schedule, known.__getitem__, facts["family"], str(facts["name"]), scaling, small)
 
 
 def _losses(job: Job, models: Path | None) -> list[Loss]:
@@ -289,19 +305,20 @@ def _losses(job: Job, models: Path | None) -> list[Loss]:
     return losses
 
 
-def _cache(job: Job, base: BaseModel, dataset: Dataset, train: TrainSettings) -> Cache:
-    tensors = job.tensors
-    cache = Cache(base, dataset, train.resolution)
-    for i, sample in enumerate(cache.samples(train.flip)):
-        cache.latents[sample] = tensors["latent.mean"][i].clone(), tensors["latent.std"][i].clone()
-    starts = [0]
-    for record in dataset.records:
-        starts.append(starts[-1] + len(record.negatives))
+def _cache(job: Job, base: BaseModel, name: str, train: TrainSettings) -> Cache:
+    """The cache of the job's `dataset` or `validation`, filled with its latents."""
+    tensors, dataset = job.tensors, _dataset(job, job.content[name])
+    cache = Cache(base, dataset, train.resolution, train.buckets)
+    for i, sample in enumerate(cache.samples(train.flip and name == "dataset")):
+        cache.latents[sample] = tensors[f"{name}.{i}.mean"].clone(), tensors[f"{name}.{i}.std"].clone()
 
     def pictures(sample: Sample) -> tuple[Tensor, Tensor]:
         index, flip = sample
-        negatives = tensors["negatives"][starts[index] : starts[index + 1]]
-        return _from_bytes(tensors["pixels"][index], flip), _from_bytes(negatives, flip)
+        return _from_bytes(tensors[f"pixels.{index}"], flip), _from_bytes(tensors[f"negatives.{index}"], flip)
 
     cache.pictures = pictures
     return cache
+
+
+def _with_prefix(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}

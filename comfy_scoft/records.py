@@ -107,6 +107,19 @@ class Dataset:
             digest.update(b"\n")
         return digest.hexdigest()
 
+    def identity(self) -> str:
+        """SHA-256 (16 hex digits) over what training reads: captions, and the bytes of pictures and negatives.
+
+        Unlike `fingerprint`, a copied or rewritten file of the same bytes is the same.
+        """
+        from .identity import of_files
+
+        digest = hashlib.sha256()
+        for record in self.records:
+            words = [record.caption, list(record.generic_captions), of_files((record.image, *record.negatives))]
+            digest.update(json.dumps(words).encode() + b"\n")
+        return digest.hexdigest()[:16]
+
     def _facts(self, path: Path) -> list[str | int]:
         """Name relative to the root, bytes, and time of change in milliseconds."""
         name = path.relative_to(self.root).as_posix() if path.is_relative_to(self.root) else path.as_posix()

@@ -135,18 +135,20 @@ def roll_out(
     t: Tensor,
     captions: Sequence[str],
     settings: RolloutSettings,
-    generator: torch.Generator,
+    choices: Sequence[float] | None = None,
     first: tuple[Tensor, Tensor] | None = None,
     check: Callable[[], None] = lambda: None,
 ) -> Rollout:
     """Denoise z_t (B, C, h, w) at timesteps t (B,) to z_0 with guidance; caption and empty prompt in one call a step.
 
+    choices: for each sample a number in [0, 1) that says which step is recorded where that is random.
     `first` may hold the caption's and the empty prompt's prediction at (z_t, t), when they are at hand already.
     `check` is called before each UNet call and may raise to stop. Samples whose path is shorter leave the batch.
     """
     paths = [timesteps(int(x), settings.steps, settings.grid) for x in t]
     steps = [coefficients(base.schedule, path) for path in paths]
-    recorded = [_recorded_index(len(path), settings.gradient_step, generator) for path in paths]
+    choices = [0.0] * len(paths) if choices is None else choices
+    recorded = [_recorded_index(len(p), settings.gradient_step, u) for p, u in zip(paths, choices, strict=True)]
     z, recorded_z = z_t.clone(), z_t.clone()
     for i in range(max(len(path) for path in paths)):
         active = [k for k, path in enumerate(paths) if i < len(path)]
@@ -171,10 +173,10 @@ def roll_out(
     return Rollout(z, kappa, when, recorded_z)
 
 
-def _recorded_index(length: int, choice: GradientStep, generator: torch.Generator) -> int:
-    if choice == "random":
-        return int(torch.randint(length, (1,), generator=generator))
-    return 0 if choice == "first" else length - 1
+def _recorded_index(length: int, which: GradientStep, choice: float) -> int:
+    if which == "random":
+        return int(choice * length)
+    return 0 if which == "first" else length - 1
 
 
 def _column(values: list[Tensor], like: Tensor) -> Tensor:

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import io
 import json
+import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from PIL import Image
+from safetensors.torch import save as serialise
+from torch import Tensor, nn
 
 from . import checkpoint
 from .losses import Loss
-from .trainer import Result, Run, train
+from .trainer import Result, Run, Watch, train
 
 METRICS = "metrics.jsonl"
+LOCK = ".lock"
+OFF, LATEST = "off", "latest"
+"""What `resume` may be besides the name of a run."""
 ALIGNMENT = 64
 """Bytes; what torch aligns its own CPU tensors to."""
 _NAME = re.compile(r"\w(?:[\w.-]{0,98}\w)?")
@@ -35,15 +44,22 @@ def checked_name(name: str, what: str = "name") -> str:
     return name
 
 
-def run_folder(root: Path, name: str, resume: bool) -> Path:
-    """The folder of a run under `root`: with `resume` the newest run of that name, else a new one, made now.
+def run_folder(root: Path, name: str, resume: str = OFF) -> Path:
+    """The folder of a run under `root`.
 
-    A run is never overwritten: where `name` exists, a new run is `name-2`, `name-3`, … With `resume`, the one with
-    the highest number goes on; where there is none, a new one starts.
+    resume: OFF makes a new run; a run is never overwritten: where `name` exists, it is `name-2`, `name-3`, …
+    LATEST is the run of that name with the highest number, or a new one where there is none. Anything else is the name
+    of a run's folder, which must be there.
     """
     checked_name(name, "run name")
+    if resume not in (OFF, LATEST):
+        folder = root / checked_name(resume, "run to go on with")
+        if not folder.is_dir():
+            there = ", ".join(run_names(root)) or "none"
+            raise ValueError(f"There is no run named {resume!r} to go on with; those there are: {there}.")
+        return folder
     numbers = [number for folder in _folders(root) if (number := _number(folder.name, name)) is not None]
-    if resume and numbers:
+    if resume == LATEST and numbers:
         return root / _numbered(name, max(numbers))
     number = max(numbers, default=0) + 1
     while True:
@@ -53,6 +69,17 @@ def run_folder(root: Path, name: str, resume: bool) -> Path:
             return folder
         except FileExistsError:  # another process was quicker
             number += 1
+        except OSError as error:
+            raise ValueError(
+                f"The run {folder.name!r} cannot be written below {root.name!r} ({error.strerror or error}); make that "
+                "folder writable, or free space."
+            ) from error
+
+
+def run_names(root: Path) -> list[str]:
+    """The runs under `root` that have a checkpoint, the newest first."""
+    found = [folder for folder in _folders(root) if any(folder.glob("checkpoint-*"))]
+    return [folder.name for folder in sorted(found, key=lambda folder: folder.stat().st_mtime, reverse=True)]
 
 
 def read_metrics(folder: Path) -> list[dict[str, float]]:
@@ -72,29 +99,102 @@ def read_metrics(folder: Path) -> list[dict[str, float]]:
     return rows
 
 
-def train_and_log(
-    run: Run,
-    check: Callable[[], None] = lambda: None,
-    observe: Callable[[int, dict[str, float]], None] = lambda step, row: None,
-) -> tuple[Result, list[dict[str, float]]]:
-    """`train`, with each row appended to metrics.jsonl in the run's folder at once.
+def train_and_log(run: Run, watch: Watch = Watch()) -> tuple[Result, list[dict[str, float]]]:  # noqa: B008 - frozen
+    """`train`, with each row appended to metrics.jsonl in the run's folder at once, previews and the LoRA beside it.
 
-    Returns the result and the rows of the whole run, those from before a resume included.
+    Returns the result and the rows of the whole run, those from before a resume included. Raises ValueError, one
+    sentence, where another process trains this run now, or the folder cannot be written.
     """
-    run.folder.mkdir(parents=True, exist_ok=True)
-    start = max(0, checkpoint.newest_step(run.folder)) if run.resume else 0
-    rows = [row for row in read_metrics(run.folder) if row["step"] <= start]
-    if run.resume:  # steps after the checkpoint are done again, and would be listed twice
-        text = "".join(json.dumps(row) + "\n" for row in rows)
-        checkpoint.write_atomically(run.folder / METRICS, text.encode())
+    if not run.processes.main:
+        return train(run, replace(watch, observe=_nothing, say=_nothing, show=_nothing)), []
+    with alone(run.folder), tracker(run) as track:
+        rows = _rows_before(run)
+        if run.resume:
+            text = "".join(json.dumps(row) + "\n" for row in rows)
+            checkpoint.write_atomically(run.folder / METRICS, text.encode())
 
-    def log(step: int, row: dict[str, float]) -> None:
-        rows.append(row)
-        with (run.folder / METRICS).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
-        observe(step, row)
+        def observe(step: int, row: dict[str, float]) -> None:
+            rows.append(row)
+            with (run.folder / METRICS).open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
+            track(step, row)
+            watch.observe(step, row)
 
-    return train(run, check, log), rows
+        def show(step: int, picture: Tensor) -> None:
+            save_picture(run.folder / "previews" / f"step-{step:08d}.png", picture)
+            watch.show(step, picture)
+
+        result = train(run, replace(watch, observe=observe, show=show))
+        checkpoint.write_atomically(run.folder / f"{run.folder.name}.safetensors", serialise(result.lora))
+        return result, rows
+
+
+def _rows_before(run: Run) -> list[dict[str, float]]:
+    """The rows of the steps that a resumed run does not do again; the last is the checkpoint's own, if it was not
+    written before the process died. What is measured after that step is measured again."""
+    saved = checkpoint.newest(run.folder) if run.resume else None
+    if saved is None or saved.step == 0:
+        return []
+    return [row for row in read_metrics(run.folder) if row["step"] < saved.step] + [dict(saved.state["row"])]
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Hold the run's folder for this process; the system lets go of it when the process ends, however it ends."""
+    from filelock import FileLock, Timeout
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / LOCK, timeout=0):
+            yield
+    except Timeout as error:
+        raise ValueError(
+            f"The run {folder.name!r} is being trained by another process; wait for it, or choose another run name."
+        ) from error
+
+
+@contextmanager
+def tracker(run: Run) -> Iterator[Callable[[int, dict[str, float]], None]]:
+    """A function that also logs a row to the tracker that the settings name; TensorBoard reads the run's folder."""
+    if run.settings.tracker == "off":
+        yield _nothing
+        return
+    try:
+        import tensorboard  # noqa: F401
+        from accelerate import PartialState
+        from accelerate.tracking import TensorBoardTracker
+    except ImportError as error:
+        raise ValueError(
+            "The tracker is TensorBoard, which is not installed; run `python -m pip install tensorboard` with "
+            "ComfyUI's own Python, or set the tracker to off."
+        ) from error
+    PartialState()
+    writer = TensorBoardTracker("tensorboard", str(run.folder))
+    writer.start()
+    try:
+        yield lambda step, row: writer.log({k: v for k, v in row.items() if k != "step"}, step=step)
+    finally:
+        writer.finish()
+
+
+def discard_empty(folder: Path) -> None:
+    """Remove a run's folder in which nothing was begun, so that its name is free again; any other stays as it is."""
+    with suppress(OSError):
+        if {entry.name for entry in folder.iterdir()} <= {LOCK}:
+            (folder / LOCK).unlink(missing_ok=True)
+            folder.rmdir()
+
+
+def save_picture(path: Path, picture: Tensor) -> None:
+    """Write a picture (3, H, W) in [0, 1] as PNG."""
+    values = picture.mul(255.0).round().to(torch.uint8).permute(1, 2, 0).numpy()
+    buffer = io.BytesIO()
+    Image.fromarray(values).save(buffer, "PNG")
+    checkpoint.write_atomically(path, buffer.getvalue())
+
+
+def _nothing(*args: object) -> None:
+    pass
 
 
 def weighted_losses(rows: Sequence[Mapping[str, float]], losses: Sequence[Loss]) -> list[float]:
@@ -102,6 +202,7 @@ def weighted_losses(rows: Sequence[Mapping[str, float]], losses: Sequence[Loss])
 
     Terms on the rollout's image exist in some steps only; where no other term is, the rows that have them count.
     """
+    rows = [row for row in rows if any(loss.name in row for loss in losses)]  # one before the first step has none
     names = [loss.name for loss in losses if all(loss.name in row for row in rows)] or [loss.name for loss in losses]
     weights = {loss.name: loss.weight for loss in losses if loss.name in names}
     sums = [[weights[n] * row[n] for n in weights if n in row] for row in rows]
@@ -110,16 +211,18 @@ def weighted_losses(rows: Sequence[Mapping[str, float]], losses: Sequence[Loss])
 
 def planned_calls(run: Run) -> int:
     """UNet calls that the run has still to make, at most, for a progress bar; small timesteps need fewer."""
-    references = {getattr(loss, "reference", "") for loss in run.losses} - {""}
-    plain = (1 if any(not loss.uses_rollout for loss in run.losses) else 0) + len(references)
-    done = max(0, checkpoint.newest_step(run.folder)) if run.resume else 0
-    micro = range(done * run.settings.accumulation, run.settings.steps * run.settings.accumulation)
-    if not any(loss.uses_rollout for loss in run.losses):
-        return len(micro) * plain
-    shared = int("current" in references)  # its generic caption joins the rollout's first call
-    own_call = int(run.rollout.gradient_step != "first" or plain == 0)
-    rollouts = sum(1 for m in micro if m % run.rollout.every == 0)
-    return len(micro) * plain + rollouts * (run.rollout.steps + own_call - shared)
+    settings, plain = run.settings, [loss for loss in run.losses if not loss.uses_rollout]
+    own = sum(1 for loss in plain if getattr(loss, "reference", "") == "base")
+    frozen = int(any(loss.frozen for loss in plain))
+    own_call = int(run.rollout.gradient_step != "first" or not plain)
+    steps = range(max(0, checkpoint.newest_step(run.folder)) if run.resume else 0, settings.steps)
+    groups = math.ceil(settings.pictures / (settings.micro_batch or settings.pictures))
+    calls = len(steps) * groups * (int(bool(plain)) + own + frozen)
+    for step in steps if len(plain) < len(run.losses) else ():
+        micro = range(step * settings.accumulation, (step + 1) * settings.accumulation)
+        count = sum(1 for m in micro if m % run.rollout.every == 0) * settings.batch_size
+        calls += min(groups, count) * (run.rollout.steps + own_call - frozen)
+    return calls
 
 
 def place(module: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
@@ -137,7 +240,7 @@ def place(module: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
 
 def unet_dtype(precision: str) -> torch.dtype:
     """Number type of the frozen UNet's weights for TrainSettings.precision; the LoRA on it is float32 always."""
-    return torch.bfloat16 if precision == "bf16" else torch.float32
+    return {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision, torch.float32)
 
 
 def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:

@@ -2,32 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from . import checkpoint
+from . import draws, memory, optimizers, preview
 from .base_model import BaseModel
-from .cache import Cache, Sample
-from .errors import NonFiniteLoss
+from .cache import Cache
+from .checkpoint import State
+from .errors import NonFiniteLoss, OtherProcess
 from .lora import LoraSettings, attach, export_kohya
-from .losses import Loss, LossContext
+from .losses import Loss
+from .objective import precision, weighted_loss
+from .processes import FAULT, FINE, SHORT, Processes
 from .records import Dataset
-from .rollout import RolloutSettings, roll_out
+from .resume import described, save_checkpoint, start_or_go_on
+from .rollout import RolloutSettings
 from .settings import OptimizerSettings, TrainSettings
+from .validation import Validation
+
+SKIPS = 20
+"""Optimizer steps in a row that fp16 may skip while it looks for a loss scale."""
 
 
 @dataclass
 class Run:
     """One training run: what is trained, on what, how, and where its checkpoints live.
 
-    cache: latents and features that are known already; None computes each on first use.
+    start: a LoRA in kohya's form to go on from. economy: what is done to save memory; None is what the settings say.
+    validation: held-out pictures, measured and never learned.
+    cache, held_out: latents and features of the two that are known already; None computes each on first use.
+    data: identity of the data where the dataset's own files are not at hand (a job's tensors).
     """
 
     base: BaseModel
@@ -40,214 +49,240 @@ class Run:
     rollout: RolloutSettings = field(default_factory=RolloutSettings)
     resume: bool = False
     cache: Cache | None = None
+    validation: Dataset | None = None
+    held_out: Cache | None = None
+    start: Mapping[str, Tensor] | None = None
+    economy: memory.Economy | None = None
+    processes: Processes = field(default_factory=Processes)
+    data: str = ""
 
-    def described(self) -> dict[str, Any]:
-        """What decides the result, as plain JSON: a run goes on only where all of it is the same."""
-        base = {"name": self.base.name, "family": self.base.family, "prediction": self.base.schedule.prediction}
-        return {
-            "base model": base,
-            "train": {k: v for k, v in asdict(self.settings).items() if k != "checkpoint_every"},
-            "lora": asdict(self.lora),
-            "optimizer": asdict(self.optimizer),
-            "rollout": asdict(self.rollout),
-            "losses": [_described(loss) for loss in self.losses],
-            "dataset": self.dataset.fingerprint(),
-        }
+    def caches(self) -> tuple[Cache, Cache | None]:
+        """The caches of the training pictures and of the held-out ones, made where they are not there yet."""
+        size = (self.settings.resolution, self.settings.buckets)
+        self.cache = self.cache or Cache(self.base, self.dataset, *size)
+        if self.validation is not None and len(self.validation):
+            self.held_out = self.held_out or Cache(self.base, self.validation, *size)
+        return self.cache, self.held_out
+
+    def texts(self) -> list[str]:
+        """Every text that the run may embed, each once; "" first."""
+        prompt = [self.settings.preview_prompt] if self.settings.preview_prompt else []
+        held_out = [record.caption for record in self.validation.records] if self.validation is not None else []
+        return list(dict.fromkeys([*self.caches()[0].captions(), *held_out, *prompt]))
+
+
+@dataclass(frozen=True)
+class Watch:
+    """What a caller may follow a run with. check: called before each UNet call; it may raise to stop.
+
+    observe: gets the step's number and its row of figures, after each optimizer step. say: gets a sentence that people
+    should read. show: gets the step's number and a preview picture (3, H, W) in [0, 1].
+    """
+
+    check: Callable[[], None] = lambda: None
+    observe: Callable[[int, dict[str, float]], None] = lambda step, row: None
+    say: Callable[[str], None] = lambda text: None
+    show: Callable[[int, Tensor], None] = lambda step, picture: None
 
 
 @dataclass(frozen=True)
 class Result:
-    """A finished run: the LoRA in kohya's form, steps done, and one row of figures per optimizer step of this call."""
+    """A finished run: the LoRA in kohya's form, steps done, one row of figures per optimizer step of this call, and
+    what was done to save memory in the end."""
 
     lora: dict[str, Tensor]
     steps: int
     metrics: list[dict[str, float]]
+    economy: memory.Economy
 
 
-def train(
-    run: Run,
-    check: Callable[[], None] = lambda: None,
-    observe: Callable[[int, dict[str, float]], None] = lambda step, row: None,
-) -> Result:
+def train(run: Run, watch: Watch = Watch()) -> Result:  # noqa: B008 - frozen
     """Train a LoRA on `run.base` and return it. The base model's own weights are never written.
 
-    check: called before each UNet call; it may raise to stop. observe: called after each optimizer step.
     A checkpoint is written every `checkpoint_every` steps, at the end, and before any exception leaves this function.
     Raises ValueError for settings that do not fit, NonFiniteLoss (naming the term) when a loss stops being a number.
     """
     refuse_what_cannot_train(run)
-    settings, cache = run.settings, run.cache or Cache(run.base, run.dataset, run.settings.resolution)
-    for loss in run.losses:
-        if hasattr(loss, "features"):
-            loss.features.to(run.base.device)
-    parameters = attach(run.base.unet, run.lora, torch.Generator().manual_seed(settings.seed))
-    optimizer = torch.optim.AdamW(
-        parameters.values(), lr=run.optimizer.learning_rate, weight_decay=run.optimizer.weight_decay
+    settings, (cache, held_out) = run.settings, run.caches()
+    state = _start(run, watch)
+    facts = described(run)
+    validation = (
+        Validation(cache, held_out, settings.seed) if held_out is not None and settings.validate_every else None
     )
-    done = _start(run, parameters, optimizer)
     metrics: list[dict[str, float]] = []
+
+    def save() -> None:
+        if run.processes.main:
+            save_checkpoint(run, state, facts)
+
+    def log(row: dict[str, float]) -> None:
+        metrics.append(row)
+        watch.observe(int(row["step"]), row)
+
+    def look(step: int) -> None:
+        """Measure and draw what is due after so many steps; a run that goes on there does it again."""
+        if not run.processes.main:  # figures and pictures are the first process's
+            return
+        with _averaged(state), precision(run):
+            if validation is not None and (step % settings.validate_every == 0 or step == settings.steps):
+                log({"step": step, **validation.measure(watch.check)})
+            if settings.preview_prompt and settings.preview_every and step % settings.preview_every == 0:
+                picture = preview.draw(run.base, settings, watch.check)
+                if picture is None:
+                    watch.say(f"Memory ran out while the preview of step {step} was drawn, so it is left out.")
+                else:
+                    watch.show(step, picture)
+
     try:
-        for step in range(done, settings.steps):
-            figures = _Figures()
-            for micro in range(step * settings.accumulation, (step + 1) * settings.accumulation):
-                loss, terms = micro_step(run, cache, micro, check)
-                if loss.requires_grad:  # with rollout losses alone, most micro-steps have nothing to learn from
-                    (loss / settings.accumulation).backward()
-                figures.add(terms)
-            norm = _clip(parameters, run.optimizer.clip, step)
-            rate = _set_rate(optimizer, run.optimizer.rate(step, settings.steps))
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-            done = step + 1
-            row = {"step": done, **figures.means(), "grad_norm": norm, "learning_rate": rate}
-            metrics.append(row)
-            if done % settings.checkpoint_every == 0 or done == settings.steps:
-                checkpoint.save(run.folder, done, parameters, optimizer, run.described())
-            observe(done, row)
-    except BaseException:
-        if checkpoint.newest_step(run.folder) < done:
-            checkpoint.save(run.folder, done, parameters, optimizer, run.described())
+        while state.step < settings.steps:
+            look(state.step)
+            terms = _gradients(run, cache, state, watch, save)
+            _update(run, state, terms)
+            log(state.row)
+            if state.step % settings.checkpoint_every == 0 or state.step == settings.steps:
+                save()
+        look(state.step)
+        _agreed(run, FINE)
+    except BaseException as error:
+        if state.whole and state.saved < state.step:
+            try:
+                save()
+            except ValueError as fault:  # the first fault is the one to raise
+                watch.say(str(fault))
+        if not isinstance(error, OtherProcess):
+            run.processes.leave(run.base.device)
         raise
-    return Result(export_kohya(run.base.unet), done, metrics)
+    with _averaged(state):
+        return Result(export_kohya(run.base.unet), state.step, metrics, state.economy)
 
 
-def micro_step(run: Run, cache: Cache, micro: int, check: Callable[[], None]) -> tuple[Tensor, dict[str, float]]:
-    """The weighted loss of one micro-step, ready for backward, and its terms by name.
-
-    `micro` counts over the whole run and decides, with the seed, every random number, so that nothing else need be
-    saved to go on. Losses on the rollout's image come first: their gradient at z_0 is taken and the decoder's graph
-    freed before the prediction's graph is built; it then enters as ⟨κ g, ε_c⟩ (rollout.py).
-    """
-    generator = torch.Generator().manual_seed(_seed(run.settings.seed, micro))
-    samples = _samples(run, micro, generator)
-    context = _context(run, cache, samples, generator, check)
-    terms: dict[str, float] = {}
-    with _precision(run), _dropout_of(run, micro):
-        total = torch.zeros((), device=run.base.device)
-        if any(loss.uses_rollout for loss in run.losses) and micro % run.rollout.every == 0:
-            total = total + _rollout_losses(run, context, terms, generator)
-        for loss in run.losses:
-            if not loss.uses_rollout:
-                total = total + loss.weight * _mean(loss, context, terms)
-    return total, terms
-
-
-def _rollout_losses(run: Run, context: LossContext, terms: dict[str, float], generator: torch.Generator) -> Tensor:
-    """A scalar whose gradient is that of the losses on x̂, through the one recorded prediction."""
-    generic = ["generic"] if any(getattr(loss, "reference", "") == "current" for loss in run.losses) else []
-    caption, empty, *_ = context.frozen("caption", "empty", *generic)
-    rolled = roll_out(
-        run.base, context.z_t, context.t, context.captions, run.rollout, generator, (caption, empty), context.check
-    )
-    z_0 = rolled.z_0.requires_grad_()
-    context.image = run.base.decode(z_0)
-    image_loss = torch.zeros((), device=z_0.device)
+def _start(run: Run, watch: Watch) -> State:
+    """The LoRA attached, the optimizer made, and both as a checkpoint has them where the run goes on."""
+    settings = run.settings
     for loss in run.losses:
-        if loss.uses_rollout:
-            image_loss = image_loss + loss.weight * _mean(loss, context, terms)
-    (g,) = torch.autograd.grad(image_loss, z_0)
-    context.drop_image()
-    terms["kappa"] = float(rolled.kappa.abs().mean())
-    if run.rollout.gradient_step == "first":
-        prediction = context.prediction
-    else:
-        context.check()
-        prediction = run.base.predict(rolled.recorded_z, rolled.recorded_t, context.captions)
-    kappa = rolled.kappa.to(g.device, torch.float32).view(-1, 1, 1, 1)
-    return (kappa * g.float() * prediction.float()).sum()
+        if loss.network is not None:
+            loss.network.to(run.base.device)
+    parameters = attach(run.base.unet, run.lora, torch.Generator().manual_seed(settings.seed), run.start)
+    wanted = run.optimizer
+    state = State(
+        parameters,
+        optimizers.build(parameters, wanted.optimizer, wanted.learning_rate, wanted.weight_decay),
+        torch.amp.GradScaler(run.base.device.type, enabled=settings.precision == "fp16"),
+        run.economy or memory.Economy.of(settings),
+        optimizers.Ema(parameters, wanted.ema) if wanted.ema else None,
+        asked=memory.Economy.of(settings),
+    )
+    start_or_go_on(run, state, watch.say)
+    state.economy.apply(run.base)
+    networks = list(dict.fromkeys(loss.network for loss in run.losses if loss.network is not None))
+    run.caches()[0].fill(run.processes, networks, settings.flip, state.economy.decode == "crop")
+    return state
 
 
-def _precision(run: Run) -> torch.autocast:
-    """Without autocast's cache: older PyTorch keeps in it what a frozen call cast, and the gradient is lost there."""
-    wanted = run.settings.precision == "bf16"
-    return torch.autocast(run.base.device.type, torch.bfloat16, enabled=wanted, cache_enabled=False)
+def _gradients(run: Run, cache: Cache, state: State, watch: Watch, save: Callable[[], None]) -> dict[str, float]:
+    """Forward and backward over all pictures of an optimizer step; returns the mean of each term.
+
+    Where memory runs out, what was learned is saved and the step made again with less, down the ladder of memory.py.
+    """
+    while True:
+        fault: BaseException | None = None
+        terms: dict[str, list[float]] = {}
+        try:
+            terms = _backward(run, cache, state, watch.check)
+        except (RuntimeError, MemoryError) as error:
+            if not memory.is_out(error):
+                raise
+            fault = error.with_traceback(None)  # its frames hold the graph that did not fit
+        if _agreed(run, FINE if fault is None else SHORT) == FINE:
+            run.processes.sum_gradients(state.parameters.values())
+            return _means(run, terms)
+        state.optimizer.zero_grad(set_to_none=True)
+        memory.free()
+        if state.saved < state.step:
+            save()
+        _step_down(run, state, fault, watch.say)
+
+
+def _agreed(run: Run, outcome: int) -> int:
+    """The worst outcome of all processes. Raises OtherProcess where one stopped with a fault."""
+    outcome = run.processes.worst(outcome, run.base.device)
+    if outcome == FAULT:
+        raise OtherProcess("Another process stopped, so this one stops too; what was learned is kept.")
+    return outcome
+
+
+def _backward(run: Run, cache: Cache, state: State, check: Callable[[], None]) -> dict[str, list[float]]:
+    settings, length = run.settings, len(run.base.schedule)
+    micro_steps = range(state.step * settings.accumulation, (state.step + 1) * settings.accumulation)
+    drawn = [d for m in micro_steps for d in draws.of_micro_step(cache, settings, run.rollout, length, m)]
+    terms: dict[str, list[float]] = {}
+    for some in draws.together(run.processes.share(drawn), state.economy.micro_batch):
+        loss, found = weighted_loss(run, cache, some, state.economy, check)
+        if loss.requires_grad:  # with rollout losses alone, most pictures have nothing to teach
+            state.scaler.scale(loss).backward()
+        for name, values in found.items():
+            terms.setdefault(name, []).extend(values)
+    return terms
+
+
+def _step_down(run: Run, state: State, fault: BaseException | None, say: Callable[[str], None]) -> None:
+    rollouts = any(loss.uses_rollout for loss in run.losses)
+    steps = memory.ladder(state.economy, run.settings, rollouts, run.base.small_vae is not None)
+    if not steps:
+        raise ValueError(
+            f"Memory ran out in step {state.step + 1} even with all that saves it, so training stopped and step "
+            f"{state.step} was kept; lower the resolution or the LoRA's rank, or close other programs, in a new run."
+        ) from fault
+    state.economy, words = steps[0]
+    state.economy.apply(run.base)
+    say(f"Memory ran out in step {state.step + 1}; training goes on with {words}.")
+
+
+def _update(run: Run, state: State, terms: dict[str, float]) -> None:
+    """Clip the gradient, make the optimizer's step, and take it into the moving average; the state's row says of it."""
+    rate = run.optimizer.rate(state.step, run.settings.steps)
+    for group in state.optimizer.param_groups:
+        group["lr"] = rate
+    taught = any(p.grad is not None for p in state.parameters.values())  # not where no picture had a rollout to learn of
+    if taught:
+        state.scaler.unscale_(state.optimizer)
+    limit = run.optimizer.clip if run.optimizer.clip > 0 else float("inf")
+    norm = torch.nn.utils.clip_grad_norm_(state.parameters.values(), limit)
+    finite = bool(torch.isfinite(norm))
+    skipped = 0.0 if finite else state.averages.get("skipped", 0.0) + 1.0
+    if not finite and (not state.scaler.is_enabled() or skipped > SKIPS):
+        raise NonFiniteLoss(
+            f"The gradient of step {state.step + 1} is not a finite number, so training stopped and the last good "
+            "checkpoint was kept; start a new run with a lower learning rate, or in fp32 precision."
+        )
+    state.whole = False
+    if taught:
+        state.scaler.step(state.optimizer)
+        state.scaler.update()
+    state.optimizer.zero_grad(set_to_none=True)
+    if state.ema is not None and finite:
+        state.ema.update()
+    state.averages["skipped"] = skipped
+    state.step += 1
+    state.row = {"step": state.step, **terms, "grad_norm": float(norm) if finite else 0.0, "learning_rate": rate}
+    state.row |= {} if finite else {"skipped": 1.0}
+    state.whole = True
 
 
 @contextmanager
-def _dropout_of(run: Run, micro: int) -> Iterator[None]:
-    """Dropout knows only PyTorch's global generator: seed it for this micro-step, and put it back as it was."""
-    if run.lora.dropout == 0:
-        yield
-        return
-    device = run.base.device
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        torch.manual_seed(_seed(run.settings.seed, micro))
+def _averaged(state: State) -> Iterator[None]:
+    """Within it, the LoRA is the one that is exported: its moving average, where there is one."""
+    with nullcontext() if state.ema is None else state.ema.applied():
         yield
 
 
-def _mean(loss: Loss, context: LossContext, terms: dict[str, float]) -> Tensor:
-    value = loss(context).mean()
-    terms[loss.name] = terms.get(loss.name, 0.0) + float(value.detach())
-    if not torch.isfinite(value):
-        raise NonFiniteLoss(
-            f"The {loss.name} loss is no longer a finite number, so training stopped and the last good checkpoint was "
-            "kept; lower the learning rate, or use fp32 precision."
-        )
-    return value
-
-
-def _context(
-    run: Run, cache: Cache, samples: list[Sample], generator: torch.Generator, check: Callable[[], None]
-) -> LossContext:
-    """Draw the noise, timesteps and generic captions of a micro-step."""
-    device, schedule = run.base.device, run.base.schedule
-    moments = [cache.latent(s) for s in samples]
-    mean, std = (torch.stack(part) for part in zip(*moments, strict=True))
-    z = mean + std * torch.randn(mean.shape, generator=generator)
-    noise = torch.randn(z.shape, generator=generator)
-    t = torch.randint(len(schedule), (len(samples),), generator=generator)
-    records = [cache.record(s) for s in samples]
-    generic = []
-    for record in records:
-        choices = record.generic_captions or (record.caption,)
-        generic.append(choices[int(torch.randint(len(choices), (1,), generator=generator))])
-    return LossContext(
-        base=run.base,
-        z_t=schedule.add_noise(z, noise, t).to(device),
-        t=t.to(device),
-        target=schedule.target(z, noise, t).to(device),
-        captions=tuple(record.caption for record in records),
-        generic=tuple(generic),
-        positive=lambda network: cache.positive(network, samples),
-        negatives=lambda network: cache.negatives(network, samples),
-        check=check,
-    )
-
-
-def _samples(run: Run, micro: int, generator: torch.Generator) -> list[Sample]:
-    """The pictures of a micro-step: epochs are permutations drawn from the seed and the epoch's number."""
-    count, size = len(run.dataset), run.settings.batch_size
-    samples = []
-    for position in range(micro * size, (micro + 1) * size):
-        epoch, place = divmod(position, count)
-        order = np.random.default_rng((run.settings.seed, epoch)).permutation(count)
-        flipped = run.settings.flip and bool(torch.rand((), generator=generator) < 0.5)
-        samples.append((int(order[place]), flipped))
-    return samples
-
-
-def _seed(seed: int, micro: int) -> int:
-    return int(np.random.SeedSequence((seed, micro)).generate_state(1, np.uint64)[0] >> 1)
-
-
-def _start(run: Run, parameters: dict, optimizer: torch.optim.Optimizer) -> int:
-    """Finished steps of the run to go on with, or 0. Refuses to mix a run with another of the same name."""
-    saved = checkpoint.newest(run.folder)
-    if saved is None or saved.step == 0:  # a run that stopped in its first step has learned nothing to go on with
-        return 0
-    if not run.resume:
-        raise ValueError(
-            f"A run named {run.folder.name!r} exists already; choose another run name, or set resume to go on with it."
-        )
-    wanted, found = run.described(), saved.settings
-    different = sorted(k for k in wanted if wanted[k] != found.get(k))
-    if different:
-        raise ValueError(
-            f"The run {run.folder.name!r} was started with other settings ({', '.join(different)}), so going on would "
-            "give a LoRA of neither; use the same settings, or choose another run name."
-        )
-    checkpoint.restore(saved, parameters, optimizer)
-    return saved.step
+def _means(run: Run, terms: dict[str, list[float]]) -> dict[str, float]:
+    """Mean of each term over the pictures of all processes that have it (a rollout is not made of each)."""
+    names = list(dict.fromkeys([*(loss.name for loss in run.losses), "kappa"]))
+    sums = [v for name in names for v in (sum(terms.get(name, [])), float(len(terms.get(name, []))))]
+    sums = run.processes.sum_values(sums, run.base.device)
+    pairs = zip(names, sums[::2], sums[1::2], strict=True)
+    return {name: total / count for name, total, count in pairs if count}
 
 
 def refuse_what_cannot_train(run: Run) -> None:
@@ -256,53 +291,25 @@ def refuse_what_cannot_train(run: Run) -> None:
         raise ValueError("The dataset has no records, so there is nothing to train on; load one with at least one.")
     if not run.losses:
         raise ValueError("No loss is connected, so there is nothing to learn; connect at least the Diffusion Loss.")
-    if any(getattr(loss, "reference", None) for loss in run.losses):
+    if any(loss.needs_generic for loss in run.losses):
         if not any(record.generic_captions for record in run.dataset.records):
             raise ValueError(
                 "The Memorization Loss compares each caption with generic captions, but no record has one; add them to "
                 "the dataset (blip_text), or bypass the Memorization Loss."
             )
-    if any(loss.name == "contrastive" for loss in run.losses):
+    if any(loss.needs_negatives for loss in run.losses):
         if not any(record.negatives for record in run.dataset.records):
             raise ValueError(
                 "The Self-Contrastive Loss pushes away from negatives, but no record has one; connect Make Negatives, "
                 "or use the Perceptual Loss in its place."
             )
-
-
-def _clip(parameters: dict[str, torch.nn.Parameter], limit: float, step: int) -> float:
-    """Clip the gradient to a norm (0: no limit) and return its norm before."""
-    norm = torch.nn.utils.clip_grad_norm_(parameters.values(), limit if limit > 0 else float("inf"))
-    if not torch.isfinite(norm):
-        raise NonFiniteLoss(
-            f"The gradient of step {step + 1} is not a finite number, so training stopped and the last good checkpoint "
-            "was kept; lower the learning rate, or use fp32 precision."
+    if run.processes.count > run.settings.pictures:
+        raise ValueError(
+            f"{run.processes.count} processes share the {run.settings.pictures} pictures of an optimizer step, so some "
+            "would have nothing to do; raise accumulation or batch_size, or start fewer processes."
         )
-    return float(norm)
-
-
-def _set_rate(optimizer: torch.optim.Optimizer, rate: float) -> float:
-    for group in optimizer.param_groups:
-        group["lr"] = rate
-    return rate
-
-
-class _Figures:
-    """Mean of each term over the micro-steps of a step that have it (a rollout is not made in each)."""
-
-    def __init__(self) -> None:
-        self.found: dict[str, list[float]] = {}
-
-    def add(self, terms: dict[str, float]) -> None:
-        for name, value in terms.items():
-            self.found.setdefault(name, []).append(value)
-
-    def means(self) -> dict[str, float]:
-        return {name: sum(values) / len(values) for name, values in self.found.items()}
-
-
-def _described(loss: Loss) -> dict[str, Any]:
-    """A loss as plain JSON: a network by its name, anything else that is no number or text by its `str`."""
-    plain = (str, int, float, bool, type(None))
-    values = {k: getattr(v, "name", v) for k, v in vars(loss).items()}
-    return {"name": loss.name, **{k: v if isinstance(v, plain) else str(v) for k, v in values.items()}}
+    if run.settings.decode == "TAESD" and run.base.small_vae is None:
+        raise ValueError(
+            "decode is TAESD, but there is no TAESD decoder of this model: put its file into models/vae_approx, or "
+            "decode full."
+        )

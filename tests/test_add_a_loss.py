@@ -20,11 +20,11 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from .context import LossContext
+from .context import Loss, LossContext
 
 
 @dataclass(frozen=True)
-class BrightnessLoss:
+class BrightnessLoss(Loss):
     """Squared distance of the generated picture's mean brightness from `wanted`."""
 
     name: ClassVar[str] = "brightness"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -11,100 +12,157 @@ from safetensors.torch import load_file
 from torch import nn
 
 from comfy_scoft import checkpoint
+from comfy_scoft.checkpoint import State
+from comfy_scoft.memory import Economy
+from comfy_scoft.optimizers import Ema
 
 
-def world(seed: int = 0, width: int = 3) -> tuple[dict[str, nn.Parameter], torch.optim.AdamW]:
+def world(seed: int = 0, width: int = 3, ema: bool = False) -> State:
     generator = torch.Generator().manual_seed(seed)
     parameters = {name: nn.Parameter(torch.randn(2, width, generator=generator)) for name in ("a.lora_A", "a.lora_B")}
-    return parameters, torch.optim.AdamW(parameters.values(), lr=0.1, weight_decay=0.01)
+    return State(
+        parameters,
+        torch.optim.AdamW(parameters.values(), lr=0.1, weight_decay=0.01),
+        torch.amp.GradScaler("cpu", init_scale=8.0, growth_interval=2),
+        Economy(),
+        Ema(parameters, 0.9) if ema else None,
+    )
 
 
-def step(parameters: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer, count: int = 1) -> None:
+def step(state: State, count: int = 1) -> State:
     for _ in range(count):
-        sum((p**2).sum() for p in parameters.values()).backward()
-        optimizer.step()
-        optimizer.zero_grad()
+        state.scaler.scale(sum((p**2).sum() for p in state.parameters.values())).backward()
+        state.scaler.step(state.optimizer)
+        state.scaler.update()
+        state.optimizer.zero_grad()
+        if state.ema is not None:
+            state.ema.update()
+        state.step += 1
+    return state
+
+
+def save(folder: Path, state: State, settings: dict | None = None, keep: int = 2) -> Path:
+    return checkpoint.save(folder, state, settings or {}, {"torch": torch.__version__}, keep)
 
 
 def test_restored_it_goes_on_bit_for_bit(tmp_path: Path) -> None:
-    parameters, optimizer = world()
-    step(parameters, optimizer, 3)
-    checkpoint.save(tmp_path, 3, parameters, optimizer, {"rank": 2})
-    step(parameters, optimizer, 2)
-    again, other = world(seed=5)
-    saved = checkpoint.newest(tmp_path)
+    """LoRA, optimizer, moving average, loss scale with its count, averages and what was done to save memory."""
+    state = step(world(ema=True), 3)
+    state.economy, state.averages = Economy(1, "UNet", "crop"), {"diffusion": 0.1 + 0.2}
+    save(tmp_path, state, {"rank": 2})
+    step(state, 2)
+    saved, again = checkpoint.newest(tmp_path), world(seed=5, ema=True)
     assert saved.step == 3 and saved.settings == {"rank": 2}
-    checkpoint.restore(saved, again, other)
-    step(again, other, 2)
-    assert all(torch.equal(again[k], parameters[k]) for k in parameters)
-    for k in parameters:
-        one, two = optimizer.state[parameters[k]], other.state[again[k]]
+    checkpoint.restore(saved, again)
+    assert again.economy == Economy(1, "UNet", "crop") and again.averages == {"diffusion": 0.1 + 0.2}
+    step(again, 2)
+    assert again.step == state.step == 5 and again.scaler.state_dict() == state.scaler.state_dict()
+    assert state.scaler.get_scale() == 8.0 * 2 * 2, "it grew before and after the checkpoint"
+    for k in state.parameters:
+        assert torch.equal(again.parameters[k], state.parameters[k])
+        one, two = (s.optimizer.state[s.parameters[k]] for s in (state, again))
         assert one.keys() == two.keys() == {"step", "exp_avg", "exp_avg_sq"}
         assert all(torch.equal(one[name], two[name]) for name in one)
+    mine, theirs = state.ema.tensors(), again.ema.tensors()
+    assert mine.keys() == theirs.keys() and all(torch.equal(mine[k], theirs[k]) for k in mine)
 
 
 def test_before_the_first_step_there_is_no_optimizer_state_and_that_is_fine(tmp_path: Path) -> None:
-    parameters, optimizer = world()
-    checkpoint.save(tmp_path, 0, parameters, optimizer, {})
-    again, other = world(seed=5)
-    checkpoint.restore(checkpoint.newest(tmp_path), again, other)
-    step(parameters, optimizer)
-    step(again, other)
-    assert all(torch.equal(again[k], parameters[k]) for k in parameters)
+    state, again = world(), world(seed=5)
+    save(tmp_path, state)
+    checkpoint.restore(checkpoint.newest(tmp_path), again)
+    step(state), step(again)
+    assert all(torch.equal(again.parameters[k], state.parameters[k]) for k in state.parameters)
+
+
+def test_half_an_update_is_never_saved(tmp_path: Path) -> None:
+    state = world()
+    state.whole = False
+    with pytest.raises(AssertionError, match="half"):
+        save(tmp_path, state)
+    assert not list(tmp_path.iterdir())
 
 
 def test_only_the_newest_are_kept(tmp_path: Path) -> None:
-    parameters, optimizer = world()
+    state = world()
     for number in (1, 2, 10, 9):
-        checkpoint.save(tmp_path, number, parameters, optimizer, {}, keep=2)
+        state.step = number
+        save(tmp_path, state, keep=2)
     assert [p.name for p in sorted(tmp_path.iterdir())] == ["checkpoint-00000009", "checkpoint-00000010"]
     assert checkpoint.newest_step(tmp_path) == 10
 
 
 def test_a_crash_while_saving_leaves_the_last_whole_one(tmp_path: Path, monkeypatch) -> None:
-    parameters, optimizer = world()
-    checkpoint.save(tmp_path, 1, parameters, optimizer, {})
+    state = step(world())
+    save(tmp_path, state)
 
     def full(*args: object) -> None:
         raise OSError("no space left on device")
 
     monkeypatch.setattr(os, "replace", full)
     with pytest.raises(OSError, match="no space"):
-        checkpoint.save(tmp_path, 2, parameters, optimizer, {})
+        save(tmp_path, step(state))
     monkeypatch.undo()
-    assert checkpoint.newest_step(tmp_path) == 1
-    checkpoint.save(tmp_path, 2, parameters, optimizer, {})
+    assert checkpoint.newest_step(tmp_path) == 1 and state.saved == 1
+    (tmp_path / ".checkpoint-00000007.part").mkdir()  # of a process that was killed
+    save(tmp_path, state)
     assert checkpoint.newest_step(tmp_path) == 2 and not list(tmp_path.glob(".*"))
 
 
 def test_a_step_saved_twice_is_the_later_one(tmp_path: Path) -> None:
-    parameters, optimizer = world()
-    checkpoint.save(tmp_path, 1, parameters, optimizer, {})
-    step(parameters, optimizer)
-    folder = checkpoint.save(tmp_path, 1, parameters, optimizer, {})
-    assert torch.equal(load_file(folder / checkpoint.LORA)["a.lora_A"], parameters["a.lora_A"])
+    state = world()
+    state.step = 1
+    save(tmp_path, state)
+    step(state)
+    state.step = 1
+    folder = save(tmp_path, state)
+    assert torch.equal(load_file(folder / checkpoint.LORA)["a.lora_A"], state.parameters["a.lora_A"])
 
 
-@pytest.mark.parametrize("content", ["", "{", '{"step": 7}', "[]", '{"step": "x", "settings": {}}'])
-def test_a_damaged_checkpoint_is_passed_over(content: str, tmp_path: Path) -> None:
-    parameters, optimizer = world()
-    checkpoint.save(tmp_path, 1, parameters, optimizer, {})
-    folder = checkpoint.save(tmp_path, 7, parameters, optimizer, {})
+@pytest.mark.parametrize("content", ["", "{", '{"step": 7}', "[]", '{"step": "x", "settings": {}, "sha256": {}}'])
+def test_a_checkpoint_whose_state_cannot_be_read_is_passed_over(content: str, tmp_path: Path) -> None:
+    state = step(world())
+    save(tmp_path, state)
+    folder = save(tmp_path, step(state))
     (folder / checkpoint.STATE).write_text(content)
-    assert checkpoint.newest(tmp_path).step == 1
+    assert checkpoint.newest(tmp_path).step == 1 and checkpoint.damaged(tmp_path) == [folder.name]
+
+
+@pytest.mark.parametrize("part", [checkpoint.LORA, checkpoint.OPTIMIZER, checkpoint.EMA])
+@pytest.mark.parametrize("damage", ["cut", "flipped", "missing"])
+def test_a_checkpoint_with_one_wrong_byte_is_passed_over(part: str, damage: str, tmp_path: Path) -> None:
+    state = step(world(ema=True))
+    save(tmp_path, state)
+    file = save(tmp_path, step(state)) / part
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    file.write_bytes(data[:7] if damage == "cut" else data) if damage != "missing" else file.unlink()
+    assert checkpoint.newest(tmp_path).step == 1 and checkpoint.damaged(tmp_path) == [file.parent.name]
 
 
 def test_no_run_no_checkpoint(tmp_path: Path) -> None:
     assert checkpoint.newest(tmp_path / "none") is None and checkpoint.newest_step(tmp_path / "none") == -1
+    assert checkpoint.damaged(tmp_path / "none") == []
 
 
 def test_a_lora_of_another_shape_is_refused(tmp_path: Path) -> None:
-    checkpoint.save(tmp_path, 1, *world(), {})
-    wide, optimizer = world(width=4)
-    before = {k: p.detach().clone() for k, p in wide.items()}
+    save(tmp_path, step(world()))
+    wide = world(width=4)
+    before = {k: p.detach().clone() for k, p in wide.parameters.items()}
     with pytest.raises(ValueError, match="another shape"):
-        checkpoint.restore(checkpoint.newest(tmp_path), wide, optimizer)
-    assert all(torch.equal(wide[k], before[k]) for k in wide)
+        checkpoint.restore(checkpoint.newest(tmp_path), wide)
+    assert all(torch.equal(wide.parameters[k], before[k]) for k in before)
+
+
+def test_the_state_is_plain_json_with_versions_and_no_pickle(tmp_path: Path) -> None:
+    folder = save(tmp_path, step(world(ema=True)))
+    assert {p.suffix for p in folder.iterdir()} == {".json", ".safetensors"}
+    facts = json.loads((folder / checkpoint.STATE).read_text(), parse_constant=lambda name: pytest.fail(name))
+    assert facts["versions"] == {"torch": torch.__version__} and set(facts["sha256"]) == {
+        checkpoint.LORA,
+        checkpoint.OPTIMIZER,
+        checkpoint.EMA,
+    }
 
 
 def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch) -> None:

@@ -14,6 +14,7 @@ from comfy_scoft import features, job, job_models, runs
 from comfy_scoft.__main__ import main
 from comfy_scoft.errors import Interrupted
 from comfy_scoft.losses import ContrastiveLoss, DiffusionLoss, MemorizationLoss, PerceptualLoss
+from comfy_scoft.trainer import Watch
 
 
 @pytest.fixture(autouse=True)
@@ -62,7 +63,8 @@ def test_without_losses_on_pictures_no_picture_is_exported(tmp_path: Path) -> No
     run = toy_run(tmp_path, [DiffusionLoss()], flip=False)
     path = job.write_job(run, tmp_path / "jobs" / "plain")
     tensors = job.read_job(path).tensors
-    assert "pixels" not in tensors and len(tensors["latent.mean"]) == len(run.dataset)
+    assert not any("pixels" in name for name in tensors)
+    assert sum(name.endswith(".mean") for name in tensors) == len(run.dataset)
     _, found, _ = job.run_job(job.read_job(path), tmp_path / "elsewhere")
     assert same(found.lora, runs.train_and_log(toy_run(tmp_path, [DiffusionLoss()], flip=False))[0].lora)
 
@@ -120,7 +122,7 @@ def test_a_fault_on_the_command_line_is_one_sentence_and_begins_no_run(tmp_path:
     assert "'unheard of', which is not known" in capsys.readouterr().err and list((out / "runs").iterdir()) == []
     (tmp_path / "file").write_text("where a folder should be")
     assert main(["train", str(path), "--out", str(tmp_path / "file")]) == 1
-    assert "A file could not be read or written" in capsys.readouterr().err.splitlines()[-1]
+    assert "cannot be written below 'runs'" in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_a_failed_export_leaves_nothing_behind(tmp_path: Path) -> None:
@@ -134,11 +136,22 @@ def test_a_failed_export_leaves_nothing_behind(tmp_path: Path) -> None:
 
 
 def test_a_run_is_never_overwritten_and_the_newest_goes_on(tmp_path: Path) -> None:
-    names = [runs.run_folder(tmp_path, "mini", resume=False).name for _ in range(3)]
+    names = [runs.run_folder(tmp_path, "mini").name for _ in range(3)]
     assert names == ["mini", "mini-2", "mini-3"]
-    assert runs.run_folder(tmp_path, "mini", resume=True).name == "mini-3"
-    assert runs.run_folder(tmp_path, "mini-2", resume=True).name == "mini-2"
-    assert runs.run_folder(tmp_path, "new", resume=True).name == "new"
+    assert runs.run_folder(tmp_path, "mini", runs.LATEST).name == "mini-3"
+    assert runs.run_folder(tmp_path, "mini-2", runs.LATEST).name == "mini-2"
+    assert runs.run_folder(tmp_path, "new", runs.LATEST).name == "new"
+
+
+def test_a_named_run_goes_on_and_one_that_is_not_there_is_said_with_those_that_are(tmp_path: Path) -> None:
+    run = toy_run(tmp_path, [DiffusionLoss()], run_folder=tmp_path / "runs" / "toys")
+    runs.train_and_log(run)
+    (tmp_path / "runs" / "empty").mkdir()
+    assert runs.run_folder(tmp_path / "runs", "other", "toys") == run.folder and runs.run_names(tmp_path / "runs") == ["toys"]
+    with pytest.raises(ValueError, match="no run named 'toy' to go on with; those there are: toys."):
+        runs.run_folder(tmp_path / "runs", "other", "toy")
+    with pytest.raises(ValueError, match="cannot name a file"):
+        runs.run_folder(tmp_path / "runs", "other", "../toys")
 
 
 BAD_NAMES = ["", "..", "a/b", "a\\b", "/etc", "C:x", ".hidden", "end.", "two words", "nul", "a\n", "x" * 101]
@@ -163,7 +176,7 @@ def test_metrics_of_an_interrupted_run_go_on_without_a_gap_or_a_repeat(tmp_path:
     whole, expected = runs.train_and_log(toy_run(tmp_path / "a", every_loss(), steps=4))
     run = toy_run(tmp_path / "b", every_loss(), steps=4)
     with pytest.raises(Interrupted):
-        runs.train_and_log(run, observe=stop_at)
+        runs.train_and_log(run, Watch(observe=stop_at))
     with (run.folder / runs.METRICS).open("a") as file:  # a killed server: a step that no checkpoint knows, half a line
         file.write(json.dumps({"step": 3, "diffusion": 9.0}) + '\n{"step": 4, "diff')
     found, rows = runs.train_and_log(toy_run(tmp_path / "b", every_loss(), steps=4, resume=True, dataset=run.dataset))

@@ -80,7 +80,7 @@ def execute(node: type, **given: Any) -> tuple:
 
 
 def train(sockets: dict, **changes: Any) -> tuple:
-    return execute(nodes_training.TrainLora, **sockets, **KNOBS, **{"run_name": "run", "resume": "off", **changes})
+    return execute(nodes_training.TrainLora, **{**sockets, **KNOBS, "run_name": "run", "resume": "off", **changes})
 
 
 def same(a: Any, b: Any) -> bool:
@@ -98,7 +98,7 @@ def test_every_node_has_words_for_everything_and_unique_sockets() -> None:
 
 
 def test_widgets_take_defaults_and_choices_from_the_settings() -> None:
-    (rank, _, targets, _) = nodes_losses.LoraOptions.define_schema().inputs
+    (rank, _, targets, *_) = nodes_losses.LoraOptions.define_schema().inputs
     assert (rank.default, targets.default) == (LoraSettings().rank, "attention")
     assert targets.options[1] == "attention + feed-forward" and isinstance(rank, io.Int.Input)
     rate = nodes_losses.OptimizerOptions.define_schema().inputs[1]

@@ -13,11 +13,10 @@ from torch import Tensor
 from toys import all_losses, learned, toy_base, toy_dataset, toy_features, toy_run
 
 from comfy_scoft import checkpoint, trainer
-from comfy_scoft.cache import Cache
 from comfy_scoft.errors import Interrupted, NonFiniteLoss
 from comfy_scoft.lora import trainable
-from comfy_scoft.losses import ContrastiveLoss, DiffusionLoss, LossContext, MemorizationLoss
-from comfy_scoft.trainer import Run, train
+from comfy_scoft.losses import ContrastiveLoss, DiffusionLoss, Loss, LossContext, MemorizationLoss
+from comfy_scoft.trainer import Run, Watch, train
 
 
 def stop_at(call: int, error: BaseException):
@@ -60,7 +59,7 @@ def test_same_seed_same_lora_bit_for_bit_and_another_seed_differs(tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    "accumulation, batch, calls", [(1, 1, (1, 5, 9)), (4, 1, (13, 40)), (1, 4, (7,)), (4, 3, (25,))]
+    "accumulation, batch, calls", [(1, 1, (1, 5, 9)), (4, 1, (4, 11)), (1, 4, (5,)), (4, 3, (6,))]
 )
 def test_resuming_after_a_stop_anywhere_equals_the_uninterrupted_run_bit_for_bit(
     accumulation: int, batch: int, calls: tuple[int, ...], tmp_path: Path
@@ -74,7 +73,7 @@ def test_resuming_after_a_stop_anywhere_equals_the_uninterrupted_run_bit_for_bit
     for call in calls:
         parts = toy_run(tmp_path, all_losses(), run_folder=tmp_path / "parts", resume=True, **shape)
         with pytest.raises(Interrupted):
-            train(parts, check=stop_at(call, Interrupted()))
+            train(parts, Watch(check=stop_at(call, Interrupted())))
     parts = dataclasses.replace(parts, base=toy_base())
     result = train(parts)
     assert result.steps == 3 and torch.equal(learned(whole), learned(parts))
@@ -97,18 +96,18 @@ def test_a_run_is_never_mixed_with_another(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="exists already"):
         train(run)
     for change, word in (
-        ({"seed": 9}, "train"),
-        ({"rank": 3}, "lora"),
-        ({"every": 5}, "rollout"),
-        ({"clip": 0.5}, "optimizer"),
+        ({"seed": 9}, "train.seed 7 → 9"),
+        ({"rank": 3}, "lora.rank 2 → 3"),
+        ({"every": 5}, "rollout.every 2 → 5"),
+        ({"clip": 0.5}, "optimizer.clip 1.0 → 0.5"),
     ):
         other = toy_run(tmp_path, [DiffusionLoss()], dataset=run.dataset, resume=True, **change)
         with pytest.raises(ValueError, match=rf"other settings \({word}\)"):
             train(other)
-    with pytest.raises(ValueError, match=r"other settings \(losses\)"):
+    with pytest.raises(ValueError, match=r"other settings \(losses.1.weight 0.7 → 0.5\)"):
         train(toy_run(tmp_path, [DiffusionLoss(weight=0.5)], dataset=run.dataset, resume=True))
     fewer = run.dataset.replace(run.dataset.records[:2])
-    with pytest.raises(ValueError, match=r"other settings \(dataset\)"):
+    with pytest.raises(ValueError, match=r"other settings \(dataset \w+ → \w+\)"):
         train(toy_run(tmp_path, [DiffusionLoss()], dataset=fewer, resume=True))
 
 
@@ -134,11 +133,10 @@ def test_dropout_is_seeded_and_leaves_frozen_predictions_and_the_global_generato
 
 
 @dataclasses.dataclass(frozen=True)
-class BrokenLoss:
+class BrokenLoss(Loss):
     """Becomes NaN at its third call."""
 
     name: ClassVar[str] = "broken term"
-    uses_rollout: ClassVar[bool] = False
     weight: float = 1.0
     at: int = 3
     calls: list = dataclasses.field(default_factory=list)
@@ -152,7 +150,7 @@ class BrokenLoss:
 def test_a_nan_loss_stops_names_its_term_and_keeps_the_last_good_lora(tmp_path: Path) -> None:
     good, run = toy_run(tmp_path, [DiffusionLoss()], run_folder=tmp_path / "good"), None
     states = []
-    train(good, observe=lambda step, row: states.append(learned(good).clone()))
+    train(good, Watch(observe=lambda step, row: states.append(learned(good).clone())))
     run = toy_run(tmp_path, [DiffusionLoss(), BrokenLoss(weight=0.0)])
     with pytest.raises(NonFiniteLoss, match="broken term"):
         train(run)
@@ -164,52 +162,82 @@ def test_a_nan_loss_stops_names_its_term_and_keeps_the_last_good_lora(tmp_path: 
 
 
 def test_a_gradient_that_is_no_number_stops_before_the_lora_is_touched(tmp_path: Path, monkeypatch) -> None:
-    run, real = toy_run(tmp_path, [DiffusionLoss()]), trainer.micro_step
+    run, real, calls = toy_run(tmp_path, [DiffusionLoss()]), trainer.weighted_loss, []
 
-    def poisoned(run: Run, cache: Cache, micro: int, check) -> tuple[Tensor, dict[str, float]]:
-        total, terms = real(run, cache, micro, check)
-        if micro == 2:
+    def poisoned(*arguments) -> tuple[Tensor, dict[str, list[float]]]:
+        total, terms = real(*arguments)
+        calls.append(1)
+        if len(calls) == 3:
             total.register_hook(lambda g: g * float("inf"))
         return total, terms
 
-    monkeypatch.setattr(trainer, "micro_step", poisoned)
+    monkeypatch.setattr(trainer, "weighted_loss", poisoned)
     with pytest.raises(NonFiniteLoss, match="gradient of step 3"):
         train(run)
     assert checkpoint.newest(run.folder).step == 2 and bool(learned(run).isfinite().all())
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt(), Interrupted(), RuntimeError("out of memory")])
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), Interrupted(), RuntimeError("a fault of the machine")])
 def test_whatever_stops_a_run_a_checkpoint_is_left(error: BaseException, tmp_path: Path) -> None:
     run = toy_run(tmp_path, [DiffusionLoss()], steps=5)
     with pytest.raises(type(error)):
-        train(run, check=stop_at(4, error))
+        train(run, Watch(check=stop_at(4, error)))
     assert checkpoint.newest(run.folder).step == 3
 
 
 def test_a_run_that_stopped_in_its_first_step_does_not_block_its_name(tmp_path: Path) -> None:
     run = toy_run(tmp_path, [DiffusionLoss()])
     with pytest.raises(Interrupted):
-        train(run, check=stop_at(1, Interrupted()))
+        train(run, Watch(check=stop_at(1, Interrupted())))
     assert checkpoint.newest(run.folder).step == 0
     assert train(dataclasses.replace(run, losses=[DiffusionLoss(weight=0.5)])).steps == 3
 
 
 @pytest.mark.parametrize("part", [checkpoint.LORA, checkpoint.OPTIMIZER])
-def test_a_damaged_checkpoint_is_named_in_one_sentence_and_left_as_it_is(part: str, tmp_path: Path) -> None:
+def test_a_damaged_checkpoint_is_named_and_the_one_before_it_gives_the_same_lora(part: str, tmp_path: Path) -> None:
+    data, said = toy_dataset(tmp_path / "data"), []
+    shape = {"dataset": data, "steps": 5, "checkpoint_every": 2}
+    whole = toy_run(tmp_path, [DiffusionLoss()], run_folder=tmp_path / "whole", **shape)
+    train(whole)
+    run = toy_run(tmp_path, [DiffusionLoss()], **shape)
+    train(run)
+    broken = checkpoint.newest(run.folder).folder / part
+    broken.write_bytes(broken.read_bytes()[:7])
+    train(dataclasses.replace(run, base=toy_base(), resume=True), Watch(say=said.append))
+    assert said[0] == "checkpoint-00000005 is damaged, so the run goes on from step 4."
+    one, other = saved_files(whole), saved_files(run)
+    assert all(torch.equal(one[k], other[k]) for k in one)
+
+
+def test_where_no_checkpoint_can_be_read_the_run_says_so_and_leaves_them_as_they_are(tmp_path: Path) -> None:
     run = toy_run(tmp_path, [DiffusionLoss()])
     train(run)
-    damaged = checkpoint.newest(run.folder).folder / part
-    damaged.write_bytes(damaged.read_bytes()[:7])
-    with pytest.raises(ValueError, match=rf"The checkpoint {damaged.parent.name} of the run 'run' is damaged;"):
+    broken = checkpoint.newest(run.folder).folder / checkpoint.LORA
+    broken.write_bytes(b"short")
+    with pytest.raises(ValueError, match="No checkpoint of the run 'run' can be read"):
         train(dataclasses.replace(run, resume=True))
-    assert damaged.stat().st_size == 7 and damaged.parent.is_dir()
+    assert broken.read_bytes() == b"short"
+
+
+def test_what_does_not_decide_the_result_may_change_and_a_constant_rate_may_be_lengthened(tmp_path: Path) -> None:
+    data = toy_dataset(tmp_path / "data")
+    shape = {"dataset": data, "schedule": "constant"}
+    whole = toy_run(tmp_path, [DiffusionLoss()], run_folder=tmp_path / "whole", steps=5, **shape)
+    train(whole)
+    train(toy_run(tmp_path, [DiffusionLoss()], steps=3, **shape))
+    more = toy_run(tmp_path, [DiffusionLoss()], steps=5, resume=True, checkpoint_every=1, keep=9, **shape)
+    assert train(more).steps == 5 and torch.equal(learned(whole), learned(more))
+    falling = toy_run(tmp_path, [DiffusionLoss()], run_folder=tmp_path / "falling", dataset=data, steps=3)
+    train(falling)
+    with pytest.raises(ValueError, match="train.steps 3 → 5"):
+        train(toy_run(tmp_path, [DiffusionLoss()], run_folder=falling.folder, dataset=data, steps=5, resume=True))
 
 
 def test_checkpoints_come_in_time(tmp_path: Path) -> None:
     run = toy_run(tmp_path, [DiffusionLoss()], steps=5, checkpoint_every=2)
     seen: list[int] = []
-    train(run, observe=lambda step, row: seen.append(checkpoint.newest_step(run.folder)))
-    assert seen == [-1, 2, 2, 4, 5]
+    train(run, Watch(observe=lambda step, row: seen.append(checkpoint.newest_step(run.folder))))
+    assert seen == [-1, -1, 2, 2, 4] and checkpoint.newest_step(run.folder) == 5, "a row is written before its checkpoint"
 
 
 def test_what_cannot_train_is_refused_in_one_sentence(tmp_path: Path) -> None:

@@ -10,15 +10,15 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from toys import all_losses, learned, toy_base, toy_dataset, toy_features, toy_run, toy_unet
+from toys import all_losses, learned, micro_loss, toy_base, toy_dataset, toy_features, toy_run, toy_unet
 
-from comfy_scoft import trainer
 from comfy_scoft.cache import Cache
+from comfy_scoft.draws import Draw, of_micro_step
 from comfy_scoft.errors import Interrupted
 from comfy_scoft.lora import attach, trainable
 from comfy_scoft.losses import ContrastiveLoss, DiffusionLoss, MemorizationLoss, PerceptualLoss
 from comfy_scoft.settings import OptimizerSettings
-from comfy_scoft.trainer import Result, Run, micro_step, train
+from comfy_scoft.trainer import Result, Run, Watch, train
 
 
 def awake(run: Run) -> list[nn.Parameter]:
@@ -32,7 +32,7 @@ def awake(run: Run) -> list[nn.Parameter]:
 
 def gradient(run: Run, micro: int = 0) -> Tensor:
     parameters = awake(run)
-    total, _ = micro_step(run, Cache(run.base, run.dataset, run.settings.resolution), micro, lambda: None)
+    total, _ = micro_loss(run, Cache(run.base, run.dataset, run.settings.resolution), micro)
     return torch.cat([g.flatten() for g in torch.autograd.grad(total, parameters)])
 
 
@@ -52,23 +52,19 @@ def test_unet_calls_of_a_micro_step(choice: str, extra: int, reference: str, own
     awake(run)
     cache, checked = Cache(run.base, run.dataset, 64), []
     while True:  # a seed whose first timestep has a full path
-        context = trainer._context(run, cache, [(0, False)], seeded(run, 0), lambda: None)
-        if context.t.min() >= 19:
+        if drawn(run, cache, 0)[0].t >= 19:
             break
         run = dataclasses.replace(run, settings=dataclasses.replace(run.settings, seed=run.settings.seed + 1))
     for micro, expected in ((0, 2 + 19 + extra + own), (1, 2), (9, 2), (10, None)):
         before = run.base.calls
         checked.clear()
-        micro_step(run, cache, micro, lambda: checked.append(run.base.calls))
+        micro_loss(run, cache, micro, lambda: checked.append(run.base.calls))
         assert checked == list(range(before, run.base.calls)), "check comes before each UNet call"
         assert run.base.calls - before == expected if expected else run.base.calls - before > 2
 
 
-def seeded(run: Run, micro: int) -> torch.Generator:
-    """The generator of a micro-step after its samples are drawn."""
-    generator = torch.Generator().manual_seed(trainer._seed(run.settings.seed, micro))
-    trainer._samples(run, micro, generator)
-    return generator
+def drawn(run: Run, cache: Cache, micro: int) -> list[Draw]:
+    return of_micro_step(cache, run.settings, run.rollout, len(run.base.schedule), micro)
 
 
 @pytest.mark.parametrize("accumulation", [1, 4])
@@ -85,8 +81,8 @@ def test_a_rollout_comes_at_every_nth_micro_step_of_the_whole_run(accumulation: 
             raise Interrupted
 
     with pytest.raises(Interrupted):
-        train(toy_run(tmp_path, losses, **shape), observe=half)
-    train(toy_run(tmp_path, losses, resume=True, **shape), observe=lambda step, row: rows.update({step: row}))
+        train(toy_run(tmp_path, losses, **shape), Watch(observe=half))
+    train(toy_run(tmp_path, losses, resume=True, **shape), Watch(observe=lambda step, row: rows.update({step: row})))
     assert list(rows) == list(range(1, 24 // accumulation + 1))
     expected = {micro // accumulation + 1 for micro in range(0, 24, 5)}
     assert {step for step, row in rows.items() if "perceptual" in row} == expected
@@ -105,24 +101,18 @@ def test_each_epoch_is_a_permutation_and_captions_and_flips_are_drawn_anew(tmp_p
     cache = Cache(run.base, run.dataset, 64)
     seen, times, generic = [], [], set()
     for micro in range(40):
-        generator = torch.Generator().manual_seed(trainer._seed(7, micro))
-        samples = trainer._samples(run, micro, generator)
-        context = trainer._context(run, cache, samples, generator, lambda: None)
-        seen += samples
-        times += context.t.tolist()
-        generic |= set(context.generic)
-        assert context.captions == tuple(run.dataset.records[i].caption for i, _ in samples)
-        for text, (i, _) in zip(context.generic, samples, strict=True):
-            assert text in run.dataset.records[i].generic_captions
+        for draw in drawn(run, cache, micro):
+            seen.append(draw.sample)
+            times.append(draw.t)
+            generic.add(draw.generic)
+            assert draw.generic in run.dataset.records[draw.sample[0]].generic_captions
     epochs = [[i for i, _ in seen[k : k + 5]] for k in range(0, 80, 5)]
     assert all(sorted(epoch) == list(range(5)) for epoch in epochs) and len({tuple(e) for e in epochs}) > 8
     assert generic == {text for record in run.dataset.records for text in record.generic_captions}
     assert 25 <= sum(flipped for _, flipped in seen) <= 55
     assert len(set(times)) > 65 and 350 < sum(times) / 80 < 650 and min(times) < 100 and max(times) > 900
     unflipped = dataclasses.replace(run, settings=dataclasses.replace(run.settings, flip=False))
-    assert not any(
-        flip for m in range(9) for _, flip in trainer._samples(unflipped, m, torch.Generator().manual_seed(m))
-    )
+    assert not any(draw.sample[1] for m in range(9) for draw in drawn(unflipped, cache, m))
 
 
 def test_positive_and_negatives_share_crop_and_flip_through_the_cache(tmp_path: Path) -> None:
@@ -163,7 +153,7 @@ def test_one_optimizer_step_is_adamw_on_the_clipped_mean_of_the_micro_gradients(
     before = torch.cat([p.detach().flatten() for p in start])
     cache, mean = Cache(run.base, run.dataset, 64), 0.0
     for micro in range(4):
-        total, _ = micro_step(run, cache, micro, lambda: None)
+        total, _ = micro_loss(run, cache, micro)
         mean = mean + torch.cat([g.flatten() for g in torch.autograd.grad(total, start)]) / 4
     result = train(run)
     assert result.metrics[0]["grad_norm"] == pytest.approx(float(mean.norm()), rel=1e-4) and mean.norm() > 0.01

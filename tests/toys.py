@@ -13,9 +13,13 @@ from PIL import Image
 from torch import Tensor, nn
 
 from comfy_scoft.base_model import BaseModel, TextEmbedding
+from comfy_scoft.cache import Cache
+from comfy_scoft.draws import of_micro_step
 from comfy_scoft.features import FeatureNetwork
 from comfy_scoft.lora import LoraSettings, trainable
 from comfy_scoft.losses import ContrastiveLoss, DiffusionLoss, MemorizationLoss, PerceptualLoss
+from comfy_scoft.memory import Economy
+from comfy_scoft.objective import weighted_loss
 from comfy_scoft.records import CultureRecord, Dataset
 from comfy_scoft.rollout import RolloutSettings
 from comfy_scoft.schedule import NoiseSchedule
@@ -139,7 +143,7 @@ def toy_run(folder: Path, losses: list[Any], **changes: Any) -> Run:
             (lora, LoraSettings),
             (optimizer, OptimizerSettings),
         ):
-            if name in kind.__dataclass_fields__ and name != "schedule":
+            if name in kind.__dataclass_fields__:
                 group[name] = value
                 break
         else:
@@ -173,3 +177,14 @@ def all_losses() -> list[Any]:
 def learned(run: Run) -> Tensor:
     """Every number of the trained LoRA, fp32."""
     return torch.cat([p.detach().flatten() for p in trainable(run.base.unet).values()])
+
+
+def micro_loss(run: Run, cache: Cache, micro: int = 0, check: Any = lambda: None) -> tuple[Tensor, dict[str, list[float]]]:
+    """The weighted loss of the pictures of one micro-step, as their mean, and its terms."""
+    drawn = of_micro_step(cache, run.settings, run.rollout, len(run.base.schedule), micro)
+    loss, terms = weighted_loss(run, cache, drawn, Economy.of(run.settings), check)
+    return loss * run.settings.accumulation, terms
+
+
+def mean(values: list[float]) -> float:
+    return sum(values) / len(values)

@@ -10,18 +10,20 @@ import os
 from pathlib import Path
 from typing import Any
 
-from ..features import FEATURES, load_features
+from ..features import FEATURES, FeatureOptions, load_features
 from ..lora import LoraSettings
 from ..losses import ContrastiveLoss, DiffusionLoss, Loss, MemorizationLoss, PerceptualLoss
 from ..rollout import RolloutSettings
 from ..settings import OptimizerSettings
 from .compat import folder_paths, io
+from .lora_files import NONE, lora_file, lora_names
 from .runtime import training_mode
 from .sockets import FeaturesSocket, LoraSocket, LossesSocket, OptimizerSocket, RolloutSocket
-from .widgets import choice, number
+from .widgets import choice, default, number
 
 Chain = tuple[Loss, ...]
 BUILT_IN = "built in"
+DOWNLOAD = "download from Hugging Face (asks the internet)"
 WEIGHTS = "clip_vision"
 """The kind of ComfyUI model folder that feature networks' files lie in."""
 
@@ -154,36 +156,47 @@ class ContrastiveLossNode(io.ComfyNode):
 class LoadFeatures(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
+        own = FeatureOptions
+        layer = "The layer of a convolutional CLIP: 1 sees edges and colours, 5 sees things. 0 is the one in the name."
+        distance = "How features are compared: the network's own way, or by the cosine over a transformer's tokens, as "
+        distance += "the authors' code does with CLIP ViT-B/32."
+        views = "How many changed views (perspective and crop) of each picture are compared beside it. The authors' "
+        views += "code takes 10 with CLIP ViT-B/32; each costs one more run of the network."
         return io.Schema(
             node_id="SCoFT_LoadFeatures",
             display_name="Load Feature Network (SCoFT)",
             category="SCoFT/3 losses",
             description="A frozen network that says how alike two pictures are. The mini CLIP comes with this pack; "
-            "others need a file in models/clip_vision. Nothing is downloaded.",
+            "others need a file in models/clip_vision. Nothing is downloaded unless you choose so.",
             inputs=[
                 io.Combo.Input("network", options=list(FEATURES), tooltip="The paper's is CLIP RN50, fifth layer."),
                 io.Combo.Input(
                     "checkpoint",
-                    options=[BUILT_IN, *folder_paths.get_filename_list(WEIGHTS)],
+                    options=[BUILT_IN, DOWNLOAD, *folder_paths.get_filename_list(WEIGHTS)],
                     default=BUILT_IN,
-                    tooltip="The file with the network's weights (models/clip_vision), or what comes with this pack.",
+                    tooltip="The file with the network's weights (models/clip_vision), what comes with this pack, or "
+                    "the network's own file on Hugging Face: only that choice asks the internet.",
                 ),
+                number(own, "layer", 0, 5, 1, layer, True),
+                choice(own, "distance", distance, True),
+                number(own, "views", 0, 64, 1, views, True),
             ],
             outputs=[FeaturesSocket.Output(display_name="features", tooltip="The network, for losses and figures.")],
         )
 
     @classmethod
-    def fingerprint_inputs(cls, network: str, checkpoint: str) -> Any:
+    def fingerprint_inputs(cls, network: str, checkpoint: str, **options: Any) -> Any:
         return changed(_weights_file(checkpoint))
 
     @classmethod
-    def execute(cls, network: str, checkpoint: str) -> io.NodeOutput:
+    def execute(cls, network: str, checkpoint: str, **options: Any) -> io.NodeOutput:
+        chosen, allowed = FeatureOptions(**options), checkpoint == DOWNLOAD
         with training_mode():  # weights made in inference mode could not pass a gradient on
-            return io.NodeOutput(load_features(network, _weights_file(checkpoint)))
+            return io.NodeOutput(load_features(network, _weights_file(checkpoint), chosen, allowed))
 
 
 def _weights_file(checkpoint: str) -> Path | None:
-    if checkpoint == BUILT_IN:
+    if checkpoint in (BUILT_IN, DOWNLOAD):
         return None
     if checkpoint not in folder_paths.get_filename_list(WEIGHTS):
         raise ValueError(f"There is no file {checkpoint!r} in models/{WEIGHTS}: choose one from the list.")
@@ -251,13 +264,28 @@ class LoraOptions(io.ComfyNode):
                 number(own, "alpha", 0.01, 4096.0, 1.0, "The LoRA is scaled by alpha / rank: the paper's are equal."),
                 choice(own, "targets", "Which layers of the UNet it is attached to; attention is the paper's choice."),
                 number(own, "dropout", 0.0, 0.95, 0.05, "Share of the LoRA's inputs switched off at random."),
+                io.Boolean.Input(
+                    "dora",
+                    default=default(own, "dora"),
+                    optional=True,
+                    tooltip="Also train each channel's magnitude (DoRA): learns more like full fine-tuning, costs time "
+                    "and memory, and fewer programs read the file.",
+                ),
+                io.Combo.Input(
+                    "start_from",
+                    options=[NONE, *lora_names()],
+                    default=NONE,
+                    optional=True,
+                    tooltip="A LoRA of the same kind of base model that training goes on from, instead of from nothing.",
+                ),
             ],
             LoraSocket,
         )
 
     @classmethod
-    def execute(cls, **settings: Any) -> io.NodeOutput:
-        return io.NodeOutput(LoraSettings(**settings))
+    def execute(cls, start_from: str = NONE, **settings: Any) -> io.NodeOutput:
+        start = "" if start_from == NONE else str(lora_file(start_from) and start_from)
+        return io.NodeOutput(LoraSettings(start_from=start, **settings))
 
 
 class OptimizerOptions(io.ComfyNode):
@@ -269,12 +297,18 @@ class OptimizerOptions(io.ComfyNode):
             "Optimizer Options",
             "How fast and in what rhythm training goes.",
             [
-                choice(own, "optimizer", "The paper's optimizer."),
+                choice(
+                    own,
+                    "optimizer",
+                    "AdamW is the paper's. AdamW8bit (needs bitsandbytes) and Adafactor need less memory; Prodigy (needs "
+                    "prodigyopt) finds the learning rate itself: set it to 1.",
+                ),
                 number(own, "learning_rate", 1e-8, 1.0, 1e-5, "The peak learning rate; 0.0001 is the paper's."),
                 choice(own, "schedule", "How the learning rate falls over the run's steps: cosine is the paper's."),
                 number(own, "warmup", 0, 100_000, 1, "Steps over which the learning rate rises at the start."),
                 number(own, "clip", 0.0, 1000.0, 0.1, "Largest norm of the gradient; 0 is no limit."),
                 number(own, "weight_decay", 0.0, 1.0, 0.001, "How strongly the LoRA's weights are drawn towards 0."),
+                number(own, "ema", 0.0, 0.99999, 0.001, "Decay of a moving average that is saved instead; 0 is off.", True),
             ],
             OptimizerSocket,
         )

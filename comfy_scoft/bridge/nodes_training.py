@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from ..card import CardFields, read_card, save_lora
+from ..runs import LATEST, OFF, run_names
 from ..settings import TrainSettings
 from . import training
 from .compat import comfy, folder_paths, io, ui
+from .lora_files import lora_file, lora_names
 from .nodes_losses import changed
 from .runtime import output_folder, training_mode
 from .sockets import DatasetSocket, LoraSocket, LossesSocket, OptimizerSocket, RolloutSocket
@@ -17,7 +19,6 @@ from .widgets import choice, default, number
 
 CATEGORY = "SCoFT/4 training"
 LoraModel, LossMap = io.Custom("LORA_MODEL"), io.Custom("LOSS_MAP")
-RESUME = ("off", "latest")
 STORED = "stored in the job"
 
 
@@ -51,12 +52,48 @@ def _settings() -> list[Any]:
 
 
 def _tail() -> list[Any]:
+    own = TrainSettings
     flip = "Also train on mirrored pictures. Switch it off where left and right matter, as in writing or dress."
+    buckets = "Crop each picture to its own aspect (in steps of 64 pixels) instead of to a square."
+    prompt = "What the preview pictures are of, always from the same noise, so that one sees them move; empty for none."
     return [
         LoraSocket.Input("lora", optional=True, tooltip="From LoRA Options; without it, the paper's."),
         OptimizerSocket.Input("optimizer", optional=True, tooltip="From Optimizer Options; without it, the paper's."),
         RolloutSocket.Input("rollout", optional=True, tooltip="From Rollout Options; without it, the paper's."),
-        io.Boolean.Input("flip", default=default(TrainSettings, "flip"), optional=True, tooltip=flip),
+        io.Boolean.Input("flip", default=default(own, "flip"), optional=True, tooltip=flip),
+        DatasetSocket.Input(
+            "validation",
+            optional=True,
+            tooltip="Pictures that are measured and never learned, so that overfitting shows; those of it that are "
+            "trained on are left out.",
+        ),
+        number(own, "validate_every", 0, 1_000_000, 1, "Steps between those measurements; 0 is never.", True),
+        number(own, "preview_every", 0, 1_000_000, 1, "Steps between preview pictures; 0 is never.", True),
+        io.String.Input("preview_prompt", default="", optional=True, tooltip=prompt),
+        io.Boolean.Input("buckets", default=default(own, "buckets"), optional=True, tooltip=buckets),
+        number(
+            own, "noise_offset", 0.0, 1.0, 0.01, "Noise that shifts whole channels: learns brightness; 0 is off.", True
+        ),
+        number(
+            own,
+            "micro_batch",
+            0,
+            4096,
+            1,
+            "Pictures in one pass, whatever batch_size and accumulation are: fewer need less memory and give the same "
+            "LoRA up to rounding. 0 is all at once, and fewer by itself where memory is short.",
+            True,
+        ),
+        choice(own, "checkpointing", "Recompute instead of remember: less memory, about a third slower.", True),
+        choice(
+            own,
+            "decode",
+            "How the picture for the perceptual and contrastive losses is decoded: full is the paper; crop (its centre) "
+            "and TAESD (a small decoder in models/vae_approx) need less memory and change what these losses see.",
+            True,
+        ),
+        number(own, "keep", 1, 1000, 1, "Checkpoints that are kept; older ones are removed.", True),
+        choice(own, "tracker", "Also log to TensorBoard, in the run's folder, if it is installed.", True),
     ]
 
 
@@ -75,9 +112,10 @@ class TrainLora(io.ComfyNode):
                 io.String.Input("run_name", default="lora", tooltip="The run's folder; a taken name gets -2, -3, …"),
                 io.Combo.Input(
                     "resume",
-                    options=list(RESUME),
-                    default=RESUME[0],
-                    tooltip="off starts a new run; latest goes on with the newest run of this name and settings.",
+                    options=[OFF, LATEST, *run_names(_runs())],
+                    default=OFF,
+                    tooltip="off starts a new run; latest goes on with the newest run of this name; or name a run. Its "
+                    "settings must be the same, or it says which differ.",
                 ),
                 number(TrainSettings, "checkpoint_every", 1, 1_000_000, 1, "Optimizer steps between checkpoints."),
                 *_tail(),
@@ -86,7 +124,9 @@ class TrainLora(io.ComfyNode):
                 LoraModel.Output(display_name="lora", tooltip="The LoRA, for Save LoRA (SCoFT) or stock nodes."),
                 io.Model.Output(display_name="model", tooltip="The base model with the LoRA applied at strength 1."),
                 LossMap.Output(display_name="loss_map", tooltip="The weighted loss a step, for the stock graph node."),
-                io.Image.Output(display_name="chart", tooltip="Each loss and the learning rate over the run."),
+                io.Image.Output(
+                    display_name="chart", tooltip="Each loss, held-out loss, κ, gradient and learning rate."
+                ),
                 io.Int.Output(display_name="steps", tooltip="Finished optimizer steps."),
             ],
             hidden=[io.Hidden.unique_id, io.Hidden.prompt],
@@ -98,10 +138,9 @@ class TrainLora(io.ComfyNode):
         cls, model: Any, clip: Any, vae: Any, dataset: Any, losses: Any, run_name: str, resume: str, **knobs: Any
     ) -> io.NodeOutput:
         name = training.model_name(cls.hidden.prompt, cls.hidden.unique_id)
-        root, go_on = output_folder() / "scoft" / "runs", resume == RESUME[1]
         with training_mode():
             plan = training.Plan(model, clip, vae, dataset, losses, knobs, name)
-            lora, rows, steps = training.train_in_comfyui(plan, root, run_name, go_on, cls.hidden.unique_id)
+            lora, rows, steps = training.train_in_comfyui(plan, _runs(), run_name, resume, cls.hidden.unique_id)
             chart = training.chart(rows, lora.record["run"])
         patched, _ = comfy.sd.load_lora_for_models(model, None, lora, 1.0, 0.0)
         return io.NodeOutput(
@@ -145,24 +184,23 @@ class SaveLora(io.ComfyNode):
 class ReadCard(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        files = [name for name in folder_paths.get_filename_list("loras") if name.lower().endswith(".safetensors")]
         return io.Schema(
             node_id="SCoFT_ReadCard",
             display_name="Read LoRA Card (SCoFT)",
             category=CATEGORY,
             description="Says of a LoRA whose culture it shows, who agreed and how it was made, or what is not known.",
-            inputs=[io.Combo.Input("lora", options=files, tooltip="A LoRA file of ComfyUI's lora folders.")],
+            inputs=[io.Combo.Input("lora", options=lora_names(), tooltip="A LoRA file of ComfyUI's lora folders.")],
             outputs=[io.String.Output(display_name="text", tooltip="The model card, in Markdown.")],
             is_output_node=True,
         )
 
     @classmethod
     def fingerprint_inputs(cls, lora: str) -> Any:
-        return changed(_lora_file(lora))
+        return changed(lora_file(lora))
 
     @classmethod
     def execute(cls, lora: str) -> io.NodeOutput:
-        text = read_card(_lora_file(lora))
+        text = read_card(lora_file(lora))
         return io.NodeOutput(text, ui=ui.PreviewText(text))
 
 
@@ -207,10 +245,8 @@ class ExportJob(io.ComfyNode):
         return io.NodeOutput(str(path), ui=ui.PreviewText(str(path)))
 
 
-def _lora_file(name: str) -> Path:
-    if name not in folder_paths.get_filename_list("loras"):
-        raise ValueError(f"There is no LoRA {name!r} in the lora folders: choose one from the list.")
-    return Path(folder_paths.get_full_path_or_raise("loras", name))
+def _runs() -> Path:
+    return output_folder() / "scoft" / "runs"
 
 
 NODES = [TrainLora, SaveLora, ReadCard, ExportJob]

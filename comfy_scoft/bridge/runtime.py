@@ -58,6 +58,11 @@ def free_memory() -> None:
     comfy.model_management.soft_empty_cache()
 
 
+def free_bytes() -> int:
+    """Bytes that are free where ComfyUI computes."""
+    return int(comfy.model_management.get_free_memory(device()))
+
+
 def device() -> torch.device:
     """Where ComfyUI computes."""
     return comfy.model_management.get_torch_device()

@@ -6,7 +6,6 @@ import gc
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,26 +13,41 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..cache import Cache
 from ..card import TrainedLora, training_record
 from ..job import write_job
 from ..lora import LoraSettings
 from ..losses import Loss
+from ..memory import Economy
+from ..memory_need import fits
 from ..plots import loss_chart
 from ..records import Dataset
 from ..rollout import RolloutSettings
-from ..runs import checked_name, place, planned_calls, run_folder, train_and_log, unet_dtype, weighted_losses
+from ..runs import (
+    OFF,
+    checked_name,
+    discard_empty,
+    place,
+    planned_calls,
+    run_folder,
+    train_and_log,
+    unet_dtype,
+    weighted_losses,
+)
 from ..settings import OptimizerSettings, TrainSettings
 from ..trainer import Run, refuse_what_cannot_train
 from .convert import base_model
-from .runtime import Progress, check_interrupt, device, free_memory
+from .follow import Follower
+from .lora_files import read_lora
+from .runtime import Progress, check_interrupt, device, free_bytes, free_memory
+from .small_vae import small_vae
 
 Rows = list[dict[str, float]]
 
 
 @dataclass
 class Plan:
-    """A node's inputs. knobs: the fields of TrainSettings, and `lora`, `optimizer`, `rollout` where connected."""
+    """A node's inputs. knobs: the fields of TrainSettings, and `lora`, `optimizer`, `rollout` and `validation` where
+    connected."""
 
     model: Any
     clip: Any
@@ -46,7 +60,7 @@ class Plan:
     def run(self, folder: Path, resume: bool = False) -> Run:
         """The run, with its base model converted. Settings are checked before anything is computed."""
         knobs = dict(self.knobs)
-        options = {key: knobs.pop(key, None) for key in ("lora", "optimizer", "rollout")}
+        options = {key: knobs.pop(key, None) for key in ("lora", "optimizer", "rollout", "validation")}
         settings = TrainSettings(**knobs)
         records = self.dataset.split("train")
         if len(self.dataset) and not len(records):
@@ -66,37 +80,55 @@ class Plan:
             optimizer=options["optimizer"] or OptimizerSettings(),
             rollout=options["rollout"] or RolloutSettings(),
             resume=resume,
-            cache=Cache(base, records, settings.resolution),
+            validation=held_out(options["validation"], records),
         )
+        if run.lora.start_from:
+            run.start = read_lora(run.lora.start_from)
+        if settings.decode == "TAESD" or settings.resolution >= 256:
+            base.small_vae = small_vae(base)
         refuse_what_cannot_train(run)
         return run
 
 
+def held_out(given: Dataset | None, trained: Dataset) -> Dataset | None:
+    """The pictures of a data set that are not trained on, so that the same set can be connected twice."""
+    if given is None:
+        return None
+    own = {record.image for record in trained.records}
+    found = given.replace(record for record in given.records if record.image not in own)
+    if not len(found):
+        raise ValueError(
+            f"Every picture of the validation set {given.name!r} is trained on too, so it would show nothing; connect "
+            "pictures of another split, for example Load Dataset with the split 'test'."
+        )
+    return found
+
+
 def train_in_comfyui(
-    plan: Plan, root: Path, name: str, resume: bool, node_id: str | None
+    plan: Plan, root: Path, name: str, resume: str, node_id: str | None
 ) -> tuple[TrainedLora, Rows, int]:
     """Train and return the LoRA with its record, all rows of the run's metrics, and the steps done.
 
     An interrupt is obeyed before each UNet call; the trainer writes a checkpoint before it leaves. What training held
     is freed however it ends.
     """
-    run = plan.run(root, resume)
+    run = plan.run(root, resume != OFF)
     try:
         folder = run.folder = run_folder(root, name, resume)
-        bar = Progress(planned_calls(run), node_id)
-        bar.say(_where(folder.name, name, resume))
-        prepare(run, bar.say)
+        follower = Follower(run, Progress(planned_calls(run), node_id))
+        follower.say(_where(folder.name, name, resume))
+        prepare(run, follower.say)
+        run.economy, line = fits(run, Economy.of(run.settings), free_bytes())
+        follower.say(line)
         place(run.base.unet, device(), unet_dtype(run.settings.precision))
-        watch = _Watch(run, bar)
         started = time.monotonic()
-        result, rows = train_and_log(run, watch.check, watch.observe)
-        bar.update(bar.total, f"{folder.name}: {result.steps} steps done")
+        result, rows = train_and_log(run, follower.watch())
+        follower.end(result.steps, rows)
         record = training_record(run, result, rows, time.monotonic() - started)
         return TrainedLora(result.lora, record), rows, result.steps
     finally:
         release(run)
-        with suppress(OSError):
-            run.folder.rmdir()  # a name under which nothing was begun; a folder with anything in it stays
+        discard_empty(run.folder)
 
 
 def export(plan: Plan, root: Path, name: str, checkpoint: Path | None) -> Path:
@@ -104,7 +136,7 @@ def export(plan: Plan, root: Path, name: str, checkpoint: Path | None) -> Path:
     checked_name(name, "job name")
     run = plan.run(root)
     try:
-        folder = run_folder(root, name, resume=False)
+        folder = run_folder(root, name)
         folder.rmdir()  # it only held the name; the job appears whole
         prepare(run)
         return write_job(run, folder, checkpoint, check_interrupt)
@@ -114,28 +146,30 @@ def export(plan: Plan, root: Path, name: str, checkpoint: Path | None) -> Path:
 
 def prepare(run: Run, say: Callable[[str], None] = lambda text: None) -> None:
     """Embed all texts through ComfyUI's CLIP, give its memory back, and encode all pictures."""
-    cache = run.cache
-    assert cache is not None
+    cache, held_out = run.caches()
     say("reading captions")
-    for text in cache.captions():
+    for text in run.texts():
         check_interrupt()
         run.base.embed(text)
     free_memory()
     place(run.base.vae, device(), torch.float32)
-    samples = cache.samples(run.settings.flip)
-    for number, sample in enumerate(samples):
+    if run.base.small_vae is not None:
+        place(run.base.small_vae, device(), torch.float32)
+    wanted = [(cache, sample) for sample in cache.samples(run.settings.flip)]
+    wanted += [(held_out, sample) for sample in held_out.samples(flip=False)] if held_out is not None else []
+    for number, (own, sample) in enumerate(wanted):
         check_interrupt()
-        say(f"encoding pictures: {number + 1} of {len(samples)}")
-        cache.latent(sample)
+        say(f"encoding pictures: {number + 1} of {len(wanted)}")
+        own.latent(sample)
 
 
 def release(run: Run) -> None:
     """Let go of the run's modules and caches, and put feature networks back where they were loaded."""
     for loss in run.losses:
-        if hasattr(loss, "features"):
-            loss.features.to(torch.device("cpu"))
-    run.cache = None
-    run.base.unet = run.base.vae = None  # type: ignore[assignment]  # the run is over
+        if loss.network is not None:
+            loss.network.to(torch.device("cpu"))
+    run.cache = run.held_out = None
+    run.base.unet = run.base.vae = run.base.small_vae = None  # type: ignore[assignment]  # the run is over
     gc.collect()
     free_memory()
 
@@ -171,25 +205,8 @@ def chart(rows: Rows, title: str) -> Tensor:
     return loss_chart(rows, title).unsqueeze(0)
 
 
-@dataclass
-class _Watch:
-    """Keeps the progress bar going by UNet calls, and its line of text by optimizer steps."""
-
-    run: Run
-    bar: Progress
-    text: str = ""
-
-    def check(self) -> None:
-        check_interrupt()
-        self.bar.update(min(self.run.base.calls, self.bar.total - 1), self.text)
-
-    def observe(self, step: int, row: Mapping[str, float]) -> None:
-        terms = [f"{loss.name} {row[loss.name]:.4f}" for loss in self.run.losses if loss.name in row]
-        self.text = f"{self.run.folder.name}: step {step} of {self.run.settings.steps}, {', '.join(terms)}"
-
-
-def _where(folder: str, name: str, resume: bool) -> str:
-    if resume:
+def _where(folder: str, name: str, resume: str) -> str:
+    if resume != OFF:
         return f"going on with the run {folder}"
     return f"run {folder}" if folder == name else f"run {folder}, for {name} exists and is kept"
 

@@ -23,18 +23,22 @@ def choices(owner: type, name: str) -> list[str]:
     return found
 
 
-def number(owner: type, name: str, low: float, high: float, step: float, tooltip: str) -> Any:
+def number(owner: type, name: str, low: float, high: float, step: float, tooltip: str, optional: bool = False) -> Any:
     """An INT or FLOAT widget for a field, by the type of its default. low, high and step are the widget's own range."""
     value = default(owner, name)
     if isinstance(value, int):
         # ComfyUI would else draw a new seed after each run, and what was made with the old one would be lost
         fixed = {"control_after_generate": False} if name == "seed" else {}
         span = {"min": int(low), "max": int(high), "step": int(step)}
-        return io.Int.Input(name, default=value, tooltip=tooltip, **span, **fixed)
+        return io.Int.Input(name, default=value, tooltip=tooltip, optional=optional, **span, **fixed)
     # round=False: ComfyUI would else round typed values to the step, and 1e-4 to 0
-    return io.Float.Input(name, default=value, min=low, max=high, step=step, round=False, tooltip=tooltip)
+    return io.Float.Input(
+        name, default=value, min=low, max=high, step=step, round=False, tooltip=tooltip, optional=optional
+    )
 
 
-def choice(owner: type, name: str, tooltip: str) -> Any:
+def choice(owner: type, name: str, tooltip: str, optional: bool = False) -> Any:
     """A combo of a Literal field's values."""
-    return io.Combo.Input(name, options=choices(owner, name), default=default(owner, name), tooltip=tooltip)
+    return io.Combo.Input(
+        name, options=choices(owner, name), default=default(owner, name), tooltip=tooltip, optional=optional
+    )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from .folder import DATASET_PARTS, counts, holds_dataset, load_folder
-from .images import EXTENSIONS, MAX_PIXELS, aligned, check_image, make_batch, open_image
+from .find import holds_dataset
+from .folder import DATASET_PARTS, counts, load_folder
+from .images import EXTENSIONS, MAX_PIXELS, aligned, bucket, check_image, make_batch, open_image, picture_size
 from .save import from_images, save_dataset
 
 __all__ = [
@@ -11,6 +12,7 @@ __all__ = [
     "EXTENSIONS",
     "MAX_PIXELS",
     "aligned",
+    "bucket",
     "check_image",
     "counts",
     "from_images",
@@ -18,5 +20,6 @@ __all__ = [
     "load_folder",
     "make_batch",
     "open_image",
+    "picture_size",
     "save_dataset",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
@@ -24,6 +25,7 @@ MAX_PIXELS = 50_000_000
 
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "AVIF")
 _READABLE = "png, jpg, webp, bmp, gif or avif"
+_ORIENTATION = 0x0112
 _PILLOW = threading.RLock()
 
 
@@ -118,6 +120,28 @@ def _fitted(image: Image.Image, height: int, width: int, flip: bool) -> Tensor:
     if flip:
         image = ImageOps.mirror(image)
     return rearrange(torch.from_numpy(np.array(image)), "h w c -> c h w").float().div(127.5).sub(1.0)
+
+
+def picture_size(path: Path, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
+    """Width and height of an upright picture, from its header. Raises ValueError as `open_image` does."""
+    with _opened(path, max_pixels) as image:
+        turned = image.getexif().get(_ORIENTATION, 1) >= 5
+        return (image.height, image.width) if turned else image.size
+
+
+def bucket(width: int, height: int, resolution: int) -> tuple[int, int]:
+    """Height and width of the bucket of a picture: nearest in aspect, at most resolution² pixels, at most 2 : 1.
+
+    Sides are multiples of 64 pixels (8 below 256), so that every level of the UNet divides them.
+    """
+    unit = 64 if resolution >= 256 else 8
+    sizes = []
+    for wide in range(unit, 2 * resolution + 1, unit):
+        high = resolution * resolution // wide // unit * unit
+        if high and 0.5 <= wide / high <= 2.0:
+            sizes.append((high, wide))
+    wanted = math.log(width / height)
+    return min(sizes, key=lambda size: (abs(math.log(size[1] / size[0]) - wanted), -size[0] * size[1]))
 
 
 def aligned(record: CultureRecord, size: int | tuple[int, int], flip: bool) -> tuple[Tensor, Tensor]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
@@ -16,27 +16,41 @@ if TYPE_CHECKING:
     from ..features import FeatureNetwork
 
 
-@runtime_checkable
-class Loss(Protocol):
-    """A weighted training term: `loss(context)` returns one fp32 value per sample, shape (B,), before the weight."""
+class Loss:
+    """A weighted training term: `loss(context)` returns one fp32 value per sample, shape (B,), before the weight.
+
+    Subclasses are frozen dataclasses with a `weight` and a `name`, and say here what they need.
+    uses_rollout: looks at the rollout's image x̂. needs_generic, needs_negatives: some record must have them.
+    """
 
     name: ClassVar[str]
-    uses_rollout: ClassVar[bool]
+    uses_rollout: ClassVar[bool] = False
+    needs_generic: ClassVar[bool] = False
+    needs_negatives: ClassVar[bool] = False
+    weight: float
 
     @property
-    def weight(self) -> float: ...
+    def network(self) -> FeatureNetwork | None:
+        """The feature network it looks through."""
+        return getattr(self, "features", None)
 
-    def __call__(self, context: LossContext) -> Tensor: ...
+    @property
+    def frozen(self) -> tuple[str, ...]:
+        """The predictions without a graph that it will ask for, so that they can be made in one call."""
+        return ()
+
+    def __call__(self, context: LossContext) -> Tensor:
+        raise TypeError(f"{type(self).__name__} does not say what it computes")
 
 
 @dataclass
 class LossContext:
-    """One micro-step of B samples.
+    """B samples of an optimizer step.
 
     z_t: (B, C, h, w) noised latents; t: (B,) timesteps; target: (B, C, h, w), ε or v as the base model predicts.
-    captions, generic: B cultural captions c and B generic captions c_b, drawn anew for this micro-step.
+    captions, generic: B cultural captions c and B generic captions c_b, drawn anew for this step.
     positive, negatives: features of the training pictures by network; negatives come with their mask (B, N).
-    image: (B, 3, H, W) the rollout's x̂, about [-1, 1]; None where this micro-step has no rollout.
+    image: (B, 3, H, W) the rollout's x̂, about [-1, 1]; None outside of a rollout's losses.
     check: called before each UNet call; raises to stop.
     """
 
@@ -66,17 +80,7 @@ class LossContext:
 
         `caption` is ε_θ(z_t, t, c), `generic` ε_θ(z_t, t, c_b), `empty` ε_θ(z_t, t, ∅), all by the current network.
         """
-        texts = {"caption": self.captions, "generic": self.generic, "empty": ("",) * len(self.t)}
-        missing = [w for w in wanted if w not in self._predictions]
-        if missing:
-            self.check()
-            with torch.no_grad():
-                made = self.base.predict(
-                    self.z_t.repeat(len(missing), 1, 1, 1),
-                    self.t.repeat(len(missing)),
-                    [text for w in missing for text in texts[w]],
-                )
-            self._predictions.update(zip(missing, made.chunk(len(missing)), strict=True))
+        predict_frozen((self, wanted))
         return tuple(self._predictions[w] for w in wanted)
 
     def reference(self, kind: str) -> Tensor:
@@ -91,7 +95,7 @@ class LossContext:
 
     def features(self, network: FeatureNetwork) -> Tensor:
         """f(x̂), with the graph back to x̂."""
-        assert self.image is not None, "this micro-step has no rollout"
+        assert self.image is not None, "this loss does not say that it uses the rollout"
         if network not in self._features:
             self._features[network] = network.extract(self.image)
         return self._features[network]
@@ -100,6 +104,31 @@ class LossContext:
         """Let go of the rollout's image and its graph."""
         self.image = None
         self._features.clear()
+
+
+@torch.no_grad()
+def predict_frozen(*wanted: tuple[LossContext, Sequence[str]]) -> None:
+    """Make the named predictions of several contexts (of one base model) in one batched UNet call; each keeps its own.
+
+    Names as in `LossContext.frozen`; those that are there already are not made again.
+    """
+    missing = [(context, name) for context, names in wanted for name in names if name not in context._predictions]
+    if not missing:
+        return
+    first = missing[0][0]
+    first.check()
+    made = first.base.predict(
+        torch.cat([context.z_t for context, _ in missing]),
+        torch.cat([context.t for context, _ in missing]),
+        [text for context, name in missing for text in _texts(context, name)],
+    )
+    parts = made.split([len(context.t) for context, _ in missing])
+    for (context, name), part in zip(missing, parts, strict=True):
+        context._predictions[name] = part
+
+
+def _texts(context: LossContext, name: str) -> Sequence[str]:
+    return {"caption": context.captions, "generic": context.generic, "empty": ("",) * len(context.t)}[name]
 
 
 def per_sample_mse(a: Tensor, b: Tensor) -> Tensor:

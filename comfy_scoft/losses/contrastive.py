@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from .context import LossContext
+from .context import Loss, LossContext
 
 if TYPE_CHECKING:
     from ..features import FeatureNetwork
 
 
 @dataclass(frozen=True)
-class ContrastiveLoss:
+class ContrastiveLoss(Loss):
     """L_C (SCoFT, Eq. 4): ``max(D(f(x̂), f(x)) − λ · mean_k D(f(x̂), f(x⁻_k)) + m, 0)``, released weight 0.05.
 
     It contains the positive term, so it stands in place of L_P (+MPC), not beside it. A picture without negatives
@@ -25,6 +25,7 @@ class ContrastiveLoss:
 
     name: ClassVar[str] = "contrastive"
     uses_rollout: ClassVar[bool] = True
+    needs_negatives: ClassVar[bool] = True
     features: FeatureNetwork
     weight: float = 0.05
     margin: float = 0.2

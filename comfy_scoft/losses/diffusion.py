@@ -5,11 +5,11 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from .context import LossContext, per_sample_mse
+from .context import Loss, LossContext, per_sample_mse
 
 
 @dataclass(frozen=True)
-class DiffusionLoss:
+class DiffusionLoss(Loss):
     """L_LDM (SCoFT, Eq. 1): ``w_t · mean‖target − ε_θ(z_t, t, c)‖²``, released weight 0.7.
 
     min_snr_gamma: 0 is w_t = 1; γ > 0 is the min-SNR weight (Hang et al. 2023): min(SNR, γ)/SNR for ε-prediction,
@@ -17,7 +17,6 @@ class DiffusionLoss:
     """
 
     name: ClassVar[str] = "diffusion"
-    uses_rollout: ClassVar[bool] = False
     weight: float = 0.7
     min_snr_gamma: float = 0.0
 

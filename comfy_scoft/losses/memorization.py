@@ -5,11 +5,11 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
-from .context import LossContext, per_sample_mse
+from .context import Loss, LossContext, per_sample_mse
 
 
 @dataclass(frozen=True)
-class MemorizationLoss:
+class MemorizationLoss(Loss):
     """L_M (SCoFT, Eq. 2): ``mean‖ε_θ(z_t, t, c) − sg ε_θ(z_t, t, c_b)‖²``, released weight 0.3.
 
     It ties the cultural caption's prediction to that of a generic caption of the same picture, drawn anew each step,
@@ -19,13 +19,17 @@ class MemorizationLoss:
     """
 
     name: ClassVar[str] = "memorization"
-    uses_rollout: ClassVar[bool] = False
+    needs_generic: ClassVar[bool] = True
     weight: float = 0.3
     reference: Literal["current", "base"] = "current"
 
     def __post_init__(self) -> None:
         if self.reference not in ("current", "base"):
             raise ValueError(f"Memorization reference is {self.reference!r}, but it must be 'current' or 'base'.")
+
+    @property
+    def frozen(self) -> tuple[str, ...]:
+        return ("generic",) if self.reference == "current" else ()
 
     def __call__(self, context: LossContext) -> Tensor:
         return per_sample_mse(context.prediction, context.reference(self.reference))

@@ -5,14 +5,14 @@ from typing import TYPE_CHECKING, ClassVar
 
 from torch import Tensor
 
-from .context import LossContext
+from .context import Loss, LossContext
 
 if TYPE_CHECKING:
     from ..features import FeatureNetwork
 
 
 @dataclass(frozen=True)
-class PerceptualLoss:
+class PerceptualLoss(Loss):
     """L_P (SCoFT, Eq. 3): ``D(f(x̂), f(x))`` between the rollout's image and the training picture; weight 0.05."""
 
     name: ClassVar[str] = "perceptual"

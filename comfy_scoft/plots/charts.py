@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torch import Tensor
 
 from .page import COLOURS, INK, MUTED, Page, wrap
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 NOT_TERMS = {
     *("step", "loss", "kappa", "grad_norm", "lr", "learning_rate", "micro_step", "epoch", "time", "seconds"),
     *("seconds_per_step", "memory", "memory_mb", "peak_memory", "unet_calls", "samples", "t", "timestep", "timesteps"),
+    *("validation", "training_pictures", "skipped"),
 }
 """Keys of a row that are no loss term."""
 
@@ -23,6 +27,8 @@ MARGIN = (70, 52, 22, 46)
 
 SMOOTH = 0.05
 RATE = "learning rate"
+HELD_OUT, TRAINED = "validation", "training_pictures"
+"""The two curves of validation.py, which share a panel: their gap is what overfitting opens."""
 
 
 def series(rows: Sequence[Mapping[str, Any]], key: str) -> tuple[np.ndarray, np.ndarray]:
@@ -58,6 +64,7 @@ def _panels(rows: Sequence[Mapping[str, Any]], terms: Sequence[str]) -> list[tup
     wanted = [("loss", "loss, all terms weighted", False)]
     wanted += [(term, f"{term} term", False) for term in terms]
     wanted += [
+        (HELD_OUT, "diffusion loss, same noise every time", False),
         ("kappa", "|κ|, the rollout's gain on the gradient", True),
         ("grad_norm", "gradient norm, before clipping", True),
         ("lr", RATE, False),
@@ -69,7 +76,7 @@ def _panels(rows: Sequence[Mapping[str, Any]], terms: Sequence[str]) -> list[tup
 def loss_chart(
     rows: Sequence[Mapping[str, Any]], title: str = "Training", terms: Sequence[str] | None = None
 ) -> Tensor:
-    """Panels over the optimizer steps: loss, each of its terms, |κ|, gradient norm, learning rate.
+    """Panels over the optimizer steps: loss, each of its terms, held-out loss, |κ|, gradient norm, learning rate.
 
     rows are the lines of metrics.jsonl: "step", "loss", one key a term, "kappa", "grad_norm", "lr"; a key may be
     missing from any row, and values that are not finite are left out. `terms` None takes `term_names`. Thin is what
@@ -85,13 +92,15 @@ def loss_chart(
     for i, (key, name, logarithmic) in enumerate(panels):
         x, y = i % columns * PANEL[0], 50 + i // columns * PANEL[1]
         colour = COLOURS[i % len(COLOURS)] if key != "loss" else INK
-        _panel(page, (x, y), wrap(name, PANEL[0] - MARGIN[0], 1, 14)[0], *series(rows, key), colour, logarithmic)
+        axes = _panel(page, (x, y), wrap(name, PANEL[0] - MARGIN[0], 1, 14)[0], *series(rows, key), colour, logarithmic)
+        if key == HELD_OUT:
+            _beside(axes, rows, colour)
     return page.tensor()
 
 
 def _panel(
     page: Page, at: tuple[int, int], name: str, steps: np.ndarray, values: np.ndarray, colour: str, logarithmic: bool
-) -> None:
+) -> Axes:
     left, top, right, bottom = MARGIN
     axes = page.axes(at[0] + left, at[1] + top, PANEL[0] - left - right, PANEL[1] - top - bottom)
     page.text(at[0] + 20, at[1] + 16, name, 14)
@@ -114,6 +123,29 @@ def _panel(
         axes.set_xlim(steps[0] - 1, steps[0] + 1)
     axes.locator_params(axis="x", nbins=6, integer=True)
     axes.set_xlabel("step", fontsize=9, color=MUTED, labelpad=2)
+    return axes
+
+
+def _beside(axes: Axes, rows: Sequence[Mapping[str, Any]], colour: str) -> None:
+    """The curve of trained-on pictures beside that of held-out ones, both named at their ends."""
+    steps, values = series(rows, TRAINED)
+    axes.plot(steps, values, color=MUTED, lw=1.4, ls="--", marker="o", ms=2.5)
+    axes.relim()
+    axes.autoscale_view()
+    held_out = series(rows, HELD_OUT)[1]
+    above = held_out[-1] >= values[-1]
+    for y, name, shade, up in ((held_out[-1], "held out", colour, above), (values[-1], "trained on", MUTED, not above)):
+        axes.annotate(
+            name,
+            (steps[-1], y),
+            xytext=(0, 5 if up else -5),
+            textcoords="offset points",
+            ha="right",
+            va="bottom" if up else "top",
+            fontsize=9,
+            color=shade,
+        )
+    axes.margins(y=0.25)
 
 
 def _trend(scale: str, values: np.ndarray) -> np.ndarray:

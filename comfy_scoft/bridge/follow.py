@@ -1,0 +1,70 @@
+"""What a person sees on the Train LoRA node while it runs: progress with the time left, the losses, and a picture."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass, field
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
+from ..trainer import Run, Watch
+from ..validation import HELD_OUT, reading
+from .runtime import Progress, check_interrupt
+
+LOG = logging.getLogger(__name__)
+
+
+@dataclass
+class Follower:
+    """Keeps the progress bar going by UNet calls, its line of text by optimizer steps, and its picture by previews."""
+
+    run: Run
+    bar: Progress
+    text: str = ""
+    picture: Image.Image | None = None
+    started: float = field(default_factory=time.monotonic)
+    first_step: int | None = None
+
+    def watch(self) -> Watch:
+        self.started = time.monotonic()
+        return Watch(self.check, self.observe, self.say, self.show)
+
+    def check(self) -> None:
+        check_interrupt()
+        self.bar.update(min(self.run.base.calls, self.bar.total - 1), self.text, self.picture)
+
+    def observe(self, step: int, row: dict[str, float]) -> None:
+        steps = self.run.settings.steps
+        if self.first_step is None:
+            self.first_step = step - 1
+        terms = [f"{loss.name} {row[loss.name]:.4f}" for loss in self.run.losses if loss.name in row]
+        terms += [f"held-out {row[HELD_OUT]:.4f}"] if HELD_OUT in row else []
+        done = step - self.first_step
+        left = (time.monotonic() - self.started) * (steps - step) / done if done > 0 else 0.0
+        self.text = f"{self.run.folder.name}: step {step} of {steps}, {duration(left)} left, {', '.join(terms)}"
+
+    def say(self, text: str) -> None:
+        """A sentence that should be read: on the node at once, and in the log, where it stays."""
+        if text:
+            LOG.info("%s: %s", self.run.folder.name, text)
+            self.bar.say(text)
+
+    def show(self, step: int, picture: Tensor) -> None:
+        pixels = picture.mul(255.0).round().byte().permute(1, 2, 0).numpy()
+        self.picture = Image.fromarray(np.ascontiguousarray(pixels))
+
+    def end(self, steps: int, rows: list[dict[str, float]]) -> None:
+        self.bar.update(
+            self.bar.total, f"{self.run.folder.name}: {steps} steps done. {reading(rows)}".strip(), self.picture
+        )
+
+
+def duration(seconds: float) -> str:
+    """A time that people read: "40 s", "12 min", "2 h 05 min"."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02} min"

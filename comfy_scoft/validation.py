@@ -1,0 +1,77 @@
+"""How well held-out pictures are predicted, with the same noise and timesteps every time: a smooth curve."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from .cache import Cache, Sample
+from .draws import seed_of
+from .losses.context import per_sample_mse
+
+HELD_OUT, TRAINED = "validation", "training_pictures"
+"""Keys of the two curves in a run's metrics."""
+TIMES = 4
+"""Timesteps a picture, at the middle of equal parts of the schedule."""
+MOST = 64
+"""Pictures of a set that are measured, evenly spaced over it."""
+OVERFIT = 1.02
+"""Held-out loss over its lowest value, from which on overfitting is named."""
+
+
+@dataclass
+class Validation:
+    """Measures held-out pictures and as many trained-on ones. cache: of the trained; held_out: of the held-out."""
+
+    cache: Cache
+    held_out: Cache
+    seed: int
+
+    def measure(self, check: Callable[[], None] = lambda: None, batch: int = 4) -> dict[str, float]:
+        """Mean of ‖target − ε_θ(z_t, t, c)‖² (Eq. 1, unweighted) over each of the two sets, without a graph."""
+        count = min(len(self.held_out.dataset), MOST)
+        return {
+            HELD_OUT: self._mean(self.held_out, count, check, batch),
+            TRAINED: self._mean(self.cache, count, check, batch),
+        }
+
+    @torch.no_grad()
+    def _mean(self, cache: Cache, count: int, check: Callable[[], None], batch: int) -> float:
+        base, values = cache.base, []
+        length = len(base.schedule)
+        times = torch.tensor([(2 * k + 1) * length // (2 * TIMES) for k in range(TIMES)])
+        for sample in spread(cache.samples(flip=False), count):
+            generator = torch.Generator().manual_seed(seed_of(self.seed, 0x5C0F7, sample[0]))
+            z = cache.latent(sample)[0].expand(TIMES, -1, -1, -1)
+            noise = torch.randn(z.shape, generator=generator)
+            z_t, target = base.schedule.add_noise(z, noise, times), base.schedule.target(z, noise, times)
+            for some in torch.arange(TIMES).split(batch):
+                check()
+                captions = [cache.record(sample).caption] * len(some)
+                made = base.predict(z_t[some].to(base.device), times[some].to(base.device), captions)
+                values.append(per_sample_mse(made, target[some].to(base.device)).cpu())
+        return float(torch.cat(values).double().mean())
+
+
+def spread(samples: Sequence[Sample], count: int) -> list[Sample]:
+    """`count` of the samples (or all, where there are fewer), evenly spaced."""
+    count = min(count, len(samples))
+    return [samples[i * len(samples) // count] for i in range(count)]
+
+
+def reading(rows: Sequence[Mapping[str, float]]) -> str:
+    """One sentence on overfitting from a run's rows; "" where nothing was held out."""
+    found = [(int(row["step"]), row[HELD_OUT], row[TRAINED]) for row in rows if HELD_OUT in row and TRAINED in row]
+    if len(found) < 2:
+        return ""
+    (_, first, _), (_, last, trained), best = found[0], found[-1], min(found, key=lambda row: row[1])
+    gap = f"the gap to trained-on pictures went from {found[0][1] - found[0][2]:+.4f} to {last - trained:+.4f}"
+    if last > OVERFIT * best[1] and best[0] < found[-1][0]:
+        rise = 100.0 * (last / best[1] - 1.0)
+        return (
+            f"Overfitting: the loss on held-out pictures was lowest at step {best[0]} ({best[1]:.4f}) and is "
+            f"{rise:.0f} % above that now, and {gap}; take the LoRA of an earlier step, or train for fewer."
+        )
+    return f"No overfitting seen: the loss on held-out pictures went from {first:.4f} to {last:.4f}, and {gap}."
