@@ -1,0 +1,175 @@
+"""From image sets to a survey: which pages, which random ids, and the two files, the page and its key.
+
+As in the paper (Section 5), a page is one prompt with one picture of each generator under one shared seed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ..files import write_atomically
+from ..generate import ImageSet, require_match
+from . import pictures
+from .items import default_items, plain, read_items
+from .languages import language
+from .render import render
+from .spec import KEY_ENDING, Page, Survey, content_hash, to_json
+
+LEAST, MOST = 2, 6
+"""Generators on a page."""
+
+
+@dataclass(frozen=True)
+class SurveySettings:
+    """How a survey is made.
+
+    items: the questions, see `items.read_items`. pages: how many are drawn from the sets, prompts before second seeds
+    of a prompt. attention_checks: how many of them are shown a second time. seed: decides pages and ids.
+    language: its own name or code. culture: how the questions name the culture; "" for the language's "your culture".
+    consent: paragraphs, one a line; "" for the language's own. image_size: longer side in pixels at most. quality: of
+    the JPEG pictures, 1 to 95.
+    """
+
+    title: str = "How do these pictures show your culture?"
+    items: str = default_items()
+    pages: int = 10
+    attention_checks: int = 1
+    seed: int = 0
+    language: str = "English"
+    culture: str = ""
+    consent: str = ""
+    image_size: int = 768
+    quality: int = 88
+
+
+def build(sets: Sequence[ImageSet], settings: SurveySettings) -> tuple[Survey, bytes]:
+    """The survey with its key, and the page as HTML. The same sets and settings give the same bytes.
+
+    Raises ValueError, in one sentence, for sets that cannot be compared blindly and for settings that make no survey.
+    """
+    labels = _checked(sets, settings)
+    spoken, title = language(settings.language), plain(settings.title)
+    items = read_items(settings.items, spoken, plain(settings.culture) or spoken.culture, len(sets))
+    chosen = _choose(sets[0], settings.pages, settings.seed)
+    least, size = pictures.common_size(sets, settings.image_size)
+    drawn = [[pictures.encoded(found.images[i], least, size, settings.quality) for found in sets] for i in chosen]
+    _require_difference(labels, drawn)
+
+    originals = pictures.fingerprint([found.images[i] for i in chosen for found in sets])
+    secret = _digest(originals, repr((settings.seed, labels)))
+    pages, shown = _pages(sets[0], chosen, drawn, settings, secret)
+    survey = Survey(title, spoken.code, items, labels, pages, settings.seed, id="", hash="")
+    found = content_hash(survey, originals)
+    survey = replace(survey, hash=found, id=found[:12])
+    consent = [text for text in map(plain, settings.consent.splitlines()) if text] or spoken.consent
+    return survey, render(survey, spoken, consent, shown, size)
+
+
+def save(survey: Survey, page: bytes, folder: Path) -> Path:
+    """Write `<name>.html` and `<name>.survey.json`, named after the title, into a folder; returns the page's path.
+
+    Files that are there are never overwritten: `<name>-2` and so on are taken, unless both are there with this very
+    content, which are then the answer. The key is written first, so that no page is without one.
+    """
+    key = (json.dumps(to_json(survey), ensure_ascii=False, indent=1) + "\n").encode("utf-8")
+    folder.mkdir(parents=True, exist_ok=True)
+    stem = file_name(survey.title)
+    for number in itertools.count(1):
+        name = stem if number == 1 else f"{stem}-{number}"
+        target, beside = folder / f"{name}.html", folder / f"{name}{KEY_ENDING}"
+        there = [path for path in (target, beside) if path.exists()]
+        if len(there) == 2 and target.read_bytes() == page and beside.read_bytes() == key:
+            return target
+        if not there:
+            write_atomically(beside, key)
+            write_atomically(target, page)
+            return target
+    raise AssertionError("a free name is always found")
+
+
+def file_name(title: str) -> str:
+    """A title as the beginning of a file's name: letters and digits of any script, joined by "-"; "survey" for none."""
+    words = re.findall(r"\w+", title.casefold().replace("_", " "))
+    name = "-".join(words).encode("utf-8")[:80].decode("utf-8", "ignore").strip("-")
+    reserved = {"con", "prn", "aux", "nul", *(f"{port}{i}" for port in ("com", "lpt") for i in range(10))}
+    return "survey" if not name or name in reserved else name
+
+
+def _checked(sets: Sequence[ImageSet], settings: SurveySettings) -> tuple[str, ...]:
+    """The labels of sets that can be compared; every other user's mistake is said here."""
+    if not LEAST <= len(sets) <= MOST:
+        raise ValueError(
+            f"A survey compares {LEAST} to {MOST} image sets, not {len(sets)}: connect one Generate Set for each model."
+        )
+    labels = tuple(found.label for found in sets)
+    for label in labels:
+        if labels.count(label) > 1:
+            raise ValueError(f"Two sets are labelled {label!r}: give every Generate Set a label of its own.")
+    require_match(sets)
+    count = len(sets[0].prompts)
+    if settings.pages < 1:
+        raise ValueError(f"A survey of {settings.pages} pages asks nothing: ask for at least one page.")
+    if settings.pages > count:
+        raise ValueError(
+            f"The survey asks for {settings.pages} pages, but the sets hold {count} prompts and seeds: "
+            "ask for fewer pages, or draw more prompts."
+        )
+    if not 0 <= settings.attention_checks <= settings.pages:
+        raise ValueError(
+            f"{settings.attention_checks} attention checks cannot repeat {settings.pages} pages: "
+            f"ask for 0 to {settings.pages}."
+        )
+    if not plain(settings.title):
+        raise ValueError("The survey has no title: write one that people see first.")
+    if settings.image_size < 64 or not 1 <= settings.quality <= 95:
+        raise ValueError(
+            f"Pictures of {settings.image_size} pixels and quality {settings.quality} cannot be made: "
+            "give at least 64 pixels and a quality from 1 to 95."
+        )
+    return labels
+
+
+def _choose(images: ImageSet, pages: int, seed: int) -> list[int]:
+    """Which pictures become pages, in random order: each prompt once, then the prompts' next seeds, and so on."""
+    by_prompt: dict[str, list[int]] = {}
+    for i in sorted(range(len(images.prompts)), key=lambda i: _digest(b"page", f"{seed} {i}")):
+        by_prompt.setdefault(images.prompts[i], []).append(i)
+    rounds = itertools.zip_longest(*by_prompt.values())
+    return [i for same in rounds for i in same if i is not None][:pages]
+
+
+def _pages(
+    images: ImageSet, chosen: list[int], drawn: list[list[bytes]], settings: SurveySettings, secret: bytes
+) -> tuple[tuple[Page, ...], dict[str, bytes]]:
+    """The pages, repeated ones last, and each picture by its image id."""
+    order = sorted(range(len(chosen)), key=lambda n: _digest(secret, f"check {n}"))
+    again = order[: settings.attention_checks]
+    pages: list[Page] = []
+    shown: dict[str, bytes] = {}
+    for number, n in enumerate([*range(len(chosen)), *again], 1):
+        ids = tuple(_digest(secret, f"image {number} {k}").hex()[:16] for k in range(len(drawn[n])))
+        shown.update(zip(ids, drawn[n], strict=True))
+        repeats = f"p{n + 1:03d}" if number > len(chosen) else ""
+        prompt = plain(images.prompts[chosen[n]])
+        pages.append(Page(f"p{number:03d}", prompt, int(images.seeds[chosen[n]]), ids, repeats))
+    assert len(shown) == sum(len(page.images) for page in pages), "two image ids are the same"
+    return tuple(pages), shown
+
+
+def _require_difference(labels: Sequence[str], drawn: list[list[bytes]]) -> None:
+    for one, other in itertools.combinations(range(len(labels)), 2):
+        if all(page[one] == page[other] for page in drawn):
+            raise ValueError(
+                f"The sets {labels[one]!r} and {labels[other]!r} hold the same pictures, so nobody could rank them: "
+                "check that each Generate Set has its own model."
+            )
+
+
+def _digest(key: bytes, text: str) -> bytes:
+    return hashlib.sha256(key + b"\0" + text.encode("utf-8", "surrogatepass")).digest()

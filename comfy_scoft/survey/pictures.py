@@ -1,0 +1,62 @@
+"""Pictures for the page: one size, one encoder, no metadata, so that nothing but what they show tells them apart."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
+from ..generate import ImageSet
+
+SMALL = 320
+"""Pictures whose longer side is below this are enlarged by whole numbers, so that a phone does not blur them."""
+
+
+def common_size(sets: Sequence[ImageSet], longest: int) -> tuple[tuple[int, int], tuple[int, int]]:
+    """(width, height) that all pictures are brought to: first that of the smallest set, then as the page shows them.
+
+    longest: the most that the longer side may have, in pixels. Raises ValueError for sets of different proportions,
+    which would tell the generators apart.
+    """
+    sizes = [(int(found.images.shape[2]), int(found.images.shape[1])) for found in sets]
+    for found, (width, height) in zip(sets[1:], sizes[1:], strict=True):
+        if abs(width * sizes[0][1] - height * sizes[0][0]) > max(width, height, *sizes[0]):
+            raise ValueError(
+                f"The pictures of {sets[0].label!r} are {sizes[0][0]} x {sizes[0][1]} and those of {found.label!r} "
+                f"{width} x {height} pixels: draw all sets in the same proportions, or their shape names the generator."
+            )
+    least = min(sizes, key=max)
+    scale = min(1.0, longest / max(least))
+    if max(least) < SMALL:
+        scale = float(max(1, min(longest, 2 * SMALL) // max(least)))
+    return least, (max(1, round(least[0] * scale)), max(1, round(least[1] * scale)))
+
+
+def encoded(picture: Tensor, least: tuple[int, int], size: tuple[int, int], quality: int) -> bytes:
+    """A picture (H, W, C) in [0, 1] as JPEG without metadata; sizes are (width, height), see `common_size`.
+
+    Colour is kept at full resolution (4:4:4).
+    """
+    array = picture[..., :3].detach().cpu().float().numpy()
+    pixels = np.nan_to_num(np.clip(array, 0.0, 1.0) * 255.0).round().astype(np.uint8)
+    image = Image.fromarray(pixels).convert("RGB")
+    image = image.resize(least, Image.Resampling.LANCZOS) if image.size != least else image
+    if size != least:
+        larger = size[0] > least[0]
+        image = image.resize(size, Image.Resampling.NEAREST if larger else Image.Resampling.LANCZOS)
+    file = io.BytesIO()
+    image.save(file, "JPEG", quality=quality, subsampling=0, optimize=True)
+    return file.getvalue()
+
+
+def fingerprint(pictures: Sequence[Tensor]) -> bytes:
+    """SHA-256 over pictures as they are before encoding, which people who have only the page cannot compute."""
+    digest = hashlib.sha256()
+    for picture in pictures:
+        digest.update(repr(tuple(picture.shape)).encode())
+        digest.update(picture.detach().cpu().float().contiguous().numpy().tobytes())
+    return digest.digest()

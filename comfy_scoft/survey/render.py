@@ -1,0 +1,85 @@
+"""The page itself: template, style, script and data joined into one HTML file that asks nothing of any network."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+import json
+import re
+from collections.abc import Mapping, Sequence
+
+from .languages import PAGE, Language
+from .spec import ANSWER_FORMAT, ANSWER_VERSION, Survey
+
+SCRIPTS = ("model.js", "elements.js", "dragging.js", "ranking.js", "screens.js", "app.js")
+STYLES = ("base.css", "screens.css", "ranking.css", "sizes.css")
+"""Joined in this order into one script and one style."""
+
+
+def render(
+    survey: Survey, spoken: Language, consent: Sequence[str], pictures: Mapping[str, bytes], size: tuple[int, int]
+) -> bytes:
+    """The page as UTF-8. pictures: JPEG bytes by image id; size: (width, height) of all of them.
+
+    Generators are not in it: image ids stand in alphabetical order everywhere, and they are random. A content security
+    policy allows this one script, this one style and pictures made from the page's own bytes, and nothing else.
+    """
+    style, script = "".join(map(_read, STYLES)), "(() => {\n" + "\n".join(map(_read, SCRIPTS)) + "})();\n"
+    policy = (
+        f"default-src 'none'; script-src '{_hash(script)}'; style-src '{_hash(style)}'; img-src blob:; "
+        "base-uri 'none'; form-action 'none'"
+    )
+    parts = {
+        "language": spoken.code,
+        "direction": spoken.direction,
+        "policy": policy,
+        "title": html.escape(survey.title),
+        "noscript": html.escape(spoken.text["noscript"]),
+        "style": style,
+        "script": script,
+        "data": in_script(_data(survey, spoken, consent, pictures, size)),
+    }
+    page = re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], _read("survey.html"))
+    return page.encode("utf-8")
+
+
+def in_script(data: object) -> str:
+    """JSON that can stand inside a script element: ASCII only, and no character that means anything to HTML."""
+    text = json.dumps(data, ensure_ascii=True, separators=(",", ":"))
+    return re.sub(r"[<>&]", lambda match: f"\\u{ord(match[0]):04x}", text)
+
+
+def _data(
+    survey: Survey, spoken: Language, consent: Sequence[str], pictures: Mapping[str, bytes], size: tuple[int, int]
+) -> dict[str, object]:
+    """What the script reads. A picture that is shown twice, as in a repeated page, is kept once."""
+    numbers: dict[bytes, int] = {}
+    for image in sorted(pictures):
+        numbers.setdefault(pictures[image], len(numbers))
+    return {
+        "id": survey.id,
+        "hash": survey.hash,
+        "answer_format": ANSWER_FORMAT,
+        "answer_version": ANSWER_VERSION,
+        "language": survey.language,
+        "title": survey.title,
+        "consent": list(consent),
+        "text": dict(spoken.text),
+        "items": [{"id": item.id, "title": item.title, "question": item.question} for item in survey.items],
+        "pages": [
+            {"id": page.id, "prompt": page.prompt, "images": sorted(page.images), "repeats": page.repeats}
+            for page in survey.pages
+        ],
+        "size": list(size),
+        "pictures": {image: numbers[pictures[image]] for image in sorted(pictures)},
+        "data": [base64.b64encode(picture).decode("ascii") for picture in numbers],
+    }
+
+
+def _read(name: str) -> str:
+    return (PAGE / name).read_text(encoding="utf-8")
+
+
+def _hash(text: str) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode("utf-8")).digest()).decode("ascii")

@@ -1,0 +1,95 @@
+"""The nodes that load answers, aggregate and plot them, in a real ComfyUI's folders."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import build_workflows
+import pytest
+import workflow_survey_figures
+from comfy_inprocess import start
+from comfy_server import ComfyServer
+from workflow_form import Workflow
+
+comfy = start()
+import folder_paths  # noqa: E402
+
+from comfy_scoft.bridge import nodes_survey  # noqa: E402
+from comfy_scoft.bridge.nodes_survey import EXAMPLE, SHIPPED, AggregateSurvey, LoadResponses, PlotSurvey  # noqa: E402
+from comfy_scoft.plots import score_table  # noqa: E402
+
+
+@pytest.fixture(autouse=True)
+def comfy_folders(tmp_path, monkeypatch) -> Path:
+    """ComfyUI's input, output and temp folders, empty."""
+    for name in ("input", "output", "temp"):
+        (tmp_path / name).mkdir()
+        monkeypatch.setattr(folder_paths, f"{name}_directory", str(tmp_path / name))
+    return tmp_path
+
+
+def test_the_menu_lists_the_example_and_folders_that_hold_answers(comfy_folders):
+    shutil.copytree(EXAMPLE, comfy_folders / "input/survey/answers")
+    other = comfy_folders / "input/workflows"
+    other.mkdir()
+    (other / "a.json").write_text('{"nodes": []}', encoding="utf-8")
+    assert nodes_survey.answer_folders() == [SHIPPED, "survey/answers"]
+    assert LoadResponses.INPUT_TYPES()["required"]["folder"][1]["options"] == [SHIPPED, "survey/answers"]
+
+
+@pytest.mark.parametrize("name", ["../x", "/etc", "nowhere", "a\0b"])
+def test_folders_outside_the_menu_are_refused(name):
+    assert LoadResponses.validate_inputs(folder=name) is not True
+    with pytest.raises(ValueError, match="."):
+        LoadResponses.execute(name)
+
+
+def test_from_the_shipped_answers_to_scores_pictures_and_the_report_page(comfy_folders):
+    survey, report = LoadResponses.execute(SHIPPED).args
+    assert report.startswith("24 answer files read: 24 participants used")
+    scores, findings = AggregateSurvey.execute(survey).args
+    assert "Consensus of all (MMSR + Vote): SCoFT+MPC > SCoFT+MP > SCoFT+M > Stable Diffusion." in findings
+    assert score_table(scores.rows).shape[2] == 3
+    *images, path = PlotSurvey.execute(survey).args
+    assert len(images) == 4 and all(image.ndim == 4 and image.shape[0] == 1 for image in images)
+    page = Path(path)
+    assert page.parent == comfy_folders / "output/scoft/surveys" and page.name.endswith(".report.html")
+    assert page.read_text(encoding="utf-8").count("<img ") == 4
+    assert PlotSurvey.execute(survey).args[-1] == path  # the same survey has one report
+
+
+def test_answers_without_their_key_use_the_one_that_build_survey_wrote(comfy_folders):
+    folder = comfy_folders / "input/answers"
+    shutil.copytree(EXAMPLE, folder)
+    (folder / "synthetic.survey.json").unlink()
+    with pytest.raises(ValueError, match="No key file fits the answers in 'answers'"):
+        LoadResponses.execute("answers")
+    (comfy_folders / "output/scoft/surveys").mkdir(parents=True)
+    shutil.copy(EXAMPLE / "synthetic.survey.json", comfy_folders / "output/scoft/surveys")
+    assert len(LoadResponses.execute("answers").args[0].responses) == 24
+
+
+def test_a_new_answer_file_makes_the_node_run_again(comfy_folders):
+    folder = comfy_folders / "input/answers"
+    shutil.copytree(EXAMPLE, folder)
+    before = LoadResponses.fingerprint_inputs(folder="answers")
+    data = json.loads((folder / "synthetic-01.json").read_text(encoding="utf-8"))
+    (folder / "new.json").write_text(json.dumps(data), encoding="utf-8")
+    assert LoadResponses.fingerprint_inputs(folder="answers") != before
+    assert "1 a participant's second file" in LoadResponses.execute("answers").args[1]
+
+
+def test_from_answers_to_figures_in_a_running_comfyui(comfy: ComfyServer):
+    """The second half of the survey workflow, as it is shipped, over HTTP."""
+    workflow = Workflow("survey", json.loads(build_workflows.SCHEMAS.read_text(encoding="utf-8")))
+    workflow_survey_figures.figures(workflow)
+    prompt = workflow.api()
+    outputs = comfy.client.run(prompt, timeout=300)["outputs"]
+    by_kind = {prompt[number]["class_type"]: shown for number, shown in outputs.items()}
+    assert "24 participants used" in by_kind["SCoFT_LoadResponses"]["text"][0]
+    assert "SCoFT+MPC > SCoFT+MP > SCoFT+M > Stable Diffusion" in by_kind["SCoFT_AggregateSurvey"]["text"][0]
+    assert len(by_kind["SCoFT_PlotSurvey"]["images"]) == 4
+    page = Path(by_kind["SCoFT_PlotSurvey"]["text"][0])
+    assert page.parent == comfy.base / "output/scoft/surveys" and page.is_file()
