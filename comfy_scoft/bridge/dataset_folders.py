@@ -8,8 +8,11 @@ import re
 from pathlib import Path
 
 from ..dataset import holds_dataset
+from ..dataset.find import METADATA
+from ..dataset.rows import ROW_ENDINGS
+from ..download.store import LOG, REPORT
 from ..mini import layout
-from .runtime import folders, input_folder, inside, output_folder
+from .runtime import files, folders, input_folder, inside, output_folder
 
 SHIPPED = "community set of nuvia (shipped)"
 SAVED = " (saved)"
@@ -39,6 +42,28 @@ def dataset_folder(name: str) -> Path:
     return folder
 
 
+def link_files() -> list[str]:
+    """Lists of links in the input folder, for a menu; a dataset's own tables are none."""
+    if not input_folder().is_dir():
+        return []
+    own = {*METADATA, LOG, REPORT}
+    return [name for name in files(input_folder(), *ROW_ENDINGS) if name.rsplit("/", 1)[-1] not in own]
+
+
+def link_file(name: str) -> Path:
+    """The list that a name of the menu stands for. Raises ValueError for one that leads anywhere else."""
+    path = inside(input_folder(), name)
+    if not path.is_file() or not path.name.lower().endswith(ROW_ENDINGS):
+        raise ValueError(f"There is no list {name!r} in ComfyUI's input folder: put a .csv or .jsonl file there.")
+    return path
+
+
+def collected_folder(name: str, links: Path) -> Path:
+    """Where the pictures of a list go, in the input folder: under the given name, or the list's own with "pictures"."""
+    stem = re.sub(r"[^\w.()-]+", " ", links.stem[:60]).strip(" .()-") or "collected"
+    return inside(input_folder(), plain_name(name if name.strip() else f"{stem} pictures"))
+
+
 def saved_root() -> Path:
     return output_folder() / "scoft" / "datasets"
 
@@ -46,9 +71,9 @@ def saved_root() -> Path:
 def files_fingerprint(folder: Path) -> str:
     """SHA-256 over the name, size and time of every file below a folder."""
     digest = hashlib.sha256()
-    for place, names, files in os.walk(folder):
+    for place, names, present in os.walk(folder):
         names.sort()
-        for name in sorted(files):
+        for name in sorted(present):
             stat = os.stat(os.path.join(place, name), follow_symlinks=False)
             relative = os.path.relpath(os.path.join(place, name), folder)
             digest.update(f"{relative}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode("utf-8", "surrogateescape"))

@@ -3,35 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..records import CATEGORIES, CultureRecord, Dataset
-from .images import EXTENSIONS, check_image
-from .metadata import (
-    category_of_name,
-    locate,
-    normal_category,
-    normal_era,
-    normal_split,
-    parse_line,
-    read_lines,
-    shown,
-)
+from .find import METADATA, SPLITS, Note, find_records
+from .images import check_image
+from .metadata import normal_category
 
-METADATA = "metadata.jsonl"
-SPLITS = ("train", "test", "validation")
-DATASET_PARTS = (*SPLITS, METADATA, "images", "negatives", "depth")
+DATASET_PARTS = (*SPLITS, METADATA[0], "images", "negatives", "depth")
 """Everything a saved dataset may hold at its top."""
 
 DECODED_AT_LOAD = 500
 """Up to this many pictures are decoded once when a folder is loaded; of more only headers and checksums are read,
 and a cut JPEG is found on first use."""
-
-Found = Iterator["CultureRecord | ValueError"]
 
 
 @dataclass
@@ -40,6 +27,7 @@ class _Tally:
 
     loaded: list[CultureRecord] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     passed_over: int = 0
 
     def report(self) -> str:
@@ -52,6 +40,7 @@ class _Tally:
         lines.append(f"With generic captions: {generic}; negatives: {negatives}")
         if self.passed_over:
             lines.append(f"Not asked for (another split or category, or beyond the limit): {self.passed_over}")
+        lines += self.notes
         if self.faults:
             lines += ["Left out:", *(f"- {fault}" for fault in self.faults)]
         return "\n".join(lines)
@@ -66,7 +55,7 @@ def load_folder(
     limit: int = 0,
     strict: bool = False,
 ) -> tuple[Dataset, str]:
-    """Read `metadata.jsonl` (in the folder or in its train, test, validation folders), else images with `.txt`.
+    """Read a folder in any of the forms that `find_records` knows: CCUB's, an image folder, captions beside images.
 
     culture, place: for the records that state none.
     categories: keep only these (names or CCUB prefixes); none for all. split: one split's name, or "all".
@@ -84,13 +73,15 @@ def load_folder(
     split = split.strip().lower()
     wanted = {normal_category(category).casefold() for category in categories if category.strip()}
     tally, candidates = _Tally(), []
-    for found in _readable(_find(root), root):
+    for found in find_records(root):
         if isinstance(found, CultureRecord):
             found = dataclasses.replace(found, culture=found.culture or culture, place=found.place or place)
             if split in ("all", found.split) and (not wanted or found.category.casefold() in wanted):
                 candidates.append(found)
             else:
                 tally.passed_over += 1
+        elif isinstance(found, Note):
+            tally.notes.append(str(found))
         elif strict:
             raise found
         else:
@@ -139,123 +130,13 @@ def _verdict(path: Path, decode: bool) -> ValueError | None:
 def _nothing_good(root: Path, faults: list[str]) -> str:
     if not faults:
         return (
-            f"The folder {root} holds no dataset: it was expected to hold a {METADATA} with a line for each image, "
+            f"The folder {root} holds no dataset: it was expected to hold a {METADATA[0]} with a line for each image, "
             "or images with a .txt caption of the same name beside each."
         )
     if len(faults) == 1:
         return faults[0]
     more = f"; and {len(faults) - 3} more" if len(faults) > 3 else ""
     return f"No record of {root.name} could be loaded: {'; '.join(f.rstrip('.') for f in faults[:3])}{more}."
-
-
-def _find(root: Path) -> Found:
-    """Every record of the folder, unfiltered, or the fault that stands in its place."""
-    places = [(root, "train"), *((root / name, name) for name in SPLITS)]
-    with_metadata = [(base, split) for base, split in places if (base / METADATA).is_file()]
-    for base, split in with_metadata:
-        yield from _from_metadata(base, split, root)
-    if not with_metadata:
-        for base, split in places:
-            for folder in (base, base / "images"):
-                yield from _from_captions(folder, split, root)
-
-
-def _readable(found: Found, root: Path) -> Found:
-    try:
-        yield from found
-    except OSError as error:
-        name = Path(error.filename or root).name
-        yield ValueError(f"{shown(name)} in {root.name} may not be read: give this user the right to read it.")
-
-
-def _from_metadata(base: Path, split: str, root: Path) -> Found:
-    label = (base / METADATA).relative_to(root).as_posix()
-    try:
-        path = locate(label, (root,), root, label)
-    except ValueError as fault:
-        yield fault
-        return
-    for where, text in read_lines(path, label):
-        try:
-            if isinstance(text, ValueError):
-                raise text
-            yield _record(text, where, base, split, root)
-        except ValueError as fault:
-            yield fault
-
-
-def _record(text: str, where: str, base: Path, split: str, root: Path) -> CultureRecord:
-    line = parse_line(text, where)
-    bases = (base, root) if base != root else (root,)
-    return CultureRecord(
-        image=locate(line.file_name, bases, root, where),
-        caption=line.text,
-        generic_captions=tuple(line.blip_text),
-        culture=line.culture,
-        place=line.place,
-        category=normal_category(line.category) or category_of_name(Path(line.file_name.replace("\\", "/")).stem),
-        era=normal_era(line.era, where),
-        split=normal_split(line.split or split, where),
-        negatives=tuple(locate(name, bases, root, where) for name in line.negative_imgpath),
-        depth=locate(line.depth, bases, root, where) if line.depth else None,
-        source=line.source,
-        collector=line.collector,
-        licence=line.licence,
-        consent=line.consent,
-        verified_by=tuple(line.verified_by),
-    )
-
-
-def _from_captions(folder: Path, split: str, root: Path) -> Found:
-    """Images of one folder with the text file of the same name beside each."""
-    if not folder.is_dir():
-        return
-    for image in sorted(folder.iterdir(), key=_natural):
-        if image.suffix.lower() not in EXTENSIONS or image.name.startswith("."):
-            continue
-        where = f"The image {shown(image.name)}"
-        try:
-            words = _caption_beside(image, root)
-            path = locate(image.relative_to(root).as_posix(), (root,), root, where)
-            yield CultureRecord(path, words, category=category_of_name(image.stem), split=split)
-        except ValueError as fault:
-            yield fault
-
-
-def _caption_beside(image: Path, root: Path) -> str:
-    text = image.with_suffix(".txt")
-    if not text.is_file():
-        raise ValueError(f"The image {shown(image.name)} has no caption: write one into {shown(text.name)} beside it.")
-    label = text.relative_to(root).as_posix()
-    words = []
-    for _, line in read_lines(locate(label, (root,), root, shown(label)), shown(label)):
-        if isinstance(line, ValueError):
-            raise line
-        words.append(line)
-    if not words:
-        raise ValueError(f"The caption file {shown(text.name)} is empty: write the image's caption into it.")
-    return " ".join(words)
-
-
-def _natural(path: Path) -> list[tuple[int, int, str]]:
-    """FOOD_2 before FOOD_10."""
-    return [(1, int(part), "") if part.isdecimal() else (0, 0, part) for part in re.split(r"(\d{1,18})", path.name)]
-
-
-def holds_dataset(folder: Path) -> bool:
-    """Whether a menu should offer the folder: it has a `metadata.jsonl` or an image with a caption. Cheap."""
-    try:
-        if any((base / METADATA).is_file() for base in (folder, *(folder / name for name in SPLITS))):
-            return True
-        places = [folder, *(folder / name for name in SPLITS)]
-        return any(
-            path.suffix.lower() in EXTENSIONS and path.with_suffix(".txt").is_file()
-            for base in [*places, *(base / "images" for base in places)]
-            if base.is_dir()
-            for path in base.iterdir()
-        )
-    except OSError:
-        return False
 
 
 def counts(dataset: Dataset) -> dict[tuple[str, str], int]:

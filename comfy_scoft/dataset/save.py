@@ -18,8 +18,9 @@ from PIL import Image
 from torch import Tensor
 
 from ..records import CultureRecord, Dataset
-from .folder import DATASET_PARTS, METADATA, SPLITS, load_folder
-from .metadata import PREFIX_OF_CATEGORY, category_of_name
+from .find import METADATA, SPLITS
+from .folder import DATASET_PARTS, load_folder
+from .metadata import PREFIX_OF_CATEGORY, facts_of_name
 
 
 def save_dataset(dataset: Dataset, folder: Path, overwrite: bool = False) -> Path:
@@ -48,7 +49,7 @@ def save_dataset(dataset: Dataset, folder: Path, overwrite: bool = False) -> Pat
             numbers[prefix] += 1
             lines.setdefault(base, []).append(json.dumps(line, ensure_ascii=False))
         for base, texts in lines.items():
-            (base / METADATA).write_text("\n".join(texts) + "\n", encoding="utf-8")
+            (base / METADATA[0]).write_text("\n".join(texts) + "\n", encoding="utf-8")
     return target
 
 
@@ -84,7 +85,7 @@ def from_images(
             several = [others] if isinstance(others, str) else list(others)
             line = {"file_name": name, "text": caption, "blip_text": several, "culture": culture, "place": place}
             lines.append(json.dumps(line, ensure_ascii=False))
-        (part / "train" / METADATA).write_text("\n".join(lines) + "\n", encoding="utf-8")
+        (part / "train" / METADATA[0]).write_text("\n".join(lines) + "\n", encoding="utf-8")
     return load_folder(folder, strict=True)[0]
 
 
@@ -98,11 +99,11 @@ def _picture(image: Tensor, n: int) -> Image.Image:
 
 
 def _prefix(record: CultureRecord) -> str:
-    """CCUB's prefix of the category; else one from its own letters that no known category would be read from."""
+    """CCUB's prefix of the category; else one from its own letters that no category or era would be read from."""
     if record.category in PREFIX_OF_CATEGORY:
         return PREFIX_OF_CATEGORY[record.category]
     letters = re.sub(r"[^A-Z]", "", record.category.upper())[:16] or "IMAGE"
-    return letters if not category_of_name(f"{letters}_0") else "IMAGE"
+    return "IMAGE" if any(facts_of_name(f"{letters}_0")) else letters
 
 
 def _write_files(record: CultureRecord, base: Path, stem: str) -> dict[str, Any]:

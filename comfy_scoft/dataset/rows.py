@@ -1,0 +1,129 @@
+"""Lines of text that anybody may have written -> rows of named values: JSON lines and CSV."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+MAX_LINE = 1_000_000
+"""Longest line of metadata or caption file, in bytes."""
+
+ROW_ENDINGS = (".jsonl", ".csv", ".tsv")
+_SEPARATORS = ",;\t"
+
+Row = tuple[str, "dict[str, Any] | ValueError"]
+"""Where a row stands ("metadata.jsonl line 3"), and its values or what is wrong with it."""
+
+
+def shown(text: object, length: int = 80) -> str:
+    """Somebody else's text, made safe for a message: one short line of printable characters."""
+    clean = "".join(c if c.isprintable() else "?" for c in str(text)[: length + 1])
+    return clean if len(clean) <= length else clean[: length - 1] + "…"
+
+
+def read_lines(path: Path, label: str, strip: bool = True) -> Iterator[tuple[str, str | ValueError]]:
+    """(where, text) of each line that is not blank; in place of the text, what is wrong with the line.
+
+    UTF-8 with or without a byte order mark. Never holds more than `MAX_LINE` bytes. strip=False takes only the line's
+    end off, and keeps what else is blank.
+    """
+    with path.open("rb") as file:
+        if file.read(2) in (b"\xff\xfe", b"\xfe\xff"):
+            yield label, ValueError(f"{label} is not UTF-8 but UTF-16: save it again as UTF-8.")
+            return
+        file.seek(0)
+        number = 0
+        while line := file.readline(MAX_LINE + 1):
+            number += 1
+            where = f"{label} line {number}"
+            if len(line) > MAX_LINE and not line.endswith(b"\n"):
+                while (rest := file.readline(MAX_LINE)) and not rest.endswith(b"\n"):
+                    pass
+                yield where, ValueError(f"{where} is longer than {MAX_LINE:,} characters: shorten it.")
+                continue
+            try:
+                text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+            except UnicodeDecodeError:
+                yield where, ValueError(f"{where} is not UTF-8 text: save the file again as UTF-8.")
+                continue
+            if text.strip():
+                yield where, text.strip() if strip else text.rstrip("\r\n")
+
+
+def read_rows(path: Path, label: str) -> Iterator[Row]:
+    """Every row of a `.jsonl`, `.csv` or `.tsv` file (by its name), in order, without what is null or empty.
+
+    A CSV file names its columns in the first line; commas, semicolons or tabs stand between them, and a text in double
+    quotes may hold any of them and line breaks. Column names count without case, and a space in them as "_".
+    """
+    return _json_rows(path, label) if path.suffix.lower() == ".jsonl" else _csv_rows(path, label)
+
+
+def _json_rows(path: Path, label: str) -> Iterator[Row]:
+    for where, text in read_lines(path, label):
+        if isinstance(text, ValueError):
+            yield where, text
+            continue
+        try:
+            values = json.loads(text)
+        except (ValueError, RecursionError):
+            yield where, ValueError(f"{where} is not JSON: write one {{...}} object a line, or remove the line.")
+            continue
+        if not isinstance(values, dict):
+            yield where, ValueError(f'{where} is JSON but not an object: write {{"text": ..., ...}}, or remove it.')
+            continue
+        yield where, {key: value for key, value in values.items() if value is not None}
+
+
+class _Lines:
+    """The lines of a CSV file for `csv.reader`; remembers which line came last, and keeps broken ones aside."""
+
+    def __init__(self, path: Path, label: str) -> None:
+        self.where = label
+        self.broken: list[tuple[str, ValueError]] = []
+        self._lines = read_lines(path, label, strip=False)
+
+    def __iter__(self) -> Iterator[str]:
+        for where, text in self._lines:
+            self.where = where
+            if isinstance(text, ValueError):
+                self.broken.append((where, text))
+            else:
+                yield text.replace("\r", " ") + "\n"
+
+
+def _csv_rows(path: Path, label: str) -> Iterator[Row]:
+    lines = _Lines(path, label)
+    feed = iter(lines)
+    head = next(feed, None)
+    if head is None:
+        yield from lines.broken
+        return
+    separator = max(_SEPARATORS, key=head.count)
+    try:
+        (names,) = csv.reader([head], delimiter=separator, strict=True)
+    except (csv.Error, ValueError):
+        yield lines.where, ValueError(f"{lines.where} names no columns: write their names with commas between them.")
+        return
+    columns = [name.strip().lower().replace(" ", "_") for name in names]
+    reader = csv.reader(feed, delimiter=separator, strict=True)
+    while True:
+        try:
+            cells = next(reader, None)
+            fault = None
+        except csv.Error:
+            cells = []
+            fault = ValueError(f'{lines.where} is not proper CSV: close each double quote, and write "" inside a text.')
+        yield from lines.broken
+        lines.broken.clear()
+        if cells is None:
+            return
+        if fault is None and len(cells) > len(columns) and any(cell.strip() for cell in cells[len(columns) :]):
+            fault = ValueError(
+                f"{lines.where} has {len(cells)} columns where the first line names {len(columns)}: put a text that "
+                "holds a comma into double quotes."
+            )
+        yield lines.where, fault or {name: cell for name, cell in zip(columns, cells, strict=False) if cell.strip()}

@@ -1,0 +1,229 @@
+"""The forms people keep pictures with words in: captions beside images, kohya's folders, image folders, CCUB; and what
+categories, eras and splits are read from. The counts are laid out as the paper's Table 3."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from comfy_scoft.dataset import counts, holds_dataset, load_folder, save_dataset
+from comfy_scoft.dataset.metadata import facts_of_name, facts_of_tags, normal_category
+from comfy_scoft.plots.tables import count_rows
+from comfy_scoft.records import CATEGORIES, CultureRecord, Dataset
+
+
+def picture(path: Path, words: str | None = None, ending: str = ".txt") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (8, 8), (10, 20, 30)).save(path)
+    if words is not None:
+        path.with_suffix(ending).write_text(words, encoding="utf-8")
+    return path
+
+
+def write_csv(path: Path, head: str, *lines: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join([head, *lines]) + "\n", encoding="utf-8")
+
+
+def test_kohyas_folders_give_captions_categories_and_a_word_about_repeats(tmp_path):
+    picture(tmp_path / "10_hanbok/a2.png", "a red hanbok")
+    picture(tmp_path / "10_hanbok/a10.png", "a blue hanbok", ".caption")
+    picture(tmp_path / "10_hanbok/a3.png")
+    picture(tmp_path / "1_food/FEST_1.png", "a feast, people_and_action, modern")
+    picture(tmp_path / "1_food/2.png", "kimchi")
+    picture(tmp_path / "2_trad_clothing/1.png")
+    picture(tmp_path / "reg/1.png", "not ours")
+    picture(tmp_path / "2023_trip/1.png", "not ours")
+    assert holds_dataset(tmp_path)
+    dataset, report = load_folder(tmp_path)
+    assert [(r.image.parent.name, r.caption, r.category, r.era) for r in dataset.records] == [
+        ("1_food", "kimchi", "food & drink", ""),
+        ("1_food", "a feast, people_and_action, modern", "religion & festival", "modern"),
+        ("2_trad_clothing", "trad clothing", "clothing", "traditional"),
+        ("10_hanbok", "a red hanbok", "hanbok", ""),
+        ("10_hanbok", "hanbok", "hanbok", ""),
+        ("10_hanbok", "a blue hanbok", "hanbok", ""),
+    ]
+    notes = [line for line in report.splitlines() if "repeats" in line]
+    assert [line.split(":")[0] for line in notes] == [
+        "The folder 2_trad_clothing asks for 2 repeats",
+        "The folder 10_hanbok asks for 10 repeats",
+    ]
+    assert report.startswith("6 of 6 records loaded, 0 left out")
+
+
+def test_kohyas_folders_may_stand_in_folders_of_splits(tmp_path):
+    picture(tmp_path / "train/5_house/1.png", "a house")
+    picture(tmp_path / "val/5_house/1.png", "another house")
+    assert [(r.caption, r.split) for r in load_folder(tmp_path)[0].records] == [
+        ("a house", "train"),
+        ("another house", "validation"),
+    ]
+
+
+def test_a_folder_of_kohyas_without_any_caption_is_offered_and_read(tmp_path):
+    picture(tmp_path / "3_my_town/1.png")
+    assert holds_dataset(tmp_path)
+    assert [r.caption for r in load_folder(tmp_path)[0].records] == ["my town"]
+    picture(tmp_path / "other/plain/1.png")
+    assert not holds_dataset(tmp_path / "other")
+
+
+def test_an_image_folder_with_csv_metadata_in_each_split_is_read(tmp_path):
+    for split in ("train", "validation", "test"):
+        picture(tmp_path / split / "0001.png")
+        write_csv(tmp_path / split / "metadata.csv", "file_name,text", f'0001.png,"{split}, in words"')
+    assert holds_dataset(tmp_path)
+    dataset, report = load_folder(tmp_path)
+    assert [(r.caption, r.split) for r in dataset.records] == [
+        ("train, in words", "train"),
+        ("test, in words", "test"),
+        ("validation, in words", "validation"),
+    ]
+    assert "Splits: train 1, test 1, validation 1" in report
+
+
+def test_one_csv_for_all_splits_takes_them_from_the_paths(tmp_path):
+    names = ["train/a.png", "val/b.png", "images/c.png"]
+    for name in names:
+        picture(tmp_path / name)
+    write_csv(tmp_path / "metadata.csv", "file_name;caption", *(f"{name};{name} it is" for name in names))
+    assert [r.split for r in load_folder(tmp_path)[0].records] == ["train", "validation", "train"]
+
+
+def test_columns_of_a_csv_reach_every_field(tmp_path):
+    for name in ("a.png", "n1.png", "n2.png", "d.png"):
+        picture(tmp_path / name)
+    row = {
+        "file_name": "a.png",
+        "text": 'a "great" bowl,\nwarm',
+        "blip_text": "a bowl | a dish",
+        "negative_imgpath": "n1.png|n2.png",
+        "depth": "d.png",
+        "culture": "Nuvian",
+        "place": "Nuvia",
+        "tags": "#modern|food",
+        "split": "Test",
+        "source": "family album",
+        "collector": "Kora",
+        "license": "CC0",
+        "consent": "yes",
+        "verified_by": "Limu|Sana",
+        "unknown": "ignored",
+    }
+    with (tmp_path / "metadata.csv").open("w", newline="", encoding="utf-8-sig") as file:
+        writer = csv.DictWriter(file, row)
+        writer.writeheader()
+        writer.writerow(row)
+    (record,) = load_folder(tmp_path)[0].records
+    assert record.caption == 'a "great" bowl,\nwarm' and record.generic_captions == ("a bowl", "a dish")
+    assert [path.name for path in record.files()] == ["a.png", "n1.png", "n2.png", "d.png"]
+    assert (record.culture, record.place, record.category) == ("Nuvian", "Nuvia", "food & drink")
+    assert (record.era, record.split, record.source) == ("modern", "test", "family album")
+    assert (record.collector, record.licence, record.consent) == ("Kora", "CC0", "yes")
+    assert record.verified_by == ("Limu", "Sana")
+    save_dataset(Dataset(tmp_path, (record,), "x"), tmp_path / "again")
+    (again,) = load_folder(tmp_path / "again")[0].records
+    assert {**vars(again), "image": 0, "negatives": 0, "depth": 0} == {
+        **vars(record),
+        "image": 0,
+        "negatives": 0,
+        "depth": 0,
+    }
+
+
+@pytest.mark.parametrize(
+    ("stem", "category", "era"),
+    [
+        ("FOOD_27", "food & drink", ""),
+        ("TRAD_FOOD_27", "food & drink", "traditional"),
+        ("food-mod-27", "food & drink", "modern"),
+        ("modern city 3", "city", "modern"),
+        ("MOD_12", "", "modern"),
+        ("FOOD27", "food & drink", ""),
+        ("my_food_1", "", ""),
+        ("FOOD_CITY_1", "food & drink", ""),
+        ("modernist_1", "", ""),
+        ("portrait", "", ""),
+        ("food", "", ""),
+        ("27", "", ""),
+        ("", "", ""),
+    ],
+)
+def test_prefixes_of_a_name_tell_category_and_era(stem, category, era):
+    assert facts_of_name(stem) == (category, era)
+
+
+def test_tags_tell_category_and_era_where_nothing_else_does(tmp_path):
+    assert facts_of_tags(["blue", "#Food", "city", " Traditional", "modern"]) == ("food & drink", "traditional")
+    assert facts_of_tags(["people_and_action"]) == ("people & action", "") and facts_of_tags([]) == ("", "")
+    picture(tmp_path / "MOD_CITY_1.png", "street, food, traditional")
+    picture(tmp_path / "b.png", "street, city, traditional")
+    picture(tmp_path / "c.png", "modern")
+    assert [(r.category, r.era) for r in load_folder(tmp_path)[0].records] == [
+        ("city", "modern"),
+        ("city", "traditional"),
+        ("", ""),
+    ]
+    lines = [
+        {"file_name": "b.png", "text": "x", "tags": ["food", "modern"], "category": "nature", "era": "traditional"},
+        {"file_name": "MOD_CITY_1.png", "text": "x", "tags": "food|traditional"},
+    ]
+    (tmp_path / "metadata.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    assert [(r.category, r.era) for r in load_folder(tmp_path)[0].records] == [
+        ("nature", "traditional"),
+        ("food & drink", "traditional"),
+    ]
+
+
+def test_a_category_that_reads_like_an_era_survives_saving(tmp_path):
+    record = CultureRecord(picture(tmp_path / "a.png"), "x", category="mod")
+    save_dataset(Dataset(tmp_path, (record,), "x"), tmp_path / "saved")
+    (again,) = load_folder(tmp_path / "saved")[0].records
+    assert (again.category, again.era) == ("mod", "")
+
+
+TABLE_3 = {
+    "Korea": (34, 22, 20, 20, 21, 20, 8, 6, 11),
+    "China": (33, 31, 24, 23, 27, 23, 5, 15, 8),
+    "Nigeria": (21, 16, 18, 17, 13, 21, 11, 8, 15),
+    "Mexico": (22, 19, 14, 18, 15, 10, 7, 10, 19),
+    "India": (19, 26, 24, 21, 16, 18, 9, 7, 8),
+    "United States": (23, 22, 10, 17, 29, 15, 16, 12, 7),
+}
+"""SCoFT, arXiv 2401.08053, Table 3: hand-selected images of CCUB by culture and category."""
+HEADINGS = (
+    *("food & drink", "people & actions", "clothing", "architecture", "city", "dance music art", "nature"),
+    *("utensil & tool", "religion & festival"),
+)
+TOTALS = (152, 136, 110, 116, 121, 107, 56, 58, 68, 924)
+
+
+def test_every_heading_of_the_papers_table_is_one_of_our_categories():
+    assert sorted(map(normal_category, HEADINGS)) == sorted(CATEGORIES)
+    spellings = ("Food and Drink", "dance, music and visual arts", "UTENSILS & TOOLS", "weaving")
+    assert [normal_category(text) for text in spellings] == [CATEGORIES[4], CATEGORIES[3], CATEGORIES[8], "weaving"]
+
+
+def test_a_dataset_of_the_papers_size_is_counted_as_in_its_table_3(tmp_path):
+    records = [
+        CultureRecord(tmp_path / "a.png", "x", culture=culture, category=normal_category(heading), era=era)
+        for culture, row in TABLE_3.items()
+        for heading, count in zip(HEADINGS, row, strict=True)
+        for era in ("traditional", "modern") * (count // 2) + ("modern",) * (count % 2)
+    ]
+    columns, rows = count_rows(Dataset(tmp_path, tuple(records), "CCUB"))
+    assert len(records) == 924 and set(columns) == {*CATEGORIES, "total"} and columns[-1] == "total"
+    order = [columns.index(normal_category(heading)) for heading in HEADINGS]
+    totals = {culture: cells for culture, era, cells in rows if era == "total"}
+    assert {c: tuple(cells[k] for k in order) for c, cells in totals.items() if c != "all"} == TABLE_3
+    assert [cells[-1] for culture, cells in totals.items()] == [162, 189, 140, 134, 148, 151, 924]
+    assert (*(totals["all"][k] for k in order), totals["all"][-1]) == TOTALS
+    for culture in TABLE_3:
+        halves = [cells for name, era, cells in rows if name == culture and era in ("traditional", "modern")]
+        assert [sum(pair) for pair in zip(*halves, strict=True)] == totals[culture]
+    assert sum(counts(Dataset(tmp_path, tuple(records), "CCUB")).values()) == 924
