@@ -1,22 +1,40 @@
+"""A frozen feature network f and its distance D: what the perceptual losses look through."""
+
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from .distances import cosine
+from .views import Views
+
+LEAST = 32
+"""Pictures that are taken at their own size need this many pixels a side: VGG halves them four times."""
 
 
 @dataclass(frozen=True, eq=False)
 class FeatureNetwork:
     """A frozen network f and its distance D.
 
-    name: what a person chose; module: in eval mode, without weight gradients.
-    size: side in pixels that pictures are resized to; mean, std: per channel, for pictures in [0, 1].
-    forward: (B, 3, size, size) normalised pixels -> features (B, C, …).
+    name: what `load_features` takes to make it again, options included; module: in eval mode, without weight gradients.
+    size: side in pixels that pictures are brought to; mean, std: per channel, for pictures in [0, 1].
+    forward: (B, 3, size, size) normalised pixels, in the module's precision -> features (B, C, …): channels second,
+    then positions or tokens.
     source: the file that its weights came from; None for built-in ones.
+    fit: how a picture that is no square of `size` is brought to it: `stretch` changes its shape, `crop` resizes its
+    short side and cuts the middle out, `none` takes it as it is.
+    clamp: cut resized values to [0, 1], as 8-bit preprocessing does; there a picture has no gradient.
+    metric: D on two batches of features (B, C, …), fp32 -> (B,).
+    layers: forwards of the layers that can be chosen in place of `forward`, by number.
+    tokens: whether the last axis of the features is one of tokens, so that cosines can be taken over it.
+    views: augmented views of the picture, whose features stand beside those of the picture itself; None is none.
+    viewable: whether views make sense; where features are pictures they do not.
     """
 
     name: str
@@ -26,6 +44,13 @@ class FeatureNetwork:
     std: tuple[float, float, float]
     forward: Callable[[Tensor], Tensor]
     source: Path | None = None
+    fit: Literal["stretch", "crop", "none"] = "stretch"
+    clamp: bool = False
+    metric: Callable[[Tensor, Tensor], Tensor] = cosine
+    layers: Mapping[int, Callable[[Tensor], Tensor]] = field(default_factory=dict)
+    tokens: bool = False
+    views: Views | None = None
+    viewable: bool = True
 
     def __post_init__(self) -> None:
         self.module.eval().requires_grad_(False)
@@ -37,17 +62,66 @@ class FeatureNetwork:
     def extract(self, images: Tensor) -> Tensor:
         """Features (B, C, …) fp32 of images (B, 3, H, W) in about [-1, 1]; differentiable.
 
-        Raises ValueError for another shape. The resize is bicubic with antialiasing, as CLIP's own preprocessing.
+        With V views the features are (B, C, V + 1, …), the picture itself first. The network computes in its weights'
+        precision, under autocast too. Raises ValueError for another shape.
         """
-        if images.ndim != 4 or images.shape[1] != 3:
-            raise ValueError(f"{self.name} takes images of shape (B, 3, H, W), but got {tuple(images.shape)}.")
-        x = images.float().add(1.0).div(2.0)
-        if x.shape[-2:] != (self.size, self.size):
-            x = F.interpolate(x, (self.size, self.size), mode="bicubic", antialias=True, align_corners=False)
-        mean = torch.tensor(self.mean, device=x.device).view(3, 1, 1)
-        std = torch.tensor(self.std, device=x.device).view(3, 1, 1)
-        return self.forward((x - mean) / std).float()
+        if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
+            raise ValueError(
+                f"{self.name} takes images of shape (B, 3, H, W) as floating point numbers, "
+                f"but got {tuple(images.shape)} of {images.dtype}."
+            )
+        if self.fit == "none" and min(images.shape[-2:]) < LEAST:
+            raise ValueError(
+                f"{self.name} needs pictures of at least {LEAST} × {LEAST} pixels, but got "
+                f"{images.shape[-1]} × {images.shape[-2]}: raise the resolution."
+            )
+        with torch.autocast(images.device.type, enabled=False):
+            x = images.float().add(1.0).div(2.0)
+            if self.views is None:
+                return self._run(self._fitted(x))
+            seen = [self._fitted(x), *self.views(x.clamp(0, 1) if self.clamp else x, self.size)]
+            features = self._run(torch.cat(seen))
+            return torch.stack(features.chunk(len(seen)), dim=2)
+
+    def preprocess(self, images: Tensor) -> Tensor:
+        """What the network sees of images (B, 3, H, W) in about [-1, 1]: (B, 3, size, size), normalised, fp32."""
+        return self._normalised(self._fitted(images.float().add(1.0).div(2.0)))
 
     def distance(self, a: Tensor, b: Tensor) -> Tensor:
-        """D(a, b) in [0, 2], shape (B,): 1 − cosine over channels, mean over positions."""
-        return (1.0 - F.cosine_similarity(a.float(), b.float(), dim=1, eps=1e-8)).flatten(1).mean(1)
+        """D(a, b), shape (B,), of two batches of this network's features. Raises ValueError where shapes differ."""
+        if a.shape != b.shape:
+            raise ValueError(
+                f"{self.name} compares features of one shape, but got {tuple(a.shape)} and {tuple(b.shape)}: "
+                "give it features of this network, from pictures of one size."
+            )
+        with torch.autocast(a.device.type, enabled=False):
+            return self.metric(a.float(), b.float())
+
+    def _run(self, pixels: Tensor) -> Tensor:
+        weights = next((p.dtype for p in self.module.parameters() if p.is_floating_point()), torch.float32)
+        return self.forward(self._normalised(pixels).to(weights)).float()
+
+    def _normalised(self, pixels: Tensor) -> Tensor:
+        mean = torch.tensor(self.mean, device=pixels.device).view(3, 1, 1)
+        std = torch.tensor(self.std, device=pixels.device).view(3, 1, 1)
+        return (pixels - mean) / std
+
+    def _fitted(self, pixels: Tensor) -> Tensor:
+        """(B, 3, H, W) -> (B, 3, size, size), resized by cubics with antialiasing, as the networks' preprocessing."""
+        height, width = pixels.shape[-2:]
+        wanted = (self.size, self.size)
+        if self.fit == "crop" and height != width:
+            long = int(self.size * max(height, width) / min(height, width))
+            wanted = (long, self.size) if height > width else (self.size, long)
+        if self.fit != "none" and (height, width) != wanted:
+            if self.clamp:  # Pillow resizes the width first, and cuts off what goes over between the two
+                pixels = _resized(pixels, (height, wanted[1])).clamp(0.0, 1.0)
+            pixels = _resized(pixels, wanted)
+        if self.fit == "crop":
+            top, left = (int(round((side - self.size) / 2.0)) for side in pixels.shape[-2:])
+            pixels = pixels[..., top : top + self.size, left : left + self.size]
+        return pixels.clamp(0.0, 1.0) if self.clamp else pixels
+
+
+def _resized(pixels: Tensor, size: tuple[int, int]) -> Tensor:
+    return F.interpolate(pixels, size, mode="bicubic", antialias=True, align_corners=False)
