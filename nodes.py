@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from .comfy_scoft.bridge.extension import ScoftExtension
+from .comfy_scoft.bridge.nodes_captions import CaptionGeneric
+from .comfy_scoft.bridge.nodes_collect import DownloadLinks
 from .comfy_scoft.bridge.nodes_data import (
     AttachNegatives,
     DatasetFromImages,
@@ -17,13 +19,13 @@ from .comfy_scoft.bridge.nodes_losses import (
     ContrastiveLossNode,
     DiffusionLossNode,
     LoadFeatures,
-    LoraOptions,
     MemorizationLossNode,
-    OptimizerOptions,
     PerceptualLossNode,
-    RolloutOptions,
 )
 from .comfy_scoft.bridge.nodes_negatives import EstimateDepth, FilterNegatives, MakeNegatives
+from .comfy_scoft.bridge.nodes_options import LoraOptions, OptimizerOptions, RolloutOptions
+from .comfy_scoft.bridge.nodes_survey import AggregateSurvey, LoadResponses, PlotSurvey
+from .comfy_scoft.bridge.nodes_survey_build import BuildSurvey
 from .comfy_scoft.bridge.nodes_training import ExportJob, ReadCard, SaveLora, TrainLora
 
 
@@ -34,6 +36,8 @@ class Extension(ScoftExtension):
         # Data
         LoadDataset,
         DatasetFromImages,
+        DownloadLinks,
+        CaptionGeneric,
         DatasetToLists,
         AttachNegatives,
         PreviewDataset,
@@ -62,4 +66,9 @@ class Extension(ScoftExtension):
         # Evaluate
         BiasOracle,
         ScoreTable,
+        # Survey
+        BuildSurvey,
+        LoadResponses,
+        AggregateSurvey,
+        PlotSurvey,
     ]

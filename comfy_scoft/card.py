@@ -26,8 +26,8 @@ from .checkpoint import write_atomically
 from .dataset import counts
 from .identity import versions
 from .records import Dataset
-from .runs import checked_name, summary
 from .resume import described
+from .runs import checked_name, summary
 from .trainer import Result, Run
 from .validation import reading
 

@@ -25,8 +25,8 @@ from torch import Tensor
 
 from .base_model import FAMILIES, BaseModel, TextEmbedding
 from .cache import Cache, Sample
-from .files import file_hash
 from .features import FeatureNetwork, load_features
+from .files import file_hash
 from .identity import versions
 from .job_models import compare, find, named, stored
 from .lora import LoraSettings

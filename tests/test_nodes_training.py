@@ -22,12 +22,12 @@ from comfy_api.latest import io  # noqa: E402
 
 from comfy_scoft import features, job, runs  # noqa: E402
 from comfy_scoft.base_model import BaseModel  # noqa: E402
-from comfy_scoft.bridge import nodes_losses, nodes_training, training  # noqa: E402
+from comfy_scoft.bridge import nodes_losses, nodes_options, nodes_training, training  # noqa: E402
 from comfy_scoft.lora import LoraSettings  # noqa: E402
 from comfy_scoft.losses import ContrastiveLoss, DiffusionLoss, MemorizationLoss  # noqa: E402
 from comfy_scoft.rollout import RolloutSettings  # noqa: E402
 
-NODES = [*nodes_losses.NODES, *nodes_training.NODES]
+NODES = [*nodes_losses.NODES, *nodes_options.NODES, *nodes_training.NODES]
 KNOBS = {"steps": 2, "batch_size": 1, "accumulation": 1, "resolution": 64, "precision": "fp32", "seed": 5}
 KNOBS |= {
     "checkpoint_every": 100,
@@ -98,10 +98,10 @@ def test_every_node_has_words_for_everything_and_unique_sockets() -> None:
 
 
 def test_widgets_take_defaults_and_choices_from_the_settings() -> None:
-    (rank, _, targets, *_) = nodes_losses.LoraOptions.define_schema().inputs
+    (rank, _, targets, *_) = nodes_options.LoraOptions.define_schema().inputs
     assert (rank.default, targets.default) == (LoraSettings().rank, "attention")
     assert targets.options[1] == "attention + feed-forward" and isinstance(rank, io.Int.Input)
-    rate = nodes_losses.OptimizerOptions.define_schema().inputs[1]
+    rate = nodes_options.OptimizerOptions.define_schema().inputs[1]
     assert (rate.id, rate.default) == ("learning_rate", 1e-4) and isinstance(rate, io.Float.Input)
 
 
@@ -145,12 +145,12 @@ def test_a_file_of_other_weights_is_named_in_one_sentence(network: str, tmp_path
 
 def test_options_become_settings_and_bad_ones_a_sentence() -> None:
     given = {"optimizer": "AdamW", "learning_rate": 1e-3, "schedule": "linear", "warmup": 2, "clip": 0.0}
-    (found,) = execute(nodes_losses.OptimizerOptions, **given, weight_decay=0.0)
+    (found,) = execute(nodes_options.OptimizerOptions, **given, weight_decay=0.0)
     assert (found.learning_rate, found.schedule, found.warmup) == (1e-3, "linear", 2)
     with pytest.raises(ValueError, match="Optimizer 'SGD' is not known"):
-        execute(nodes_losses.OptimizerOptions, **{**given, "optimizer": "SGD"}, weight_decay=0.0)
+        execute(nodes_options.OptimizerOptions, **{**given, "optimizer": "SGD"}, weight_decay=0.0)
     with pytest.raises(ValueError, match="alpha is 0"):
-        execute(nodes_losses.LoraOptions, rank=1, alpha=0.0, targets="attention", dropout=0.0)
+        execute(nodes_options.LoraOptions, rank=1, alpha=0.0, targets="attention", dropout=0.0)
 
 
 def test_training_twice_gives_the_same_lora_and_leaves_the_model_alone(place: Path, sockets: dict) -> None:

@@ -13,7 +13,7 @@ from test_nodes_training import KNOBS, execute, place, same, sockets, train  # n
 from toys import toy_dataset
 
 from comfy_scoft import runs
-from comfy_scoft.bridge import follow, nodes_losses, nodes_training
+from comfy_scoft.bridge import follow, nodes_options, nodes_training
 from comfy_scoft.bridge.runtime import Progress
 from comfy_scoft.lora import LoraSettings
 from comfy_scoft.settings import TrainSettings
@@ -98,7 +98,7 @@ def test_training_goes_on_from_a_lora_of_the_folder(place: Path, sockets: dict) 
     words = dict.fromkeys(("title", "trigger_phrase", "authors", "licence", "consent"), "")
     execute(nodes_training.SaveLora, lora=lora, filename_prefix="first", **words)
     (options,) = execute(
-        nodes_losses.LoraOptions,
+        nodes_options.LoraOptions,
         rank=2,
         alpha=2.0,
         targets="attention",
@@ -113,7 +113,7 @@ def test_training_goes_on_from_a_lora_of_the_folder(place: Path, sockets: dict) 
     ]
     assert min(near) > 0.5, "it starts where the first one ended"
     with pytest.raises(ValueError, match="choose one from the list"):
-        execute(nodes_losses.LoraOptions, rank=2, alpha=2.0, targets="attention", dropout=0.0, start_from="../x")
+        execute(nodes_options.LoraOptions, rank=2, alpha=2.0, targets="attention", dropout=0.0, start_from="../x")
 
 
 def test_an_exported_job_holds_what_is_held_out_and_gives_the_same_curves(

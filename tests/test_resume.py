@@ -237,7 +237,8 @@ def test_checkpoints_come_in_time(tmp_path: Path) -> None:
     run = toy_run(tmp_path, [DiffusionLoss()], steps=5, checkpoint_every=2)
     seen: list[int] = []
     train(run, Watch(observe=lambda step, row: seen.append(checkpoint.newest_step(run.folder))))
-    assert seen == [-1, -1, 2, 2, 4] and checkpoint.newest_step(run.folder) == 5, "a row is written before its checkpoint"
+    assert seen == [-1, -1, 2, 2, 4], "a row is written before its checkpoint"
+    assert checkpoint.newest_step(run.folder) == 5
 
 
 def test_what_cannot_train_is_refused_in_one_sentence(tmp_path: Path) -> None:

@@ -179,7 +179,9 @@ def learned(run: Run) -> Tensor:
     return torch.cat([p.detach().flatten() for p in trainable(run.base.unet).values()])
 
 
-def micro_loss(run: Run, cache: Cache, micro: int = 0, check: Any = lambda: None) -> tuple[Tensor, dict[str, list[float]]]:
+def micro_loss(
+    run: Run, cache: Cache, micro: int = 0, check: Any = lambda: None
+) -> tuple[Tensor, dict[str, list[float]]]:
     """The weighted loss of the pictures of one micro-step, as their mean, and its terms."""
     drawn = of_micro_step(cache, run.settings, run.rollout, len(run.base.schedule), micro)
     loss, terms = weighted_loss(run, cache, drawn, Economy.of(run.settings), check)

@@ -89,7 +89,7 @@ def _tail() -> list[Any]:
             own,
             "decode",
             "How the picture for the perceptual and contrastive losses is decoded: full is the paper; crop (its centre) "
-            "and TAESD (a small decoder in models/vae_approx) need less memory and change what these losses see.",
+            "and TAESD (a small decoder in models/vae_approx) take less memory and change what these losses see.",
             True,
         ),
         number(own, "keep", 1, 1000, 1, "Checkpoints that are kept; older ones are removed.", True),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .context import Loss, LossContext
+from .context import Loss, LossContext, named
 from .contrastive import ContrastiveLoss
 from .diffusion import DiffusionLoss
 from .memorization import MemorizationLoss
@@ -15,4 +15,13 @@ LOSSES: dict[str, type[Loss]] = {
     "contrastive": ContrastiveLoss,
 }
 
-__all__ = ["LOSSES", "Loss", "LossContext", "ContrastiveLoss", "DiffusionLoss", "MemorizationLoss", "PerceptualLoss"]
+__all__ = [
+    "LOSSES",
+    "ContrastiveLoss",
+    "DiffusionLoss",
+    "Loss",
+    "LossContext",
+    "MemorizationLoss",
+    "PerceptualLoss",
+    "named",
+]

@@ -43,6 +43,20 @@ class Loss:
         raise TypeError(f"{type(self).__name__} does not say what it computes")
 
 
+def named(losses: Sequence[Loss]) -> list[tuple[str, Loss]]:
+    """Each loss with the name of its figures: its own; where several share that, with its network's besides, and with
+    a number where they share that too: "perceptual (LPIPS VGG16)", "diffusion 2"."""
+    names = [loss.name for loss in losses]
+    full = [
+        f"{loss.name} ({loss.network.name})" if names.count(loss.name) > 1 and loss.network is not None else loss.name
+        for loss in losses
+    ]
+    return [
+        (f"{name} {full[: i + 1].count(name)}" if full.index(name) < i else name, loss)
+        for i, (name, loss) in enumerate(zip(full, losses, strict=True))
+    ]
+
+
 @dataclass
 class LossContext:
     """B samples of an optimizer step.
