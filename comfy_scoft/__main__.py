@@ -18,6 +18,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from .demo import main as demo
 
         return demo(given[1:]) or 0
+    if given[:1] == ["negatives"]:  # has options of its own
+        from .negatives_cli import main as negatives
+
+        return negatives(given[1:])
     options = parser().parse_args(given)
     try:
         return {"train": train}[options.verb](options)
@@ -36,6 +40,7 @@ def parser() -> argparse.ArgumentParser:
     found = argparse.ArgumentParser(prog="python -m comfy_scoft", description="SCoFT outside ComfyUI.")
     verbs = found.add_subparsers(dest="verb", required=True)
     verbs.add_parser("demo", help="drive a running ComfyUI through the shipped workflow and show what changed")
+    verbs.add_parser("negatives", help="draw negatives for a dataset from model files, on any number of processes")
     one = verbs.add_parser("train", help="train a job that the node Export Training Job wrote")
     one.add_argument("job", type=Path, help="the job.json, or the folder that holds it")
     one.add_argument("--out", type=Path, help="folder for the LoRA and the run (default: `trained` beside job.json)")

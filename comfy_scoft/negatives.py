@@ -15,18 +15,21 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from string import Formatter
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .dataset import aligned, open_image
-from .depth import Observer, file_hash, read_pixels, write_png
-from .features import FeatureNetwork
+from .dataset import open_image
+from .depth import Observer, read_pixels, save_by_content, write_png
+from .depth import pixel_hash as pixel_hash  # callers know it from here
+from .files import file_hash, write_atomically
 from .records import CultureRecord, Dataset
 
 TEMPLATE = "{generic} in {place}"
 FIELDS = ("generic", "place", "caption", "culture", "category")
+PROVENANCE = "provenance.json"
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,8 @@ class NegativeSettings:
     strength: the ControlNet's, 0 lets it out. seed: any; each negative has its own noise derived from it.
     prompt_template: see `build_prompt`.
     resolution: side in pixels of a square with as many pixels as a negative gets; its shape is the picture's.
+    batch_size: negatives of a picture drawn at once, to save memory; 0 draws all of them together. Batches of another
+        size round otherwise, so it counts as a setting like the others.
     """
 
     per_image: int = 5
@@ -48,13 +53,24 @@ class NegativeSettings:
     sampler: str = "euler"
     scheduler: str = "normal"
     resolution: int = 512
+    batch_size: int = 0
 
     def __post_init__(self) -> None:
-        for name, least in (("per_image", 1), ("steps", 1), ("resolution", 16), ("cfg", 0), ("strength", 0)):
+        least_of = {"per_image": 1, "steps": 1, "resolution": 16, "cfg": 0, "strength": 0, "batch_size": 0}
+        for name, least in least_of.items():
             value = getattr(self, name)
             if not value >= least:
                 raise ValueError(f"{name} is {value}, but negatives need at least {least}: raise it.")
         build_prompt(self.prompt_template, generic="a picture", place="a place")
+
+    def batches(self) -> list[range]:
+        """The numbers of a picture's negatives, in groups that are drawn together."""
+        size = self.batch_size or self.per_image
+        return [range(k, min(k + size, self.per_image)) for k in range(0, self.per_image, size)]
+
+    def steps_each(self) -> int:
+        """Sampling steps that the negatives of one picture take."""
+        return len(self.batches()) * self.steps
 
 
 def build_prompt(
@@ -111,7 +127,7 @@ def noise_seed(seed: int, content: str, k: int) -> int:
 
 @dataclass(frozen=True)
 class Request:
-    """The N negatives of one record, to be drawn in one batch: N prompts, N seeds, one depth map.
+    """N negatives of one record, to be drawn in one batch: N prompts, N seeds, one depth map.
 
     hint: the depth map (1, 3, height, width) in [0, 1], stretched to the size at which is drawn.
     """
@@ -158,8 +174,8 @@ def make_negatives(
     """The dataset with `per_image` new negatives at each record, in place of any that were there.
 
     Files lie in `<folder>/<key>/<k>.png`; the key hashes the models' `identity`, the settings, and the record's
-    picture, depth and prompts. A record whose files are all there is not drawn again, so an interrupted run goes on
-    where it was. `multiple`: what the sides of a drawn picture must be divisible by.
+    picture, depth and prompts, and `provenance.json` beside them spells these out. What is there is not drawn again,
+    so an interrupted run goes on where it was. `multiple`: what the sides of a drawn picture must be divisible by.
     Raises ValueError when the dataset is empty or a record has no depth map.
     """
     if not dataset.records:
@@ -171,37 +187,62 @@ def make_negatives(
         )
     records = []
     for record in dataset.records:
-        paths = _negatives_of(record, settings, draw, folder, identity, multiple)
-        records.append(dataclasses.replace(record, negatives=paths))
+        wanted = plan(record, settings, folder, identity, multiple)
+        if not wanted.finished():
+            _carry_out(wanted, settings, draw, multiple)
+        records.append(dataclasses.replace(record, negatives=wanted.paths))
         if observe is not None:
-            observe(len(records), len(dataset), paths[-1])
+            observe(len(records), len(dataset), wanted.paths[-1])
     return dataset.replace(records)
 
 
-def _negatives_of(
-    record: CultureRecord, settings: NegativeSettings, draw: Draw, folder: Path, identity: str, multiple: int
-) -> tuple[Path, ...]:
+@dataclass(frozen=True)
+class Plan:
+    """What is to be drawn for one record, from which noise, and where each file goes; provenance says it in words."""
+
+    record: CultureRecord
+    prompts: tuple[str, ...]
+    seeds: tuple[int, ...]
+    paths: tuple[Path, ...]
+    provenance: dict[str, Any]
+
+    def finished(self) -> bool:
+        return all(path.is_file() for path in self.paths)
+
+
+def plan(record: CultureRecord, settings: NegativeSettings, folder: Path, identity: str, multiple: int) -> Plan:
+    """The plan of a record with a depth map; arguments as in `make_negatives`. Nothing is written."""
     content = record_hash(record)
     prompts = record_prompts(record, settings.prompt_template, settings.per_image)
     drawn = {k: v for k, v in dataclasses.asdict(settings).items() if k != "prompt_template"}  # the prompts say it
+    if not settings.batch_size:
+        del drawn["batch_size"]
     facts = [identity, drawn, multiple, content, prompts]
     key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
     paths = tuple(folder / key / f"{k}.png" for k in range(settings.per_image))
-    if all(path.is_file() for path in paths):
-        return paths
-    assert record.depth is not None, "checked before the first record"
-    size = open_image(record.image).size
-    width, height = drawn_size(*size, settings.resolution, multiple)
-    depth = read_pixels(record.depth).add(1.0).div(2.0).unsqueeze(0)
-    hint = _resized(depth, width, height)
     seeds = tuple(noise_seed(settings.seed, content, k) for k in range(settings.per_image))
-    pictures = draw(Request(prompts, seeds, hint)).float().cpu()
-    assert pictures.shape == (len(paths), height, width, 3)
-    width, height = kept_size(*size, settings.resolution)
-    pictures = _resized(pictures.movedim(-1, 1), width, height).movedim(1, -1)
-    for path, picture in zip(paths, pictures, strict=True):
-        write_png(picture, path)
-    return paths
+    said = {"models": identity, "settings": drawn, "picture and depth": content, "prompts": prompts, "seeds": seeds}
+    return Plan(record, prompts, seeds, paths, said)
+
+
+def _carry_out(wanted: Plan, settings: NegativeSettings, draw: Draw, multiple: int) -> None:
+    """Draw what is not there yet; each file appears whole, its provenance before it."""
+    assert wanted.record.depth is not None, "checked before the first record"
+    said = json.dumps(wanted.provenance, indent=1, ensure_ascii=False).encode()
+    write_atomically(wanted.paths[0].with_name(PROVENANCE), said)
+    size = open_image(wanted.record.image).size
+    width, height = drawn_size(*size, settings.resolution, multiple)
+    kept_width, kept_height = kept_size(*size, settings.resolution)
+    hint = _resized(read_pixels(wanted.record.depth).add(1.0).div(2.0).unsqueeze(0), width, height)
+    for batch in settings.batches():
+        if all(wanted.paths[k].is_file() for k in batch):
+            continue
+        pictures = draw(Request(tuple(wanted.prompts[k] for k in batch), tuple(wanted.seeds[k] for k in batch), hint))
+        pictures = pictures.float().cpu()
+        assert pictures.shape == (len(batch), height, width, 3)
+        kept = _resized(pictures.movedim(-1, 1), kept_width, kept_height).movedim(1, -1)
+        for k, picture in zip(batch, kept, strict=True):
+            write_png(picture, wanted.paths[k])
 
 
 def _resized(images: Tensor, width: int, height: int) -> Tensor:
@@ -234,73 +275,3 @@ def attach_negatives(dataset: Dataset, images: Sequence[Tensor], folder: Path) -
         dataclasses.replace(record, negatives=tuple(paths[i * each : (i + 1) * each]))
         for i, record in enumerate(dataset.records)
     )
-
-
-def save_by_content(image: Tensor, folder: Path) -> Path:
-    """Write an image (H, W, 3) in [0, 1] as a PNG named by its pixels; one that is there is left alone."""
-    path = folder / f"{pixel_hash(image)[:32]}.png"
-    if not path.is_file():
-        write_png(image, path)
-    return path
-
-
-def pixel_hash(image: Tensor) -> str:
-    """SHA-256 of an image's size and its pixels as 8-bit values; values are in [0, 1]."""
-    pixels = image.detach().float().cpu().clamp(0, 1).mul(255).round().to(torch.uint8)
-    return hashlib.sha256(f"{tuple(pixels.shape)}".encode() + pixels.contiguous().numpy().tobytes()).hexdigest()
-
-
-def filter_negatives(
-    dataset: Dataset, network: FeatureNetwork, threshold: float, observe: Observer | None = None
-) -> tuple[Dataset, str]:
-    """Drop false negatives: those whose feature distance D(f(x⁻), f(x)) to their own picture is below `threshold`.
-
-    Distances lie in [0, 2]; both pictures are seen under one crop at the network's own size. Returns the dataset and
-    a report with counts, the spread of the distances (to choose a threshold by), and each negative dropped.
-    Raises ValueError for a threshold outside [0, 2] and a dataset without negatives.
-    """
-    if not 0.0 <= threshold <= 2.0:
-        raise ValueError(f"The threshold is {threshold}, but distances lie between 0 and 2: choose one in that range.")
-    if not any(record.negatives for record in dataset.records):
-        raise ValueError("The dataset has no negatives to filter: connect Make Negatives or Attach Negatives first.")
-    records, distances, dropped = [], [], []
-    for record in dataset.records:
-        own = _distances(record, network)
-        keep = [path for path, far in zip(record.negatives, own, strict=True) if far >= threshold]
-        dropped += [(record, k, far) for k, far in enumerate(own) if far < threshold]
-        distances += own
-        records.append(dataclasses.replace(record, negatives=tuple(keep)))
-        if observe is not None:
-            observe(len(records), len(dataset), record.image)
-    bare = sum(not new.negatives and bool(old.negatives) for new, old in zip(records, dataset.records, strict=True))
-    return dataset.replace(records), _report(network, threshold, distances, dropped, bare)
-
-
-def _distances(record: CultureRecord, network: FeatureNetwork) -> list[float]:
-    if not record.negatives:
-        return []
-    pixels, negatives = aligned(record, network.size, flip=False)
-    device = next((p.device for p in network.module.parameters()), torch.device("cpu"))
-    with torch.no_grad():
-        found = network.extract(torch.cat([pixels.unsqueeze(0), negatives]).to(device))
-        return network.distance(found[1:], found[:1].expand_as(found[1:])).tolist()
-
-
-def _report(
-    network: FeatureNetwork,
-    threshold: float,
-    distances: list[float],
-    dropped: list[tuple[CultureRecord, int, float]],
-    bare: int,
-) -> str:
-    total = len(distances)
-    spread = torch.tensor(distances).quantile(torch.tensor([0.0, 0.05, 0.5, 1.0])).tolist()
-    lines = [
-        f"{total - len(dropped)} of {total} negatives kept, {len(dropped)} dropped",
-        f"Reason: closer than {threshold:g} to their own picture, by {network.name}",
-        "Distances: least {:.3f}, 5 % below {:.3f}, half below {:.3f}, largest {:.3f}".format(*spread),
-    ]
-    if bare:
-        lines.append(f"Pictures left without negatives: {bare} (they still train, with their positive term alone)")
-    lines += [f"- {record.image.name}, negative {k + 1}: distance {far:.3f}" for record, k, far in dropped]
-    return "\n".join(lines)

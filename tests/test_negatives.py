@@ -1,23 +1,21 @@
-"""Negatives: their prompts, their noise, their names on disk, and which of them are false."""
+"""Negatives: their prompts, their noise, and their names on disk."""
 
 from __future__ import annotations
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import nn
 
-from comfy_scoft.features import FeatureNetwork
 from comfy_scoft.negatives import (
     NegativeSettings,
     Request,
     attach_negatives,
     build_prompt,
     drawn_size,
-    filter_negatives,
     kept_size,
     make_negatives,
     noise_seed,
@@ -76,7 +74,7 @@ def test_a_bad_template_is_one_sentence_before_anything_is_drawn(template, fault
     assert fault in str(error.value) and str(error.value).endswith(".")
 
 
-@pytest.mark.parametrize("field", ["per_image", "steps", "cfg", "strength", "resolution"])
+@pytest.mark.parametrize("field", ["per_image", "steps", "cfg", "strength", "resolution", "batch_size"])
 def test_settings_that_cannot_be_are_refused_by_name(field):
     with pytest.raises(ValueError, match=rf"^{field} is -1, .+\.$"):
         NegativeSettings(**{field: -1})
@@ -201,7 +199,7 @@ def test_a_lost_negative_comes_back_the_same(dataset, tmp_path):
 @pytest.mark.parametrize(
     "change",
     [{"per_image": 2}, {"steps": 2}, {"cfg": 1.0}, {"strength": 0.5}, {"seed": 1}, {"sampler": "ddim"}]
-    + [{"scheduler": "karras"}, {"prompt_template": "{generic}"}, {"resolution": 32}],
+    + [{"scheduler": "karras"}, {"prompt_template": "{generic}"}, {"resolution": 32}, {"batch_size": 3}],
     ids=lambda change: next(iter(change)),
 )
 def test_every_setting_that_counts_is_drawn_anew(dataset, tmp_path, change):
@@ -210,6 +208,26 @@ def test_every_setting_that_counts_is_drawn_anew(dataset, tmp_path, change):
     painter = Painter()
     make(one, tmp_path / "n", painter, dataclasses.replace(SMALL, **change))
     assert len(painter.requests) == 1
+
+
+def test_a_smaller_batch_draws_the_same_noise_and_goes_on_inside_a_record(dataset, tmp_path):
+    whole = contents(make(dataset, tmp_path / "whole"))
+    two = dataclasses.replace(SMALL, batch_size=2)
+    with pytest.raises(InterruptedError):
+        make(dataset, tmp_path / "n", Painter(fail_at=3), two)
+    painter = Painter()
+    assert contents(make(dataset, tmp_path / "n", painter, two)) == whole  # the painter rounds alike in any batch
+    assert [len(request.seeds) for request in painter.requests] == [1, 2, 1, 2, 1]
+    assert painter.requests[0].prompts == ("thing 1 in nuvia",)
+    assert (SMALL.steps_each(), two.steps_each()) == (1, 2)
+
+
+def test_each_record_keeps_where_its_negatives_come_from(dataset, tmp_path):
+    found = make(dataset, tmp_path / "n", identity="these models")
+    said = json.loads(found.records[2].negatives[0].with_name("provenance.json").read_text(encoding="utf-8"))
+    assert said["models"] == "these models" and said["settings"]["steps"] == 1
+    assert said["prompts"] == ["thing 2 in nuvia", "object 2 in nuvia", "thing 2 in nuvia"]
+    assert said["seeds"] == [noise_seed(0, said["picture and depth"], k) for k in range(3)]
 
 
 def test_another_model_depth_or_picture_is_drawn_anew(dataset, tmp_path):
@@ -286,51 +304,3 @@ def test_a_pixel_hash_is_of_what_is_written():
     assert pixel_hash(image) == pixel_hash(image.double()) == pixel_hash((image * 255).round() / 255)
     assert pixel_hash(image) != pixel_hash(image.permute(1, 0, 2))
     assert pixel_hash(torch.zeros(2, 8, 3)) != pixel_hash(torch.zeros(4, 4, 3))
-
-
-def colours():
-    """A feature network by hand: the colour of the picture's pixels; D is 1 − cosine of colours."""
-    return FeatureNetwork("colours", nn.Identity(), 8, (0.0,) * 3, (1.0,) * 3, lambda x: x)
-
-
-@pytest.fixture
-def painted(tmp_path):
-    """One red picture with a red, an orange and a blue negative, and one green picture without any."""
-
-    def one(name, colour):
-        Image.new("RGB", (8, 8), colour).save(tmp_path / name)
-        return tmp_path / name
-
-    negatives = (one("a.png", (255, 0, 0)), one("b.png", (255, 128, 0)), one("c.png", (0, 0, 255)))
-    red = CultureRecord(one("red.png", (255, 0, 0)), "red", negatives=negatives)
-    return Dataset(tmp_path, (red, CultureRecord(one("green.png", (0, 255, 0)), "green")), "colours")
-
-
-def test_negatives_like_their_picture_are_dropped_and_named(painted):
-    found, report = filter_negatives(painted, colours(), 0.05)
-    assert [path.name for path in found.records[0].negatives] == ["b.png", "c.png"]
-    assert found.records[1] == painted.records[1] and len(painted.records[0].negatives) == 3
-    lines = report.splitlines()
-    assert lines[0] == "2 of 3 negatives kept, 1 dropped"
-    assert lines[1] == "Reason: closer than 0.05 to their own picture, by colours"
-    assert lines[-1] == "- red.png, negative 1: distance 0.000"
-    distance = 1 - 255 / (255**2 + 128**2) ** 0.5
-    assert f"half below {distance:.3f}, largest 1.000" in lines[2]
-
-
-def test_a_record_may_lose_all_its_negatives_and_a_threshold_of_zero_keeps_all(painted):
-    assert filter_negatives(painted, colours(), 0.0)[0] == painted
-    found, report = filter_negatives(painted, colours(), 2.0)
-    assert found.records[0].negatives == ()
-    assert "Pictures left without negatives: 1 " in report
-
-
-@pytest.mark.parametrize("threshold", [-0.1, 2.1, float("nan")])
-def test_a_threshold_that_is_no_distance_is_one_sentence(painted, threshold):
-    with pytest.raises(ValueError, match=r"^The threshold is .+ between 0 and 2: .+\.$"):
-        filter_negatives(painted, colours(), threshold)
-
-
-def test_nothing_to_filter_is_one_sentence(painted):
-    with pytest.raises(ValueError, match=r"^The dataset has no negatives to filter: connect .+\.$"):
-        filter_negatives(painted.replace(painted.records[1:]), colours(), 0.1)

@@ -274,7 +274,7 @@ def test_estimated_depth_lies_in_the_output_folder(comfy_folders, monkeypatch):
     grey = DepthEstimator("grey", "1", lambda x: torch.full_like(x[:, :1], 0.5))
     monkeypatch.setitem(DEPTH, "grey", lambda: grey)
     dataset = load(nodes_data.SHIPPED, limit=2)[0]
-    (found,) = nodes_negatives.EstimateDepth.execute(dataset, "grey").args
+    (found,) = nodes_negatives.EstimateDepth.execute([dataset], ["grey"]).args
     assert all(r.depth.is_relative_to(comfy_folders / "output/scoft/depth") for r in found.records)
     assert all(record.depth is None for record in dataset.records)
 
@@ -429,8 +429,8 @@ def test_filtering_reports_and_returns_another_dataset(comfy_folders):
     same = [nodes_data.as_image(record.image) for record in dataset.records]
     (dataset,) = nodes_data.AttachNegatives.execute([dataset], same).args
     pixels = FeatureNetwork("pixels", torch.nn.Identity(), 8, (0.0,) * 3, (1.0,) * 3, lambda x: x)
-    found, report = nodes_negatives.FilterNegatives.execute(dataset, pixels, 0.01).args
-    assert report.startswith("0 of 2 negatives kept, 2 dropped")
+    found, report, page = nodes_negatives.FilterNegatives.execute(dataset, pixels, 0.01).args
+    assert report.startswith("0 of 2 negatives kept, 2 dropped") and page.ndim == 4
     assert [len(record.negatives) for record in found.records] == [0, 0]
     assert [len(record.negatives) for record in dataset.records] == [1, 1]
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from ..dataset import open_image
@@ -42,6 +43,8 @@ class DepthSampler:
     settings: NegativeSettings
     progress: Progress
     _done: int = 0
+    _drawn: int = 0
+    _newest: Image.Image | None = None
     _words: dict[str, dict[str, Tensor]] = field(default_factory=dict)
 
     def __call__(self, request: Request) -> Tensor:
@@ -67,7 +70,10 @@ class DepthSampler:
             disable_pbar=True,
             seed=request.seeds[0],
         )
-        return self.vae.decode(latents)[..., :3]
+        pictures = self.vae.decode(latents)[..., :3]
+        self._drawn += 1
+        self._newest = _side_by_side(pictures)
+        return pictures
 
     def _condition(self, prompts: tuple[str, ...]) -> list[list[Any]]:
         """Conditioning of N prompts as one entry, its tensors batched; each prompt is one window of 77 tokens."""
@@ -85,12 +91,14 @@ class DepthSampler:
 
     def _step_done(self, step: int, *_: Any) -> None:
         check_interrupt()
-        self.progress.update(min(self._done * self.settings.steps + step + 1, self.progress.total - 1))
+        steps = (self._done * len(self.settings.batches()) + self._drawn) * self.settings.steps + step + 1
+        self.progress.update(min(steps, self.progress.total - 1))
 
     def record_done(self, done: int, total: int, newest: Path) -> None:
         check_interrupt()
-        self._done = done
-        self.progress.update(done * self.settings.steps, f"negatives: {done} of {total} pictures", open_image(newest))
+        steps, shown = done * self.settings.steps_each(), self._newest or open_image(newest)
+        self._done, self._drawn, self._newest = done, 0, None
+        self.progress.update(steps, f"negatives: {done} of {total} pictures", shown)
 
     def identity(self) -> str:
         """A hash that tells these models from others: samples of every weight, the patches, the noise schedule.
@@ -106,6 +114,12 @@ class DepthSampler:
         kinds = [kind.__name__ for kind in type(sampling).__mro__]
         _feed(digest, [kinds, getattr(sampling, "sigmas", None), sorted(map(str, options)), self.clip.layer_idx])
         return digest.hexdigest()
+
+
+def _side_by_side(pictures: Tensor) -> Image.Image:
+    """(N, H, W, 3) in [0, 1] -> one row of at most five, for the node's preview."""
+    row = torch.cat(list(pictures[:5]), dim=1)
+    return Image.fromarray(row.detach().float().cpu().clamp(0, 1).mul(255).round().to(torch.uint8).numpy())
 
 
 def _loose_weights(control_net: Any) -> Any:

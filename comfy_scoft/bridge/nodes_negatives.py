@@ -7,11 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from ..dataset import open_image
-from ..depth import DEPTH, attach_depth, load_depth
-from ..negatives import NegativeSettings, filter_negatives, make_negatives
-from .compat import comfy, io
+from ..depth import DEPTH, attach_depth, attach_depth_images, load_depth
+from ..false_negatives import filter_negatives
+from ..negatives import NegativeSettings, make_negatives
+from ..plots import filter_page
+from .compat import comfy, io, ui
 from .depth_sampler import DepthSampler, native_resolution, size_multiple
-from .runtime import Progress, check_interrupt, output_folder
+from .network_folders import AUTOMATIC, choices, find
+from .nodes_data import flat_images
+from .runtime import Progress, check_interrupt, device, output_folder
 from .sockets import DatasetSocket, FeaturesSocket
 from .widgets import default, number
 
@@ -30,14 +34,31 @@ class EstimateDepth(io.ComfyNode):
             description="Works out what is near and what is far in every picture. Make Negatives needs these depth "
             "maps to keep the scene of a picture while changing everything else. They are kept in the output folder, "
             "so this takes time only once.",
+            is_input_list=True,  # for depth_images, which may be a list; everything else is a list of one
             inputs=[
                 DatasetSocket.Input("dataset", tooltip="The pictures, from Load Dataset."),
                 io.Combo.Input(
                     "estimator",
                     options=list(DEPTH),
                     default=next(iter(DEPTH)),
-                    tooltip="The network that sees depth. 'relief (mini)' knows the small drawn pictures of the "
-                    "built-in mini world and nothing else.",
+                    tooltip="The network that sees depth. For photographs take MiDaS, with which the depth ControlNet "
+                    "of Stable Diffusion 1.5 was trained, or one of the others. 'relief (mini)' knows the small drawn "
+                    "pictures of the built-in mini world and nothing else.",
+                ),
+                io.Combo.Input(
+                    "weights",
+                    options=choices("depth_estimators", DEPTH),
+                    default=AUTOMATIC,
+                    optional=True,
+                    tooltip="Where the network's weights are. 'automatic' takes a folder of this computer that fits; "
+                    "the entries that begin with 'download' fetch a network from the internet once. The mini one needs "
+                    "none.",
+                ),
+                io.Image.Input(
+                    "depth_images",
+                    optional=True,
+                    tooltip="Depth maps from any other nodes instead, near is bright: one for each picture, in their "
+                    "order. The network is then not used.",
                 ),
             ],
             outputs=[DatasetSocket.Output(display_name="dataset", tooltip="The same pictures, each with a depth map.")],
@@ -45,9 +66,12 @@ class EstimateDepth(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, dataset: Any, estimator: str) -> io.NodeOutput:
-        folder = output_folder() / "scoft" / "depth"
-        return io.NodeOutput(attach_depth(dataset, load_depth(estimator), folder, _watch(cls, len(dataset), "depth")))
+    def execute(cls, dataset, estimator, weights=(AUTOMATIC,), depth_images=None) -> io.NodeOutput:
+        folder, (pictures,), (name,) = output_folder() / "scoft" / "depth", dataset, estimator
+        if depth_images is not None:
+            return io.NodeOutput(attach_depth_images(pictures, flat_images(depth_images), folder))
+        network = load_depth(name, find("depth_estimators", DEPTH, name, weights[0]), device())
+        return io.NodeOutput(attach_depth(pictures, network, folder, watch(cls, len(pictures), "depth")))
 
 
 class MakeNegatives(io.ComfyNode):
@@ -80,7 +104,7 @@ class MakeNegatives(io.ComfyNode):
     @classmethod
     def execute(cls, model, clip, vae, control_net, dataset, resolution: int = 0, **chosen: Any) -> io.NodeOutput:
         settings = NegativeSettings(**chosen, resolution=resolution or native_resolution(model))
-        progress = Progress(max(1, len(dataset)) * settings.steps, getattr(cls.hidden, "unique_id", None))
+        progress = Progress(max(1, len(dataset)) * settings.steps_each(), getattr(cls.hidden, "unique_id", None))
         draw = DepthSampler(model, clip, vae, control_net, settings, progress)
         identity = draw.identity()
         folder = output_folder() / "scoft" / "negatives"
@@ -136,6 +160,15 @@ def _drawing_inputs() -> list:
             tooltip="Size at which negatives are drawn, in pixels of a square's side; each has its picture's shape. "
             "0 takes the size the model was made for.",
         ),
+        io.Int.Input(
+            "batch_size",
+            default=default(kind, "batch_size"),
+            min=0,
+            max=32,
+            optional=True,
+            tooltip="How many negatives of a picture are drawn at once. 0 draws all of them together, which is "
+            "fastest; lower it where memory runs out.",
+        ),
     ]
 
 
@@ -157,26 +190,32 @@ class FilterNegatives(io.ComfyNode):
                     "threshold",
                     default=0.1,
                     min=0.0,
-                    max=2.0,
+                    max=1000.0,
                     step=0.01,
                     round=False,
-                    tooltip="Negatives closer to their picture than this are left out: 0 keeps all. The report shows "
-                    "how far they are, to choose by.",
+                    tooltip="Negatives closer to their picture than this are left out: 0 keeps all. Each network has "
+                    "distances of its own; the image shows them, and the report suggests a threshold.",
                 ),
             ],
             outputs=[
                 DatasetSocket.Output(display_name="dataset", tooltip="The same pictures with the negatives that stay."),
                 io.String.Output(display_name="report", tooltip="How many were left out, and which."),
+                io.Image.Output(
+                    display_name="image",
+                    tooltip="All distances with the threshold, and the pictures that were left out or nearly so.",
+                ),
             ],
             hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
     def execute(cls, dataset: Any, features: Any, threshold: float) -> io.NodeOutput:
-        return io.NodeOutput(*filter_negatives(dataset, features, threshold, _watch(cls, len(dataset), "compared")))
+        found = filter_negatives(dataset, features.to(device()), threshold, watch(cls, len(dataset), "compared"))
+        page = filter_page(found).unsqueeze(0)
+        return io.NodeOutput(found.dataset, found.report(), page, ui=ui.PreviewImage(page))
 
 
-def _watch(node: Any, total: int, what: str) -> Callable[[int, int, Path], None]:
+def watch(node: Any, total: int, what: str) -> Callable[[int, int, Path], None]:
     """An observer of one record after another that shows progress and obeys the interrupt."""
     progress = Progress(max(1, total), getattr(node.hidden, "unique_id", None))
 

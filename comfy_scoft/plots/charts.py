@@ -61,7 +61,7 @@ def smoothed(values: np.ndarray) -> np.ndarray:
 
 def _panels(rows: Sequence[Mapping[str, Any]], terms: Sequence[str]) -> list[tuple[str, str, bool]]:
     """(key, title, logarithmic axis) of each panel that has something to show."""
-    wanted = [("loss", "loss, all terms weighted", False)]
+    wanted = [("loss", "loss, all terms weighted, running mean", False)]
     wanted += [(term, f"{term} term", False) for term in terms]
     wanted += [
         (HELD_OUT, "diffusion loss, same noise every time", False),
