@@ -1,7 +1,8 @@
 """What ComfyUI-Manager runs after requirements.txt: adds diffusers, peft and controlnet-aux and moves nothing.
 
 Every installed version goes into a constraints file first, so pip may only add packages. Run it by hand with
-ComfyUI's own Python when a node says that a package is missing: `python install.py`.
+ComfyUI's own Python when a node says that a package is missing: `python install.py`, or `python install.py NAME` for
+one of the packages that only some choices need (see OPTIONAL).
 """
 
 from __future__ import annotations
@@ -12,10 +13,18 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 WANTED = {"diffusers": "0.34", "accelerate": "0.26", "peft": "0.15", "controlnet-aux": "0.0.9"}  # package -> floor
+OPTIONAL = {
+    "dreamsim": "0.2.1",  # the feature network DreamSim
+    "lpips": "0.1.4",  # LPIPS' learned weights
+    "bitsandbytes": "0.45",  # AdamW8bit
+    "prodigyopt": "1.1",  # Prodigy
+    "tensorboard": "2.14",  # the tracker
+    "pillow-heif": "0.16",  # HEIC photographs
+}
 # controlnet-aux asks for opencv-python-headless; it shares its folder with the other builds of cv2, so where any of
 # them is installed the package goes in without its dependencies, and these are the ones it then still needs.
 CONTROLNET_AUX_NEEDS = ("scikit-image", "importlib-metadata", "scipy", "einops", "timm", "filelock")
@@ -44,15 +53,19 @@ def constraints(installed: Mapping[str, str]) -> str:
     return "".join(f"{name}=={version}\n" for name, version in sorted(installed.items()))
 
 
-def pip_commands(installed: Mapping[str, str], has_cv2: bool, constraints_file: str) -> list[list[str]]:
+def pip_commands(
+    installed: Mapping[str, str], has_cv2: bool, constraints_file: str, extras: Sequence[str] = ()
+) -> list[list[str]]:
     """The pip arguments still to be run, in order; none when everything is there. A pure function of its inputs.
 
     installed: canonical name -> version; has_cv2: whether `import cv2` works already, from whichever package.
+    extras: names of OPTIONAL that are wanted too.
     """
-    missing = [name for name in WANTED if name not in installed]
+    floors = WANTED | {name: OPTIONAL[name] for name in extras}
+    missing = [name for name in floors if name not in installed]
     base = ["install", "--constraint", constraints_file]
     apart = has_cv2 and "controlnet-aux" in missing
-    together = [f"{name}>={WANTED[name]}" for name in missing if not (apart and name == "controlnet-aux")]
+    together = [f"{name}>={floors[name]}" for name in missing if not (apart and name == "controlnet-aux")]
     if apart:
         together += [name for name in CONTROLNET_AUX_NEEDS if name not in installed]
     commands = [[*base, *together]] if together else []
@@ -61,12 +74,16 @@ def pip_commands(installed: Mapping[str, str], has_cv2: bool, constraints_file: 
     return commands
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
+    extras = [canonical(name) for name in (sys.argv[1:] if arguments is None else arguments)]
+    if unknown := [name for name in extras if name not in OPTIONAL]:
+        print(f"comfy_scoft: {', '.join(unknown)} is not offered here; choose from {', '.join(OPTIONAL)}.")
+        return 2
     installed = installed_versions()
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "constraints.txt"
         file.write_text(constraints(installed), encoding="utf-8")
-        commands = pip_commands(installed, importlib.util.find_spec("cv2") is not None, str(file))
+        commands = pip_commands(installed, importlib.util.find_spec("cv2") is not None, str(file), extras)
         for command in commands:
             code = subprocess.run([sys.executable, "-m", "pip", *command]).returncode
             if code:

@@ -3,6 +3,7 @@
     python run.py demo      train on the mini world in a real ComfyUI and show what changed
     python run.py test      linters, types and tests (--long for the long tier too, --recorded for the recorded one)
     python run.py comfy     start that ComfyUI with this pack and open its page
+    python run.py bench     measure the speed and memory of training (benchmarks/RESULTS.md)
 
 Each makes what it needs first: a virtual environment with pinned packages, and an unpacked ComfyUI in a cache folder.
 What is done once is not done again.
@@ -51,7 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if sys.version_info < (3, 10):  # noqa: UP036  (whoever starts this may have an older one)
             raise Stop(f"Python {platform.python_version()} is too old: run this with Python 3.10 or newer.")
         python, comfyui = prepare(options)
-        return {"demo": demo, "test": test, "comfy": comfy}[options.command](options, python, comfyui, rest)
+        commands = {"demo": demo, "test": test, "comfy": comfy, "bench": bench}
+        return commands[options.command](options, python, comfyui, rest)
     except Stop as stop:
         print(f"\n{stop}", file=sys.stderr)
         return 1
@@ -77,6 +79,7 @@ def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     tests.add_argument("--recorded", action="store_true", help="the recorded tier only (hours)")
     server = commands.add_parser("comfy", parents=[common], help="start ComfyUI; other options go to it")
     server.add_argument("--port", type=int, default=8188)
+    commands.add_parser("bench", parents=[common], help="benchmarks of training; other options go to them")
     options, rest = parser.parse_known_args(arguments)
     options.cache, options.venv = Path(options.cache).absolute(), Path(options.venv).absolute()
     return options, [item for item in rest if item != "--"]
@@ -188,7 +191,7 @@ def fingerprint(files: Sequence[Path]) -> str:
     return digest.hexdigest()
 
 
-# --- the three commands ------------------------------------------------------------------------------------------
+# --- the commands ------------------------------------------------------------------------------------------------
 
 
 def demo(options: argparse.Namespace, python: Path, comfyui: Path, rest: Sequence[str]) -> int:
@@ -242,6 +245,13 @@ def test(options: argparse.Namespace, python: Path, comfyui: Path, rest: Sequenc
     command = [str(python), "-m", "pytest", "-m", tier, *rest]
     tests = subprocess.run(command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL).returncode
     return tests or int(bool(failed))
+
+
+def bench(options: argparse.Namespace, python: Path, comfyui: Path, rest: Sequence[str]) -> int:
+    """The benchmarks, each case in a process of its own; what is known already is not measured again."""
+    environment = {**os.environ, "COMFYUI_PATH": str(comfyui)}
+    command = [str(python), "-m", "benchmarks", *rest]
+    return subprocess.run(command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL).returncode
 
 
 # --- steps and their failures ------------------------------------------------------------------------------------

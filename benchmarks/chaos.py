@@ -56,7 +56,7 @@ LOSS_SETS: dict[str, Callable[[Any], list[Any]]] = {
 }
 OPTIONS: tuple[dict[str, Any], ...] = (
     {},
-    {"ema": 0.9, "gradient_step": "random"},
+    {"ema": 0.9, "gradient_step": "random", "preview_every": 1, "preview_prompt": "a toy", "validate_every": 1},
     {"optimizer": "Prodigy", "learning_rate": 1.0, "dropout": 0.3},
     {"optimizer": "Adafactor", "micro_batch": 1, "noise_offset": 0.05},
     {"optimizer": "AdamW8bit", "precision": "bf16", "checkpointing": "UNet and decoder"},
@@ -105,6 +105,7 @@ class Chaos:
         shape = {"batch_size": trial.batch_size, "accumulation": trial.accumulation, "seed": trial.seed}
         shape |= {"steps": 4, "checkpoint_every": 1 + trial.seed % 3, "every": 2, "rollout_steps": 2}
         more = {"dataset": self.dataset, "base": self.base, "run_folder": folder, "resume": resume}
+        more |= {"validation": self.dataset} if "validate_every" in options else {}
         return toy_run(self.work, losses, **{**shape, **more, **options})
 
     def attempt(self, trial: Trial, folder: Path, before: Callable[[], Watch]) -> int:

@@ -67,7 +67,7 @@ class Cache:
         """Mean and standard deviation (4, h, w) of a picture's scaled latent."""
         if sample not in self.latents:
             pixels, _ = self.pixels(sample)
-            with torch.no_grad():
+            with torch.no_grad(), torch.autocast(self.base.device.type, enabled=False):  # the same whoever asks first
                 mean, std = self.base.encode(pixels.unsqueeze(0).to(self.base.device))
             self.latents[sample] = mean[0].float().cpu(), std[0].float().cpu()
         return self.latents[sample]

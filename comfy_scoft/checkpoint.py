@@ -79,7 +79,7 @@ def save(run: Path, state: State, settings: Mapping[str, Any], versions: Mapping
         shutil.rmtree(part, ignore_errors=True)
         raise
     state.saved = state.step
-    for old in _folders(run)[:-keep]:
+    for old in [folder for folder in _folders(run) if folder.name <= target.name][:-keep]:  # newer ones are damaged
         shutil.rmtree(old, ignore_errors=True)
     return target
 

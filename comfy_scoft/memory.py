@@ -15,8 +15,11 @@ from .settings import Checkpointing, Decode, TrainSettings
 OUT_OF_MEMORY = (
     *("out of memory", "out_of_memory", "can't allocate memory", "cannot allocate memory", "not enough memory"),
     *("failed to allocate", "could not allocate", "alloc_failed", "bad_alloc", "cudaerrormemoryallocation"),
+    "could not create a memory",
 )
 """What errors of torch say that are no OutOfMemoryError: those of the CPU, MPS and of some libraries."""
+NO_PRIMITIVE = "could not create a primitive"
+"""All that oneDNN says on the CPU where it finds no room for a kernel; longer sentences of it mean other things."""
 DECODES: tuple[Decode, ...] = ("full", "crop", "TAESD")
 CHECKPOINTINGS: tuple[Checkpointing, ...] = ("off", "UNet", "UNet and decoder")
 """Both with the least thrifty first."""
@@ -83,9 +86,9 @@ def ladder(economy: Economy, settings: TrainSettings, rollouts: bool, small_deco
     if (economy.micro_batch or settings.pictures) > 1:
         down("one picture at a time", micro_batch=1)
     if rollouts and economy.decode == "full":
-        down("only the centre of the rollout's picture is decoded, which changes what its losses see", decode="crop")
+        down("only the centre of the rollout's picture decoded, which changes what its losses see", decode="crop")
     if rollouts and small_decoder and economy.decode != "TAESD":
-        down("the rollout's picture is decoded by TAESD, which changes what its losses see", decode="TAESD")
+        down("the rollout's picture decoded by TAESD, which changes what its losses see", decode="TAESD")
     return steps
 
 
@@ -93,7 +96,8 @@ def is_out(error: BaseException) -> bool:
     """Whether an exception says that memory ran out."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in OUT_OF_MEMORY)
+    text = str(error).strip().lower()
+    return isinstance(error, RuntimeError) and (text == NO_PRIMITIVE or any(words in text for words in OUT_OF_MEMORY))
 
 
 def free() -> None:

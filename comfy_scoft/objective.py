@@ -12,7 +12,7 @@ from torch import Tensor
 from .cache import Cache, centre
 from .draws import Draw
 from .errors import NonFiniteLoss
-from .losses import Loss, LossContext
+from .losses import Loss, LossContext, named
 from .losses.context import predict_frozen
 from .memory import Economy
 from .rollout import roll_out
@@ -41,9 +41,9 @@ def weighted_loss(
             total = total + _rollout_losses(
                 run, context, part, rolling, [some[i].choice for i in rolling], economy, terms
             )
-        for loss in run.losses:
+        for name, loss in named(run.losses):
             if not loss.uses_rollout:
-                total = total + loss.weight * _sum(loss, context, terms, run)
+                total = total + loss.weight * _sum(name, loss, context, terms)
     return total / run.settings.pictures, terms
 
 
@@ -63,9 +63,9 @@ def _rollout_losses(
     z_0 = rolled.z_0.requires_grad_()
     part.image = run.base.decode(centre(z_0) if economy.decode == "crop" else z_0, economy.decode == "TAESD")
     image_loss = torch.zeros((), device=z_0.device)
-    for loss in run.losses:
+    for name, loss in named(run.losses):
         if loss.uses_rollout:
-            image_loss = image_loss + loss.weight * _sum(loss, part, terms, run)
+            image_loss = image_loss + loss.weight * _sum(name, loss, part, terms)
     (g,) = torch.autograd.grad(image_loss, z_0)
     part.drop_image()
     terms["kappa"] = rolled.kappa.abs().tolist()
@@ -78,13 +78,13 @@ def _rollout_losses(
     return (kappa * g.float() * prediction.float()).sum()
 
 
-def _sum(loss: Loss, context: LossContext, terms: dict[str, list[float]], run: Run) -> Tensor:
+def _sum(name: str, loss: Loss, context: LossContext, terms: dict[str, list[float]]) -> Tensor:
     """The loss summed over the context's samples; logs each, unweighted."""
     values = loss(context)
-    terms.setdefault(loss.name, []).extend(values.detach().tolist())
+    terms.setdefault(name, []).extend(values.detach().tolist())
     if not bool(torch.isfinite(values).all()):
         raise NonFiniteLoss(
-            f"The {loss.name} loss is no longer a finite number, so training stopped and the last good checkpoint was "
+            f"The {name} loss is no longer a finite number, so training stopped and the last good checkpoint was "
             "kept; start a new run with a lower learning rate, or in fp32 precision."
         )
     return values.sum()

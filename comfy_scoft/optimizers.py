@@ -204,6 +204,7 @@ class Ema:
         if not 0.0 <= decay < 1.0:
             raise ValueError(f"The decay of the moving average is {decay}, but it must be at least 0 and below 1.")
         self._parameters = parameters
+        self.whole = True
         self._model = EMAModel(parameters.values(), decay=decay)
 
     def update(self) -> None:
@@ -230,11 +231,16 @@ class Ema:
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """Within it, the parameters hold their averages; afterwards the trained values are back, bit for bit."""
+        """Within it, the parameters hold their averages; afterwards the trained values are back, bit for bit.
+
+        `whole` is False until they are, so that nobody saves what a Ctrl-C has cut short in between.
+        """
         parameters = list(self._parameters.values())
+        self.whole = False
         self._model.store(parameters)
-        self._model.copy_to(parameters)
         try:
+            self._model.copy_to(parameters)
             yield
         finally:
             self._model.restore(parameters)
+            self.whole = True

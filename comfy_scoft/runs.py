@@ -18,7 +18,7 @@ from safetensors.torch import save as serialise
 from torch import Tensor, nn
 
 from . import checkpoint
-from .losses import Loss
+from .losses import Loss, named
 from .trainer import Result, Run, Watch, train
 
 METRICS = "metrics.jsonl"
@@ -109,23 +109,27 @@ def train_and_log(run: Run, watch: Watch = Watch()) -> tuple[Result, list[dict[s
         return train(run, replace(watch, observe=_nothing, say=_nothing, show=_nothing)), []
     with alone(run.folder), tracker(run) as track:
         rows = _rows_before(run)
-        if run.resume:
+        if run.resume or checkpoint.newest_step(run.folder) <= 0:
             text = "".join(json.dumps(row) + "\n" for row in rows)
-            checkpoint.write_atomically(run.folder / METRICS, text.encode())
+            with writing(run.folder):
+                checkpoint.write_atomically(run.folder / METRICS, text.encode())
 
         def observe(step: int, row: dict[str, float]) -> None:
             rows.append(row)
-            with (run.folder / METRICS).open("a", encoding="utf-8") as file:
-                file.write(json.dumps(row) + "\n")
-            track(step, row)
+            with writing(run.folder):
+                with (run.folder / METRICS).open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(row) + "\n")
+                track(step, row)
             watch.observe(step, row)
 
         def show(step: int, picture: Tensor) -> None:
-            save_picture(run.folder / "previews" / f"step-{step:08d}.png", picture)
+            with writing(run.folder):
+                save_picture(run.folder / "previews" / f"step-{step:08d}.png", picture)
             watch.show(step, picture)
 
         result = train(run, replace(watch, observe=observe, show=show))
-        checkpoint.write_atomically(run.folder / f"{run.folder.name}.safetensors", serialise(result.lora))
+        with writing(run.folder):
+            checkpoint.write_atomically(run.folder / f"{run.folder.name}.safetensors", serialise(result.lora))
         return result, rows
 
 
@@ -143,13 +147,30 @@ def alone(folder: Path) -> Iterator[None]:
     """Hold the run's folder for this process; the system lets go of it when the process ends, however it ends."""
     from filelock import FileLock, Timeout
 
-    try:
+    with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / LOCK, timeout=0):
-            yield
-    except Timeout as error:
+        lock = FileLock(folder / LOCK, timeout=0)
+        try:
+            lock.acquire()
+        except Timeout as error:
+            raise ValueError(
+                f"The run {folder.name!r} is being trained by another process; wait for it, or choose another run name."
+            ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Within it, only files of the run's folder are written; a fault of the disk becomes one sentence (ValueError)."""
+    try:
+        yield
+    except OSError as error:
         raise ValueError(
-            f"The run {folder.name!r} is being trained by another process; wait for it, or choose another run name."
+            f"The run {folder.name!r} could not be written ({error.strerror or error}), so it stopped; free space or make "
+            "the output folder writable, then go on with resume."
         ) from error
 
 
@@ -202,9 +223,9 @@ def weighted_losses(rows: Sequence[Mapping[str, float]], losses: Sequence[Loss])
 
     Terms on the rollout's image exist in some steps only; where no other term is, the rows that have them count.
     """
-    rows = [row for row in rows if any(loss.name in row for loss in losses)]  # one before the first step has none
-    names = [loss.name for loss in losses if all(loss.name in row for row in rows)] or [loss.name for loss in losses]
-    weights = {loss.name: loss.weight for loss in losses if loss.name in names}
+    weights = {name: loss.weight for name, loss in named(losses)}
+    rows = [row for row in rows if any(name in row for name in weights)]  # one before the first step has none
+    weights = {n: weight for n, weight in weights.items() if all(n in row for row in rows)} or weights
     sums = [[weights[n] * row[n] for n in weights if n in row] for row in rows]
     return [sum(terms) for terms in sums if terms]
 

@@ -1,13 +1,12 @@
-"""A base model from one .safetensors file, outside ComfyUI: the mini model, or any Stable Diffusion 1.x checkpoint.
+"""A base model from one .safetensors file, outside ComfyUI: Stable Diffusion 1.x, 2.x and XL, and the mini model.
 
-Nothing is downloaded: the configurations are those of the diffusers classes, and the vocabulary is the one that
-open_clip carries.
+Nothing is downloaded: the configurations of the families are in `configs/`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import lru_cache
+import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,139 +14,175 @@ import torch
 from torch import Tensor
 
 from . import ldm
-from .base_model import BaseModel, TextEmbedding
+from .base_model import BaseModel
 from .mini import layout
 from .schedule import NoiseSchedule
+from .text_encoder import embedder, text_encoder, token_ids
 
-START, END, LENGTH = 49406, 49407, 77
-ADVICE = "give the mini checkpoint or a Stable Diffusion 1.x checkpoint (.safetensors)."
+CONFIGS = Path(__file__).parent / "configs"
+FAMILIES = ("sd1", "sd2", "sdxl")
+ADVICE = "give a Stable Diffusion 1.x, 2.x or XL checkpoint (.safetensors), or the mini one."
 
-_UNET, _VAE, _TEXT = "model.diffusion_model.", "first_stage_model.", "cond_stage_model.transformer."
-_CONTEXT = "input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"
-_SD1_TEXT = {**layout.TEXT, "hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12}
-_SD1_TEXT["num_attention_heads"] = 12
+_PREFIXES = {
+    "unet": ("model.diffusion_model.",),
+    "vae": ("first_stage_model.",),
+    "text": ("cond_stage_model.", "conditioner.embedders."),
+}
+_MARKS = ("v_pred", "ztsnr")
+"""Names, without a value, by which SD XL files say that they predict v, and that their noise ends at zero SNR."""
+
+Weights = dict[str, Tensor]
 
 
-def load_base(path: Path, prediction: str = "epsilon", dtype: torch.dtype = torch.float32) -> BaseModel:
+def load_base(path: Path, prediction: str | None = None, dtype: torch.dtype = torch.float32) -> BaseModel:
     """The checkpoint at `path` as a BaseModel on the CPU, its weights cast to `dtype`.
 
-    `prediction` is what its UNet answers with; a file of this family does not say it. Raises ValueError, one sentence,
-    for a missing file, one that is not safetensors, and a model of another family.
+    prediction: what its UNet answers with, "epsilon" or "v_prediction"; None takes what the file tells: SD XL files
+    carry a mark, and SD 2.x is told by one bias, as ComfyUI does. Raises ValueError, one sentence, for a missing file,
+    one that is not safetensors, and a model of another family.
     """
-    parts = {k: _cast(v, dtype) for k, v in _read(Path(path)).items()}
-    width = parts["unet"].get(_CONTEXT, torch.empty(0, 0)).shape[1]
-    channels = tuple(parts["unet"].get("input_blocks.0.0.weight", torch.empty(0, 0)).shape[:2])
-    if (width, channels) == (layout.CONTEXT, (layout.CHANNELS[0], 4)):
-        family, text = "mini", layout.TEXT
-    elif (width, channels) == (768, (320, 4)):
-        family, text = "sd1", _SD1_TEXT
-    else:
-        raise ValueError(f"{Path(path).name} holds a model that is not supported here: {ADVICE}")
-    vae, own_scale = _autoencoder(parts["vae"])
+    path = Path(path)
+    names = _names(path)
+    lacking = [part for part, starts in _PREFIXES.items() if not any(n.startswith(starts) for n in names)]
+    if lacking:
+        raise ValueError(f"{path.name} holds no {' and no '.join(lacking)} weights of Stable Diffusion: {ADVICE}")
+    weights = _read(path, _PREFIXES["unet"][0], dtype)
+    family = _family(weights, path.name)
+    config = configuration(family)
+    vae, own_scale = autoencoder(_read(path, _PREFIXES["vae"][0], dtype))
     return BaseModel(
-        unet=_unet(family, parts["unet"]),
+        unet=_unet(family, weights),
         vae=vae,
-        schedule=NoiseSchedule.scaled_linear(prediction=prediction),
-        embed=_embedder(text, parts["text"]),
+        schedule=_schedule(family, weights, names, prediction),
+        embed=embedder(config["text"], lambda prefix: _read(path, prefix, dtype), ADVICE),
         family=family,
-        name=Path(path).stem,
-        vae_scaling=ldm.latent_scaling(layout.LATENT_SCALE, own_scale),
+        name=path.stem,
+        vae_scaling=ldm.latent_scaling(config["latent_scale"], own_scale),
     )
 
 
-def token_ids(caption: str) -> Tensor:
-    """(1, 77) int64: start, at most 75 tokens of CLIP's vocabulary, end, and the end token again as padding."""
-    ids = [START, *_vocabulary().encode(caption)[: LENGTH - 2], END]
-    return torch.tensor([ids + [END] * (LENGTH - len(ids))])
+def configuration(family: str) -> dict[str, Any]:
+    """A family's shapes: "unet" (arguments of UNet2DConditionModel), "text" (its encoders) and "latent_scale"."""
+    if family == "mini":
+        text = {"prefix": "cond_stage_model.transformer.", "names": "transformers", "hidden": "last", "pad": 49407}
+        return {"text": [{**text, "config": layout.TEXT}], "latent_scale": layout.LATENT_SCALE}
+    return json.loads((CONFIGS / f"{family}.json").read_text(encoding="utf-8"))
 
 
-@lru_cache(maxsize=1)
-def _vocabulary() -> Any:
-    import open_clip
-
-    return open_clip.SimpleTokenizer()
+def _names(path: Path) -> list[str]:
+    with _opened(path) as file:
+        return list(file.keys())
 
 
-def _read(path: Path) -> dict[str, dict[str, Tensor]]:
+def _read(path: Path, prefix: str, dtype: torch.dtype) -> Weights:
+    """The weights under `prefix`, without it. Whole numbers and single values keep their type."""
+    found = {}
+    with _opened(path) as file:
+        for key in file.keys():  # noqa: SIM118 - not a dict
+            if key.startswith(prefix):
+                value = file.get_tensor(key)
+                found[key[len(prefix) :]] = value.to(dtype) if value.is_floating_point() and value.ndim else value
+    return found
+
+
+def _opened(path: Path) -> Any:
     from safetensors import SafetensorError, safe_open
 
     if not path.is_file():
         raise ValueError(f"There is no file {path.name!r} in {str(path.parent)!r}: {ADVICE}")
-    prefixes = {"unet": _UNET, "vae": _VAE, "text": _TEXT}
-    found: dict[str, dict[str, Tensor]] = {name: {} for name in prefixes}
     try:
-        with safe_open(path, framework="pt", device="cpu") as file:
-            for key in file.keys():  # noqa: SIM118 - not a dict
-                for name, prefix in prefixes.items():
-                    if key.startswith(prefix):
-                        found[name][key[len(prefix) :]] = file.get_tensor(key)
+        return safe_open(path, framework="pt", device="cpu")
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{path.name} is not a safetensors file that can be read: {ADVICE}") from error
-    lacking = [name for name, weights in found.items() if not weights]
-    if lacking:
-        raise ValueError(f"{path.name} holds no {' and no '.join(lacking)} weights of Stable Diffusion 1.x: {ADVICE}")
-    return found
 
 
-def _cast(weights: dict[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
-    return {k: v.to(dtype) if v.is_floating_point() and v.ndim else v for k, v in weights.items()}
+def _family(unet: Mapping[str, Tensor], name: str) -> str:
+    """The family whose sizes the UNet has: first width, channels in, width of the text, and of the label."""
+    first = unet.get("input_blocks.0.0.weight", torch.empty(0, 0))
+    label = unet.get("label_emb.0.0.weight", torch.empty(0, 0)).shape[1]
+    text = next((v.shape[1] for k, v in unet.items() if k.endswith("attn2.to_k.weight")), 0)
+    width, channels = first.shape[:2]
+    if (width, channels, text, label) == (layout.CHANNELS[0], 4, layout.CONTEXT, 0):
+        return "mini"
+    for family in FAMILIES:
+        sizes = configuration(family)["unet"]
+        extra = sizes.get("projection_class_embeddings_input_dim", 0)
+        if (width, text, label) == (sizes["block_out_channels"][0], sizes["cross_attention_dim"], extra):
+            if channels != 4:
+                raise ValueError(f"{name} takes {channels} channels, as inpainting and edit models do: {ADVICE}")
+            return family
+    if width and text == 1280 and label == 2560:
+        raise ValueError(f"{name} is the refiner of Stable Diffusion XL, which only finishes pictures: {ADVICE}")
+    raise ValueError(f"{name} holds a model that is not supported here: {ADVICE}")
 
 
-def _unet(family: str, weights: dict[str, Tensor]) -> Any:
+def _unet(family: str, weights: Weights) -> Any:
     from diffusers import UNet2DConditionModel
 
     with torch.device("meta"):
-        if family == "mini":
-            unet = layout.build_unet()
-        else:  # diffusers' defaults are Stable Diffusion 1.x, but for these three
-            unet = UNet2DConditionModel(sample_size=64, cross_attention_dim=768, attention_head_dim=8)
+        unet = layout.build_unet() if family == "mini" else UNet2DConditionModel(**configuration(family)["unet"])
     names = ldm.unet_names(unet.state_dict(), unet.config.layers_per_block)
     return ldm.fill(unet, names, weights, "the UNet", ADVICE)
 
 
-def _autoencoder(weights: dict[str, Tensor]) -> tuple[Any, float]:
-    """The autoencoder, and the factor that its latents carry already (1.0, or TAESD's own)."""
-    from diffusers import AutoencoderKL
+def autoencoder(weights: Mapping[str, Tensor], what: str = "the VAE", advice: str = ADVICE) -> tuple[Any, float]:
+    """An AutoencoderKL or AutoencoderTiny of single-file weights, frozen, and the factor its latents carry already.
 
+    The factor is 1.0, or TAESD's own (0.18215 for one of SD 1.x). The sizes are read from the weights. Raises
+    ValueError, naming `what` and `advice`, for the autoencoder of another family.
+    """
+    from diffusers import AutoencoderKL, AutoencoderTiny
+
+    weights = {k: v for k, v in weights.items() if not k.startswith(("loss.", "model_ema."))}
     if "taesd_decoder.1.weight" in weights:
-        scale = float(weights.pop("vae_scale", 1.0))
-        weights.pop("vae_shift", None)
+        scale, shift = (float(weights.pop(k, torch.tensor(d))) for k, d in (("vae_scale", 1.0), ("vae_shift", 0.0)))
+        if weights["taesd_decoder.1.weight"].shape[1] != 4 or shift != 0.0:
+            raise ValueError(f"{_sentence(what)} is a TAESD of another model family: {advice}")
         with torch.device("meta"):
-            tiny = layout.build_autoencoder()
-        return ldm.fill(tiny, ldm.taesd_names(tiny.state_dict()), weights, "the TAESD", ADVICE), scale
+            tiny = AutoencoderTiny(latent_channels=4)
+        return ldm.fill(tiny, ldm.taesd_names(tiny.state_dict()), weights, f"{what} (TAESD)", advice), scale
+    if "post_quant_conv.weight" not in weights or weights["decoder.conv_in.weight"].shape[1] != 4:
+        raise ValueError(f"{_sentence(what)} is not one of Stable Diffusion 1.x, 2.x or XL: {advice}")
+    channels: list[int] = []
+    blocks = 0
+    while (found := weights.get(f"encoder.down.{len(channels)}.block.0.conv1.weight")) is not None:
+        channels.append(found.shape[0])
+    while f"encoder.down.0.block.{blocks}.conv1.weight" in weights:
+        blocks += 1
     with torch.device("meta"):
         full = AutoencoderKL(
-            block_out_channels=(128, 256, 512, 512),
-            layers_per_block=2,
-            down_block_types=("DownEncoderBlock2D",) * 4,
-            up_block_types=("UpDecoderBlock2D",) * 4,
+            block_out_channels=tuple(channels),
+            layers_per_block=blocks,
+            down_block_types=("DownEncoderBlock2D",) * len(channels),
+            up_block_types=("UpDecoderBlock2D",) * len(channels),
             latent_channels=4,
         )
-    known = {k: v for k, v in weights.items() if not k.startswith(("loss.", "model_ema."))}
-    return ldm.fill(full, ldm.vae_names(full.state_dict()), known, "the VAE", ADVICE), 1.0
+    return ldm.fill(full, ldm.vae_names(full.state_dict()), weights, what, advice), 1.0
 
 
-def _embedder(config: dict[str, Any], weights: dict[str, Tensor]) -> Callable[[str], TextEmbedding]:
-    encoder = text_encoder(config, weights)
-
-    def embed(caption: str) -> TextEmbedding:
-        with torch.no_grad():
-            return TextEmbedding(encoder(token_ids(caption))[0])
-
-    return embed
+def _sentence(what: str) -> str:
+    return what[:1].upper() + what[1:]
 
 
-def text_encoder(config: dict[str, Any], weights: dict[str, Tensor]) -> Any:
-    """transformers' CLIPTextModel with the text weights of a single file ("text_model.…"), frozen.
+def _schedule(family: str, unet: Weights, names: list[str], prediction: str | None) -> NoiseSchedule:
+    if prediction is None:
+        bias = unet.get("output_blocks.11.1.transformer_blocks.0.norm1.bias") if family == "sd2" else None
+        told = bias is not None and float(bias.float().std(unbiased=False)) > 0.09  # ComfyUI's own line
+        prediction = "v_prediction" if told or (family == "sdxl" and _MARKS[0] in names) else "epsilon"
+    usual = NoiseSchedule.scaled_linear(prediction=prediction)
+    zero = family == "sdxl" and prediction == "v_prediction" and _MARKS[1] in names
+    return zero_terminal(usual) if zero else usual
 
-    With "eager" attention its hidden states are, bit for bit, those of ComfyUI on a CPU: a job exported there trains
-    the same LoRA here (a test compares the two).
+
+def zero_terminal(schedule: NoiseSchedule) -> NoiseSchedule:
+    """The schedule with √ᾱ moved and stretched so that its last step is (nearly) all noise (Lin et al. 2024).
+
+    The last ᾱ is 4.9e-8 instead of 0, as in ComfyUI, which needs a finite σ there.
     """
-    from transformers import CLIPTextConfig, CLIPTextModel
+    root = schedule.alphas_cumprod.sqrt()
+    table = ((root - root[-1]) * root[0] / (root[0] - root[-1])).square()
+    table[-1] = 4.8973451890853435e-08
+    return NoiseSchedule(table, schedule.prediction)
 
-    encoder = CLIPTextModel(CLIPTextConfig(**config, attn_implementation="eager"))
-    weights = ldm.expand_rows(weights, "text_model.embeddings.token_embedding.weight")
-    known = {k.removeprefix("text_model."): v for k, v in weights.items() if not k.endswith("position_ids")}
-    # transformers 5 dropped "text_model." from its own names
-    names = {k: k.removeprefix("text_model.") for k in encoder.state_dict() if not k.endswith("position_ids")}
-    return ldm.fill(encoder, names, known, "the text encoder", ADVICE)
+
+__all__ = ["autoencoder", "configuration", "load_base", "text_encoder", "token_ids", "zero_terminal"]

@@ -16,7 +16,7 @@ from .cache import Cache
 from .checkpoint import State
 from .errors import NonFiniteLoss, OtherProcess
 from .lora import LoraSettings, attach, export_kohya
-from .losses import Loss
+from .losses import Loss, named
 from .objective import precision, weighted_loss
 from .processes import FAULT, FINE, SHORT, Processes
 from .records import Dataset
@@ -25,6 +25,8 @@ from .rollout import RolloutSettings
 from .settings import OptimizerSettings, TrainSettings
 from .validation import Validation
 
+NEW = 0.1
+"""Share of a step's figures in their running means, whose weighted sum is logged as `loss`."""
 SKIPS = 20
 """Optimizer steps in a row that fp16 may skip while it looks for a loss scale."""
 
@@ -144,7 +146,7 @@ def train(run: Run, watch: Watch = Watch()) -> Result:  # noqa: B008 - frozen
         look(state.step)
         _agreed(run, FINE)
     except BaseException as error:
-        if state.whole and state.saved < state.step:
+        if state.whole and (state.ema is None or state.ema.whole) and state.saved < state.step:
             try:
                 save()
             except ValueError as fault:  # the first fault is the one to raise
@@ -162,6 +164,8 @@ def _start(run: Run, watch: Watch) -> State:
     for loss in run.losses:
         if loss.network is not None:
             loss.network.to(run.base.device)
+    for text in run.texts():  # before autocast could round them
+        run.base.embed(text)
     parameters = attach(run.base.unet, run.lora, torch.Generator().manual_seed(settings.seed), run.start)
     wanted = run.optimizer
     state = State(
@@ -243,7 +247,7 @@ def _update(run: Run, state: State, terms: dict[str, float]) -> None:
     rate = run.optimizer.rate(state.step, run.settings.steps)
     for group in state.optimizer.param_groups:
         group["lr"] = rate
-    taught = any(p.grad is not None for p in state.parameters.values())  # not where no picture had a rollout to learn of
+    taught = any(p.grad is not None for p in state.parameters.values())  # not where no picture had a rollout
     if taught:
         state.scaler.unscale_(state.optimizer)
     limit = run.optimizer.clip if run.optimizer.clip > 0 else float("inf")
@@ -264,7 +268,11 @@ def _update(run: Run, state: State, terms: dict[str, float]) -> None:
         state.ema.update()
     state.averages["skipped"] = skipped
     state.step += 1
-    state.row = {"step": state.step, **terms, "grad_norm": float(norm) if finite else 0.0, "learning_rate": rate}
+    for name, value in terms.items():
+        state.averages[name] = state.averages.get(name, value) * (1.0 - NEW) + value * NEW
+    loss = sum(loss.weight * state.averages.get(name, 0.0) for name, loss in named(run.losses))
+    state.row = {"step": state.step, "loss": loss, **terms}
+    state.row |= {"grad_norm": float(norm) if finite else 0.0, "learning_rate": rate}
     state.row |= {} if finite else {"skipped": 1.0}
     state.whole = True
 
@@ -278,7 +286,7 @@ def _averaged(state: State) -> Iterator[None]:
 
 def _means(run: Run, terms: dict[str, list[float]]) -> dict[str, float]:
     """Mean of each term over the pictures of all processes that have it (a rollout is not made of each)."""
-    names = list(dict.fromkeys([*(loss.name for loss in run.losses), "kappa"]))
+    names = [*(name for name, _ in named(run.losses)), "kappa"]
     sums = [v for name in names for v in (sum(terms.get(name, [])), float(len(terms.get(name, []))))]
     sums = run.processes.sum_values(sums, run.base.device)
     pairs = zip(names, sums[::2], sums[1::2], strict=True)

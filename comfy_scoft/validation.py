@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
+from . import memory
 from .cache import Cache, Sample
 from .draws import seed_of
 from .losses.context import per_sample_mse
@@ -29,13 +30,27 @@ class Validation:
     held_out: Cache
     seed: int
 
-    def measure(self, check: Callable[[], None] = lambda: None, batch: int = 4) -> dict[str, float]:
-        """Mean of ‖target − ε_θ(z_t, t, c)‖² (Eq. 1, unweighted) over each of the two sets, without a graph."""
+    def measure(self, check: Callable[[], None] = lambda: None, batch: int = TIMES) -> dict[str, float]:
+        """Mean of ‖target − ε_θ(z_t, t, c)‖² (Eq. 1, unweighted) over each of the two sets, without a graph.
+
+        batch: predictions in one UNet call, fewer by itself where memory runs out. check: called before each.
+        """
         count = min(len(self.held_out.dataset), MOST)
-        return {
-            HELD_OUT: self._mean(self.held_out, count, check, batch),
-            TRAINED: self._mean(self.cache, count, check, batch),
-        }
+        try:
+            return {
+                HELD_OUT: self._mean(self.held_out, count, check, batch),
+                TRAINED: self._mean(self.cache, count, check, batch),
+            }
+        except (RuntimeError, MemoryError) as error:
+            if not memory.is_out(error):
+                raise
+            if batch == 1:
+                raise ValueError(
+                    "Memory ran out while held-out pictures were measured, so training stopped and what was learned is "
+                    "kept; close other programs, or set validate_every to 0, and go on with resume."
+                ) from error
+        memory.free()
+        return self.measure(check, 1)
 
     @torch.no_grad()
     def _mean(self, cache: Cache, count: int, check: Callable[[], None], batch: int) -> float:

@@ -48,6 +48,21 @@ def test_opencv_is_not_installed_a_second_time() -> None:
     assert "--no-deps" not in command and command[-1] == "controlnet-aux>=0.0.9"
 
 
+def test_a_package_that_only_some_choices_need_is_added_when_it_is_asked_for() -> None:
+    assert install.pip_commands(COMPLETE, True, "c.txt", ["lpips"]) == [
+        ["install", "--constraint", "c.txt", f"lpips>={install.OPTIONAL['lpips']}"]
+    ]
+    assert install.pip_commands(COMPLETE | {"lpips": "9.0"}, True, "c.txt", ["lpips"]) == []
+
+
+def test_a_package_that_is_not_offered_is_refused_and_nothing_is_run(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr(install.subprocess, "run", lambda *given, **more: pytest.fail("pip was run"))
+    assert install.main(["torch"]) == 2
+    assert "torch is not offered here; choose from dreamsim, lpips" in capsys.readouterr().out
+
+
 def test_the_constraints_hold_every_installed_package() -> None:
     installed = install.installed_versions()
     assert set(install.constraints(installed).split()) == {f"{name}=={version}" for name, version in installed.items()}
@@ -115,6 +130,9 @@ def test_installing_moves_no_installed_version(environment: tuple[Path, dict[str
         found = dry_run(python, command, tmp_path / f"extra-{number}.json")
         assert not moved(versions, found), command
         assert install.WANTED.keys() <= found.keys()
+    (command,) = install.pip_commands(versions | install.WANTED, False, str(constraints), list(install.OPTIONAL))
+    found = dry_run(python, command, tmp_path / "optional.json")
+    assert not moved(versions, found) and install.OPTIONAL.keys() <= found.keys()
 
 
 @pytest.mark.long

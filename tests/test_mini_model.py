@@ -210,11 +210,12 @@ def test_a_stable_diffusion_1_file_loads_by_its_names() -> None:
     with torch.device("meta"):
         source = comfy.ldm.models.autoencoder.AutoencoderKL(ddconfig=settings, embed_dim=4)
         text = comfy.sd1_clip.SDClipModel().transformer.state_dict()
-    vae, scale = single_file._autoencoder(dict(source.state_dict()))
+    vae, scale = single_file.autoencoder(dict(source.state_dict()))
     assert scale == 1.0 and sum(p.numel() for p in vae.parameters()) == 83653863
     text.pop("text_projection.weight")
     text["text_model.embeddings.position_ids"] = torch.arange(77)[None]
-    encoder = single_file.text_encoder(single_file._SD1_TEXT, text)
+    sizes = single_file.configuration("sd1")["text"][0]["config"]
+    encoder = single_file.text_encoder({**layout.TEXT, **sizes}, text)
     assert sum(p.numel() for p in encoder.parameters()) == 123060480
 
 

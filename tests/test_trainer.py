@@ -244,4 +244,4 @@ def test_a_hundred_contrastive_micro_steps_of_mixed_batch_sizes_stay_finite(pred
         result: Result = train(run)
         seen += [v for row in result.metrics for v in row.values()]
         assert all("contrastive" in row for row in result.metrics) and bool(learned(run).isfinite().all())
-    assert len(seen) == 100 * 6 and all(math.isfinite(v) for v in seen)
+    assert len(seen) == 100 * 7 and all(math.isfinite(v) for v in seen)

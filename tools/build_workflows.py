@@ -21,6 +21,8 @@ for place in (ROOT, ROOT / "tools"):
         sys.path.append(str(place))
 
 import workflow_notes as notes  # noqa: E402
+import workflow_sd  # noqa: E402
+from workflow_files import OFFERED  # noqa: E402
 from workflow_form import Node, Schema, Socket, Workflow, compact, text  # noqa: E402
 
 from comfy_scoft.comfy_client import ComfyClient  # noqa: E402  (needs the path above)
@@ -29,6 +31,8 @@ from comfy_scoft.mini.splits import HELD_OUT_KINDS  # noqa: E402
 FOLDER = ROOT / "workflows"
 SCHEMAS = ROOT / "tests" / "object_info_snapshot.json"
 STOCK = ("CheckpointLoaderSimple", "ControlNetLoader", "PrimitiveStringMultiline", "SaveImage")
+STOCK += ("CLIPTextEncode", "ControlNetApplyAdvanced", "EmptyLatentImage", "ImageScale", "KSampler")
+STOCK += ("LoraLoaderModelOnly", "VAEDecode")
 
 # --- the settings of the mini world, in one place ----------------------------------------------------------------
 
@@ -217,11 +221,12 @@ def draw(w: Workflow, base: Node, model: Socket, asked: Socket, label: str, titl
 WORKFLOWS: dict[str, Callable[[Workflow], None]] = {
     "train-cultural-lora-mini": train_cultural_lora_mini,
     "ablation": ablation,
+    **workflow_sd.WORKFLOWS,
 }
 
 
 def build(name: str, schemas: dict[str, Schema]) -> Workflow:
-    workflow = Workflow(name, schemas)
+    workflow = Workflow(name, schemas, OFFERED)
     WORKFLOWS[name](workflow)
     return workflow
 

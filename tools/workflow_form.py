@@ -8,6 +8,7 @@ and with which defaults, comes from `schemas` (see `compact`), saved from a runn
 from __future__ import annotations
 
 import json
+import re
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ TITLE, SLOT, WIDGET, TEXT_WIDGET, LONGEST_TEXT, PREVIEW = 30, 22, 28, 110, 500, 
 GAP, MARGIN, BAND = 50, 30, 60
 """Between nodes; between a group's border and its nodes; between groups."""
 PREVIEWS = ("SaveImage", "PreviewImage", "SCoFT_PreviewDataset", "SCoFT_TrainLora", "SCoFT_ScoreTable")
+PREVIEWS += ("SCoFT_FilterNegatives",)
 
 Schema = dict[str, Any]
 
@@ -98,10 +100,16 @@ class Group:
 
 
 class Workflow:
-    """A graph in the making. schemas: `compact` of each node that it uses, by node id."""
+    """A graph in the making. schemas: `compact` of each node that it uses, by node id.
 
-    def __init__(self, name: str, schemas: Mapping[str, Schema]) -> None:
-        self.name, self.schemas = name, schemas
+    offered: name, address and folder of model files that the editor may offer to download where they are missing, by
+    the name that a node's menu shows.
+    """
+
+    def __init__(
+        self, name: str, schemas: Mapping[str, Schema], offered: Mapping[str, Mapping[str, str]] | None = None
+    ) -> None:
+        self.name, self.schemas, self.offered = name, schemas, offered or {}
         self.nodes: list[Node] = []
         self.groups: list[Group] = []
 
@@ -142,7 +150,7 @@ class Workflow:
         x = 0
         for group in self.groups:
             width = sum(group.widths) + GAP * (len(group.widths) - 1)
-            lines = sum(1 + len(line) * 8 // width for line in group.note.given["text"].splitlines())
+            lines = sum(1 + len(line) * 8 // width for line in _seen(group.note.given["text"]).splitlines())
             group.note.box = [x + MARGIN, 2 * TITLE + MARGIN, width, 60 + 22 * lines]
             group.box = [x, 0, width + 2 * MARGIN, 0]
             x += group.box[2] + BAND
@@ -200,7 +208,7 @@ class Workflow:
             "revision": 0,
             "last_node_id": len(self.nodes),
             "last_link_id": len(links),
-            "nodes": [_ui_node(node, order, links) for order, node in enumerate(self.nodes)],
+            "nodes": [_ui_node(node, order, links, self.offered) for order, node in enumerate(self.nodes)],
             "links": [
                 [n, start.node.number, start.slot, end.number, slots(end.schema).index(name), _kind(start)]
                 for n, start, end, name in links
@@ -210,6 +218,11 @@ class Workflow:
             "extra": {"ds": {"scale": 0.4, "offset": [60, 80]}},
             "version": 0.4,
         }
+
+
+def _seen(markdown: str) -> str:
+    """A note as it is seen: of links their words alone, and no rule under a table's head."""
+    return re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", markdown).replace("|---", "")
 
 
 def slots(schema: Schema) -> list[str]:
@@ -234,7 +247,9 @@ def _kind(socket: Socket) -> str:
     return str(socket.node.schema["outputs"][socket.slot]["type"])
 
 
-def _ui_node(node: Node, order: int, links: list[tuple[int, Socket, Node, str]]) -> dict[str, Any]:
+def _ui_node(
+    node: Node, order: int, links: list[tuple[int, Socket, Node, str]], offered: Mapping[str, Mapping[str, str]]
+) -> dict[str, Any]:
     entries = node.schema["inputs"]
     coming = {name: number for number, _, end, name in links if end is node}
     inputs = []
@@ -252,6 +267,8 @@ def _ui_node(node: Node, order: int, links: list[tuple[int, Socket, Node, str]])
     found |= {"title": node.title} if node.title else {}
     note = node.kind == "MarkdownNote"
     found["properties"] = {} if note else {"Node name for S&R": node.kind}
+    models = [offered[value] for value in node.given.values() if isinstance(value, str) and value in offered]
+    found["properties"] |= {"models": models} if models else {}
     found["widgets_values"] = [node.given["text"]] if note else widgets_values(node)
     return found | ({"color": "#432", "bgcolor": "#000"} if note else {})
 

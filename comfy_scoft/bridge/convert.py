@@ -15,7 +15,9 @@ from torch import Tensor, nn
 
 from .. import ldm
 from ..base_model import BaseModel, TextEmbedding
+from ..mini import layout
 from ..schedule import NoiseSchedule
+from ..single_file import autoencoder
 from .compat import comfy
 
 if TYPE_CHECKING:
@@ -32,7 +34,7 @@ def base_model(model: Any, clip: Any, vae: Any, name: str = "base") -> BaseModel
     """
     unet = unet_from_model(model)
     autoencoder, own_scale = vae_from_vae(vae)
-    scale = float(model.model.latent_format.scale_factor)
+    scale = float(model.get_model_object("latent_format").scale_factor)
     return BaseModel(
         unet=unet,
         vae=autoencoder,
@@ -86,7 +88,7 @@ def unet_arguments(config: Mapping[str, Any]) -> dict[str, Any]:
         raise ValueError(f"This MODEL mixes blocks with and without attention in one level: {SUPPORTED}")
     attended = [any(d) for d in down]
     if not attended[-1]:  # diffusers reads the depth of the middle block here
-        down[-1] = (max(middle, 1),) * count
+        down[-1] = (middle if middle >= 0 else 1,) * count
     if middle > 0 and set(down[-1]) != {middle}:
         raise ValueError(f"This MODEL's middle block and its last level differ in depth: {SUPPORTED}")
     heads = config.get("num_heads", -1)
@@ -114,36 +116,12 @@ def unet_arguments(config: Mapping[str, Any]) -> dict[str, Any]:
 def vae_from_vae(vae: Any) -> tuple[AutoencoderKL | AutoencoderTiny, float]:
     """VAE -> (AutoencoderKL, 1.0) or (AutoencoderTiny, its own latent scale), frozen and in eval mode.
 
-    The second value is what the module's latents are already multiplied by, 0.18215 for a TAESD of SD 1.x.
+    The second value is what the module's latents are already multiplied by, 0.18215 for a TAESD of SD 1.x. Its number
+    type is the file's: `runs.place` makes it float32 before use, for that of SD XL overflows in float16.
     """
-    from diffusers import AutoencoderKL, AutoencoderTiny
-
-    weights = _weights(vae.patcher, "", torch.float32)
-    if "taesd_decoder.1.weight" in weights:
-        scale, shift = (float(weights.pop(k, d)) for k, d in (("vae_scale", 1.0), ("vae_shift", 0.0)))
-        if weights["taesd_decoder.1.weight"].shape[1] != 4 or shift != 0.0:
-            raise ValueError("This VAE is a TAESD of another model family: choose the one for SD 1.x, 2.x or XL.")
-        with torch.device("meta"):
-            tiny = AutoencoderTiny(latent_channels=4)
-        return ldm.fill(tiny, ldm.taesd_names(tiny.state_dict()), weights, "the VAE (TAESD)", SUPPORTED), scale
-    if "post_quant_conv.weight" not in weights or weights["decoder.conv_in.weight"].shape[1] != 4:
-        raise ValueError("This VAE is not one of Stable Diffusion 1.x, 2.x or XL: connect the checkpoint's own VAE.")
-    weights = {k: v for k, v in weights.items() if not k.startswith(("model_ema.", "loss."))}
-    channels: list[int] = []
-    blocks = 0
-    while f"encoder.down.{len(channels)}.block.0.conv1.weight" in weights:
-        channels.append(weights[f"encoder.down.{len(channels)}.block.0.conv1.weight"].shape[0])
-    while f"encoder.down.0.block.{blocks}.conv1.weight" in weights:
-        blocks += 1
-    with torch.device("meta"):
-        full = AutoencoderKL(
-            block_out_channels=tuple(channels),
-            layers_per_block=blocks,
-            down_block_types=("DownEncoderBlock2D",) * len(channels),
-            up_block_types=("UpDecoderBlock2D",) * len(channels),
-            latent_channels=4,
-        )
-    return ldm.fill(full, ldm.vae_names(full.state_dict()), weights, "the VAE", SUPPORTED), 1.0
+    if not hasattr(vae, "patcher"):  # ComfyUI gives such a VAE where the file holds none
+        raise ValueError("This VAE holds no weights: connect the VAE of the checkpoint, or Load VAE.")
+    return autoencoder(_weights(vae.patcher, "", torch.float32), "this VAE", "connect the checkpoint's own VAE.")
 
 
 def controlnet_from_control_net(control: Any) -> ControlNetModel:
@@ -180,7 +158,9 @@ def _controlnet_config(source: Any, weights: Mapping[str, Tensor]) -> dict[str, 
     blocks = [1 + level * (layers[level] + 1) + j for level in range(levels) for j in range(layers[level])]
     keys = [k for k in weights if k.endswith("attn2.to_k.weight")]
     projection = next((v for k, v in weights.items() if k.endswith("1.proj_in.weight")), None)
-    middle = depth("middle_block") or (-1 if "middle_block.0.in_layers.0.weight" in weights else -2)
+    middle = depth("middle_block")
+    if "middle_block.1.norm.weight" not in weights:  # no transformer there, not even one without blocks
+        middle = -1 if "middle_block.0.in_layers.0.weight" in weights else -2
     label = weights.get("label_emb.0.0.weight")
     return {
         "in_channels": 4,
@@ -205,14 +185,11 @@ def schedule_from_model(model: Any) -> NoiseSchedule:
     keeps σ in float32; a table that is the usual one to that precision is replaced by the float64 original.
     """
     sampling, kinds = model.get_model_object("model_sampling"), comfy.model_sampling
-    discrete = isinstance(sampling, kinds.ModelSamplingDiscrete) and hasattr(sampling, "sigmas")
-    others = tuple(getattr(kinds, n) for n in ("X0", "EDM") if hasattr(kinds, n))
-    if discrete and isinstance(sampling, kinds.V_PREDICTION) and not isinstance(sampling, others):
-        prediction = "v_prediction"
-    elif discrete and isinstance(sampling, kinds.EPS) and not isinstance(sampling, (kinds.V_PREDICTION, *others)):
-        prediction = "epsilon"
-    else:
-        name = "/".join(c.__name__ for c in type(sampling).__bases__)
+    answers = {kinds.V_PREDICTION: "v_prediction", kinds.EPS: "epsilon"}
+    answer, timestep = type(sampling).calculate_denoised, type(sampling).timestep
+    prediction = next((p for kind, p in answers.items() if answer is kind.calculate_denoised), None)
+    if prediction is None or timestep is not kinds.ModelSamplingDiscrete.timestep:  # LCM, x0, EDM, flow, …
+        name = "/".join(kind.__name__ for kind in type(sampling).__bases__)
         raise ValueError(f"This MODEL is sampled as {name}, not with noise or v prediction: {SUPPORTED}")
     sigmas = sampling.sigmas.detach().to("cpu", torch.float64)
     table = 1.0 / (1.0 + sigmas.square())
@@ -228,6 +205,8 @@ def embedder(clip: Any, pooled: bool, width: int | None = None) -> Callable[[str
     Parentheses are read as text, not as weights. `pooled`: also the pooled embedding, for SD XL. `width`: the width
     the UNet expects; a CLIP of another one is refused at the first caption.
     """
+    if clip is None:  # what ComfyUI gives where the file holds no text encoder
+        raise ValueError("There is no CLIP: the file holds no text encoder; connect Load CLIP, or another checkpoint.")
 
     def embed(caption: str) -> TextEmbedding:
         with torch.inference_mode():
@@ -248,7 +227,9 @@ def embedder(clip: Any, pooled: bool, width: int | None = None) -> Callable[[str
 def _family(unet: UNet2DConditionModel) -> str:
     if unet.config.addition_embed_type is not None:
         return "sdxl"
-    return {96: "mini", 768: "sd1"}.get(unet.config.cross_attention_dim, "sd2")
+    if unet.config.cross_attention_dim == layout.CONTEXT:
+        return "mini"
+    return "sd2" if unet.config.use_linear_projection else "sd1"
 
 
 def _weights(patcher: Any, prefix: str, upcast: torch.dtype) -> dict[str, Tensor]:

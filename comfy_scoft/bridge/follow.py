@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
+from ..losses import named
 from ..trainer import Run, Watch
 from ..validation import HELD_OUT, reading
 from .runtime import Progress, check_interrupt
@@ -27,6 +28,7 @@ class Follower:
     picture: Image.Image | None = None
     started: float = field(default_factory=time.monotonic)
     first_step: int | None = None
+    held_out: str = ""
 
     def watch(self) -> Watch:
         self.started = time.monotonic()
@@ -37,14 +39,15 @@ class Follower:
         self.bar.update(min(self.run.base.calls, self.bar.total - 1), self.text, self.picture)
 
     def observe(self, step: int, row: dict[str, float]) -> None:
-        steps = self.run.settings.steps
+        if HELD_OUT in row:  # a measurement between two steps
+            self.held_out = f", held-out {row[HELD_OUT]:.4f}"
+            return
         if self.first_step is None:
             self.first_step = step - 1
-        terms = [f"{loss.name} {row[loss.name]:.4f}" for loss in self.run.losses if loss.name in row]
-        terms += [f"held-out {row[HELD_OUT]:.4f}"] if HELD_OUT in row else []
-        done = step - self.first_step
-        left = (time.monotonic() - self.started) * (steps - step) / done if done > 0 else 0.0
-        self.text = f"{self.run.folder.name}: step {step} of {steps}, {duration(left)} left, {', '.join(terms)}"
+        steps = self.run.settings.steps
+        left = (time.monotonic() - self.started) * (steps - step) / (step - self.first_step)
+        terms = ", ".join(f"{name} {row[name]:.4f}" for name in ("loss", *dict(named(self.run.losses))) if name in row)
+        self.text = f"{self.run.folder.name}: step {step} of {steps}, {duration(left)} left, {terms}{self.held_out}"
 
     def say(self, text: str) -> None:
         """A sentence that should be read: on the node at once, and in the log, where it stays."""

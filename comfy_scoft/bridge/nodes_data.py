@@ -31,7 +31,8 @@ class LoadDataset(io.ComfyNode):
             display_name="Load Dataset (SCoFT)",
             category=CATEGORY,
             description="Opens a folder of your community's pictures and captions. Put the folder into ComfyUI's input "
-            "folder: each picture with a text file of the same name beside it, or a metadata.jsonl that lists them. "
+            "folder: each picture with a text file of the same name beside it, kohya's numbered folders, or a "
+            "metadata.jsonl or metadata.csv that lists them. "
             "Pictures with a fault are left out, and the report says why.",
             inputs=[
                 io.Combo.Input("folder", options=dataset_names(), default=SHIPPED, tooltip="Which pictures to open."),

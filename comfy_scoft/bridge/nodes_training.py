@@ -88,7 +88,7 @@ def _tail() -> list[Any]:
         choice(
             own,
             "decode",
-            "How the picture for the perceptual and contrastive losses is decoded: full is the paper; crop (its centre) "
+            "How the picture of the perceptual and contrastive losses is decoded: full is the paper; crop (its middle) "
             "and TAESD (a small decoder in models/vae_approx) take less memory and change what these losses see.",
             True,
         ),

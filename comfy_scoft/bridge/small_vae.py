@@ -1,4 +1,4 @@
-"""TAESD, the small autoencoder that ComfyUI draws previews with, for decoding the rollout's picture with little memory."""
+"""TAESD, the small autoencoder that ComfyUI draws previews with: decodes the rollout's picture in little memory."""
 
 from __future__ import annotations
 

@@ -1,0 +1,243 @@
+"""How things are measured: loops driven block by block in turn, counted calls and operations, time by part, memory."""
+
+from __future__ import annotations
+
+import gc
+import sys
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+Pause = Callable[[], None]
+RESAMPLES = 2000
+
+
+class Enough(BaseException):
+    """Ends a loop that is not wanted any more."""
+
+
+class Driven:
+    """A loop that someone else drives, so that several can take turns in one process.
+
+    body: the loop; it calls the function it is given after each block. It runs in a thread of its own, and only while
+    `block` waits for it: there is never more than one at work.
+    """
+
+    def __init__(self, body: Callable[[Pause], Any], device: torch.device) -> None:
+        self._body, self._device = body, device
+        self._go, self._done = threading.Semaphore(0), threading.Semaphore(0)
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._counter: FlopCounterMode | None = None
+        self._counting = self._ended = False
+        self._fault: BaseException | None = None
+
+    def block(self) -> float:
+        """Seconds of the next block. Raises whatever the loop raises."""
+        synchronise(self._device)
+        start = time.perf_counter()
+        self._advance()
+        synchronise(self._device)
+        return time.perf_counter() - start
+
+    def operations(self) -> int:
+        """Floating-point operations of the next block (a multiplication and an addition are two)."""
+        self._counting = True
+        self._advance()
+        self._counting = False
+        counter, self._counter = self._counter, None
+        assert counter is not None
+        return int(counter.get_total_flops())
+
+    def close(self) -> None:
+        """Let the loop end where it stands."""
+        if self._thread.is_alive():
+            self._ended = True
+            self._go.release()
+            self._thread.join()
+
+    def _advance(self) -> None:
+        if self._thread.ident is None:
+            self._thread.start()
+        self._go.release()
+        self._done.acquire()
+        if self._fault is not None:
+            raise self._fault
+        assert self._thread.is_alive(), "the loop ended before it was told to"
+
+    def _run(self) -> None:
+        try:
+            self._wait()
+            self._body(self._pause)
+        except Enough:
+            pass
+        except BaseException as fault:
+            self._fault = fault
+        finally:
+            self._done.release()
+
+    def _pause(self) -> None:
+        if self._counter is not None:
+            self._counter.__exit__(None, None, None)
+        self._done.release()
+        self._wait()
+
+    def _wait(self) -> None:
+        self._go.acquire()
+        if self._ended:
+            raise Enough
+        if self._counting:  # in this thread: PyTorch keeps such modes for each thread
+            self._counter = FlopCounterMode(display=False)
+            self._counter.__enter__()
+
+
+@contextmanager
+def driven(bodies: Sequence[Callable[[Pause], Any]], device: torch.device) -> Iterator[list[Driven]]:
+    loops = [Driven(body, device) for body in bodies]
+    try:
+        yield loops
+    finally:
+        for loop in loops:
+            loop.close()
+
+
+@contextmanager
+def counted(unet: nn.Module) -> Iterator[dict[str, int]]:
+    """Calls of a UNet and the samples that go through it, and how many of both carry a gradient."""
+    found = {"calls": 0, "samples": 0, "calls with gradient": 0, "samples with gradient": 0}
+
+    def hook(module: nn.Module, positional: tuple, keywords: dict) -> None:
+        z = positional[0] if positional else keywords["x"]
+        kinds = ("", " with gradient") if torch.is_grad_enabled() else ("",)
+        for kind in kinds:
+            found["calls" + kind] += 1
+            found["samples" + kind] += len(z)
+
+    handle = unet.register_forward_pre_hook(hook, with_kwargs=True)
+    try:
+        yield found
+    finally:
+        handle.remove()
+
+
+class Parts:
+    """Time by part, each instant counted once, for the innermost part that is at work.
+
+    Calls are wrapped only while `watching`, so that what is timed elsewhere pays nothing.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.seconds: dict[str, float] = defaultdict(float)
+        self._device = device
+        self._open: list[str] = []
+        self._since = 0.0
+
+    @contextmanager
+    def watching(self, targets: Sequence[tuple[Any, str, str | Callable[[], str]]]) -> Iterator[None]:
+        """targets: object, name of its method, and the part it belongs to (or a function that says which, when called).
+
+        What belongs to none of them is "other".
+        """
+        with ExitStack() as stack:
+            for owner, name, part in targets:
+                stack.enter_context(mock.patch.object(owner, name, self._wrapped(getattr(owner, name), part)))
+            self._turn(opened="other")
+            try:
+                yield
+            finally:
+                self._turn()
+
+    def _wrapped(self, function: Callable, part: str | Callable[[], str]) -> Callable:
+        def call(*positional: Any, **keywords: Any) -> Any:
+            self._turn(opened=part if isinstance(part, str) else part())
+            try:
+                return function(*positional, **keywords)
+            finally:
+                self._turn()
+
+        return call
+
+    def _turn(self, opened: str | None = None) -> None:
+        """The time since the last turn goes to the part that was at work; then one opens, or the last one closes."""
+        synchronise(self._device)
+        now = time.perf_counter()
+        if self._open:
+            self.seconds[self._open[-1]] += now - self._since
+        if opened is None:
+            self._open.pop()
+        else:
+            self._open.append(opened)
+        self._since = now
+
+
+def synchronise(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def ratio(slow: Sequence[float], fast: Sequence[float]) -> dict[str, float]:
+    """Median of the ratios of rounds, their extremes, and a 95 % bootstrap interval of the median."""
+    ratios = np.array(slow) / np.array(fast)
+    drawn = np.random.default_rng(0).integers(len(ratios), size=(RESAMPLES, len(ratios)))
+    low, high = np.quantile(np.median(ratios[drawn], axis=1), (0.025, 0.975))
+    return {
+        "median": float(np.median(ratios)),
+        "least": float(ratios.min()),
+        "most": float(ratios.max()),
+        "low": float(low),
+        "high": float(high),
+    }
+
+
+class Peak:
+    """Peak memory in bytes between making this and `read`: of the GPU's allocator, else of the whole process."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        gc.collect()
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats(device)
+            self._before = torch.cuda.memory_allocated(device)
+        else:
+            self._exact = _forget_peak()
+            self._before = _status("VmRSS") if self._exact else _most_resident()
+
+    def read(self) -> int:
+        if self._device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self._device) - self._before
+        return (_status("VmHWM") if self._exact else _most_resident()) - self._before
+
+
+def _forget_peak() -> bool:
+    """Let Linux start its record of the process's peak anew; False where there is no such thing."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+        return _status("VmHWM") > 0
+    except OSError:
+        return False
+
+
+def _status(name: str) -> int:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(name + ":"):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
+def _most_resident() -> int:
+    """The largest resident size so far, where the platform keeps one."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -1,0 +1,158 @@
+"""The loops that are compared, each ready to be driven block by block."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from comfy_scoft.base_model import BaseModel
+from comfy_scoft.cache import Cache
+from comfy_scoft.features import FeatureNetwork, load_features
+from comfy_scoft.features.vgg import VGGMaps
+from comfy_scoft.lora import LoraSettings
+from comfy_scoft.losses import ContrastiveLoss, DiffusionLoss, Loss, MemorizationLoss, PerceptualLoss
+from comfy_scoft.rollout import RolloutSettings
+from comfy_scoft.runs import place, unet_dtype
+from comfy_scoft.settings import TrainSettings
+from comfy_scoft.trainer import Run, Watch, train
+
+from .measure import Pause
+from .released import VIEWS, WEIGHTS, ReleasedLoop
+from .vgg import VggDistance, VggFile
+from .worlds import World
+
+ENDLESS = 100_000
+"""Optimizer steps of a run that is stopped from outside."""
+
+Target = tuple[Any, str, "str | Callable[[], str]"]
+
+
+@dataclass
+class Variant:
+    """One of the loops of a comparison.
+
+    body: the loop, which pauses after each block of `steps` optimizer steps. prepare: what is computed once before it;
+    returns seconds by name. targets: what belongs to which part of its time (measure.Parts).
+    """
+
+    name: str
+    unet: nn.Module
+    body: Callable[[Pause], Any]
+    prepare: Callable[[], dict[str, float]] = dict
+    targets: list[Target] = field(default_factory=list)
+
+
+def released(name: str, world: World, vgg: VggFile, rebuild: bool, steps: int) -> Variant:
+    """The released loop."""
+    loop = ReleasedLoop(world, vgg.build, rebuild, _settings(world))
+
+    def body(pause: Pause) -> None:
+        while True:
+            loop.step()
+            if loop.steps % steps == 0:
+                pause()
+
+    targets = [*_targets(loop.base), (world.encoder, "forward", "text encoder"), (loop, "vgg", "building VGG16")]
+    return Variant(name, loop.base.unet, body, targets=targets)
+
+
+def exact(name: str, world: World, folder: Path, steps: int, vgg: VggFile | None = None, **changes: Any) -> Variant:
+    """Our trainer at the paper's settings.
+
+    vgg: with it, all that the released script's loss has (its form of L_C, features in ten augmented views, the VGG16
+    term); without, the paper's terms, L_LDM, L_M and L_C. changes: of TrainSettings.
+    """
+    losses: list[Loss] = [DiffusionLoss(), MemorizationLoss()]
+    if vgg is None:
+        losses.append(ContrastiveLoss(world.features()))
+    else:
+        losses.append(ContrastiveLoss(world.features(VIEWS), form="difference"))
+        losses.append(PerceptualLoss(load_features("VGG16 (as released)", vgg.path), weight=WEIGHTS["vgg"]))
+    return ours(name, world.base(), world, losses, folder, steps, _settings(world, **changes))
+
+
+def fast(name: str, world: World, folder: Path, steps: int, rollout_steps: int) -> Variant:
+    """The paper's terms, a rollout of fewer steps, and the small decoder where the model's own is a large one."""
+    base = world.base()
+    decode = {}
+    if world.taesd is not None:
+        base.small_vae, decode = world.taesd(), {"decode": "TAESD"}
+    losses = [DiffusionLoss(), MemorizationLoss(), ContrastiveLoss(world.features())]
+    settings, rollout = _settings(world, **decode), RolloutSettings(steps=rollout_steps)
+    return ours(name, base, world, losses, folder, steps, settings, rollout)
+
+
+def ours(
+    name: str,
+    base: BaseModel,
+    world: World,
+    losses: Sequence[Loss],
+    folder: Path,
+    steps: int,
+    settings: TrainSettings,
+    rollout: RolloutSettings | None = None,
+    lora: LoraSettings | None = None,
+    cache: Cache | None = None,
+) -> Variant:
+    """`trainer.train` as it is. What it would compute on first use is computed by `prepare`, and timed there."""
+    run = Run(base, world.dataset, losses, folder / name, settings, lora or LoraSettings(), cache=cache)
+    if rollout is not None:
+        run.rollout = rollout
+    place(base.unet, world.device, unet_dtype(settings.precision))
+
+    def body(pause: Pause) -> None:
+        train(run, Watch(observe=lambda step, row: pause() if step % steps == 0 else None))
+
+    def prepare() -> dict[str, float]:
+        cache, _ = run.caches()
+        samples = cache.samples(settings.flip)
+        networks = [loss.network for loss in losses if loss.network is not None]
+        jobs: dict[str, Callable[[], Any]] = {
+            "texts": lambda: [base.embed(text) for text in run.texts()],
+            "latents": lambda: [cache.latent(sample) for sample in samples],
+            "features": lambda: [cache.features(n.to(world.device), s) for n in networks for s in samples],
+        }
+        return {job: _timed(work) for job, work in jobs.items()}
+
+    return Variant(name, base.unet, body, prepare, _targets(base))
+
+
+def _settings(world: World, **changes: Any) -> TrainSettings:
+    """The paper's: four micro-steps of one picture an optimizer step."""
+    return TrainSettings(
+        steps=ENDLESS, resolution=world.resolution, precision=world.precision, checkpoint_every=ENDLESS, **changes
+    )
+
+
+def unet_part() -> str:
+    """The part of a UNet call that is made now."""
+    return "UNet, with gradient" if torch.is_grad_enabled() else "UNet, without gradient"
+
+
+def _targets(base: BaseModel) -> list[Target]:
+    """The parts that every loop here has. A gradient's way back is one part, whatever it passes through."""
+    parts: list[Target] = [
+        (base.unet, "forward", unet_part),
+        (base, "encode", "VAE encode"),
+        (base, "decode", "VAE decode"),
+        (FeatureNetwork, "extract", "feature network"),
+        (VggDistance, "forward", "VGG16"),
+        (VGGMaps, "forward", "VGG16"),
+        (torch.Tensor, "backward", "backward"),
+        (torch.autograd, "grad", "backward"),
+        (torch.optim.AdamW, "step", "optimizer"),
+        (torch.nn.utils, "clip_grad_norm_", "optimizer"),
+    ]
+    return parts
+
+
+def _timed(work: Callable[[], Any]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start

@@ -1,0 +1,89 @@
+"""The released script's VGG16 distance and augmentations, written anew for its loop in released.py."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+_LAST = (2, 7, 14, 21, 28)
+"""The last convolution of each of VGG16's five stages, by its place in torchvision's `features`."""
+
+
+class VggFile:
+    """A file of VGG16's weights, in torchvision's form, made when it is first wanted.
+
+    They are random, which changes no time.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / "vgg16.pth"
+
+    @property
+    def path(self) -> Path:
+        if not self._path.is_file():
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(0)
+                torch.save(_whole().state_dict(), self._path)
+        return self._path
+
+    def build(self) -> nn.Module:
+        """VGG16's convolutions, as the script gets them: the whole network made, all of its 138 M weights read."""
+        network = _whole()
+        network.load_state_dict(torch.load(self.path, weights_only=True))
+        return network.features.eval().requires_grad_(False)
+
+
+def _whole() -> nn.Module:
+    import torchvision
+
+    return torchvision.models.vgg16(weights=None, init_weights=False)
+
+
+class VggDistance(nn.Module):
+    """Channel-normalised activations of VGG16's five stages: squared difference, mean over places, summed."""
+
+    def __init__(self, convolutions: nn.Module) -> None:
+        super().__init__()
+        self.convolutions = convolutions
+        self.register_buffer("mean", torch.tensor((0.485, 0.456, 0.406)).view(3, 1, 1))
+        self.register_buffer("std", torch.tensor((0.229, 0.224, 0.225)).view(3, 1, 1))
+
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        """(B,) for pictures (B, 3, H, W) in [-1, 1]."""
+        pairs = zip(self._stages(a), self._stages(b), strict=True)
+        return torch.stack([(x - y).square().sum(1).mean((1, 2)) for x, y in pairs]).sum(0)
+
+    def _stages(self, pictures: Tensor) -> list[Tensor]:
+        x, found = ((pictures + 1) / 2 - self.mean) / self.std, []
+        for place, layer in enumerate(self.convolutions):
+            x = layer(x)
+            if place in _LAST:
+                found.append(x)
+            if place == _LAST[-1]:
+                break
+        # Only now: torchvision's ReLUs work in place, on what was just kept. So they do in the released script.
+        return [x / (x.square().sum(1, keepdim=True).sqrt() + 1e-10) for x in found]
+
+
+def resized(pictures: Tensor, size: int) -> Tensor:
+    """Pictures (B, 3, H, W) as (B, 3, size, size), bicubic with antialiasing."""
+    if pictures.shape[-2:] == (size, size):
+        return pictures
+    return nn.functional.interpolate(pictures, (size, size), mode="bicubic", antialias=True, align_corners=False)
+
+
+def augmented(pictures: Tensor, size: int, seed: int) -> Tensor:
+    """Pictures (B, 3, H, W) in [-1, 1] under one random perspective and a crop of 0.8 of the area: (B, 3, size, size).
+
+    torchvision draws from PyTorch's global generator only: it is seeded for the call and put back.
+    """
+    from torchvision import transforms
+
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.manual_seed(seed)
+        shown = transforms.RandomPerspective(distortion_scale=0.5, p=1.0)(pictures)
+        return transforms.RandomResizedCrop(size, scale=(0.8, 0.8), ratio=(1.0, 1.0), antialias=True)(shown)

@@ -1,0 +1,76 @@
+"""The notes of the workflows for a person's own models (Markdown); see workflow_notes.py."""
+
+from __future__ import annotations
+
+import workflow_files as files
+
+_PICTURES = """**Your pictures:** a folder `my community` in ComfyUI's `input` folder, and beside each picture a text \
+file of the same name with its caption (`market.jpg`, `market.txt`). In the node below write whose pictures these are, \
+and the place they show, instead of *Korean* and *Korea*."""
+
+_FIRST = (
+    "## Before the first run\nDownload these files, put them where the table says, and press R to refresh the menus."
+)
+
+SD15 = (
+    f"{_FIRST}\n\n{files.table(files.SD15, files.SD15_DEPTH, files.CLIP_RN50, files.MIDAS, files.BLIP)}\n\n{_PICTURES}"
+)
+SDXL = (
+    f"{_FIRST}\n\n{files.table(files.SDXL, files.SDXL_DEPTH, files.CLIP_RN50, files.MIDAS, files.BLIP)}\n\n{_PICTURES}"
+)
+STOCK = f"{_FIRST}\n\n{files.table(files.SD15, files.SD15_DEPTH, files.MIDAS)}\n\n{_PICTURES}"
+ONE_LORA = f"""{_FIRST}
+
+{files.table(files.SD15)}
+
+Put the LoRA into `models/loras`. One that you trained here is in `output/loras` and in the menu already. Read the \
+card beside it (the `.md` file of the same name): whose pictures it was made of, and what its makers ask of you."""
+
+SEE = """## What is in the pictures
+**BLIP** describes each picture in plain words, five times, as somebody would who does not know the place: *a woman \
+in a dress* where you wrote *a bride in hanbok*. Look through these captions: they must not name the place. \
+**MiDaS** sees what is near and what is far."""
+
+NEGATIVES = """## What the model itself would have shown
+For each of your pictures the base model draws the same scene five times, with its own idea of the place; the depth \
+map keeps the scene. Some come out right by luck: the filter leaves out those that are too like your picture, and \
+shows which (the paper compares by DreamSim: choose it as the eye where it is installed). Look before you train. This \
+takes a while, and only once: if you stop, the next run goes on from there."""
+
+LOSSES = """## What training looks at: the paper's losses and weights
+**Diffusion** (0.7) learns the pictures. **Memorization** (0.3) keeps it from copying them. **Contrastive** (0.05) \
+draws a picture while training, and compares it with yours (come nearer) and with the negatives (move away), as the \
+fifth layer of CLIP sees them. To leave one out, select it and press Ctrl+B."""
+
+TRAIN_SD15 = """## The paper's settings
+3000 steps of 4 pictures, learning rate 0.0001 on a cosine, rank 64, 512 pixels; the authors took 2.5 hours on a V100. \
+bf16 halves what the weights need; on a card without it choose fp32. Stopping is safe: what was learned is kept, and \
+*resume* goes on. The LoRA is saved in `output/loras` with a card: fill in who made it, under which licence, and who \
+agreed."""
+
+TRAIN_SDXL = """## The paper's settings at XL's size
+The paper trained Stable Diffusion 1.x. The same losses and weights serve XL, at 1024 pixels, with activations \
+computed again instead of kept, to save memory. Stopping is safe: what was learned is kept, and *resume* goes on. The \
+LoRA is saved in `output/loras` with a card: fill in who made it, under which licence, and who agreed."""
+
+COMPARE = """## Did it work?
+Both models draw the same prompts from the same seeds. Write prompts of your own, also of things that none of your \
+pictures shows, and ask people of the community which row is right: they are the judges, and no figure replaces them."""
+
+KEEP = """## Keep the set
+The pictures are saved with captions, depth maps and negatives under `output/scoft/datasets`. Load Dataset then lists \
+the set as *my community with negatives (saved)*, and training need not make them again."""
+
+LISTS = """## Any nodes you like
+**Dataset To Lists** takes the set apart, one entry for each picture: stock nodes then run once for each. Everything \
+between it and **Attach Negatives** is ComfyUI's own, so use another sampler, ControlNet or style here. Only the count \
+matters: the same number of negatives for each picture, in the pictures' order. The depth maps are cut to a square \
+here because the latents are square, as training cuts the pictures too."""
+
+USE = """## A LoRA is used like any other
+Stock nodes only. The upper row is the base model, the lower one the same with the LoRA; prompt and seed are equal. \
+The words that call it up are the trigger phrase on its card, such as *in Korea*. A strength of 1 is what was \
+trained; less is a weaker correction."""
+
+PROMPT = """## The same words for both
+Write the place into the prompt: that is where the model's idea was corrected. Elsewhere little should change."""
