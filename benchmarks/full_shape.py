@@ -1,7 +1,6 @@
 """Operations of one optimizer step at Stable Diffusion 1.5's full size, counted without computing anything.
 
-On PyTorch's meta device each evaluation is counted once (`torch.utils.flop_counter`), and multiplied by how often the
-loops make it: the numbers that the other cases and tests/test_benchmarks.py count on real runs.
+On PyTorch's meta device each evaluation is counted once, and multiplied by how often the loops make it: the numbers that the other cases and tests/test_benchmarks.py count on real runs.
 """
 
 from __future__ import annotations
@@ -11,11 +10,11 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from comfy_scoft.features.vgg import VGGMaps
 from comfy_scoft.lora import TARGET_MODULES
 
+from .measure import Operations
 from .released import VIEWS
 from .worlds import NEGATIVES, stable_diffusion
 
@@ -52,9 +51,9 @@ def operations() -> dict[str, dict[str, float]]:
 
 
 def _counted(work: Callable[[], Any]) -> float:
-    with FlopCounterMode(display=False) as counter:
+    with Operations() as counter:
         work()
-    return float(counter.get_total_flops())
+    return float(counter.total)
 
 
 def _model() -> tuple[float, float, float, float, float]:

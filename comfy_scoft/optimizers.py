@@ -95,8 +95,8 @@ def _prodigy(groups: list[dict[str, Any]], learning_rate: float) -> torch.optim.
 def _missing(optimizer: str, package: str, error: Exception) -> str:
     if isinstance(error, ModuleNotFoundError) and error.name == package:
         return (
-            f"{optimizer} needs the package {package}, which is not installed; run `python -m pip install {package}` "
-            "with ComfyUI's own Python, or take AdamW."
+            f"{optimizer} needs the package {package}, which is not installed; run `python install.py {package}` "
+            "in this pack's folder with ComfyUI's own Python, or take AdamW."
         )
     return (
         f"{optimizer} needs the package {package}, which does not load here ({error}); run `python -m pip install "

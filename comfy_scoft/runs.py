@@ -186,8 +186,8 @@ def tracker(run: Run) -> Iterator[Callable[[int, dict[str, float]], None]]:
         from accelerate.tracking import TensorBoardTracker
     except ImportError as error:
         raise ValueError(
-            "The tracker is TensorBoard, which is not installed; run `python -m pip install tensorboard` with "
-            "ComfyUI's own Python, or set the tracker to off."
+            "The tracker is TensorBoard, which is not installed; run `python install.py tensorboard` in this "
+            "pack's folder with ComfyUI's own Python, or set the tracker to off."
         ) from error
     PartialState()
     writer = TensorBoardTracker("tensorboard", str(run.folder))

@@ -272,6 +272,25 @@ def test_operations_are_counted_for_one_block_in_the_loops_own_thread() -> None:
         loop.block()
 
 
+def test_operations_are_those_that_pytorch_counts() -> None:
+    from torch.utils.flop_counter import FlopCounterMode
+
+    base = toy_base(kl=True)
+    attach(base.unet, LoraSettings(rank=2), torch.Generator().manual_seed(0))
+
+    def work() -> None:
+        z = torch.ones(2, 4, 8, 8)
+        with torch.no_grad():
+            base.encode(base.predict(z, torch.tensor([3, 9]), ["one", "two"]).repeat(1, 1, 8, 8)[:, :3])
+        (base.predict(z, torch.tensor([3, 9]), ["one", "two"]).sum() + base.decode(z.requires_grad_()).sum()).backward()
+
+    with FlopCounterMode(display=False) as theirs:
+        work()
+    with measure.Operations() as ours:
+        work()
+    assert ours.total == theirs.get_total_flops() > 1e7
+
+
 def test_time_by_part_counts_each_instant_once_for_the_innermost() -> None:
     class Work:
         def outer(self) -> None:

@@ -242,8 +242,8 @@ def when(ready: Callable[[], bool], process: subprocess.Popen[str], seconds: flo
         time.sleep(0.02)
 
 
-def test_a_terminated_command_line_says_one_sentence_and_goes_on_to_the_same_lora(tmp_path: Path) -> None:
-    """SIGTERM, as clusters send it; the run then goes on in another process, and a third finds a file gone."""
+def test_a_terminated_command_line_says_one_sentence_and_keeps_what_was_learned(tmp_path: Path) -> None:
+    """SIGTERM, as clusters send it; the run then does not go on with other settings, which is one sentence too."""
     path = export(tmp_path, steps=300)
     folder = tmp_path / "out" / "runs" / "toys"
     process = begun(path, tmp_path / "out")

@@ -223,7 +223,7 @@ def test_a_missing_package_is_named_with_the_command_that_installs_it(
     for module in [m for m in sys.modules if m.split(".")[0] == package]:
         monkeypatch.delitem(sys.modules, module)
     monkeypatch.setattr(sys, "meta_path", [Hidden(), *sys.meta_path])
-    with pytest.raises(ValueError, match=f"{package}, which is not installed; run `python -m pip install {package}`"):
+    with pytest.raises(ValueError, match=f"{package}, which is not installed; run `python install.py {package}`"):
         build(toy_parameters(), name, RATES[name], 0.0)
 
 

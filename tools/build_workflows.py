@@ -22,6 +22,7 @@ for place in (ROOT, ROOT / "tools"):
 
 import workflow_notes as notes  # noqa: E402
 import workflow_sd  # noqa: E402
+import workflow_survey  # noqa: E402
 from workflow_files import OFFERED  # noqa: E402
 from workflow_form import Node, Schema, Socket, Workflow, compact, text  # noqa: E402
 
@@ -48,6 +49,7 @@ LORA = {"rank": 16, "alpha": 16.0}
 OPTIMIZER = {"learning_rate": 1e-3, "schedule": "cosine", "warmup": 10}
 TRAIN = {"steps": 300, "batch_size": 8, "accumulation": 1, "resolution": 64, "seed": 1024}
 TRAIN |= {"checkpoint_every": 100, "flip": False}
+WATCH = {"validate_every": 50, "preview_every": 50, "preview_prompt": "a teacher in nuvia"}
 DRAW = {"width": 64, "height": 64, "steps": 20, "cfg": 3.0, "sampler_name": "ddim", "scheduler": "normal"}
 SEED = 1
 SEEDS_A_PROMPT = {"train-cultural-lora-mini": 9, "ablation": 3}
@@ -88,8 +90,9 @@ def train_cultural_lora_mini(w: Workflow) -> None:
     w.group("4 · Train and save", GREEN, notes.TRAIN)
     w.column()
     options = train_options(w)
+    kept = w.add("SCoFT_LoadDataset", "Pictures kept back", split="test")["dataset"]
     w.column(360)
-    trained = train(w, base, dataset, chain, options, "nuvia-mini", "Train the LoRA")
+    trained = train(w, base, dataset, chain, options, "nuvia-mini", "Train the LoRA", validation=kept, **WATCH)
     w.column(340)
     w.add("SCoFT_SaveLora", "Save it with its card", lora=trained["lora"], **CARD)
     w.group("5 · Draw people it was never shown", ORANGE, notes.DRAW)
@@ -207,10 +210,10 @@ def train_options(w: Workflow) -> dict[str, Socket]:
 
 
 def train(
-    w: Workflow, base: Node, dataset: Socket, chain: Socket, options: dict[str, Socket], run: str, title: str
+    w: Workflow, base: Node, dataset: Socket, chain: Socket, options: dict[str, Socket], run: str, title: str, **more: Any
 ) -> Node:
     parts = {"model": base["MODEL"], "clip": base["CLIP"], "vae": base["VAE"], "dataset": dataset, "losses": chain}
-    return w.add("SCoFT_TrainLora", title, **parts, **options, **TRAIN, run_name=run)
+    return w.add("SCoFT_TrainLora", title, **parts, **options, **TRAIN, run_name=run, **more)
 
 
 def draw(w: Workflow, base: Node, model: Socket, asked: Socket, label: str, title: str) -> Socket:
@@ -222,6 +225,7 @@ WORKFLOWS: dict[str, Callable[[Workflow], None]] = {
     "train-cultural-lora-mini": train_cultural_lora_mini,
     "ablation": ablation,
     **workflow_sd.WORKFLOWS,
+    "survey": workflow_survey.survey,
 }
 
 

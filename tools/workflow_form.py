@@ -20,7 +20,7 @@ TITLE, SLOT, WIDGET, TEXT_WIDGET, LONGEST_TEXT, PREVIEW = 30, 22, 28, 110, 500, 
 GAP, MARGIN, BAND = 50, 30, 60
 """Between nodes; between a group's border and its nodes; between groups."""
 PREVIEWS = ("SaveImage", "PreviewImage", "SCoFT_PreviewDataset", "SCoFT_TrainLora", "SCoFT_ScoreTable")
-PREVIEWS += ("SCoFT_FilterNegatives",)
+PREVIEWS += ("SCoFT_FilterNegatives", "SCoFT_PlotSurvey")
 
 Schema = dict[str, Any]
 

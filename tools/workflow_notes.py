@@ -16,9 +16,10 @@ the model would draw with the community's picture (come nearer) and with its own
 what one of them does, select it and press Ctrl+B: it is left out."""
 
 TRAIN = """## A small file that corrects the model
-Training changes nothing in the base model: it makes a LoRA, a small file that is added to it. Stopping is safe, \
-what was learned is kept. The LoRA is saved in `output/loras` with a card that says whose pictures it was made \
-of."""
+Training changes nothing in the base model: it makes a LoRA, a small file that is added to it. Watch the preview \
+move: it is always the same noise. *Pictures kept back* are never learned: if the chart shows their loss rising, \
+training copies instead of learning. Stopping is safe, what was learned is kept. The LoRA is saved in \
+`output/loras` with a card that says whose pictures it was made of."""
 
 DRAW = """## The test: people of whom it has seen no picture
 Cooks, judges, heroes: no community picture shows them. Both models draw each with the same seeds: in nuvia, in \

@@ -40,7 +40,7 @@ def require(module: str, package: str, what: str) -> Any:
     except ImportError as error:
         raise ValueError(
             f"{what} needs the Python package {package}, which cannot be imported here: "
-            f"run `pip install {package}` with the Python that runs ComfyUI."
+            f"run `python install.py {package}` in this pack's folder with the Python that runs ComfyUI."
         ) from error
 
 
