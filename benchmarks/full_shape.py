@@ -1,6 +1,7 @@
 """Operations of one optimizer step at Stable Diffusion 1.5's full size, counted without computing anything.
 
-On PyTorch's meta device each evaluation is counted once, and multiplied by how often the loops make it: the numbers that the other cases and tests/test_benchmarks.py count on real runs.
+On PyTorch's meta device each evaluation is counted once, and multiplied by how often the loops make it: the numbers
+that the other cases and tests/test_benchmarks.py count on real runs.
 """
 
 from __future__ import annotations

@@ -108,9 +108,7 @@ class BaseModel:
         """
         vae, scaling = (self.small_vae, 1.0) if small else (self.vae, self.vae_scaling)
         if vae is None:
-            raise ValueError(
-                "There is no TAESD decoder of this model: put its file into models/vae_approx."
-            )
+            raise ValueError("There is no TAESD decoder of this model: put its file into models/vae_approx.")
         first = next(vae.parameters())
         raw = (z / scaling).to(first.device, first.dtype)
         with _without_half(first.device):

@@ -79,8 +79,9 @@ def save(run: Path, state: State, settings: Mapping[str, Any], versions: Mapping
         shutil.rmtree(part, ignore_errors=True)
         raise
     state.saved = state.step
-    for old in [folder for folder in _folders(run) if folder.name <= target.name][:-keep]:  # newer ones are damaged
-        shutil.rmtree(old, ignore_errors=True)
+    for old in _folders(run)[:-keep]:
+        if old != target:  # it may not be the newest: a newer one that is damaged stays
+            shutil.rmtree(old, ignore_errors=True)
     return target
 
 

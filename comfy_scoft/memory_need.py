@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -137,8 +138,8 @@ def _features(network: FeatureNetwork, pixels: Tensor) -> float:
     extract = Extract()
     empty = {name: value.detach().to("meta") for name, value in extract.state_dict().items()}
     kept = _Kept({id_of(value) for value in empty.values()})
-    with kept, _Arithmetic(torch.float32):
-        torch.func.functional_call(extract, empty, ())
+    with suppress(NotImplementedError, RuntimeError), kept, _Arithmetic(torch.float32):
+        torch.func.functional_call(extract, empty, ())  # up to where it asks for numbers, if it does
     return kept.size * (1 + (network.views.count if network.views else 0))
 
 

@@ -75,7 +75,7 @@ class Processes:
             return int(found)
 
     def leave(self, device: torch.device) -> None:
-        """Tell the others, who ask for the worst outcome at the end of their share, that this one stops with a fault."""
+        """Tell the others, who ask for the worst outcome after their share, that this one stops with a fault."""
         with suppress(OtherProcess):  # they may be gone themselves
             self.worst(FAULT, device)
 

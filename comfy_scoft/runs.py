@@ -169,8 +169,8 @@ def writing(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise ValueError(
-            f"The run {folder.name!r} could not be written ({error.strerror or error}), so it stopped; free space or make "
-            "the output folder writable, then go on with resume."
+            f"The run {folder.name!r} could not be written ({error.strerror or error}), so it stopped; free space or "
+            "make the output folder writable, then go on with resume."
         ) from error
 
 

@@ -51,9 +51,7 @@ class OptimizerSettings:
         if self.warmup < 0 or self.clip < 0 or self.weight_decay < 0:
             raise ValueError("warmup, clip and weight_decay must not be below 0; set them to 0 to switch them off.")
         if not 0.0 <= self.ema < 1.0:
-            raise ValueError(
-                f"The ema decay is {self.ema}, but it must be at least 0 (off) and below 1; try 0.99."
-            )
+            raise ValueError(f"The ema decay is {self.ema}, but it must be at least 0 (off) and below 1; try 0.99.")
 
     def rate(self, step: int, steps: int) -> float:
         """Learning rate of optimizer step `step` (from 0) of a run of `steps`."""

@@ -41,12 +41,12 @@ def test_ten_thousand_contrastive_micro_steps_of_a_toy(tmp_path: Path) -> None:
         shape |= {"kappa": kappa, "gradient_step": which, "dataset": data, "base": toy_base(prediction)}
         losses = [DiffusionLoss(), ContrastiveLoss(toy_features())]
         met |= finite(toy_run(tmp_path, losses, run_folder=tmp_path / str(batch), **shape), 2500)
-    assert met == set(range(1000)), "every timesteps was met, 0 and 999 too"
+    assert met == set(range(1000)), "every timestep was met, 0 and 999 too"
 
 
 @pytest.mark.long
 def test_three_hundred_contrastive_micro_steps_of_the_mini_model(tmp_path: Path) -> None:
-    """Half of them with batches of 1 and half of 4; a rollout at each, as the paper's otherwise."""
+    """75 with each batch size, a rollout of three steps at each; all of the method's losses."""
     weights, met = Path(layout.__file__).parent / "weights", set()
     network = load_features("mini CLIP (layer 5)", weights / "clip" / "scoft-mini-clip.safetensors")
     data = toy_dataset(tmp_path / "data", RAGGED)

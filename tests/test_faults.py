@@ -73,7 +73,9 @@ def test_a_disk_that_takes_no_more_is_one_sentence(number: int, data, expected, 
         f"The run 'run' could not be written ({os.strerror(number)}), so it stopped; free space or make the output "
         "folder writable, then go on with resume."
     )
-    assert len(said) == 1 and f"The checkpoint of step 3 could not be written to 'run' ({os.strerror(number)})" in said[0]
+    assert (
+        len(said) == 1 and f"The checkpoint of step 3 could not be written to 'run' ({os.strerror(number)})" in said[0]
+    )
     assert "but step 2 is kept" in said[0]
     goes_on(run, expected, 2)
 
@@ -110,6 +112,19 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before_it(
         with pytest.raises(ValueError, match=r"^The checkpoint of step 2 could not be written to 'run' .No space left"):
             runs.train_and_log(run)
     goes_on(run, expected, 1)
+
+
+def test_where_one_checkpoint_is_kept_a_damaged_newer_one_does_not_cost_it(data, expected, tmp_path: Path) -> None:
+    run, step = toy_run(tmp_path, all_losses(), dataset=data, keep=1, **SHAPE), []
+
+    def damaged_newer(now: int, row: dict[str, float]) -> None:
+        step.append(checkpoint.newest_step(run.folder))
+        broken = run.folder / "checkpoint-00000099"
+        broken.mkdir(exist_ok=True)
+        (broken / checkpoint.STATE).write_text("{")
+
+    runs.train_and_log(run, Watch(observe=damaged_newer))
+    assert step == [-1, 1, 2, 3] and checkpoint.newest_step(run.folder) == 4 and torch.equal(learned(run), expected)
 
 
 REALLY_FULL = """
@@ -149,7 +164,10 @@ def test_the_system_itself_refuses_to_write(data, expected, tmp_path: Path) -> N
     done = subprocess.run(command, capture_output=True, text=True, timeout=200, env=environment())
     assert done.returncode == 0, done.stderr
     too_large, full = done.stdout.splitlines()[-2:]
-    assert too_large.startswith("The checkpoint of step 2 could not be written to 'run' (") and "File too large" in too_large
+    assert (
+        too_large.startswith("The checkpoint of step 2 could not be written to 'run' (")
+        and "File too large" in too_large
+    )
     assert "but step 1 is kept; free space" in too_large
     assert full.startswith("The run 'other' could not be written (No space left on device), so it stopped;")
     goes_on(toy_run(tmp_path, all_losses(), dataset=data, **SHAPE), expected, 1)
@@ -232,7 +250,11 @@ def sentences(stderr: str) -> list[str]:
     """What a person reads on stderr: no progress bar, no chatter of libraries."""
     lines = [line.strip() for line in stderr.replace("\r", "\n").splitlines()]
     chatter = ("Failed to load CPU gemm", "The config attributes", "Please verify")
-    return [line for line in lines if line and "step/s" not in line and "s/step" not in line and not line.startswith(chatter)]
+    return [
+        line
+        for line in lines
+        if line and "step/s" not in line and "s/step" not in line and not line.startswith(chatter)
+    ]
 
 
 def when(ready: Callable[[], bool], process: subprocess.Popen[str], seconds: float = 200) -> None:
@@ -260,5 +282,9 @@ def test_a_terminated_command_line_says_one_sentence_and_keeps_what_was_learned(
     process = begun(path, tmp_path / "out", "--resume")
     stdout, stderr = process.communicate(timeout=100)
     (sentence,) = sentences(stderr)
-    assert process.returncode == 1 and sentence.startswith("The run 'toys' was started with other settings (train.seed 7 → 8)")
-    assert checkpoint.newest_step(folder) == step and list(load_file(checkpoint.newest(folder).folder / checkpoint.LORA))
+    assert process.returncode == 1 and sentence.startswith(
+        "The run 'toys' was started with other settings (train.seed 7 → 8)"
+    )
+    assert checkpoint.newest_step(folder) == step and list(
+        load_file(checkpoint.newest(folder).folder / checkpoint.LORA)
+    )

@@ -90,7 +90,9 @@ def test_a_missing_package_is_named_with_the_command_that_adds_it(
         monkeypatch.setattr("comfy_scoft.features.dreamsim._kind", lambda path: (tmp_path, "ensemble"))
     path = tmp_path / "weights.safetensors"
     save_file({"features.0.weight": torch.zeros(1)}, path)
-    with pytest.raises(ValueError, match=f"needs the Python package {package}, .* run `python install.py {package}` in"):
+    with pytest.raises(
+        ValueError, match=f"needs the Python package {package}, .* run `python install.py {package}` in"
+    ):
         load_features(name, path)
 
 

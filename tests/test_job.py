@@ -147,7 +147,9 @@ def test_a_named_run_goes_on_and_one_that_is_not_there_is_said_with_those_that_a
     run = toy_run(tmp_path, [DiffusionLoss()], run_folder=tmp_path / "runs" / "toys")
     runs.train_and_log(run)
     (tmp_path / "runs" / "empty").mkdir()
-    assert runs.run_folder(tmp_path / "runs", "other", "toys") == run.folder and runs.run_names(tmp_path / "runs") == ["toys"]
+    assert runs.run_folder(tmp_path / "runs", "other", "toys") == run.folder and runs.run_names(tmp_path / "runs") == [
+        "toys"
+    ]
     with pytest.raises(ValueError, match="no run named 'toy' to go on with; those there are: toys."):
         runs.run_folder(tmp_path / "runs", "other", "toy")
     with pytest.raises(ValueError, match="cannot name a file"):

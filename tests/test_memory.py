@@ -89,7 +89,9 @@ def test_the_ladder_goes_down_gently_and_leaves_out_what_does_not_help() -> None
 
 @pytest.mark.parametrize("kind", ["predict", "frozen", "backward", "decode"])
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError(CUDA), RuntimeError(CPU), MemoryError()], ids=str)
-def test_a_step_that_does_not_fit_is_made_again_with_less(kind: str, error: BaseException, data, tmp_path: Path) -> None:
+def test_a_step_that_does_not_fit_is_made_again_with_less(
+    kind: str, error: BaseException, data, tmp_path: Path
+) -> None:
     """From the second step on, only half of what a step takes at once fits. The LoRA is the same, up to rounding."""
     whole = toy_run(tmp_path, all_losses(), run_folder=tmp_path / "whole", dataset=data, **SHAPE)
     expected = train(whole)
@@ -119,7 +121,10 @@ def test_the_whole_ladder_ends_in_one_sentence_and_the_last_step_is_kept(data: D
     run = toy_run(tmp_path, all_losses(), base=base, dataset=data, **SHAPE)
     with pytest.raises(ValueError, match=r"^Memory ran out in step 3 even with all .* step 2 was kept; .*\.$"):
         train(run, Watch(say=said.append, observe=lambda step, row: rows.append(row)))
-    assert [text.split("with ")[1] for text in said][:2] == ["one micro-step at a time.", "gradient checkpointing of the UNet."]
+    assert [text.split("with ")[1] for text in said][:2] == [
+        "one micro-step at a time.",
+        "gradient checkpointing of the UNet.",
+    ]
     assert len(said) == 6 and "TAESD" in said[-1]
     saved = checkpoint.newest(run.folder)
     assert saved.step == 2 and saved.state["economy"] == Economy().as_json(), "saved before anything was changed"

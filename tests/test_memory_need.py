@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -45,7 +46,9 @@ def remembered(module: nn.Module, forward: Callable[[], Any]) -> float:
 @pytest.mark.parametrize("change", [{}, {"dora": True}, {"targets": "attention + feed-forward + convolutions"}])
 def test_the_count_without_numbers_is_what_autograd_keeps_of_the_real_modules(change: dict, data, tmp_path) -> None:
     """To the byte but for the few numbers of an attention's sums; so no matrix of all pairs of positions is in it."""
-    run = toy_run(tmp_path, [DiffusionLoss(), PerceptualLoss(toy_features())], base=toy_base(kl=True), dataset=data, **change)
+    run = toy_run(
+        tmp_path, [DiffusionLoss(), PerceptualLoss(toy_features())], base=toy_base(kl=True), dataset=data, **change
+    )
     base = run.base
     counted = need(run, Economy())
     attach(base.unet, run.lora, torch.Generator().manual_seed(0))
@@ -121,7 +124,14 @@ def test_more_pictures_pixels_and_numbers_need_more_and_saving_needs_less(data: 
         return need(run, economy).total(pictures, pictures)
 
     plain = total()
-    for more in ({"pictures": 2}, {"resolution": 128}, {"rank": 64}, {"ema": 0.9}, {"dora": True}, {"optimizer": "Prodigy"}):
+    for more in (
+        {"pictures": 2},
+        {"resolution": 128},
+        {"rank": 64},
+        {"ema": 0.9},
+        {"dora": True},
+        {"optimizer": "Prodigy"},
+    ):
         assert total(**more) > plain, more
     for less in ({"precision": "bf16"}, {"optimizer": "AdamW8bit"}, {"optimizer": "Adafactor"}):
         assert total(**less) < plain, less
@@ -140,6 +150,18 @@ def test_augmented_views_count_as_more_pictures(data: Dataset, tmp_path: Path) -
         found.append(need(toy_run(tmp_path, [PerceptualLoss(network)], dataset=data), Economy()).decoder)
     alone = need(toy_run(tmp_path, [PerceptualLoss(PlainFeatures())], dataset=data), Economy())  # type: ignore[arg-type]
     assert found[1] - alone.decoder == pytest.approx(4 * (found[0] - alone.decoder)) and found[0] > alone.decoder
+
+
+def test_a_network_that_asks_for_numbers_is_counted_up_to_there(data: Dataset, tmp_path: Path) -> None:
+    plain = toy_features()
+
+    def asks(x: torch.Tensor) -> torch.Tensor:
+        made = plain.module(x)
+        return made if float(made.sum()) > 0 else -made
+
+    asking = dataclasses.replace(plain, forward=asks)
+    counts = [need(toy_run(tmp_path, [PerceptualLoss(n)], dataset=data), Economy()).decoder for n in (plain, asking)]
+    assert counts[0] == counts[1]
 
 
 def full_size(family: str) -> BaseModel:

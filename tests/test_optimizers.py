@@ -182,7 +182,8 @@ def test_adamw_is_torchs_with_the_released_scripts_settings() -> None:
     assert type(optimizer) is torch.optim.AdamW and optimizer.defaults["betas"] == (0.9, 0.999)
     steps(mine, optimizer, 0, 8)
     steps(its, torch.optim.AdamW(its.values(), lr=1e-2, weight_decay=0.01), 0, 8)
-    assert same(values(mine), values(its))
+    for one, other in zip(values(mine).values(), values(its).values(), strict=True):
+        assert torch.allclose(one, other, rtol=1e-5, atol=1e-7), "one kernel for all tensors rounds a little otherwise"
 
 
 @pytest.mark.parametrize("name", RATES)

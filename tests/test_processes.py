@@ -1,4 +1,4 @@
-"""Several processes train one LoRA: the one that a single process trains, whatever their number and whatever stops them."""
+"""Several processes train one LoRA: that of a single process, whatever their number and whatever stops them."""
 
 from __future__ import annotations
 
@@ -146,13 +146,22 @@ def export(tmp_path: Path, **changes: Any) -> Path:
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
 ACCELERATE = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
-"""`--multi_gpu` is right without a GPU too: with `--cpu`, accelerate starts one process, whatever number is asked for."""
+"""`--multi_gpu` is right without a GPU too: with `--cpu`, accelerate starts one process whatever is asked for."""
 
 
 def launch(command: list[str], path: Path, out: Path, *more: str) -> subprocess.Popen[str]:
     train = ["-m", "comfy_scoft", "train", str(path), "--out", str(out), "--threads", "1", *more]
     pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     return subprocess.Popen([*command, *train], env=environment(), cwd=ROOT, start_new_session=True, **pipes)
+
+
+def ended(process: subprocess.Popen[str], seconds: float = 300.0) -> str:
+    """All that a launched process and its children said, when they have ended; they are ended after `seconds`."""
+    try:
+        return process.communicate(timeout=seconds)[0]
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        raise
 
 
 def lora_of(out: Path) -> dict[str, torch.Tensor]:
@@ -164,7 +173,7 @@ def lora_of(out: Path) -> dict[str, torch.Tensor]:
 def test_torchrun_trains_the_lora_of_one_process_and_goes_on_bit_for_bit_after_ctrl_c(tmp_path: Path) -> None:
     path = export(tmp_path)
     whole = launch(TORCHRUN, path, tmp_path / "whole")
-    text, _ = whole.communicate(timeout=400)
+    text = ended(whole)
     assert whole.returncode == 0, text
     assert {file.name for file in (tmp_path / "whole").iterdir()} == {"runs", "toys_00001.md", "toys_00001.safetensors"}
     assert [entry.name for entry in (tmp_path / "whole" / "runs").iterdir()] == ["toys"]
@@ -181,11 +190,11 @@ def test_torchrun_trains_the_lora_of_one_process_and_goes_on_bit_for_bit_after_c
     while len(runs.read_metrics(folder)) < 4 and time.monotonic() < patience:
         time.sleep(0.02)
     cut.send_signal(signal.SIGINT)
-    text, _ = cut.communicate(timeout=120)
+    text = ended(cut)
     step = checkpoint.newest_step(folder)
     assert cut.returncode != 0 and 4 <= step < 40 and "Stopped. What was learned is kept" in text, text
     again = launch(TORCHRUN, path, tmp_path / "cut", "--resume")
-    text, _ = again.communicate(timeout=400)
+    text = ended(again)
     assert again.returncode == 0, text
     found_again = lora_of(tmp_path / "cut")
     assert all(torch.equal(found_again[key], found[key]) for key in found)
@@ -197,7 +206,7 @@ def test_accelerate_launches_two_processes_too(tmp_path: Path) -> None:
     path = export(tmp_path, steps=3)
     plain = ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
     done = launch([*ACCELERATE, *plain], path, tmp_path / "out")
-    text, _ = done.communicate(timeout=400)
+    text = ended(done)
     assert done.returncode == 0, text
     _, alone, rows = job.run_job(job.read_job(path), tmp_path / "alone")
     its_rows = runs.read_metrics(tmp_path / "out" / "runs" / "toys")

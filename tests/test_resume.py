@@ -58,9 +58,7 @@ def test_same_seed_same_lora_bit_for_bit_and_another_seed_differs(tmp_path: Path
     assert (learned(a) - learned(c)).abs().max() > 1e-3
 
 
-@pytest.mark.parametrize(
-    "accumulation, batch, calls", [(1, 1, (1, 5, 9)), (4, 1, (4, 11)), (1, 4, (5,)), (4, 3, (6,))]
-)
+@pytest.mark.parametrize("accumulation, batch, calls", [(1, 1, (1, 5, 9)), (4, 1, (4, 11)), (1, 4, (5,)), (4, 3, (6,))])
 def test_resuming_after_a_stop_anywhere_equals_the_uninterrupted_run_bit_for_bit(
     accumulation: int, batch: int, calls: tuple[int, ...], tmp_path: Path
 ) -> None:

@@ -71,8 +71,8 @@ def test_a_missing_tensorboard_is_one_sentence_before_anything_is_trained(tmp_pa
     with pytest.raises(ValueError) as fault:
         runs.train_and_log(run)
     assert str(fault.value) == (
-        "The tracker is TensorBoard, which is not installed; run `python install.py tensorboard` in this pack's folder with ComfyUI's "
-        "own Python, or set the tracker to off."
+        "The tracker is TensorBoard, which is not installed; run `python install.py tensorboard` in this pack's folder "
+        "with ComfyUI's own Python, or set the tracker to off."
     )
     assert run.base.calls == 0
     runs.discard_empty(run.folder)

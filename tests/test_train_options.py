@@ -239,7 +239,11 @@ def test_noise_offset_shifts_whole_channels_by_its_share_and_off_changes_no_draw
         means = torch.stack([draw.noise.mean((1, 2)) for draw in draws[offset]])
         assert float(means.var()) == pytest.approx(expected, rel=0.15)
     for one, other in zip(*draws.values(), strict=True):
-        assert torch.equal(one.z, other.z) and (one.t, one.generic, one.choice) == (other.t, other.generic, other.choice)
+        assert torch.equal(one.z, other.z) and (one.t, one.generic, one.choice) == (
+            other.t,
+            other.generic,
+            other.choice,
+        )
         shift = other.noise - one.noise
         assert torch.allclose(shift, shift[:, :1, :1].expand_as(shift), atol=1e-6)
 

@@ -1,7 +1,8 @@
 """Work that two processes do together, for tests/test_processes.py: `python two_processes.py FOLDER`.
 
-One interpreter imports everything and forks the processes, which costs a moment each; torchrun would import it all anew.
-Each process writes what it found to FOLDER/<work>/<rank>.json and .safetensors, and ends with the status that it returns.
+One interpreter imports everything and forks the processes, which costs a moment each; torchrun would import it all
+anew. Each process writes what it found to FOLDER/<work>/<rank>.json and .safetensors, and ends with the status that it
+returns.
 """
 
 from __future__ import annotations

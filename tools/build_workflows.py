@@ -210,7 +210,14 @@ def train_options(w: Workflow) -> dict[str, Socket]:
 
 
 def train(
-    w: Workflow, base: Node, dataset: Socket, chain: Socket, options: dict[str, Socket], run: str, title: str, **more: Any
+    w: Workflow,
+    base: Node,
+    dataset: Socket,
+    chain: Socket,
+    options: dict[str, Socket],
+    run: str,
+    title: str,
+    **more: Any,
 ) -> Node:
     parts = {"model": base["MODEL"], "clip": base["CLIP"], "vae": base["VAE"], "dataset": dataset, "losses": chain}
     return w.add("SCoFT_TrainLora", title, **parts, **options, **TRAIN, run_name=run, **more)

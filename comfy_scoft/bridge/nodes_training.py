@@ -222,8 +222,8 @@ class ExportJob(io.ComfyNode):
                     "checkpoint",
                     options=[STORED, *files],
                     default=STORED,
-                    tooltip="Store the model's weights in the job, or only name their file (Stable Diffusion 1.x, 2.x, XL and "
-                    "the mini model, without a LoRA applied), which then must be on the other machine too.",
+                    tooltip="Store the model's weights in the job, or only name their file (no LoRA applied to it), "
+                    "which then must be on the other machine too.",
                 ),
                 number(TrainSettings, "checkpoint_every", 1, 1_000_000, 1, "Optimizer steps between checkpoints."),
                 *_tail(),
