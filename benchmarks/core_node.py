@@ -133,26 +133,30 @@ def theirs(name: str, given: Sockets, world: World, how: Plain) -> Variant:
             if done % how.steps == 0:
                 pause()
 
+        before = comfy.utils.PROGRESS_BAR_HOOK
         comfy.utils.set_progress_bar_global_hook(hook)
-        node.TrainLoraNode.execute(
-            model=[given.model],
-            # One LATENT and one CONDITIONING a picture: on a single LATENT of many this node fails in 0.3.75.
-            latents=[{"samples": z.unsqueeze(0).clone()} for z in given.latents],
-            positive=[[[c.clone(), dict(rest)]] for c, rest in given.positive],
-            batch_size=[how.batch],
-            steps=[ENDLESS],
-            grad_accumulation_steps=[how.accumulation],
-            learning_rate=[RATE],
-            rank=[RANK],
-            optimizer=["AdamW"],
-            loss_function=["MSE"],
-            seed=[SEED],
-            training_dtype=[world.precision],
-            lora_dtype=["fp32"],
-            algorithm=["LoRA"],
-            gradient_checkpointing=[how.checkpointing],
-            existing_lora=["[None]"],
-        )
+        try:
+            node.TrainLoraNode.execute(
+                model=[given.model],
+                # One LATENT and one CONDITIONING a picture: on a single LATENT of many this node fails in 0.3.75.
+                latents=[{"samples": z.unsqueeze(0).clone()} for z in given.latents],
+                positive=[[[c.clone(), dict(rest)]] for c, rest in given.positive],
+                batch_size=[how.batch],
+                steps=[ENDLESS],
+                grad_accumulation_steps=[how.accumulation],
+                learning_rate=[RATE],
+                rank=[RANK],
+                optimizer=["AdamW"],
+                loss_function=["MSE"],
+                seed=[SEED],
+                training_dtype=[world.precision],
+                lora_dtype=["fp32"],
+                algorithm=["LoRA"],
+                gradient_checkpointing=[how.checkpointing],
+                existing_lora=["[None]"],
+            )
+        finally:
+            comfy.utils.set_progress_bar_global_hook(before)  # everything in this process reports to it
 
     unet = given.model.model.diffusion_model
     targets: list[Target] = [

@@ -31,6 +31,8 @@ from .identity import versions
 from .job_models import compare, find, named, stored
 from .lora import LoraSettings
 from .losses import LOSSES, Loss
+from .memory import Economy, free_bytes
+from .memory_need import fits
 from .processes import launched
 from .records import CultureRecord, Dataset
 from .rollout import RolloutSettings
@@ -166,6 +168,10 @@ def run_job(
     run.processes, device = launched()
     place(run.base.unet, device, unet_dtype(run.settings.precision))
     place(run.base.vae, device, torch.float32)
+    run.economy, line = fits(run, Economy.of(run.settings), free_bytes(device))
+    run.economy = run.processes.first(run.economy)
+    if run.processes.main:
+        watch.say(line)
     return (run, *train_and_log(run, watch))
 
 

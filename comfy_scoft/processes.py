@@ -1,7 +1,8 @@
 """Several processes train one LoRA: each takes its share of an optimizer step's pictures, and gradients are summed.
 
-Start them with `torchrun --nproc_per_node N -m comfy_scoft train job.json` (or `accelerate launch`). What is learned
-is the same, up to rounding, whatever their number: the effective batch is the run's, not one per process.
+Start them with `torchrun --standalone --nproc_per_node N -m comfy_scoft train job.json`, or with `accelerate launch
+--multi_gpu --num_processes N -m comfy_scoft train job.json`. What is learned is the same, up to rounding, whatever
+their number: the effective batch is the run's, not one per process.
 """
 
 from __future__ import annotations

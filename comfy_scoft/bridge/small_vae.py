@@ -17,17 +17,26 @@ FOLDER = "vae_approx"
 
 
 def small_vae(base: BaseModel) -> AutoencoderTiny | None:
-    """TAESD of the base model's latents from models/vae_approx, or None where its two files are not there."""
+    """TAESD of the base model's latents from models/vae_approx, or None where its two files are not there.
+
+    Raises ValueError, one sentence, for files that hold something else.
+    """
     name = NAMES.get(base.family)
     files = {part: _file(f"{name}_{part}.") for part in ("encoder", "decoder")} if name else {}
     if not files or None in files.values():
         return None
-    weights = {
-        f"taesd_{part}.{key}": value
-        for part, path in files.items()
-        for key, value in comfy.utils.load_torch_file(str(path), safe_load=True).items()
-    }
-    module, _ = vae_from_vae(comfy.sd.VAE(sd=weights))
+    try:
+        weights = {
+            f"taesd_{part}.{key}": value
+            for part, path in files.items()
+            for key, value in comfy.utils.load_torch_file(str(path), safe_load=True).items()
+        }
+        module, _ = vae_from_vae(comfy.sd.VAE(sd=weights))
+    except Exception as error:  # torch, safetensors and pickle each have errors of their own for a wrong file
+        raise ValueError(
+            f"The files {name}_encoder and {name}_decoder in models/{FOLDER} are not those of TAESD: download them "
+            "again, or take them away."
+        ) from error
     return module  # type: ignore[return-value]  # these keys make a TAESD
 
 
