@@ -104,7 +104,7 @@ def train(options: argparse.Namespace) -> int:
             bar.update(step - bar.n)
             bar.set_postfix({key: f"{value:.4g}" for key, value in row.items() if key != "step"}, refresh=False)
 
-        watch = Watch(check=stop, observe=observe, say=bar.write)
+        watch = Watch(check=stop, observe=observe, say=lambda text: bar.write(text, file=sys.stderr))
         try:
             run, result, rows = run_job(job, folder, options.resume != OFF, options.models, watch)
         except OtherProcess:

@@ -247,9 +247,9 @@ def begun(path: Path, out: Path, *more: str) -> subprocess.Popen[str]:
 
 
 def sentences(stderr: str) -> list[str]:
-    """What a person reads on stderr: no progress bar, no chatter of libraries."""
+    """What a person reads on stderr: no progress bar, no chatter of libraries, no line on memory before training."""
     lines = [line.strip() for line in stderr.replace("\r", "\n").splitlines()]
-    chatter = ("Failed to load CPU gemm", "The config attributes", "Please verify")
+    chatter = ("Failed to load CPU gemm", "The config attributes", "Please verify", "Memory: about ")
     return [
         line
         for line in lines
