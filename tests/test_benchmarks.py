@@ -417,7 +417,7 @@ def test_a_missed_target_is_said_to_be_missed() -> None:
     assert report._verdict({**base, "target": None}) == ""
 
 
-@pytest.mark.long
+@pytest.mark.recorded
 def test_cases_of_each_kind_run_from_end_to_end(comfyui_path: Path, tmp_path: Path) -> None:
     """Loops of each kind in processes of their own, at Stable Diffusion 1.5's structure; and the peak of one."""
     kinds = ("rollout", "plain-accumulated", "plain-batch", "operations")

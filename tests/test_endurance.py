@@ -31,17 +31,19 @@ def finite(run: Run, micro_steps: int) -> set[int]:
     return {d.t for m in range(micro_steps) for d in of_micro_step(cache, settings, run.rollout, length, m)}
 
 
-@pytest.mark.long
-def test_ten_thousand_contrastive_micro_steps_of_a_toy(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "steps", [pytest.param(25, marks=pytest.mark.long), pytest.param(250, marks=pytest.mark.recorded)]
+)
+def test_one_and_ten_thousand_contrastive_micro_steps_of_a_toy(steps: int, tmp_path: Path) -> None:
     """Ten micro-steps an optimizer step, each picture with a rollout of two steps; the rate moves the LoRA far."""
     data, met = toy_dataset(tmp_path / "data", RAGGED), set()
     kinds = (("epsilon", "plain", "first"), ("v_prediction", "plain", "random"), ("epsilon", "normalised", "last"))
     for batch, (prediction, kappa, which) in zip((1, 2, 3, 4), (*kinds, kinds[0]), strict=True):
-        shape = {"batch_size": batch, "accumulation": 10, "steps": 250, "every": 1, "rollout_steps": 2, "seed": batch}
+        shape = {"batch_size": batch, "accumulation": 10, "steps": steps, "every": 1, "rollout_steps": 2, "seed": batch}
         shape |= {"kappa": kappa, "gradient_step": which, "dataset": data, "base": toy_base(prediction)}
         losses = [DiffusionLoss(), ContrastiveLoss(toy_features())]
-        met |= finite(toy_run(tmp_path, losses, run_folder=tmp_path / str(batch), **shape), 2500)
-    assert met == set(range(1000)), "every timestep was met, 0 and 999 too"
+        met |= finite(toy_run(tmp_path, losses, run_folder=tmp_path / str(batch), **shape), 10 * steps)
+    assert len(met) > 700 if steps < 250 else met == set(range(1000)), "every timestep was met, 0 and 999 too"
 
 
 @pytest.mark.long
