@@ -170,9 +170,15 @@ def _made_elsewhere(metadata: Mapping[str, str]) -> str:
     return "## How it was made\n\n" + _list([(label, plain(metadata.get(key, ""))) for label, key in known.items()])
 
 
+def _unset(value: Any) -> bool:
+    """Whether an option is one that is not used: nothing to tell of it."""
+    return value is None or value is False or value == ""
+
+
 def _settings(values: dict[str, Any], *without: str) -> str:
     def shown(value: Any) -> str:
         return f"{value:.4g}" if isinstance(value, float) else plain(value)
 
-    named = {plain(str(key).replace("_", " ")): value for key, value in values.items() if key not in without}
+    given = {key: value for key, value in values.items() if key not in without and not _unset(value)}
+    named = {plain(str(key).replace("_", " ")): value for key, value in given.items()}
     return ", ".join(f"{name} {shown(value)}" for name, value in named.items())
