@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from browser import DESKTOP, PHONE, open_page
-from playwright.sync_api import Page
+from playwright.sync_api import Page, expect
 from survey_toys import image_sets
 
 from comfy_scoft.survey.aggregate import aggregate
@@ -386,8 +386,7 @@ def test_answers_can_be_reviewed_changed_and_copied(small: Made) -> None:
         page.click(NEXT)
         page.click(NEXT)
         page.locator(".done .column button").nth(1).click()
-        page.wait_for_function("document.querySelector('.told').textContent")
-        assert page.locator(".told").text_content() == language("en").text["copied"]
+        expect(page.locator(".told")).to_have_text(language("en").text["copied"])
         copied = json.loads(page.evaluate("navigator.clipboard.readText()"))
         page.click("summary")
         assert json.loads(page.input_value("#answers")) == copied
@@ -421,14 +420,12 @@ def test_changes_are_said_to_screen_readers(small: Made) -> None:
         text = language("en").text
         page.locator(UNANSWERED).nth(1).click()
         said = text["said_placed"].format(letter="B", rank=1, n=3)
-        page.wait_for_function("said => document.getElementById('live').textContent === said", arg=said)
+        expect(page.locator("#live")).to_have_text(said)
         assert page.get_by_role("button", name="Picture B, place 1 of 3", exact=True).count() == 1
         assert page.get_by_role("button", name="Picture A, no place yet", exact=True).count() == 1
         assert page.get_by_role("button", name="Place 1: Picture B. Press to take it back.", exact=True).count() == 1
         page.locator(UNANSWERED).nth(1).click()
-        page.wait_for_function(
-            "s => document.getElementById('live').textContent.endsWith(s)", arg=text["said_complete"]
-        )
+        expect(page.locator("#live")).to_have_text(re.compile(re.escape(text["said_complete"]) + "$"))
 
 
 # --- how it looks and what it lets in
