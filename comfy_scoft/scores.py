@@ -41,5 +41,13 @@ class Scores:
         return "\n".join(lines) + "\n"
 
 
+def add(chain: Scores | None, found: Scores) -> Scores:
+    """A chain of scores and new ones after it; figures that the chain has already are not repeated."""
+    if chain is None:
+        return found
+    known = {(row.name, row.group) for row in chain.rows}
+    return chain.merged(Scores(tuple(r for r in found.rows if (r.name, r.group) not in known), found.settings))
+
+
 def _quoted(text: str) -> str:
     return '"' + text.replace('"', '""') + '"'

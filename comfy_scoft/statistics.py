@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from typing import NamedTuple
+
+import numpy as np
+
+RESAMPLES = 10_000
+_AT_ONCE = 4_000_000
+"""Numbers that resampling holds at a time."""
 
 
 class Interval(NamedTuple):
@@ -54,3 +60,68 @@ def paired_share_change(before: Sequence[bool], after: Sequence[bool]) -> Interv
     low = change - joined(second.value - second.low, first.high - first.value)
     high = change + joined(second.high - second.value, first.value - first.low)
     return Interval(change, low, high)
+
+
+def bootstrap_mean(
+    values: Sequence[float],
+    seed: int = 0,
+    groups: Sequence[Hashable] | None = None,
+    resamples: int = RESAMPLES,
+    confidence: float = 0.95,
+) -> Interval:
+    """Mean of values with its percentile bootstrap interval, from a generator seeded by `seed`.
+
+    groups: what each value belongs to, such as its prompt. Whole groups are then drawn, for values of one group are
+    alike, and counting them as independent would make the interval too narrow; with a single group, its values are.
+    The order of the values does not matter. Raises ValueError for fewer than two values or one that is not finite.
+    """
+    sample = np.asarray(values, dtype=np.float64)
+    if sample.ndim != 1 or len(sample) < 2 or not np.isfinite(sample).all():
+        raise ValueError("A bootstrap interval needs at least two finite values; leave out missing ones first.")
+    sums, counts = sample, np.ones(len(sample))
+    if groups is not None and len(set(groups)) > 1:
+        if len(groups) != len(sample):
+            raise ValueError(f"There are {len(sample)} values and {len(groups)} groups; each value needs its group.")
+        known = {group: i for i, group in enumerate(dict.fromkeys(groups))}
+        number = np.array([known[group] for group in groups])
+        sums, counts = np.bincount(number, sample), np.bincount(number).astype(np.float64)
+    order = np.lexsort((counts, sums))
+    sums, counts = sums[order], counts[order]
+    means = np.concatenate([w @ sums / (w @ counts) for w in drawn_weights(len(sums), seed, resamples)])
+    return Interval(float(sample.mean()), *tails(means, confidence))
+
+
+def paired_difference_interval(
+    after: Sequence[float],
+    before: Sequence[float],
+    seed: int = 0,
+    groups: Sequence[Hashable] | None = None,
+    resamples: int = RESAMPLES,
+    confidence: float = 0.95,
+) -> Interval:
+    """Mean of after - before with its bootstrap interval, for figures that belong together (same prompts, same seeds).
+
+    Resampling the pairs keeps what they share out of the interval. Raises ValueError if the lengths differ.
+    """
+    if len(after) != len(before):
+        raise ValueError(
+            f"Paired figures need one partner each, and there are {len(after)} and {len(before)}; "
+            "compare sets made with the same prompts and seeds."
+        )
+    return bootstrap_mean(np.subtract(after, before).tolist(), seed, groups, resamples, confidence)
+
+
+def drawn_weights(n: int, seed: int, resamples: int = RESAMPLES) -> Iterator[np.ndarray]:
+    """How often each of n things is drawn in each of `resamples` bootstrap samples: parts (r, n), float64."""
+    rng = np.random.default_rng(seed)
+    step = max(1, _AT_ONCE // n)
+    for start in range(0, resamples, step):
+        count = min(step, resamples - start)
+        yield rng.multinomial(n, np.full(n, 1.0 / n), size=count).astype(np.float64)
+
+
+def tails(values: np.ndarray, confidence: float = 0.95) -> tuple[float, float]:
+    """The quantiles between which `confidence` of the values lie."""
+    tail = (1.0 - confidence) / 2.0
+    low, high = np.quantile(values, (tail, 1.0 - tail))
+    return float(low), float(high)

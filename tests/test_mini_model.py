@@ -45,13 +45,18 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def loaded(files: Path):
-    """MODEL, CLIP and VAE from the stock CheckpointLoaderSimple."""
+    """MODEL, CLIP and VAE from the stock CheckpointLoaderSimple; other tests find the shipped files by these names."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(layout, "WEIGHTS", files)
+        for kind in mini_model.FOLDERS:
+            paths, extensions = folder_paths.folder_names_and_paths[kind]
+            patch.setitem(folder_paths.folder_names_and_paths, kind, (list(paths), extensions))
+        patch.setattr(folder_paths, "filename_list_cache", {})
         assert mini_model.register() and mini_model.register()
-    assert sum(m.__name__ == mini_model.NAME for m in comfy.supported_models.models) == 1
-    with torch.inference_mode():
-        return nodes.CheckpointLoaderSimple().load_checkpoint(layout.CHECKPOINT)
+        assert sum(m.__name__ == mini_model.NAME for m in comfy.supported_models.models) == 1
+        with torch.inference_mode():
+            parts = nodes.CheckpointLoaderSimple().load_checkpoint(layout.CHECKPOINT)
+        yield parts
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..evaluate import bias
 from ..generate import ImageSet
 from ..plots import score_table
-from ..scores import Scores
+from ..scores import Scores, add
 from .compat import io, ui
 from .runtime import Progress, check_interrupt
 from .sockets import ImagesSocket, ScoresSocket
@@ -49,7 +49,7 @@ class BiasOracle(io.ComfyNode):
             check_interrupt()
             progress.update(done, f"{done} of {total} pictures read")
 
-        return io.NodeOutput(bias.add(scores, bias.measure(images, compared_with, observe)))
+        return io.NodeOutput(add(scores, bias.measure(images, compared_with, observe)))
 
 
 class ScoreTable(io.ComfyNode):

@@ -111,14 +111,6 @@ def outcomes(images: ImageSet, observe: Callable[[int], None] = lambda done: Non
     return found
 
 
-def add(chain: Scores | None, found: Scores) -> Scores:
-    """A chain of scores and new ones after it; figures that the chain has already are not repeated."""
-    if chain is None:
-        return found
-    known = {(row.name, row.group) for row in chain.rows}
-    return chain.merged(Scores(tuple(r for r in found.rows if (r.name, r.group) not in known), found.settings))
-
-
 def _share(name: str, label: str, place: str, found: Outcomes) -> Score:
     facts = [fact for _, fact in found.get((name, place), [])]
     if not facts:

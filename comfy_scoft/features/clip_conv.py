@@ -5,10 +5,12 @@ Architecture and weights come through open_clip; the mini CLIP is the same class
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from .network import FeatureNetwork
@@ -29,7 +31,7 @@ def conv_layer(visual: nn.Module, layer: int, x: Tensor) -> Tensor:
 
 def _network(name: str, visual: Any, size: int, mean: tuple, std: tuple, **more: Any) -> FeatureNetwork:
     layers = {layer: partial(conv_layer, visual, layer) for layer in LAYERS}
-    return FeatureNetwork(name, visual, size, mean, std, layers[5], layers=layers, **more)
+    return FeatureNetwork(name, visual, size, mean, std, layers[5], layers=layers, embed=visual, **more)
 
 
 def load_mini_clip(checkpoint: Path | None = None) -> FeatureNetwork:
@@ -37,7 +39,11 @@ def load_mini_clip(checkpoint: Path | None = None) -> FeatureNetwork:
     from ..mini.clip import load_mini_clip_model
 
     clip = load_mini_clip_model(checkpoint)
-    return _network("mini CLIP (layer 5)", clip.visual, 64, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+
+    def read(texts: Sequence[str]) -> Tensor:  # loaded again: training, which needs no words, keeps the picture side alone
+        return clip_texts(load_mini_clip_model(checkpoint), texts)
+
+    return _network("mini CLIP (layer 5)", clip.visual, 64, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), read=read)
 
 
 def open_clip_visual(
@@ -54,9 +60,27 @@ def open_clip_visual(
     return clip.visual
 
 
+def clip_texts(clip: Any, texts: Sequence[str], batch: int = 64) -> Tensor:
+    """An open_clip CLIP's projected text vectors (T, D); texts beyond 77 tokens are cut."""
+    import open_clip
+
+    tokens = open_clip.SimpleTokenizer()(list(texts))
+    with torch.no_grad():
+        return torch.cat([clip.encode_text(some) for some in tokens.split(batch)])
+
+
+def open_clip_texts(checkpoint: Path | None, architecture: str, texts: Sequence[str]) -> Tensor:
+    """The same of one of open_clip's models by OpenAI, whose file is read anew for it."""
+    import open_clip
+
+    clip: Any = open_clip.create_model(architecture, pretrained=str(checkpoint), precision="fp32")
+    return clip_texts(clip.eval(), texts)
+
+
 def _load(name: str, architecture: str, checkpoint: Path | None) -> FeatureNetwork:
     visual = open_clip_visual(checkpoint, name, architecture)
-    return _network(name, visual, 224, OPENAI_MEAN, OPENAI_STD, fit="crop", clamp=True)
+    read = partial(open_clip_texts, checkpoint, architecture)
+    return _network(name, visual, 224, OPENAI_MEAN, OPENAI_STD, fit="crop", clamp=True, read=read)
 
 
 def load_clip_rn50(checkpoint: Path | None = None) -> FeatureNetwork:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from .clip_conv import OPENAI_MEAN, OPENAI_STD, open_clip_visual
+from .clip_conv import OPENAI_MEAN, OPENAI_STD, open_clip_texts, open_clip_visual
 from .network import FeatureNetwork
+
+VIT = "ViT-B-32-quickgelu"  # OpenAI trained with the quick GELU
 
 
 def load_clip_vit(checkpoint: Path | None = None) -> FeatureNetwork:
@@ -19,7 +22,7 @@ def load_clip_vit(checkpoint: Path | None = None) -> FeatureNetwork:
     cosine over channels of the picture alone.
     """
     name = "CLIP ViT-B/32"
-    visual: Any = open_clip_visual(checkpoint, name, "ViT-B-32-quickgelu")  # OpenAI trained with the quick GELU
+    visual: Any = open_clip_visual(checkpoint, name, VIT)
 
     def last_block(x: Tensor) -> Tensor:
         found = visual.forward_intermediates(
@@ -27,7 +30,9 @@ def load_clip_vit(checkpoint: Path | None = None) -> FeatureNetwork:
         )
         return torch.cat([found["image_intermediates_prefix"][0], found["image_intermediates"][0]], 1).transpose(1, 2)
 
-    return FeatureNetwork(name, visual, 224, OPENAI_MEAN, OPENAI_STD, last_block, fit="crop", clamp=True, tokens=True)
+    read = partial(open_clip_texts, checkpoint, VIT)
+    more: dict[str, Any] = {"fit": "crop", "clamp": True, "tokens": True, "embed": visual, "read": read}
+    return FeatureNetwork(name, visual, 224, OPENAI_MEAN, OPENAI_STD, last_block, **more)
 
 
 def load_siglip2(checkpoint: Path | None = None) -> FeatureNetwork:
@@ -39,4 +44,4 @@ def load_siglip2(checkpoint: Path | None = None) -> FeatureNetwork:
         return visual.trunk.forward_features(x).transpose(1, 2)
 
     half = (0.5, 0.5, 0.5)
-    return FeatureNetwork(name, visual, 224, half, half, tokens, clamp=True, tokens=True)
+    return FeatureNetwork(name, visual, 224, half, half, tokens, clamp=True, tokens=True, embed=visual)

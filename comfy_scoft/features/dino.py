@@ -43,7 +43,7 @@ def _load_v2(name: str, architecture: str, checkpoint: Path | None = None) -> Fe
         )
         return torch.cat([prefix, patches], 1).transpose(1, 2)
 
-    more: dict[str, Any] = {"fit": "crop", "clamp": True, "metric": mean_square}
+    more: dict[str, Any] = {"fit": "crop", "clamp": True, "metric": mean_square, "embed": partial(_class_token, model)}
     return FeatureNetwork(name, model, 224, IMAGENET_MEAN, IMAGENET_STD, last_block, **more)
 
 
@@ -54,7 +54,13 @@ def _load_v3(name: str, architecture: str, checkpoint: Path | None = None) -> Fe
     def tokens(x: Tensor) -> Tensor:
         return model.forward_features(x).transpose(1, 2)
 
-    return FeatureNetwork(name, model, 256, IMAGENET_MEAN, IMAGENET_STD, tokens, fit="crop", clamp=True, tokens=True)
+    more: dict[str, Any] = {"fit": "crop", "clamp": True, "tokens": True, "embed": partial(_class_token, model)}
+    return FeatureNetwork(name, model, 256, IMAGENET_MEAN, IMAGENET_STD, tokens, **more)
+
+
+def _class_token(model: Any, x: Tensor) -> Tensor:
+    """The class token after the last norm, (B, C): the vector that DINO's authors compare pictures by."""
+    return model.forward_features(x)[:, 0]
 
 
 load_dinov2_large = partial(_load_v2, "DINOv2 L/14", "vit_large_patch14_dinov2.lvd142m")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -35,6 +35,9 @@ class FeatureNetwork:
     tokens: whether the last axis of the features is one of tokens, so that cosines can be taken over it.
     views: augmented views of the picture, whose features stand beside those of the picture itself; None is none.
     viewable: whether views make sense; where features are pictures they do not.
+    embed: normalised pixels as for `forward` -> one vector a picture (B, D); None is the mean of `forward` over
+    positions or tokens.
+    read: texts -> vectors (T, D) in the space of `embed`; None for a network that knows no words.
     """
 
     name: str
@@ -51,6 +54,8 @@ class FeatureNetwork:
     tokens: bool = False
     views: Views | None = None
     viewable: bool = True
+    embed: Callable[[Tensor], Tensor] | None = None
+    read: Callable[[Sequence[str]], Tensor] | None = None
 
     def __post_init__(self) -> None:
         self.module.eval().requires_grad_(False)
@@ -65,11 +70,7 @@ class FeatureNetwork:
         With V views the features are (B, C, V + 1, …), the picture itself first. The network computes in its weights'
         precision, under autocast too. Raises ValueError for another shape.
         """
-        if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
-            raise ValueError(
-                f"{self.name} takes images of shape (B, 3, H, W) as floating point numbers, "
-                f"but got {tuple(images.shape)} of {images.dtype}."
-            )
+        self._require_images(images)
         if self.fit == "none" and min(images.shape[-2:]) < LEAST:
             raise ValueError(
                 f"{self.name} needs pictures of at least {LEAST} × {LEAST} pixels, but got "
@@ -78,10 +79,37 @@ class FeatureNetwork:
         with torch.autocast(images.device.type, enabled=False):
             x = images.float().add(1.0).div(2.0)
             if self.views is None:
-                return self._run(self._fitted(x))
+                return self._run(self._fitted(x), self.forward)
             seen = [self._fitted(x), *self.views(x.clamp(0, 1) if self.clamp else x, self.size)]
-            features = self._run(torch.cat(seen))
+            features = self._run(torch.cat(seen), self.forward)
             return torch.stack(features.chunk(len(seen)), dim=2)
+
+    def embedding(self, images: Tensor) -> Tensor:
+        """One vector a picture, (B, D) fp32, of images (B, 3, H, W) in about [-1, 1]; views are left out.
+
+        CLIP's is in the space of its texts, DINO's is the class token after the last norm; others, and a layer that
+        was chosen, give the mean of their features over positions. Raises ValueError for a network that compares whole
+        pictures, and for another shape.
+        """
+        self._require_images(images)
+        if not self.viewable:
+            raise ValueError(
+                f"{self.name} compares whole pictures and gives no vector for one: choose a network such as CLIP, DINO "
+                "or DreamSim in Load Features."
+            )
+        with torch.autocast(images.device.type, enabled=False):
+            found = self._run(self._fitted(images.float().add(1.0).div(2.0)), self.embed or self.forward)
+        return found.flatten(2).mean(2) if found.ndim > 2 else found
+
+    def text_embedding(self, texts: Sequence[str]) -> Tensor:
+        """Vectors (T, D) fp32 on the CPU of texts, in the space of `embedding`. ValueError where there are none."""
+        if self.read is None:
+            raise ValueError(
+                f"{self.name} does not compare pictures with words: choose a CLIP in Load Features, with layer 0 (its "
+                "own)."
+            )
+        with torch.no_grad():
+            return self.read(texts).float().cpu()
 
     def preprocess(self, images: Tensor) -> Tensor:
         """What the network sees of images (B, 3, H, W) in about [-1, 1]: (B, 3, size, size), normalised, fp32."""
@@ -97,9 +125,16 @@ class FeatureNetwork:
         with torch.autocast(a.device.type, enabled=False):
             return self.metric(a.float(), b.float())
 
-    def _run(self, pixels: Tensor) -> Tensor:
+    def _require_images(self, images: Tensor) -> None:
+        if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
+            raise ValueError(
+                f"{self.name} takes images of shape (B, 3, H, W) as floating point numbers, "
+                f"but got {tuple(images.shape)} of {images.dtype}."
+            )
+
+    def _run(self, pixels: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
         weights = next((p.dtype for p in self.module.parameters() if p.is_floating_point()), torch.float32)
-        return self.forward(self._normalised(pixels).to(weights)).float()
+        return function(self._normalised(pixels).to(weights)).float()
 
     def _normalised(self, pixels: Tensor) -> Tensor:
         mean = torch.tensor(self.mean, device=pixels.device).view(3, 1, 1)

@@ -59,7 +59,10 @@ def configured(network: FeatureNetwork, options: FeatureOptions) -> FeatureNetwo
             known = f"choose one of {_listed(network.layers)}" if network.layers else "set layer to 0"
             raise ValueError(f"{network.name} has no layer {options.layer} to choose: {known}.")
         name = _LAYER.sub(f"(layer {options.layer})", network.name)
-        network = replace(network, forward=network.layers[options.layer], name=name)
+        chosen = network.layers[options.layer]
+        if chosen is not network.forward:  # the network's own vectors and words are of its last layer
+            network = replace(network, embed=None, read=None)
+        network = replace(network, forward=chosen, name=name)
     if options.distance == "over tokens":
         if not network.tokens:
             raise ValueError(f"{network.name} has no tokens to take a cosine over: set its distance to 'own'.")
