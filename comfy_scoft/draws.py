@@ -25,7 +25,7 @@ class Draw:
     z: (C, h, w) its latent, drawn from the autoencoder's posterior; noise: ε of that shape; t: timestep.
     generic: one of its generic captions (its own caption where it has none).
     rolls: whether a rollout is made of it; choice: in [0, 1), which step of it is recorded where that is random.
-    seed: its micro-step's.
+    seed: its micro-step's. free: in [0, 1), for a loss's own use.
     """
 
     sample: Sample
@@ -36,6 +36,7 @@ class Draw:
     rolls: bool
     choice: float
     seed: int
+    free: float
 
 
 def of_micro_step(
@@ -43,7 +44,7 @@ def of_micro_step(
 ) -> list[Draw]:
     """The pictures of micro-step `micro`, counted over the whole run. timesteps: length of the noise schedule."""
     seed = seed_of(settings.seed, micro)
-    generator = torch.Generator().manual_seed(seed)
+    generator, free = (torch.Generator().manual_seed(s) for s in (seed, seed_of(settings.seed, micro, 1)))
     draws = []
     for sample in samples_of(len(cache.dataset), settings, micro, generator):
         mean, std = cache.latent(sample)
@@ -56,7 +57,19 @@ def of_micro_step(
         choice = float(torch.rand((), generator=generator))
         if settings.noise_offset:
             noise = noise + settings.noise_offset * torch.randn((len(mean), 1, 1), generator=generator)
-        draws.append(Draw(sample, z, noise, t, generic, micro % rollout.every == 0, choice, seed))
+        draws.append(
+            Draw(
+                sample,
+                z,
+                noise,
+                t,
+                generic,
+                micro % rollout.every == 0,
+                choice,
+                seed,
+                float(torch.rand((), generator=free)),
+            )
+        )
     return draws
 
 

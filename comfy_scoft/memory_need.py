@@ -55,10 +55,11 @@ def need(run: Run, economy: Economy) -> Need:
     each = 8.0 + OPTIMIZER_BYTES[run.optimizer.optimizer] + (4.0 if run.optimizer.ema else 0.0)
     networks = _networks(run)
     full = [run.base.vae, *(network.module for network in networks)]
+    graphs = 1 + sum(loss.own_prediction for loss in run.losses)
     return Need(
         weights=dtype.itemsize * float(_count(run.base.unet)) + 4.0 * sum(_count(module) for module in full),
         lora=numbers * each,
-        unet=_remembered(unet, lambda: _predict(run, unet, side), economy.checkpointing != "off", dtype),
+        unet=graphs * _remembered(unet, lambda: _predict(run, unet, side), economy.checkpointing != "off", dtype),
         decoder=_decoder(run, economy, side, networks) if any(loss.uses_rollout for loss in run.losses) else 0.0,
     )
 

@@ -10,11 +10,9 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from string import Formatter
 from typing import Any
 
 import torch
@@ -25,10 +23,9 @@ from .dataset import open_image
 from .depth import Observer, read_pixels, save_by_content, write_png
 from .depth import pixel_hash as pixel_hash  # callers know it from here
 from .files import file_hash, write_atomically
+from .prompts import TEMPLATE, build_prompt, record_prompts
 from .records import CultureRecord, Dataset
 
-TEMPLATE = "{generic} in {place}"
-FIELDS = ("generic", "place", "caption", "culture", "category")
 PROVENANCE = "provenance.json"
 
 
@@ -71,46 +68,6 @@ class NegativeSettings:
     def steps_each(self) -> int:
         """Sampling steps that the negatives of one picture take."""
         return len(self.batches()) * self.steps
-
-
-def build_prompt(
-    template: str, generic: str, place: str = "", caption: str = "", culture: str = "", category: str = ""
-) -> str:
-    """The template with its fields filled in: `{generic} in {place}` -> "a house in nuvia".
-
-    Where a field is empty it vanishes together with the one word before it, so that without a place the same template
-    gives "a house"; a place that the words before it name already is not said twice.
-    Raises ValueError for another field, a lone brace, and a template that names neither {generic} nor {caption}.
-    """
-    values = {"generic": generic, "place": place, "caption": caption, "culture": culture, "category": category}
-    known = ", ".join(f"{{{name}}}" for name in FIELDS)
-    try:
-        parts = list(Formatter().parse(template))
-    except ValueError as error:
-        raise ValueError(f"The prompt template {template!r} has a lone brace: write fields as {known}.") from error
-    names = [field for _, field, _, _ in parts if field is not None]
-    if odd := [name for name in names if name not in FIELDS]:
-        raise ValueError(f"The prompt template names {{{odd[0]}}}, but the fields are {known}: use these.")
-    if not {"generic", "caption"} & set(names):
-        raise ValueError(
-            "The prompt template must name {generic} or {caption}: write for example {generic} in {place}."
-        )
-    text = ""
-    for literal, field, _, _ in parts:
-        value = " ".join(values[field].split()) if field else ""
-        if field == "place" and value and re.search(rf"(?<!\w){re.escape(value)}(?!\w)", text, re.IGNORECASE):
-            value = ""
-        if field and not value:
-            literal = re.sub(r"\s*\S*\s*\Z", "", literal)
-        text += literal + value
-    return " ".join(text.split()).strip(" ,;:")
-
-
-def record_prompts(record: CultureRecord, template: str, count: int) -> tuple[str, ...]:
-    """`count` prompts: the generic captions in turn, or the caption itself where there are none."""
-    words = record.generic_captions or (record.caption,)
-    facts = {name: getattr(record, name) for name in ("place", "caption", "culture", "category")}
-    return tuple(build_prompt(template, generic=words[k % len(words)], **facts) for k in range(count))
 
 
 def record_hash(record: CultureRecord) -> str:

@@ -107,6 +107,8 @@ def context_of(
         generic=tuple(d.generic for d in some),
         positive=lambda network: cache.positive(network, samples, crop),
         negatives=lambda network: cache.negatives(network, samples, crop),
+        records=tuple(cache.record(s) for s in samples),
+        choices=tuple(d.free for d in some),
         check=check,
     )
 

@@ -70,7 +70,8 @@ class Run:
         """Every text that the run may embed, each once; "" first."""
         prompt = [self.settings.preview_prompt] if self.settings.preview_prompt else []
         held_out = [record.caption for record in self.validation.records] if self.validation is not None else []
-        return list(dict.fromkeys([*self.caches()[0].captions(), *held_out, *prompt]))
+        own = [text for loss in self.losses for record in self.dataset.records for text in loss.texts(record)]
+        return list(dict.fromkeys([*self.caches()[0].captions(), *own, *held_out, *prompt]))
 
 
 @dataclass(frozen=True)

@@ -14,14 +14,13 @@ from comfy_scoft.negatives import (
     NegativeSettings,
     Request,
     attach_negatives,
-    build_prompt,
     drawn_size,
     kept_size,
     make_negatives,
     noise_seed,
     pixel_hash,
-    record_prompts,
 )
+from comfy_scoft.prompts import build_prompt, record_prompts
 from comfy_scoft.records import CultureRecord, Dataset
 
 SMALL = NegativeSettings(per_image=3, steps=1, resolution=16)

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from ..dataset import from_images, load_folder, open_image, save_dataset
-from ..negatives import TEMPLATE, attach_negatives, pixel_hash, record_prompts
+from ..negatives import attach_negatives, pixel_hash
 from ..plots import contact_sheet, count_table
+from ..prompts import TEMPLATE, record_prompts
 from ..records import CATEGORIES, Dataset
 from .compat import ExecutionBlocker, io, ui
 from .dataset_folders import SHIPPED, dataset_folder, dataset_names, files_fingerprint, plain_name, saved_root

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from ..features import FEATURES, FeatureOptions, load_features
-from ..losses import ContrastiveLoss, DiffusionLoss, Loss, MemorizationLoss, PerceptualLoss
+from ..losses import ContrastiveLoss, DiffusionLoss, Loss, MemorizationLoss, PerceptualLoss, PriorLoss
 from .compat import folder_paths, io
 from .runtime import training_mode
 from .sockets import FeaturesSocket, LossesSocket
-from .widgets import choice, number
+from .widgets import choice, default, number
 
 Chain = tuple[Loss, ...]
 BUILT_IN = "built in"
@@ -149,6 +149,32 @@ class ContrastiveLossNode(io.ComfyNode):
         return io.NodeOutput((*losses, ContrastiveLoss(features, weight, margin, negative_weight, form)))
 
 
+class PriorLossNode(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return _schema(
+            "PriorLoss",
+            "Prior Preservation Loss",
+            "Keeps what is learned of one place from leaking into prompts of other places and of none: for those "
+            "prompts, the base model's own answer is the target. Needs no further pictures; a step takes about half as "
+            "long again. Not part of the SCoFT paper.",
+            [
+                number(PriorLoss, "weight", 0.0, 100.0, 0.5, _WEIGHT),
+                io.String.Input(
+                    "prompts",
+                    multiline=True,
+                    default=default(PriorLoss, "prompts"),
+                    tooltip="Prompts that should stay as they are, one a line; {generic} stands for the picture's "
+                    "generic caption. Name some other places: '{generic} in peru'. The empty prompt is always kept.",
+                ),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, weight: float, prompts: str, losses: Chain = ()) -> io.NodeOutput:
+        return io.NodeOutput((*losses, PriorLoss(weight, prompts)))
+
+
 class LoadFeatures(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -212,5 +238,6 @@ NODES = [
     MemorizationLossNode,
     PerceptualLossNode,
     ContrastiveLossNode,
+    PriorLossNode,
     LoadFeatures,
 ]

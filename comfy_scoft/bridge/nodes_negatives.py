@@ -185,7 +185,9 @@ class FilterNegatives(io.ComfyNode):
             "from those would be wrong, so this leaves them out and says which and why.",
             inputs=[
                 DatasetSocket.Input("dataset", tooltip="Pictures with negatives, from Make Negatives."),
-                FeaturesSocket.Input("features", tooltip="The network that compares pictures, from Load Features."),
+                FeaturesSocket.Input(
+                    "features", tooltip="The network that compares pictures, from Load Feature Network."
+                ),
                 io.Float.Input(
                     "threshold",
                     default=0.1,

@@ -7,12 +7,14 @@ from .contrastive import ContrastiveLoss
 from .diffusion import DiffusionLoss
 from .memorization import MemorizationLoss
 from .perceptual import PerceptualLoss
+from .prior import PriorLoss
 
 LOSSES: dict[str, type[Loss]] = {
     "diffusion": DiffusionLoss,
     "memorization": MemorizationLoss,
     "perceptual": PerceptualLoss,
     "contrastive": ContrastiveLoss,
+    "prior": PriorLoss,
 }
 
 __all__ = [
@@ -23,5 +25,6 @@ __all__ = [
     "LossContext",
     "MemorizationLoss",
     "PerceptualLoss",
+    "PriorLoss",
     "named",
 ]

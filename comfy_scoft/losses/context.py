@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..base_model import BaseModel
 from ..lora import switched_off
+from ..records import CultureRecord
 
 if TYPE_CHECKING:
     from ..features import FeatureNetwork
@@ -21,12 +22,14 @@ class Loss:
 
     Subclasses are frozen dataclasses with a `weight` and a `name`, and say here what they need.
     uses_rollout: looks at the rollout's image x̂. needs_generic, needs_negatives: some record must have them.
+    own_prediction: makes a prediction with a graph beside that of the caption, which takes its memory too.
     """
 
     name: ClassVar[str]
     uses_rollout: ClassVar[bool] = False
     needs_generic: ClassVar[bool] = False
     needs_negatives: ClassVar[bool] = False
+    own_prediction: ClassVar[bool] = False
     weight: float
 
     @property
@@ -37,6 +40,10 @@ class Loss:
     @property
     def frozen(self) -> tuple[str, ...]:
         """The predictions without a graph that it will ask for, so that they can be made in one call."""
+        return ()
+
+    def texts(self, record: CultureRecord) -> tuple[str, ...]:
+        """The texts beside a record's own captions that it may ask predictions for."""
         return ()
 
     def __call__(self, context: LossContext) -> Tensor:
@@ -63,6 +70,7 @@ class LossContext:
 
     z_t: (B, C, h, w) noised latents; t: (B,) timesteps; target: (B, C, h, w), ε or v as the base model predicts.
     captions, generic: B cultural captions c and B generic captions c_b, drawn anew for this step.
+    records, choices: what each sample is of, and a number in [0, 1) for each, drawn anew for a loss's own use.
     positive, negatives: features of the training pictures by network; negatives come with their mask (B, N).
     image: (B, 3, H, W) the rollout's x̂, about [-1, 1]; None outside of a rollout's losses.
     check: called before each UNet call; raises to stop.
@@ -76,6 +84,8 @@ class LossContext:
     generic: tuple[str, ...]
     positive: Callable[[FeatureNetwork], Tensor]
     negatives: Callable[[FeatureNetwork], tuple[Tensor, Tensor]]
+    records: tuple[CultureRecord, ...] = ()
+    choices: tuple[float, ...] = ()
     check: Callable[[], None] = lambda: None
     image: Tensor | None = None
     _predictions: dict[str, Tensor] = field(default_factory=dict, repr=False)
@@ -102,10 +112,19 @@ class LossContext:
         if kind == "current":
             return self.frozen("generic")[0]
         if "base" not in self._predictions:
-            self.check()
-            with torch.no_grad(), switched_off(self.base.unet):
-                self._predictions["base"] = self.base.predict(self.z_t, self.t, self.generic)
+            self._predictions["base"] = self.predict_base(self.generic)
         return self._predictions["base"]
+
+    def predict(self, texts: Sequence[str]) -> Tensor:
+        """ε_θ(z_t, t, text), with its graph, for B texts of a loss's own."""
+        self.check()
+        return self.base.predict(self.z_t, self.t, texts)
+
+    def predict_base(self, texts: Sequence[str]) -> Tensor:
+        """ε(z_t, t, text) of the base model (LoRA switched off), without a graph, for B texts."""
+        self.check()
+        with torch.no_grad(), switched_off(self.base.unet):
+            return self.base.predict(self.z_t, self.t, texts)
 
     def features(self, network: FeatureNetwork) -> Tensor:
         """f(x̂), with the graph back to x̂."""

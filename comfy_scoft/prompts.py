@@ -1,0 +1,51 @@
+"""Prompts built from a record's own words by a template."""
+
+from __future__ import annotations
+
+import re
+from string import Formatter
+
+from .records import CultureRecord
+
+TEMPLATE = "{generic} in {place}"
+FIELDS = ("generic", "place", "caption", "culture", "category")
+
+
+def build_prompt(
+    template: str, generic: str, place: str = "", caption: str = "", culture: str = "", category: str = ""
+) -> str:
+    """The template with its fields filled in: `{generic} in {place}` -> "a house in nuvia".
+
+    Where a field is empty it vanishes together with the one word before it, so that without a place the same template
+    gives "a house"; a place that the words before it name already is not said twice.
+    Raises ValueError for another field, a lone brace, and a template that names neither {generic} nor {caption}.
+    """
+    values = {"generic": generic, "place": place, "caption": caption, "culture": culture, "category": category}
+    known = ", ".join(f"{{{name}}}" for name in FIELDS)
+    try:
+        parts = list(Formatter().parse(template))
+    except ValueError as error:
+        raise ValueError(f"The prompt template {template!r} has a lone brace: write fields as {known}.") from error
+    names = [field for _, field, _, _ in parts if field is not None]
+    if odd := [name for name in names if name not in FIELDS]:
+        raise ValueError(f"The prompt template names {{{odd[0]}}}, but the fields are {known}: use these.")
+    if not {"generic", "caption"} & set(names):
+        raise ValueError(
+            "The prompt template must name {generic} or {caption}: write for example {generic} in {place}."
+        )
+    text = ""
+    for literal, field, _, _ in parts:
+        value = " ".join(values[field].split()) if field else ""
+        if field == "place" and value and re.search(rf"(?<!\w){re.escape(value)}(?!\w)", text, re.IGNORECASE):
+            value = ""
+        if field and not value:
+            literal = re.sub(r"\s*\S*\s*\Z", "", literal)
+        text += literal + value
+    return " ".join(text.split()).strip(" ,;:")
+
+
+def record_prompts(record: CultureRecord, template: str, count: int) -> tuple[str, ...]:
+    """`count` prompts: the generic captions in turn, or the caption itself where there are none."""
+    words = record.generic_captions or (record.caption,)
+    facts = {name: getattr(record, name) for name in ("place", "caption", "culture", "category")}
+    return tuple(build_prompt(template, generic=words[k % len(words)], **facts) for k in range(count))
