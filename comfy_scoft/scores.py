@@ -32,12 +32,17 @@ class Scores:
             self.rows + other.rows, self.settings + tuple(s for s in other.settings if s not in self.settings)
         )
 
+    def methods(self) -> dict[str, str]:
+        """How figures were measured, by their name: those of the settings that are of one figure."""
+        names = {row.name for row in self.rows}
+        return {name: said for name, said in self.settings if name in names}
+
     def csv(self) -> str:
         """Comma-separated text with a header line; text cells are quoted."""
-        lines = ["name,group,value,low,high,n,note"]
+        lines, methods = ["name,group,value,low,high,n,note,method"], self.methods()
         for r in self.rows:
             cells = [_quoted(r.name), _quoted(r.group), f"{r.value:.6g}", f"{r.low:.6g}", f"{r.high:.6g}", str(r.n)]
-            lines.append(",".join([*cells, _quoted(r.note)]))
+            lines.append(",".join([*cells, _quoted(r.note), _quoted(methods.get(r.name, ""))]))
         return "\n".join(lines) + "\n"
 
 

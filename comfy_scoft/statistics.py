@@ -75,20 +75,31 @@ def bootstrap_mean(
     alike, and counting them as independent would make the interval too narrow; with a single group, its values are.
     The order of the values does not matter. Raises ValueError for fewer than two values or one that is not finite.
     """
-    sample = np.asarray(values, dtype=np.float64)
-    if sample.ndim != 1 or len(sample) < 2 or not np.isfinite(sample).all():
-        raise ValueError("A bootstrap interval needs at least two finite values; leave out missing ones first.")
+    sample = _sample(values)
+    if groups is not None and len(groups) != len(sample):
+        raise ValueError(f"There are {len(sample)} values and {len(groups)} groups; each value needs its group.")
     sums, counts = sample, np.ones(len(sample))
     if groups is not None and len(set(groups)) > 1:
-        if len(groups) != len(sample):
-            raise ValueError(f"There are {len(sample)} values and {len(groups)} groups; each value needs its group.")
         known = {group: i for i, group in enumerate(dict.fromkeys(groups))}
         number = np.array([known[group] for group in groups])
         sums, counts = np.bincount(number, sample), np.bincount(number).astype(np.float64)
-    order = np.lexsort((counts, sums))
-    sums, counts = sums[order], counts[order]
-    means = np.concatenate([w @ sums / (w @ counts) for w in drawn_weights(len(sums), seed, resamples)])
-    return Interval(float(sample.mean()), *tails(means, confidence))
+    return Interval(float(sample.mean()), *tails(_drawn_means(sums, counts, seed, resamples), confidence))
+
+
+def difference_interval(
+    first: Sequence[float],
+    second: Sequence[float],
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+    confidence: float = 0.95,
+) -> Interval:
+    """Mean of first - mean of second, two samples of their own, with its percentile bootstrap interval.
+
+    The order of the values does not matter. Raises ValueError as `bootstrap_mean` does.
+    """
+    one, two = _sample(first), _sample(second)
+    drawn = [_drawn_means(v, np.ones(len(v)), seed + i, resamples) for i, v in enumerate((one, two))]
+    return Interval(float(one.mean() - two.mean()), *tails(drawn[0] - drawn[1], confidence))
 
 
 def paired_difference_interval(
@@ -125,3 +136,17 @@ def tails(values: np.ndarray, confidence: float = 0.95) -> tuple[float, float]:
     tail = (1.0 - confidence) / 2.0
     low, high = np.quantile(values, (tail, 1.0 - tail))
     return float(low), float(high)
+
+
+def _sample(values: Sequence[float]) -> np.ndarray:
+    found = np.asarray(values, dtype=np.float64)
+    if found.ndim != 1 or len(found) < 2 or not np.isfinite(found).all():
+        raise ValueError("A bootstrap interval needs at least two finite values; leave out missing ones first.")
+    return found
+
+
+def _drawn_means(sums: np.ndarray, counts: np.ndarray, seed: int, resamples: int) -> np.ndarray:
+    """Means of bootstrap samples of groups with these sums and counts: (resamples,)."""
+    order = np.lexsort((counts, sums))  # what is drawn does not depend on the order they came in
+    sums, counts = sums[order], counts[order]
+    return np.concatenate([(w @ sums) / (w @ counts) for w in drawn_weights(len(sums), seed, resamples)])

@@ -6,8 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from . import memory
+from .base_model import BaseModel
 from .cache import Cache, Sample
 from .draws import seed_of
 from .losses.context import per_sample_mse
@@ -52,22 +54,41 @@ class Validation:
         memory.free()
         return self.measure(check, 1)
 
-    @torch.no_grad()
     def _mean(self, cache: Cache, count: int, check: Callable[[], None], batch: int) -> float:
-        base, values = cache.base, []
-        length = len(base.schedule)
-        times = torch.tensor([(2 * k + 1) * length // (2 * TIMES) for k in range(TIMES)])
-        for sample in spread(cache.samples(flip=False), count):
-            generator = torch.Generator().manual_seed(seed_of(self.seed, 0x5C0F7, sample[0]))
-            z = cache.latent(sample)[0].expand(TIMES, -1, -1, -1)
-            noise = torch.randn(z.shape, generator=generator)
-            z_t, target = base.schedule.add_noise(z, noise, times), base.schedule.target(z, noise, times)
-            for some in torch.arange(TIMES).split(batch):
-                check()
-                captions = [cache.record(sample).caption] * len(some)
-                made = base.predict(z_t[some].to(base.device), times[some].to(base.device), captions)
-                values.append(per_sample_mse(made, target[some].to(base.device)).cpu())
-        return float(torch.cat(values).double().mean())
+        samples = spread(cache.samples(flip=False), count)
+        return float(losses(cache.base, cache, samples, self.seed, check, batch).double().mean())
+
+
+@torch.no_grad()
+def losses(
+    base: BaseModel,
+    cache: Cache,
+    samples: Sequence[Sample],
+    seed: int,
+    check: Callable[[], None] = lambda: None,
+    batch: int = TIMES,
+    times: int = TIMES,
+) -> Tensor:
+    """‖target − ε_θ(z_t, t, c)‖² (Eq. 1, unweighted) of each sample at `times` timesteps: (samples, times) fp32.
+
+    base: whose predictions are measured, on the cache's latents. A sample's noise comes from the seed and its record's
+    number alone, and the timesteps are the middles of equal parts of the schedule, so that two networks are measured
+    alike. batch: predictions in one UNet call; check: called before each.
+    """
+    values = []
+    length = len(base.schedule)
+    steps = torch.tensor([(2 * k + 1) * length // (2 * times) for k in range(times)])
+    for sample in samples:
+        generator = torch.Generator().manual_seed(seed_of(seed, 0x5C0F7, sample[0]))
+        z = cache.latent(sample)[0].expand(times, -1, -1, -1)
+        noise = torch.randn(z.shape, generator=generator)
+        z_t, target = base.schedule.add_noise(z, noise, steps), base.schedule.target(z, noise, steps)
+        for some in torch.arange(times).split(batch):
+            check()
+            captions = [cache.record(sample).caption] * len(some)
+            made = base.predict(z_t[some].to(base.device), steps[some].to(base.device), captions)
+            values.append(per_sample_mse(made, target[some].to(base.device)).cpu())
+    return torch.cat(values).view(len(samples), times)
 
 
 def spread(samples: Sequence[Sample], count: int) -> list[Sample]:

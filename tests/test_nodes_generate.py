@@ -16,7 +16,7 @@ from comfy_scoft.bridge.nodes_generate import CompareGrid, GenerateSet  # noqa: 
 from comfy_scoft.evaluate import bias  # noqa: E402
 from comfy_scoft.generate import ImageSet, examples, plan, require_match  # noqa: E402
 from comfy_scoft.mini import world  # noqa: E402
-from comfy_scoft.scores import Scores  # noqa: E402
+from comfy_scoft.scores import Scores, add  # noqa: E402
 from comfy_scoft.statistics import paired_share_change, wilson_interval  # noqa: E402
 
 PROMPTS = "a teacher in nuvia\n\n  a cook in borea \n"
@@ -160,7 +160,7 @@ def test_a_chain_of_oracles_repeats_no_figure_and_makes_one_table(figures: Score
     chain = nodes_evaluate.BiasOracle.execute(third, None, figures).args[0]
     assert chain.rows[: len(figures.rows)] == figures.rows
     assert {row.group for row in chain.rows[len(figures.rows) :]} == {"third · nuvia"}
-    assert bias.add(chain, figures).rows == chain.rows
+    assert add(chain, figures).rows == chain.rows
     with torch.inference_mode():
         answer = nodes_evaluate.ScoreTable.execute(chain, "Bias")
     image, csv = answer.args

@@ -1,10 +1,12 @@
-"""Wilson's interval: against constants from the literature, and by what it means."""
+"""Intervals: against constants from the literature, other implementations, and by what they mean."""
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
+import scipy.stats
 
-from comfy_scoft.statistics import wilson_interval
+from comfy_scoft.statistics import bootstrap_mean, difference_interval, paired_difference_interval, wilson_interval
 
 
 def test_wilson_equals_its_formula() -> None:
@@ -22,3 +24,56 @@ def test_wilson_is_no_point_at_the_ends() -> None:
 def test_impossible_shares_are_refused(k: int, n: int) -> None:
     with pytest.raises(ValueError, match="0 <= k <= n"):
         wilson_interval(k, n)
+
+
+def test_a_bootstrap_interval_agrees_with_scipys_and_with_the_normal_one() -> None:
+    values = np.random.default_rng(1).gamma(2.0, 1.0, 80)
+    found = bootstrap_mean(values.tolist())
+    other = scipy.stats.bootstrap(
+        (values,), np.mean, n_resamples=10_000, method="percentile", rng=2
+    ).confidence_interval
+    assert found.value == pytest.approx(values.mean()) and found[1:] == pytest.approx(tuple(other), abs=0.02)
+    wide = 1.96 * values.std() / 80**0.5
+    assert found[1:] == pytest.approx((values.mean() - wide, values.mean() + wide), abs=0.04)
+    assert bootstrap_mean(values.tolist()) == found, "seeded"
+    assert bootstrap_mean(values[::-1].tolist()) == pytest.approx(found, abs=1e-12), "in any order"
+
+
+def test_values_that_are_alike_within_groups_get_a_wider_interval() -> None:
+    rng = np.random.default_rng(3)
+    centres = np.repeat(rng.normal(size=10), 20)
+    values, groups = (centres + 0.1 * rng.normal(size=200)).tolist(), np.repeat(np.arange(10), 20).tolist()
+    alone, grouped = bootstrap_mean(values), bootstrap_mean(values, groups=groups)
+    assert grouped.value == alone.value and grouped.high - grouped.low > 3 * (alone.high - alone.low)
+    mixed = rng.permutation(200)
+    again = bootstrap_mean([values[i] for i in mixed], groups=[f"prompt {groups[i]}" for i in mixed])
+    assert again == pytest.approx(grouped, abs=1e-9), "by what belongs together, not by name or order"
+    assert bootstrap_mean(values, groups=["one"] * 200) == alone, "of a single group, its values are drawn"
+
+
+def test_a_paired_difference_leaves_out_what_the_pairs_share() -> None:
+    rng = np.random.default_rng(4)
+    before = rng.normal(size=50) * 10.0
+    after = before + 1.0 + 0.1 * rng.normal(size=50)
+    paired = paired_difference_interval(after.tolist(), before.tolist())
+    apart = difference_interval(after.tolist(), before.tolist())
+    assert paired.value == pytest.approx(apart.value) and 0.9 < paired.low < paired.high < 1.1
+    assert apart.high - apart.low > 5.0
+
+
+def test_the_difference_of_two_samples_has_the_spread_of_both() -> None:
+    rng = np.random.default_rng(5)
+    first, second = rng.normal(size=60), 0.5 + 2.0 * rng.normal(size=90)
+    found = difference_interval(first.tolist(), second.tolist())
+    wide = 1.96 * (first.var() / 60 + second.var() / 90) ** 0.5
+    assert found == pytest.approx((first.mean() - second.mean(), found.value - wide, found.value + wide), abs=0.05)
+
+
+def test_bootstraps_of_too_little_are_refused_in_one_sentence() -> None:
+    for values in ([], [1.0], [1.0, float("nan")]):
+        with pytest.raises(ValueError, match="needs at least two finite values"):
+            bootstrap_mean(values)
+    with pytest.raises(ValueError, match="one partner each"):
+        paired_difference_interval([1.0, 2.0], [1.0])
+    with pytest.raises(ValueError, match="3 values and 2 groups"):
+        bootstrap_mean([1.0, 2.0, 3.0], groups=["a", "b"])

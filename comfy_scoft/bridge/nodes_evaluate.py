@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..evaluate import bias
 from ..generate import ImageSet
-from ..plots import score_table
+from ..plots import by_model, score_table
 from ..scores import Scores, add
 from .compat import io, ui
 from .runtime import Progress, check_interrupt
@@ -59,7 +59,8 @@ class ScoreTable(io.ComfyNode):
             node_id="SCoFT_ScoreTable",
             display_name="Score Table (SCoFT)",
             category=CATEGORY,
-            description="Figures with their 95 % intervals as a picture, and as text for a spreadsheet.",
+            description="Figures with their 95 % intervals as a picture, and as text for a spreadsheet. Cautions and "
+            "how each figure was measured stand below.",
             inputs=[
                 ScoresSocket.Input("scores", tooltip="Figures from a measuring node, or from a chain of them."),
                 io.String.Input("title", default="Scores", tooltip="The heading of the picture."),
@@ -73,7 +74,8 @@ class ScoreTable(io.ComfyNode):
 
     @classmethod
     def execute(cls, scores: Scores, title: str) -> io.NodeOutput:
-        image, csv = score_table(scores.rows, title)[None], scores.csv()
+        notes = [f"{name}: {said}." for name, said in scores.methods().items()]
+        image, csv = score_table(by_model(scores.rows), title, notes)[None], scores.csv()
         shown = ui.PreviewImage(image, cls=cls).as_dict()
         return io.NodeOutput(image, csv, ui={**shown, "text": (csv,)})
 

@@ -40,7 +40,9 @@ def load_mini_clip(checkpoint: Path | None = None) -> FeatureNetwork:
 
     clip = load_mini_clip_model(checkpoint)
 
-    def read(texts: Sequence[str]) -> Tensor:  # loaded again: training, which needs no words, keeps the picture side alone
+    def read(
+        texts: Sequence[str],
+    ) -> Tensor:  # loaded again, for training keeps the picture side alone
         return clip_texts(load_mini_clip_model(checkpoint), texts)
 
     return _network("mini CLIP (layer 5)", clip.visual, 64, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), read=read)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections import Counter
 from collections.abc import Sequence
@@ -22,6 +23,8 @@ BAR = 100
 SHORTEST = 0.1
 """A line whose figures are all below this has no bars: nothing would be seen."""
 CELL, FIRST, LINE_HEIGHT = 176, 250, 66
+PLACE = " · "
+"""Between a model's label and the place that a figure is about."""
 INTERVALS = "In brackets: 95 % intervals. n: how many were measured."
 
 
@@ -100,13 +103,29 @@ def number(value: float, decimals: int | None) -> str:
     """A figure as text; `decimals` None gives three digits; "–" for one that is not finite."""
     if not math.isfinite(value):
         return "–"
-    return f"{value:.3g}" if decimals is None else f"{value + 0.0:.{decimals}f}"
+    text = f"{value:.3g}" if decimals is None else f"{value:.{decimals}f}"
+    return text if float(text) else text.removeprefix("-")
 
 
 def decimals_of(scores: Sequence[Score]) -> int | None:
     """As many decimals as the narrowest interval of a line deserves; None where no score has an interval."""
     widths = [s.high - s.low for s in scores if math.isfinite(s.high - s.low) and s.high > s.low]
     return min(6, max(0, math.ceil(-math.log10(min(widths) / 2)))) if widths else None
+
+
+def by_model(scores: Sequence[Score]) -> list[Score]:
+    """Figures of models at large and figures by place in one table: "dark skin" of "LoRA · nuvia" becomes the line
+    "dark skin · nuvia" of the column "LoRA".
+
+    Only where a column "LoRA" is there too; figures that are all by place keep their columns.
+    """
+    models = {score.group for score in scores if PLACE not in score.group}
+    found = []
+    for score in scores:
+        model, _, place = score.group.partition(PLACE)
+        moved = place and model in models
+        found.append(dataclasses.replace(score, name=f"{score.name}{PLACE}{place}", group=model) if moved else score)
+    return found
 
 
 def score_table(scores: Sequence[Score], title: str = "Scores", notes: Sequence[str] = ()) -> Tensor:
