@@ -20,5 +20,7 @@ ImagesSocket = io.Custom("SCOFT_IMAGES")
 """generate.ImageSet: pictures with prompt, seed and model label."""
 ScoresSocket = io.Custom("SCOFT_SCORES")
 """scores.Scores: named figures with intervals."""
+PreferenceSocket = io.Custom("SCOFT_PREFERENCE")
+"""correct.preference.Preference: what a correction leads towards."""
 SurveySocket = io.Custom("SCOFT_SURVEY")
 """survey.spec.Survey: what is asked, the key to it and, once loaded, the answers."""
