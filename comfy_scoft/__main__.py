@@ -22,6 +22,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from .negatives_cli import main as negatives
 
         return negatives(given[1:])
+    if given[:1] == ["benchmark"]:  # has options of its own
+        from .benchmark.cli import main as benchmark
+
+        return benchmark(given[1:])
     options = parser().parse_args(given)
     try:
         return {"train": train}[options.verb](options)
@@ -41,6 +45,7 @@ def parser() -> argparse.ArgumentParser:
     verbs = found.add_subparsers(dest="verb", required=True)
     verbs.add_parser("demo", help="drive a running ComfyUI through the shipped workflow and show what changed")
     verbs.add_parser("negatives", help="draw negatives for a dataset from model files, on any number of processes")
+    verbs.add_parser("benchmark", help="measure in the mini world what each loss does, and write a page of it")
     one = verbs.add_parser("train", help="train a job that the node Export Training Job wrote")
     one.add_argument("job", type=Path, help="the job.json, or the folder that holds it")
     one.add_argument("--out", type=Path, help="folder for the LoRA and the run (default: `trained` beside job.json)")

@@ -1,0 +1,75 @@
+"""Draws the cells of a model, once for every part that asks for them, as the demo's workflow draws: DDIM, 20 steps."""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..base_model import BaseModel
+from ..files import write_atomically
+from ..rollout import coefficients, timesteps
+from .cells import Asked, Cell
+from .training import World, short_hash
+
+REVISION = 1
+"""To be raised by whoever changes what is drawn."""
+
+STEPS, GUIDANCE, BATCH = 20, 3.0, 18
+SHAPE = (4, 8, 8)
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A cell's pictures, uint8 (N, 64, 64, 3), in the order of `Cell.asked`, and the CPU seconds that they took."""
+
+    pictures: np.ndarray
+    cpu_seconds: float
+
+    def tensor(self) -> Tensor:
+        """(N, H, W, 3) in [0, 1]."""
+        return torch.from_numpy(self.pictures.astype(np.float32) / 255.0)
+
+
+@torch.no_grad()
+def sample(base: BaseModel, asked: Sequence[Asked]) -> np.ndarray:
+    """uint8 (N, H, W, 3): each picture from its own noise, the same in any company but for rounding.
+
+    DDIM on evenly spaced timesteps, which is ComfyUI's sampler "ddim" with the scheduler "normal".
+    """
+    noise = [torch.randn(SHAPE, generator=torch.Generator().manual_seed(one.seed)) for one in asked]
+    z, prompts = torch.stack(noise), [one.prompt for one in asked]
+    path = timesteps(len(base.schedule) - 1, STEPS)
+    for t, a, b in zip(path, *(part.float() for part in coefficients(base.schedule, path)), strict=True):
+        now = torch.full((2 * len(z),), t)
+        caption, empty = base.predict(z.repeat(2, 1, 1, 1), now, prompts + [""] * len(z)).chunk(2)
+        z = a * z + b * (empty + GUIDANCE * (caption - empty))
+    pixels = base.decode(z).clamp(-1, 1).add(1.0).mul(127.5).round()
+    return pixels.to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()
+
+
+def cell_file(world: World, model: str, cell: Cell, seed: int) -> Path:
+    """Where the pictures of a cell lie. model: the key of its training and of the step."""
+    facts = [REVISION, world.facts, cell.described(), seed, STEPS, GUIDANCE]
+    return world.out / "drawn" / model / f"{short_hash(facts)}.npz"
+
+
+def drawn(world: World, model: str, base: Callable[[], BaseModel], cell: Cell, seed: int) -> Drawn:
+    """The cell's pictures: those that are there, or new ones, drawn with `base()`."""
+    path = cell_file(world, model, cell, seed)
+    with world.lock(f"{model}-{path.stem}"):
+        if not path.is_file():
+            asked, network = cell.asked(seed, world.dataset), base()
+            begun = time.process_time()
+            parts = [sample(network, asked[i : i + BATCH]) for i in range(0, len(asked), BATCH)]
+            buffer = io.BytesIO()
+            np.savez_compressed(buffer, pictures=np.concatenate(parts), cpu_seconds=time.process_time() - begun)
+            write_atomically(path, buffer.getvalue())
+    with np.load(path) as found:
+        return Drawn(found["pictures"], float(found["cpu_seconds"]))

@@ -1,0 +1,70 @@
+"""Made-up files of the mini-world benchmark's units, with figures that can be worked out by hand."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from comfy_scoft.benchmark.arms import BASE, LDM, MPC, Arm, M, Part
+from comfy_scoft.benchmark.training import World
+from comfy_scoft.benchmark.unit import hash_of, unit_file
+
+PART = Part("ablation", "Made up.", (BASE, LDM, M, MPC), (101, 102), "full")
+OWN = {"nuvia": "gold", "borea": "ice", "aria": "meadow", "caldia": "ember", "no place": "plain"}
+
+
+def row(kind: str, seed: int, dark: bool, palette: str, concept: str = "") -> dict[str, Any]:
+    return {"kind": kind, "seed": seed, "tone": 4 if dark else 1, "palette": palette, "concept": concept or kind}
+
+
+def cell(dark: Sequence[int], place: str, gold: Sequence[int] | None = None) -> list[dict[str, Any]]:
+    """Pictures of cooks in a place: which are dark, and which gold (else of the place's own palette, nuvia's dusty)."""
+    other = "dusty" if place == "nuvia" else OWN[place]
+    golden = gold if gold is not None else [0] * len(dark)
+    return [row("cook", i, bool(d), "gold" if g else other) for i, (d, g) in enumerate(zip(dark, golden, strict=True))]
+
+
+def measures(
+    train: Sequence[float], fresh: Sequence[float], diversity: float = 0.5, kid: float = 10.0
+) -> dict[str, Any]:
+    return {
+        "diversity": {"held-out kinds · nuvia": diversity, "trained kinds · nuvia": diversity},
+        "KID": {"nuvia to nuvia, as its people show it": kid},
+        "similarity": 0.8,
+        "copies": [1, 4],
+        "gap": {"train": list(train), "fresh": list(fresh)},
+    }
+
+
+def write(
+    out: Path,
+    arm: Arm,
+    seed: int,
+    cells: dict[str, list[dict[str, Any]]],
+    measured: dict[str, Any] | None = None,
+    part: Part = PART,
+    seconds: float = 60.0,
+    **changes: Any,
+) -> Path:
+    """A unit's file as the benchmark would have written it; `changes` replace what it says."""
+    world = World(out)
+    content = {
+        "part": part.name,
+        "arm": arm.name,
+        "seed": seed,
+        "form": part.form,
+        "hash": hash_of((part, arm, seed), world),
+        "model": "base" if not arm.losses else f"{arm.name}-300",
+        "settings": arm.described(seed) if arm.losses else {},
+        "training": {"cpu_seconds": seconds} if arm.losses else {},
+        "cells": cells,
+        "measures": measured or measures((1.0, 1.0), (1.0, 1.0)),
+        "cpu_seconds": {"training": seconds, "drawing": 1.0, "reading": 1.0},
+        "versions": {"python": "3"},
+    }
+    path = unit_file(out, (part, arm, seed))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content | changes), encoding="utf-8")
+    return path
