@@ -56,7 +56,7 @@ def open_page(**context: Any) -> Iterator[Page]:
 
     Errors of the page's own script fail the test when the page is closed.
     """
-    with _browser() as browser:
+    with chromium() as browser:
         profile = browser.new_context(**{**DESKTOP, **context})
         profile.set_default_timeout(PATIENCE)
         page, faults = profile.new_page(), []
@@ -69,7 +69,8 @@ def open_page(**context: Any) -> Iterator[Page]:
 
 
 @contextmanager
-def _browser() -> Iterator[Browser]:
+def chromium() -> Iterator[Browser]:
+    """The browser itself, for tests that open many pages in it."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=find(playwright.chromium.executable_path), args=list(FLAGS)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -11,8 +13,10 @@ from PIL import Image
 from torch import Tensor
 
 from ..losses import named
+from ..runs import read_metrics
 from ..trainer import Run, Watch
 from ..validation import HELD_OUT, reading
+from .live import DONE, STOPPED, Live
 from .runtime import Progress, check_interrupt
 
 LOG = logging.getLogger(__name__)
@@ -20,10 +24,14 @@ LOG = logging.getLogger(__name__)
 
 @dataclass
 class Follower:
-    """Keeps the progress bar going by UNet calls, its line of text by optimizer steps, and its picture by previews."""
+    """Keeps the progress bar going by UNet calls, its line of text by optimizer steps, and its picture by previews.
+
+    live: the chart on the page, which gets the steps from before a resume too.
+    """
 
     run: Run
     bar: Progress
+    live: Live
     text: str = ""
     picture: Image.Image | None = None
     started: float = field(default_factory=time.monotonic)
@@ -37,8 +45,11 @@ class Follower:
     def check(self) -> None:
         check_interrupt()
         self.bar.update(min(self.run.base.calls, self.bar.total - 1), self.text, self.picture)
+        self.live.beat()
 
     def observe(self, step: int, row: dict[str, float]) -> None:
+        for each in [row] if self.live.begun else read_metrics(self.run.folder):  # this row is in the file already
+            self.live.add(each)
         if HELD_OUT in row:  # a measurement between two steps
             self.held_out = f", held-out {row[HELD_OUT]:.4f}"
             return
@@ -63,6 +74,18 @@ class Follower:
         self.bar.update(
             self.bar.total, f"{self.run.folder.name}: {steps} steps done. {reading(rows)}".strip(), self.picture
         )
+        for row in () if self.live.begun else rows:  # a run that was finished already
+            self.live.add(row)
+        self.live.send(DONE)
+
+    @contextmanager
+    def told_of_a_stop(self) -> Iterator[None]:
+        """What ends the run early, the user or a fault, is seen on the chart; the checkpoint has what was learned."""
+        try:
+            yield
+        except BaseException:
+            self.live.send(STOPPED)
+            raise
 
 
 def duration(seconds: float) -> str:

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from ..card import CardFields, read_card, save_lora
+from ..losses import named
 from ..runs import LATEST, OFF, run_names
 from ..settings import TrainSettings
-from . import training
+from . import live, training
 from .compat import comfy, folder_paths, io, ui
 from .lora_files import lora_file, lora_names
 from .nodes_losses import changed
@@ -129,7 +130,7 @@ class TrainLora(io.ComfyNode):
                 ),
                 io.Int.Output(display_name="steps", tooltip="Finished optimizer steps."),
             ],
-            hidden=[io.Hidden.unique_id, io.Hidden.prompt],
+            hidden=[io.Hidden.unique_id, io.Hidden.prompt, io.Hidden.extra_pnginfo],
             is_output_node=True,
         )
 
@@ -140,12 +141,13 @@ class TrainLora(io.ComfyNode):
         name = training.model_name(cls.hidden.prompt, cls.hidden.unique_id)
         with training_mode():
             plan = training.Plan(model, clip, vae, dataset, losses, knobs, name)
-            lora, rows, steps = training.train_in_comfyui(plan, _runs(), run_name, resume, cls.hidden.unique_id)
+            page = cls.hidden.unique_id, live.workflow_id(cls.hidden.extra_pnginfo)
+            lora, rows, steps = training.train_in_comfyui(plan, _runs(), run_name, resume, *page)
             chart = training.chart(rows, lora.record["run"])
         patched, _ = comfy.sd.load_lora_for_models(model, None, lora, 1.0, 0.0)
-        return io.NodeOutput(
-            lora, patched, training.loss_map(rows, losses), chart, steps, ui=ui.PreviewImage(chart, cls=cls)
-        )
+        curves = live.of_rows(lora.record["run"], dict(named(losses)), rows, steps)
+        seen = {**ui.PreviewImage(chart, cls=cls).as_dict(), live.OUTPUT: [curves]}
+        return io.NodeOutput(lora, patched, training.loss_map(rows, losses), chart, steps, ui=seen)
 
 
 class SaveLora(io.ComfyNode):

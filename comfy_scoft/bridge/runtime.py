@@ -47,6 +47,13 @@ class Progress:
             server.send_progress_text(text, self.node_id)
 
 
+def tell(event: str, data: Any) -> None:
+    """Send every open page an event that the pack's own script listens for; without a server there is no page."""
+    server = getattr(PromptServer, "instance", None)
+    if server is not None:
+        server.send_sync(event, data)
+
+
 def check_interrupt() -> None:
     """Raise ComfyUI's own exception when the user has asked to stop. Call it before every UNet call."""
     comfy.model_management.throw_exception_if_processing_interrupted()

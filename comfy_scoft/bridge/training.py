@@ -16,7 +16,7 @@ from torch import Tensor
 from ..card import TrainedLora, training_record
 from ..job import write_job
 from ..lora import LoraSettings
-from ..losses import Loss
+from ..losses import Loss, named
 from ..memory import Economy
 from ..memory_need import fits
 from ..plots import loss_chart
@@ -37,6 +37,7 @@ from ..settings import OptimizerSettings, TrainSettings
 from ..trainer import Run, refuse_what_cannot_train
 from .convert import base_model
 from .follow import Follower
+from .live import Curves, Live
 from .lora_files import read_lora
 from .runtime import Progress, check_interrupt, device, free_bytes, free_memory
 from .small_vae import small_vae
@@ -105,24 +106,27 @@ def held_out(given: Dataset | None, trained: Dataset) -> Dataset | None:
 
 
 def train_in_comfyui(
-    plan: Plan, root: Path, name: str, resume: str, node_id: str | None
+    plan: Plan, root: Path, name: str, resume: str, node_id: str | None, workflow: str | None = None
 ) -> tuple[TrainedLora, Rows, int]:
     """Train and return the LoRA with its record, all rows of the run's metrics, and the steps done.
 
+    node_id, workflow: whose progress and chart it is on the page.
     An interrupt is obeyed before each UNet call; the trainer writes a checkpoint before it leaves. What training held
     is freed however it ends.
     """
     run = plan.run(root, resume != OFF)
     try:
         folder = run.folder = run_folder(root, name, resume)
-        follower = Follower(run, Progress(planned_calls(run), node_id))
+        live = Live(folder.name, run.settings.steps, Curves(dict(named(run.losses))), node_id, workflow)
+        follower = Follower(run, Progress(planned_calls(run), node_id), live)
         follower.say(_where(folder.name, name, resume))
         prepare(run, follower.say)
         run.economy, line = fits(run, Economy.of(run.settings), free_bytes())
         follower.say(line)
         place(run.base.unet, device(), unet_dtype(run.settings.precision))
         started = time.monotonic()
-        result, rows = train_and_log(run, follower.watch())
+        with follower.told_of_a_stop():
+            result, rows = train_and_log(run, follower.watch())
         follower.end(result.steps, rows)
         record = training_record(run, result, rows, time.monotonic() - started)
         return TrainedLora(result.lora, record), rows, result.steps

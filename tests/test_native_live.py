@@ -1,0 +1,183 @@
+"""The chart on Train LoRA in ComfyUI's page, with events as the server sends them: points 29 and 30 of what is native.
+
+Point 31, metrics that survive a closed browser, needs a run: test_page_run.py.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import browser
+import comfy_inprocess
+import pytest
+from comfy_page import ComfyPage, opened, up_to, workflow
+from comfy_server import ComfyServer
+from playwright.sync_api import Browser
+
+comfy_inprocess.start()
+
+from comfy_scoft.bridge import live  # noqa: E402  (needs a started ComfyUI)
+
+NODE = "SCoFT_TrainLora"
+LINES, WORDS = 3.0, 4.5
+"""Contrast that lines and words need (WCAG 2, levels AA)."""
+NAMES = ("diffusion", "memorization", "perceptual", "contrastive")
+LOOKS = [(renderer, theme) for renderer in ("canvas", "vue") for theme in ("dark", "light")]
+COLOURS = """place => {
+    const all = [...place.querySelectorAll('.trend')], style = getComputedStyle(place);
+    return { behind: style.backgroundColor, words: style.color, lines: all.map(line => getComputedStyle(line).stroke) };
+}"""
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    with browser.chromium() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def editor(comfy: ComfyServer, chromium: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComfyPage]:
+    with opened(chromium, comfy, tmp_path_factory.mktemp("pages")) as found:
+        yield found
+
+
+def graph(name: str) -> dict:
+    """Train LoRA alone with what it needs, with an identity of its own, so that no other test's run is found."""
+    return {**up_to(workflow(), NODE), "id": str(uuid.uuid5(uuid.NAMESPACE_OID, name))}
+
+
+def told(name: str, step: int, state: str = "running", steps: int = 300, **more: Any) -> dict[str, Any]:
+    """What the server sends to that graph after so many steps, made as the server makes it."""
+    run = live.Live("nuvia", steps, live.Curves(NAMES), "19", graph(name)["id"])
+    for done in range(1, step + 1):
+        row = {name: (i + 1) * 0.1 / math.sqrt(done) + 0.01 * (done * 7 % 5) for i, name in enumerate(NAMES)}
+        run.add({"step": done, **row} | ({"validation": 0.3 - done / 2000} if done % 50 == 0 else {}))
+    return {"node": run.node, "workflow": run.workflow, **run.picture(state), **more}
+
+
+def contrast(one: str, two: str) -> float:
+    """Ratio of two colours "rgb(r, g, b)" (WCAG 2, relative luminance)."""
+
+    def light(colour: str) -> float:
+        parts = [int(float(part)) / 255 for part in colour[colour.index("(") + 1 : -1].split(",")[:3]]
+        linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    bright, dark = sorted((light(one), light(two)), reverse=True)
+    return (bright + 0.05) / (dark + 0.05)
+
+
+def test_contrast_is_computed_right() -> None:
+    assert contrast("rgb(255, 255, 255)", "rgb(0, 0, 0)") == pytest.approx(21.0)
+    assert contrast("rgb(119, 119, 119)", "rgb(255, 255, 255)") == pytest.approx(4.48, abs=0.01)
+
+
+@pytest.mark.parametrize("renderer, theme", LOOKS)
+def test_the_chart_is_seen_in_both_renderers_and_in_both_themes(editor: ComfyPage, renderer: str, theme: str) -> None:
+    """Native 30."""
+    name = f"{renderer}-{theme}"
+    editor.settings(renderer, theme)
+    editor.load(graph(name))
+    editor.look_at(editor.node(NODE))
+    assert not editor.chart.count(), "nothing is there before a run has begun"
+    editor.dispatch(live.EVENT, told(name, 2))
+    editor.charted("nuvia", "running", 2)
+    editor.dispatch(live.EVENT, told(name, 200))
+    editor.charted("nuvia", "running", 200)
+    editor.chart.locator("polyline.trend").nth(4).wait_for(state="attached")
+    box = editor.chart.bounding_box()
+    assert box is not None and box["width"] > 150 and 80 < box["height"] < 250
+    assert editor.chart.locator("th").all_inner_texts() == [*NAMES, "held-out"]
+    colours = editor.chart.evaluate(COLOURS)
+    assert min(contrast(line, colours["behind"]) for line in colours["lines"]) >= LINES, colours
+    assert contrast(colours["words"], colours["behind"]) >= WORDS, colours
+    assert len(set(colours["lines"])) == 5
+    editor.shot(f"chart-{name}")
+
+
+@pytest.mark.parametrize("renderer", ["canvas", "vue"])
+def test_a_workflow_is_saved_and_queued_as_if_there_were_no_chart(editor: ComfyPage, renderer: str) -> None:
+    editor.settings(renderer, "dark")
+    editor.load(graph(f"saved-{renderer}"))
+    before, prompt = editor.graph(), editor.prompt()
+    editor.dispatch(live.EVENT, told(f"saved-{renderer}", 200))
+    editor.charted("nuvia", "running", 200)
+    after = editor.graph()
+    if renderer == "vue":  # these nodes are as tall as what is on them, and may be
+        for node in (*before["nodes"], *after["nodes"]):
+            node.pop("size")
+    assert json.dumps(after) == json.dumps(before) and editor.prompt() == prompt
+    editor.load(after)
+    editor.charted("nuvia", "running", 200)
+    assert editor.graph()["nodes"][-1].get("widgets_values") == after["nodes"][-1].get("widgets_values")
+
+
+def test_the_last_picture_of_a_run_comes_with_the_nodes_output(editor: ComfyPage) -> None:
+    editor.settings("canvas", "dark")
+    editor.load(graph("kept"))
+    kept = live.of_rows("kept", NAMES, [{"step": 1, "diffusion": 0.5}], 1)
+    editor.dispatch("executed", {"node": "19", "output": {live.OUTPUT: [kept]}, "prompt_id": "x"})
+    editor.charted("kept", "done", 1)
+    assert editor.chart.locator("caption").inner_text() == "kept · step 1 of 1 · done"
+
+
+def test_a_chart_is_read_out_as_a_table_with_words_for_each_line(editor: ComfyPage) -> None:
+    editor.settings("canvas", "dark")
+    editor.load(graph("read out"))
+    editor.dispatch(live.EVENT, told("read out", 10, "stopped"))
+    editor.charted("nuvia", "stopped")
+    group = editor.page.get_by_role("group", name="Training losses of nuvia")
+    group.get_by_role("table", name="nuvia · step 10 of 300 · stopped").wait_for()
+    assert group.get_by_role("rowheader").all_inner_texts() == list(NAMES)
+    label = group.get_by_role("img").first.get_attribute("aria-label")
+    values = told("read out", 10)["curves"][0]["values"]
+    assert label == f"diffusion: from {values[0]:#.3g} to {values[-1]:#.3g}, lowest {min(values):#.3g}"
+
+
+def test_other_graphs_and_other_nodes_are_left_alone(editor: ComfyPage) -> None:
+    editor.settings("canvas", "dark")
+    editor.load(graph("another"))
+    editor.dispatch(live.EVENT, told("first", 10))
+    editor.dispatch(live.EVENT, told("another", 10, node="2"))
+    editor.dispatch(live.EVENT, told("another", 10, node="99"))
+    assert not editor.chart.count()
+    editor.load(graph("first"))  # it shows what was told of it as soon as it is opened
+    editor.charted("nuvia", "running", 10)
+
+
+def test_nothing_on_the_chart_is_animated(editor: ComfyPage) -> None:
+    """So that who asked for less motion need not ask here."""
+    editor.settings("canvas", "dark")
+    editor.load(graph("still"))
+    for step in (10, 20):
+        editor.dispatch(live.EVENT, told("still", step))
+        editor.charted("nuvia", "running", step)
+        assert editor.chart.evaluate("place => place.getAnimations({ subtree: true }).length") == 0
+
+
+def test_the_words_are_those_of_the_pages_language(editor: ComfyPage) -> None:
+    editor.settings("canvas", "dark")
+    editor.page.evaluate("async () => await app.extensionManager.setting.set('Comfy.Locale', 'es')")
+    try:
+        editor.load(graph("es"))
+        editor.dispatch(live.EVENT, told("es", 60, "done"))
+        editor.charted("nuvia", "done", 60)
+        assert editor.chart.locator("caption").inner_text() == "nuvia · paso 60 de 300 · terminado"
+        assert editor.chart.locator("th").last.inner_text() == "validación"
+    finally:
+        editor.page.evaluate("async () => await app.extensionManager.setting.set('Comfy.Locale', 'en')")
+
+
+def test_the_script_takes_nothing_but_the_editor_and_its_api() -> None:
+    text = (Path(__file__).parent.parent / "web" / "training.js").read_text(encoding="utf-8")
+    imports = [line for line in text.splitlines() if line.startswith("import ") or "import(" in line]
+    assert imports == [
+        'import { app } from "../../scripts/app.js";',
+        'import { api } from "../../scripts/api.js";',
+    ]
+    assert "http" not in text.replace("http://www.w3.org/2000/svg", "")

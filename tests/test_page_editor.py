@@ -1,0 +1,118 @@
+"""The pack in ComfyUI's own editor: its nodes are found, added and connected, and its workflows open as they are."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import browser
+import pytest
+from comfy_page import MINI, WORKFLOWS, ComfyPage, opened, workflow
+from comfy_server import ComfyServer
+from playwright.sync_api import Browser
+
+BYPASS = 4
+"""LiteGraph's number of a node that is passed by."""
+NAMES = sorted(path.stem for path in WORKFLOWS.glob("*.json"))
+KNOWN = """() => app.graph.nodes.filter(
+    node => node.type in LiteGraph.registered_node_types ? node.has_errors : node.type !== "MarkdownNote"
+).map(node => node.type)"""
+CLOSED = ".p-dialog-mask"
+FIT = "async () => await app.extensionManager.command.execute('Comfy.Canvas.FitView')"
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    with browser.chromium() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def editor(comfy: ComfyServer, chromium: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComfyPage]:
+    with opened(chromium, comfy, tmp_path_factory.mktemp("pages")) as found:
+        yield found
+
+
+def wires(graph: dict) -> set[tuple]:
+    """Every connection by the names of what it joins: (from node, its output, to node, its input, type)."""
+    nodes = {node["id"]: node for node in graph["nodes"]}
+    return {
+        (source, nodes[source]["outputs"][out]["name"], target, nodes[target]["inputs"][into]["name"], kind)
+        for _, source, out, target, into, kind in graph["links"]
+    }
+
+
+def test_the_search_offers_every_node_of_the_pack(editor: ComfyPage) -> None:
+    editor.clear()
+    info = editor.server.client.object_info()
+    wanted = {node["display_name"] for name, node in info.items() if name.startswith("SCoFT_")}
+    offered = editor.searched("SCoFT", (700, 400))
+    editor.page.wait_for_function(
+        "count => document.querySelectorAll('.comfy-vue-node-search-container [role=option]').length >= count",
+        arg=len(wanted),
+    )
+    text = "\n".join(offered.all_inner_texts())
+    assert not {name for name in wanted if name not in text}
+    editor.shot("search")
+    editor.page.keyboard.press("Escape")
+    offered.first.wait_for(state="hidden")
+
+
+def test_nodes_are_found_added_connected_and_passed_by(editor: ComfyPage) -> None:
+    editor.clear()
+    first = editor.add("Diffusion Loss (SCoFT)", (400, 300))
+    second = editor.add("Memorization Loss (SCoFT)", (900, 300))
+    editor.drag(editor.place(first)["outputs"][0], editor.place(second)["inputs"][0])
+    editor.page.wait_for_function("() => app.graph.links.size === 1")
+    assert wires(editor.graph()) == {(first, "losses", second, "losses", "SCOFT_LOSSES")}
+    editor.page.mouse.click(*editor.place(second)["title"])
+    editor.page.keyboard.press("Control+b")
+    editor.page.wait_for_function("([id, mode]) => app.graph.getNodeById(id).mode === mode", arg=[second, BYPASS])
+    editor.shot("connected-and-passed-by")
+
+
+def test_sockets_of_other_kinds_do_not_connect(editor: ComfyPage) -> None:
+    editor.clear()
+    losses = editor.add("Diffusion Loss (SCoFT)", (400, 300))
+    saver = editor.add("Save LoRA (SCoFT)", (900, 300))
+    editor.drag(editor.place(losses)["outputs"][0], editor.place(saver)["inputs"][0])
+    assert not editor.graph()["links"]
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name == MINI.stem else pytest.mark.long) for name in NAMES]
+)
+def test_each_workflow_opens_from_the_template_browser_as_it_is(editor: ComfyPage, name: str) -> None:
+    """No node is missing, no wire is crossed, and what would be saved is what was shipped."""
+    shipped = workflow(WORKFLOWS / f"{name}.json")
+    editor.clear()
+    editor.template(name)
+    editor.has_nodes(len(shipped["nodes"]))
+    assert editor.page.evaluate(KNOWN) == []
+    found = editor.graph()
+    assert wires(found) == wires(shipped)
+    assert {n["id"]: n.get("widgets_values") for n in found["nodes"]} == {
+        n["id"]: n.get("widgets_values") for n in shipped["nodes"]
+    }
+    for ours, theirs in zip(by_id(found), by_id(shipped), strict=True):
+        assert (ours["type"], ours.get("title"), ours["pos"]) == (theirs["type"], theirs.get("title"), theirs["pos"])
+    editor.page.keyboard.press("Escape")  # a note of models that are not there yet
+    editor.page.locator(CLOSED).wait_for(state="detached")
+    editor.page.evaluate(FIT)
+    editor.shot(f"template-{name}")
+
+
+def test_a_workflow_of_which_a_node_is_unknown_is_said_so(editor: ComfyPage) -> None:
+    """So that the test above can fail."""
+    graph: dict[str, Any] = json.loads(json.dumps(workflow()))
+    next(node for node in graph["nodes"] if node["type"] == "SCoFT_BiasOracle")["type"] = "SCoFT_NoSuchNode"
+    editor.page.evaluate("graph => void app.loadGraphData(graph)", graph)
+    editor.page.get_by_text("SCoFT_NoSuchNode").first.wait_for()
+    assert editor.page.evaluate(KNOWN) == ["SCoFT_NoSuchNode"]
+    editor.page.keyboard.press("Escape")
+    editor.page.locator(CLOSED).wait_for(state="detached")
+
+
+def by_id(graph: dict) -> list[dict]:
+    return sorted(graph["nodes"], key=lambda node: node["id"])

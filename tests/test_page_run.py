@@ -1,0 +1,172 @@
+"""Training from ComfyUI's own page: a run is started, watched, left, found again, stopped, and refused with a sentence.
+
+Each run is small; what is asked here does not depend on how long it takes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import browser
+import pytest
+from comfy_page import ComfyPage, opened, up_to, workflow
+from comfy_server import ComfyServer
+from playwright.sync_api import Browser
+
+from comfy_scoft import checkpoint, runs
+
+pytestmark = pytest.mark.long
+
+NODE = "SCoFT_TrainLora"
+SMALL = {
+    "SCoFT_LoadDataset": {"limit": 4},
+    "SCoFT_MakeNegatives": {"per_image": 2, "steps": 2},
+    "SCoFT_RolloutOptions": {"every": 4, "steps": 2},
+    "SCoFT_LoraOptions": {"rank": 2, "alpha": 2.0},
+    "SCoFT_GenerateSet": {"steps": 2, "images_per_prompt": 1},
+    "PrimitiveStringMultiline": {"value": "a cook in nuvia\na hero in borea\na judge"},
+}
+WATCHED = {"batch_size": 2, "validate_every": 5, "preview_every": 5}
+ENDLESS = 100_000
+"""Steps of a run that is stopped."""
+SCRIPT = "**/extensions/comfy_scoft/**"
+TEXT = "id => app.graph.getNodeById(id).widgets.find(w => w.name === '$$node-text-preview')?.value ?? ''"
+PICTURES = "id => (app.graph.getNodeById(id).imgs ?? []).filter(image => image.src.includes('/view')).length"
+LORAS = "id => app.graph.getNodeById(id).widgets.find(w => w.name === 'lora_name').options.values"
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    with browser.chromium() as found:
+        yield found
+
+
+@pytest.fixture
+def editor(comfy: ComfyServer, chromium: Browser, tmp_path: Path) -> Iterator[ComfyPage]:
+    with opened(chromium, comfy, tmp_path) as found:
+        yield found
+    comfy.client.interrupt()  # what a failed test left running would hold up all others
+
+
+def prepare(editor: ComfyPage, run: str, whole: bool = False, **changes: object) -> int:
+    """Open workflow 1, or as much of it as training needs, make it small, and look at Train LoRA: its id."""
+    editor.load(workflow() if whole else up_to(workflow(), NODE))
+    training = {**WATCHED, "run_name": run, **changes}
+    editor.change(**SMALL, SCoFT_TrainLora=training, SCoFT_SaveLora={"filename_prefix": run})
+    node = editor.node(NODE)
+    editor.look_at(node)
+    return node
+
+
+def rows(server: ComfyServer, run: str) -> list[dict[str, float]]:
+    """The run's figures, one row a step."""
+    return [row for row in runs.read_metrics(folder(server, run)) if "validation" not in row]
+
+
+def folder(server: ComfyServer, run: str) -> Path:
+    return server.base / "output" / "scoft" / "runs" / run
+
+
+def test_workflow_1_trains_from_the_page_and_its_lora_is_listed_without_a_restart(editor: ComfyPage) -> None:
+    node = prepare(editor, "page-whole", whole=True, steps=24)
+    editor.run()
+    editor.charted("page-whole", "running")
+    editor.page.wait_for_function(f"id => ({TEXT})(id).startsWith('page-whole: step ')", arg=node)
+    editor.shot("run-whole")
+    editor.charted("page-whole", "done", 24)
+    editor.idle()
+    assert len(rows(editor.server, "page-whole")) == 24
+    editor.page.wait_for_function(f"id => ({PICTURES})(id) === 1", arg=node)
+    editor.shot("run-whole-done")
+    editor.clear()
+    editor.page.keyboard.press("r")  # what a person presses to see new files
+    loader = editor.add("Load LoRA", (700, 400))
+    editor.page.wait_for_function(f"id => ({LORAS})(id).includes('page-whole_00001.safetensors')", arg=loader)
+    editor.change(LoraLoader={"lora_name": "page-whole_00001.safetensors"})
+    editor.shot("lora-listed")
+
+
+def test_a_loss_node_that_is_passed_by_is_the_ablation(editor: ComfyPage) -> None:
+    prepare(editor, "page-ablation", steps=4)
+    loss = editor.node("SCoFT_MemorizationLoss")
+    editor.look_at(loss)
+    editor.page.mouse.click(*editor.place(loss)["title"])
+    editor.page.keyboard.press("Control+b")
+    editor.shot("ablation-passed-by")
+    editor.run()
+    editor.charted("page-ablation", "done", 4)
+    editor.idle()
+    found = rows(editor.server, "page-ablation")
+    assert len(found) == 4 and all("diffusion" in row and "memorization" not in row for row in found)
+    assert any("contrastive" in row for row in found)
+    assert editor.chart.locator("th").all_inner_texts() == ["diffusion", "contrastive", "held-out"]
+
+
+def test_a_page_that_is_loaded_again_shows_the_run_from_its_beginning_and_can_stop_it(editor: ComfyPage) -> None:
+    prepare(editor, "page-endless", steps=ENDLESS)
+    editor.run()
+    editor.charted("page-endless", "running", 6)
+    editor.page.reload()
+    editor.ready()
+    editor.charted("page-endless", "running", 7)
+    editor.look_at(editor.node(NODE))
+    first = editor.chart.locator("polyline").first.get_attribute("points") or ""
+    assert len(first.split()) >= 7, "a point for each step, those from before the page was loaded too"
+    editor.shot("run-reloaded")
+    editor.settings("vue", "light")
+    editor.charted("page-endless", "running", 8)
+    editor.shot("run-reloaded-vue")
+    editor.page.get_by_role("button", name="Cancel current run").click()
+    editor.charted("page-endless", "stopped")
+    editor.idle()
+    editor.shot("run-stopped")
+    done = len(rows(editor.server, "page-endless"))
+    assert 7 <= done < ENDLESS
+    assert checkpoint.newest_step(folder(editor.server, "page-endless")) == done, "what was learned is kept"
+
+
+def test_the_figures_of_a_run_survive_a_browser_that_is_closed(
+    comfy: ComfyServer, chromium: Browser, tmp_path: Path
+) -> None:
+    """Native 31."""
+    with opened(chromium, comfy, tmp_path) as first:
+        prepare(first, "page-closed", steps=16)
+        first.run()
+        first.charted("page-closed", "running")
+    assert comfy.client.running(), "it goes on without a page"
+    with opened(chromium, comfy, tmp_path) as second:
+        second.idle()
+        found = rows(comfy, "page-closed")
+        assert [row["step"] for row in found] == list(range(1, 17))
+        second.load(up_to(workflow(), NODE))
+        second.charted("page-closed", "done", 16)
+        second.look_at(second.node(NODE))
+        last = second.chart.locator("tr").first.locator("td").last.inner_text()
+        assert float(last) == pytest.approx(found[-1]["diffusion"], rel=0.01)
+        second.shot("run-found-again")
+
+
+def test_without_its_script_the_page_has_the_chart_as_a_picture(
+    comfy: ComfyServer, chromium: Browser, tmp_path: Path
+) -> None:
+    """Native 30. With previews, ComfyUI's canvas keeps the last of them; the picture is then in its queue."""
+    with opened(chromium, comfy, tmp_path, without=SCRIPT) as plain:
+        node = prepare(plain, "page-plain", steps=3, preview_every=0)
+        plain.run()
+        plain.page.wait_for_function(f"id => ({PICTURES})(id) === 1", arg=node)
+        plain.idle()
+        assert not plain.chart.count() and len(rows(comfy, "page-plain")) == 3
+        plain.shot("run-without-script")
+
+
+def test_a_wrong_input_is_told_in_a_sentence_on_its_node(editor: ComfyPage) -> None:
+    node = prepare(editor, "a/path", steps=2)
+    editor.run()
+    editor.page.get_by_text("cannot name a file: use at most 100 letters").first.wait_for()
+    assert int(editor.page.evaluate("() => app.lastExecutionError.node_id")) == node
+    editor.shot("wrong-input")
+    editor.page.keyboard.press("Escape")
+    editor.page.locator(".p-dialog-mask").wait_for(state="detached")
+    editor.look_at(node)
+    editor.shot("wrong-input-on-the-node")

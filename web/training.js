@@ -1,0 +1,248 @@
+/* The small chart on Train LoRA (SCoFT): one line for each loss, while the run goes on and after it.
+
+The server tells how a run goes with the event "scoft.training" (comfy_scoft/bridge/live.py): the whole run in a few
+points, at most twice a second, so that a page that was reloaded has it all with the next one. When a run has ended, the
+same comes with the node's output, which ComfyUI keeps in its history. The widget is added with the first figures and is
+never saved: a workflow is the same with and without it. Nothing moves but the lines themselves. */
+
+import { app } from "../../scripts/app.js";
+import { api } from "../../scripts/api.js";
+
+const NODE = "SCoFT_TrainLora";
+const EVENT = "scoft.training";
+const OUTPUT = "scoft_training";
+const WIDGET = "scoft_training";
+const HELD_OUT = "validation";
+
+/* Okabe and Ito's, as in the chart picture: told apart by colour-blind eyes, and at least 3:1 on the background, dark or light. */
+const COLOURS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7"];
+const WIDTH = 200, HEIGHT = 22, PAD = 3; // of a line, in its own units; it is stretched to the room there is
+const ROW = 25, CAPTION = 22, FRAME = 8, MARGIN = 10; // pixels
+const SMOOTH = 0.05, FEW = 20; // share of the run in a running mean; fewer points than this are shown as they are
+const KEPT = 50; // runs that are remembered while the page is open
+const LOOKED_AT = 64; // entries of ComfyUI's history that are searched for a run that has ended
+
+const WORDS = {
+    en: {
+        of: "step {step} of {steps}", running: "", done: "done", stopped: "stopped", validation: "held-out",
+        title: "Training losses of {run}", lost: "{name}: from {first} to {last}, lowest {least}",
+    },
+    zh: {
+        of: "第 {step} / {steps} 步", running: "", done: "已完成", stopped: "已停止", validation: "验证集",
+        title: "{run} 的训练损失", lost: "{name}：从 {first} 到 {last}，最低 {least}",
+    },
+    ko: {
+        of: "{steps} 중 {step} 스텝", running: "", done: "완료", stopped: "중단됨", validation: "검증",
+        title: "{run} 학습 손실", lost: "{name}: {first}에서 {last}, 최저 {least}",
+    },
+    es: {
+        of: "paso {step} de {steps}", running: "", done: "terminado", stopped: "detenido", validation: "validación",
+        title: "Pérdidas del entrenamiento {run}", lost: "{name}: de {first} a {last}, mínimo {least}",
+    },
+};
+
+const CSS = `
+.scoft-training { box-sizing: border-box; height: 100%; overflow: hidden; padding: 4px 8px; border-radius: 4px;
+    background: var(--comfy-menu-bg, #171718); color: var(--input-text, #ddd); font: 11px/1.3 sans-serif; }
+.scoft-training table { width: 100%; table-layout: fixed; border-collapse: collapse; }
+.scoft-training caption { height: ${CAPTION}px; line-height: ${CAPTION}px; text-align: left; white-space: nowrap;
+    overflow: hidden; text-overflow: ellipsis; }
+.scoft-training tr { height: ${ROW}px; }
+.scoft-training th, .scoft-training td { padding: 0; vertical-align: middle; white-space: nowrap; overflow: hidden;
+    text-overflow: ellipsis; }
+.scoft-training th { width: 84px; font-weight: normal; text-align: left; }
+.scoft-training td:last-child { width: 56px; text-align: right; font-variant-numeric: tabular-nums; }
+.scoft-training svg { display: block; width: 100%; height: ${HEIGHT}px; }
+.scoft-training polyline { fill: none; vector-effect: non-scaling-stroke; stroke-linejoin: round;
+    stroke-linecap: round; }
+.scoft-training .each { stroke-width: 1; opacity: 0.4; }
+.scoft-training .trend { stroke-width: 2; }
+`;
+
+const known = new Map(); // "workflow/node" -> the last that was told of it
+let asked = false; // whether the history was searched since the page was opened
+
+function words() {
+    const language = app.extensionManager?.setting?.get("Comfy.Locale") ?? "en";
+    return WORDS[language.split("-")[0]] ?? WORDS.en;
+}
+
+function fill(text, values) {
+    return text.replace(/\{(\w+)\}/g, (_, name) => values[name]);
+}
+
+function number(value) {
+    return Number(value).toPrecision(3);
+}
+
+/* --- drawing ----------------------------------------------------------------------------------------------------- */
+
+function element(name, attributes = {}, text = "") {
+    const svg = name === "svg" || name === "polyline";
+    const made = svg ? document.createElementNS("http://www.w3.org/2000/svg", name) : document.createElement(name);
+    for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
+    if (text) made.textContent = text;
+    return made;
+}
+
+/* Running mean over about a twentieth of the run, centred; shorter at the ends. */
+function smoothed(values) {
+    if (values.length < FEW) return values;
+    const half = Math.max(1, Math.round((values.length * SMOOTH) / 2));
+    return values.map((_, i) => {
+        const near = values.slice(Math.max(0, i - half), i + half + 1);
+        return near.reduce((sum, value) => sum + value, 0) / near.length;
+    });
+}
+
+/* One curve on its own scale, over the steps that are done. */
+function line(curve, colour, done, label) {
+    const { steps, values } = curve;
+    const least = Math.min(...values), range = Math.max(...values) - least;
+    const x = (i) => PAD + ((WIDTH - 2 * PAD) * steps[i]) / Math.max(1, done);
+    const y = (value) => (range ? PAD + ((HEIGHT - 2 * PAD) * (least + range - value)) / range : HEIGHT / 2);
+    const points = (heights) => {
+        const found = heights.map((value, i) => `${x(i).toFixed(1)},${y(value).toFixed(1)}`);
+        return (found.length > 1 ? found : [...found, ...found]).join(" "); // a single point is a dot
+    };
+    const drawing = element("svg", {
+        viewBox: `0 0 ${WIDTH} ${HEIGHT}`, preserveAspectRatio: "none", role: "img", "aria-label": label,
+    });
+    const dashed = curve.name === HELD_OUT ? { "stroke-dasharray": "5 3" } : {};
+    const put = (kind, heights, more = {}) =>
+        drawing.append(element("polyline", { class: kind, stroke: colour, points: points(heights), ...more }));
+    if (values.length >= FEW) put("each", values);
+    put("trend", smoothed(values), dashed);
+    return drawing;
+}
+
+function row(curve, colour, done) {
+    const say = words(), last = smoothed(curve.values).at(-1);
+    const name = curve.name === HELD_OUT ? say.validation : curve.name;
+    const [first, least] = [curve.values[0], Math.min(...curve.values)].map(number);
+    const label = fill(say.lost, { name, first, last: number(last), least });
+    const made = element("tr", { title: label }), cell = element("td");
+    cell.append(line(curve, colour, done, label));
+    made.append(element("th", { scope: "row" }, name), cell, element("td", {}, number(last)));
+    return made;
+}
+
+function draw(place, told) {
+    const say = words(), table = element("table"), rest = told.curves.filter((curve) => curve.name !== HELD_OUT);
+    const state = [told.run, fill(say.of, told), say[told.state]].filter(Boolean).join(" · ");
+    table.append(element("caption", {}, state));
+    for (const curve of told.curves) {
+        const colour = curve.name === HELD_OUT ? "currentColor" : COLOURS[rest.indexOf(curve) % COLOURS.length];
+        table.append(row(curve, colour, told.step));
+    }
+    place.setAttribute("aria-label", fill(say.title, told));
+    Object.assign(place.dataset, { run: told.run, state: told.state, step: told.step });
+    place.replaceChildren(table);
+}
+
+/* --- the widget -------------------------------------------------------------------------------------------------- */
+
+function height(told) {
+    return CAPTION + ROW * told.curves.length + FRAME + 2 * MARGIN;
+}
+
+function show(node, told) {
+    if (!told?.curves?.length) return;
+    let widget = node.widgets?.find((each) => each.name === WIDGET);
+    if (!widget) {
+        const place = element("div", { class: "scoft-training", role: "group" });
+        const size = () => height(widget?.told ?? told);
+        const options = { serialize: false, hideOnZoom: false, margin: MARGIN, getMinHeight: size, getMaxHeight: size };
+        widget = node.addDOMWidget(WIDGET, "scoft-training", place, options);
+        widget.serialize = false; // not in the saved workflow either
+    }
+    widget.told = told;
+    widget.element.style.minHeight = `${height(told) - 2 * MARGIN}px`;
+    draw(widget.element, told);
+    node.setDirtyCanvas?.(true, true);
+}
+
+function key(workflow, node) {
+    return `${workflow}/${node}`;
+}
+
+function remember(workflow, node, told) {
+    known.delete(key(workflow, node));
+    known.set(key(workflow, node), told);
+    if (known.size > KEPT) known.delete(known.keys().next().value);
+}
+
+/* The page's whole graph, whichever subgraph is looked at. */
+function whole() {
+    return app.rootGraph ?? app.graph?.rootGraph ?? app.graph;
+}
+
+/* The node that the server calls so; in a subgraph it is "outer:inner". */
+function find(id) {
+    let place = whole(), node;
+    for (const part of String(id).split(":")) {
+        node = place?.getNodeById(part) ?? place?.getNodeById(Number(part));
+        place = node?.subgraph;
+    }
+    return node?.comfyClass === NODE ? node : undefined;
+}
+
+/* ComfyUI's canvas goes on showing the last preview of a run instead of the node's own picture, which is the chart. */
+function endPreview(id) {
+    const node = find(id);
+    if (!node || !app.nodePreviewImages) return;
+    delete app.nodePreviewImages[node.graph === whole() ? String(node.id) : `${node.graph.id}:${node.id}`];
+    node.images = node.preview = undefined; // so that it asks again what to show
+    node.setDirtyCanvas?.(true, true);
+}
+
+/* Draws what is known of the graph that is open now. */
+function redraw() {
+    const here = `${whole()?.id}/`;
+    for (const [place, told] of known) {
+        const node = place.startsWith(here) && find(place.slice(here.length));
+        if (node) show(node, told);
+    }
+}
+
+/* Runs that ended before the page was opened, the newest of each node; what was told since then is newer. */
+async function lookBack() {
+    if (asked) return;
+    asked = true;
+    try {
+        const history = await (await api.fetchApi(`/history?max_items=${LOOKED_AT}`)).json();
+        for (const { prompt, outputs } of Object.values(history).reverse()) {
+            const workflow = prompt?.[3]?.extra_pnginfo?.workflow?.id;
+            for (const [node, output] of Object.entries(outputs ?? {})) {
+                const told = output?.[OUTPUT]?.[0];
+                if (workflow && told && !known.has(key(workflow, node))) remember(workflow, node, told);
+            }
+        }
+        redraw();
+    } catch (error) {
+        console.warn("SCoFT: the history of runs could not be read, so charts begin with the next run.", error);
+    }
+}
+
+app.registerExtension({
+    name: "scoft.training",
+    setup() {
+        document.head.append(element("style", {}, CSS));
+        api.addEventListener(EVENT, ({ detail: told }) => {
+            remember(told.workflow, told.node, told);
+            if (told.workflow === whole()?.id) redraw();
+        });
+        api.addEventListener("executed", ({ detail }) => {
+            const told = detail?.output?.[OUTPUT]?.[0]; // of a cached node too, which tells nothing else
+            if (!told) return;
+            const id = detail.display_node ?? detail.node;
+            remember(whole()?.id, id, told);
+            redraw();
+            endPreview(id);
+        });
+    },
+    afterConfigureGraph() {
+        redraw();
+        if (whole()?.nodes?.some((node) => node.comfyClass === NODE || node.subgraph)) lookBack();
+    },
+});
