@@ -1,0 +1,168 @@
+"""The pack's texts: the English ones from /object_info, and their translations in the form that ComfyUI reads."""
+
+from __future__ import annotations
+
+import json
+import re
+import urllib.request
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+FOLDER = Path(__file__).resolve().parent.parent / "locales"
+FILES = ("nodeDefs", "main")
+SOURCE = "source.json"
+PREFIX = "SCoFT_"
+OPTION = "main/SCoFT/options/"
+TOOLTIP = "main/SCoFT/tooltips/"
+"""Where the files have the tooltips of inputs that hold a sign of the message format; see `to_files`."""
+STOCK = frozenset({"sampler", "sampler_name", "scheduler"})
+FOLDERS = frozenset({"checkpoint", "folder", "links", "lora", "preference", "resume", "start_from", "weights"})
+FIXED = frozenset({"latest", "download from Hugging Face (asks the internet)"})
+"""Combos with ComfyUI's own choices; those that list what lies in folders, of whose choices only the default and the
+fixed ones are words."""
+
+Words = dict[str, str]
+"""Translatable texts by their key, such as `nodeDefs/SCoFT_LoadDataset/inputs/folder/tooltip`; plain, not escaped."""
+
+_SPECIAL = re.compile(r"[{}@|]")
+_ESCAPED = re.compile(r"\{'([{}@|])'\}")
+_WORDS, _CODE = re.compile(r"(?<!\S)[a-z]+(?!\S)"), re.compile(r"[\d_./]")
+
+
+def escape(text: str) -> str:
+    """The text as the editor's message format (vue-i18n) needs it: there { } @ | have a meaning of their own."""
+    return _SPECIAL.sub(lambda match: "{'" + match.group() + "'}", text)
+
+
+def unescape(message: str) -> str:
+    """The text that the editor shows for a message. Raises ValueError for a bare { } @ |, of which it shows less."""
+    if _SPECIAL.search(_ESCAPED.sub("", message)):
+        raise ValueError(f"{message!r} has a bare {{, }}, @ or |, which the editor does not show: write {{'|'}} for |.")
+    return _ESCAPED.sub(r"\1", message)
+
+
+def english(object_info: Mapping[str, Any]) -> Words:
+    """Every text of this pack's nodes that the editor shows and can show in another language."""
+    words: Words = {}
+    categories: set[str] = set()
+    options: set[str] = set()
+    for name, node in sorted(object_info.items()):
+        if name.startswith(PREFIX):
+            words |= {f"nodeDefs/{name}/{key}": text for key, text in _of_a_node(node) if text}
+            categories.update(node["category"].split("/"))
+            options.update(_options(node))
+    words |= {f"main/nodeCategories/{part}": part for part in sorted(categories)}
+    return words | {OPTION + option: option for option in sorted(options)}
+
+
+def _of_a_node(node: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    yield "display_name", node["display_name"]
+    yield "description", node["description"]
+    for name, options in _inputs(node):
+        yield f"inputs/{name}/name", name
+        yield f"inputs/{name}/tooltip", options.get("tooltip", "")
+    tooltips = node.get("output_tooltips") or []
+    for index, name in enumerate(node["output_name"]):
+        yield f"outputs/{index}/name", name
+        yield f"outputs/{index}/tooltip", tooltips[index] or "" if index < len(tooltips) else ""
+
+
+def _options(node: Mapping[str, Any]) -> Iterator[str]:
+    """The choices of a node's combos that are words, not names or what is in a folder."""
+    for name, options in _inputs(node):
+        if name not in STOCK:
+            yield from (
+                option for option in _fixed(name, options) if _WORDS.search(option) and not _CODE.search(option)
+            )
+
+
+def _fixed(name: str, options: Mapping[str, Any]) -> list[str]:
+    """The choices of a combo that do not come from a folder."""
+    values, default = options.get("options") or [], options.get("default")
+    return [value for value in values if name not in FOLDERS or value in FIXED or value == default]
+
+
+def _inputs(node: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    for group in ("required", "optional"):
+        for name, (_type, *options) in node["input"].get(group, {}).items():
+            yield name.replace(".", "_"), options[0] if options else {}  # the editor asks with _ for .
+
+
+def choices(object_info: Mapping[str, Any]) -> dict[str, list[str]]:
+    """By a tooltip's key, the options of its input that it names: in every language they keep their English name."""
+    named = {}
+    for name, node in object_info.items():
+        for key, options in _inputs(node):
+            tooltip = options.get("tooltip", "")
+            found = [one for one in _fixed(key, options) if re.search(rf"(?<!\w){re.escape(str(one))}(?!\w)", tooltip)]
+            named[f"nodeDefs/{name}/inputs/{key}/tooltip"] = found
+    return named
+
+
+def to_files(words: Words) -> dict[str, dict[str, Any]]:
+    """The texts in the form of the files that ComfyUI reads, by the files' names.
+
+    Old versions of ComfyUI's page read the tooltips in nodeDefs.json as messages, new ones as they are. So those with a
+    sign of the message format, { } @ or |, are in a place of their own, from where web/translations.js takes them.
+    """
+    files: dict[str, dict[str, Any]] = {name: {} for name in FILES}
+    for key, text in words.items():
+        _, node, *rest = key.split("/")
+        special = key.endswith("/tooltip") and rest[0] == "inputs" and _SPECIAL.search(text)
+        *path, last = (f"{TOOLTIP}{node}/{rest[1]}" if special else key).split("/")
+        place = files
+        for part in path:
+            place = place.setdefault(part, {})
+        place[last] = escape(text)
+    return files
+
+
+def from_files(files: Mapping[str, Any]) -> Words:
+    """The reverse of `to_files`. Raises ValueError for what is no text or in a wrong place, and as `unescape` does."""
+
+    def walk(value: Any, key: str) -> Iterator[tuple[str, str]]:
+        if isinstance(value, dict):
+            for part, inner in value.items():
+                yield from walk(inner, f"{key}/{part}")
+        elif isinstance(value, str) and key.endswith("/tooltip") and _SPECIAL.search(value):
+            raise ValueError(f"{key} has a {{, }}, @ or |: move it to SCoFT, tooltips in main.json.")
+        elif isinstance(value, str) and key.startswith(TOOLTIP):
+            node, name = key.removeprefix(TOOLTIP).split("/")
+            yield f"nodeDefs/{node}/inputs/{name}/tooltip", unescape(value)
+        elif isinstance(value, str):
+            yield key, unescape(value)
+        else:
+            raise ValueError(f"{key} is {value!r}, which is no text: put it in quotes.")
+
+    return dict(pair for name in FILES for pair in walk(files[name], name))
+
+
+def read_language(language: str, folder: Path = FOLDER) -> tuple[Words, Words]:
+    """The translations of a language, and the English they were made from."""
+    files = {name: read_json(folder / language / f"{name}.json") for name in FILES}
+    return from_files(files), read_json(folder / language / SOURCE)
+
+
+def read_object_info(place: str) -> dict[str, Any]:
+    """The answer of ComfyUI's /object_info, from the address of a running ComfyUI or from a file."""
+    if place.startswith(("http://", "https://")):
+        with urllib.request.urlopen(f"{place.rstrip('/')}/object_info", timeout=120) as answer:  # noqa: S310
+            return json.load(answer)
+    return read_json(Path(place))
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON file; empty where there is none. Raises ValueError, with the place, for one that is damaged."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is not JSON ({error}), and ComfyUI would leave it out: correct it there.") from error
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes a JSON file in one piece, and its folder where there is none."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = path.with_name(f".{path.name}.new")
+    fresh.write_text(json.dumps(value, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    fresh.replace(path)
