@@ -5,6 +5,7 @@ from __future__ import annotations
 from .comfy_scoft.bridge.extension import ScoftExtension
 from .comfy_scoft.bridge.nodes_captions import CaptionGeneric
 from .comfy_scoft.bridge.nodes_collect import DownloadLinks
+from .comfy_scoft.bridge.nodes_correct import LearnPreference, LoadPreference, RSCorrector, SavePreference
 from .comfy_scoft.bridge.nodes_data import (
     AttachNegatives,
     DatasetFromImages,
@@ -13,6 +14,7 @@ from .comfy_scoft.bridge.nodes_data import (
     PreviewDataset,
     SaveDataset,
 )
+from .comfy_scoft.bridge.nodes_denoising import DenoisingGap
 from .comfy_scoft.bridge.nodes_evaluate import BiasOracle, ScoreTable
 from .comfy_scoft.bridge.nodes_generate import CompareGrid, GenerateSet
 from .comfy_scoft.bridge.nodes_losses import (
@@ -21,7 +23,9 @@ from .comfy_scoft.bridge.nodes_losses import (
     LoadFeatures,
     MemorizationLossNode,
     PerceptualLossNode,
+    PriorLossNode,
 )
+from .comfy_scoft.bridge.nodes_metrics import KID, ClipScore, Diversity, Memorization, MergeScores
 from .comfy_scoft.bridge.nodes_negatives import EstimateDepth, FilterNegatives, MakeNegatives
 from .comfy_scoft.bridge.nodes_options import LoraOptions, OptimizerOptions, RolloutOptions
 from .comfy_scoft.bridge.nodes_survey import AggregateSurvey, LoadResponses, PlotSurvey
@@ -51,6 +55,7 @@ class Extension(ScoftExtension):
         MemorizationLossNode,
         PerceptualLossNode,
         ContrastiveLossNode,
+        PriorLossNode,
         LoadFeatures,
         # Training
         RolloutOptions,
@@ -63,8 +68,18 @@ class Extension(ScoftExtension):
         # Generate and compare
         GenerateSet,
         CompareGrid,
+        LearnPreference,
+        SavePreference,
+        LoadPreference,
+        RSCorrector,
         # Evaluate
+        KID,
+        ClipScore,
+        Memorization,
+        Diversity,
+        DenoisingGap,
         BiasOracle,
+        MergeScores,
         ScoreTable,
         # Survey
         BuildSurvey,

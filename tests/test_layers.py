@@ -15,7 +15,7 @@ PACK = ROOT / "comfy_scoft"
 
 # Layers from the bottom up: a module may import modules of its own layer and of those below it.
 LAYERS = (
-    {"errors", "files", "identity", "records", "statistics"},
+    {"errors", "files", "identity", "prompts", "records", "statistics"},
     {"dataset", "features", "base_model", "ldm", "schedule", "single_file", "text_encoder", "mini"},
     {
         "download",
@@ -32,9 +32,8 @@ LAYERS = (
         "negatives",
         "negatives_pipeline",
         "depth",
-        "evaluate",
         "survey",
-        "preference",
+        "correct",
         "plots",
     },
     {
@@ -48,6 +47,7 @@ LAYERS = (
         "resume",
         "validation",
         "cache",
+        "evaluate",
         "checkpoint",
         "runs",
         "card",
@@ -56,7 +56,7 @@ LAYERS = (
         "job_models",
     },
     {"bridge"},
-    {"comfy_client", "demo", "negatives_cli", "__main__"},
+    {"benchmark", "comfy_client", "demo", "negatives_cli", "__main__"},
 )
 COMFYUI_MODULES = {
     "comfy",
@@ -72,7 +72,7 @@ COMFYUI_MODULES = {
     "server",
 }
 # Only these may know the picture world itself; everything else meets it as an ordinary model and data set.
-WORLD_READERS = ("mini/world.py", "mini/oracle.py", "evaluate/")
+WORLD_READERS = ("mini/world.py", "mini/oracle.py", "evaluate/", "benchmark/")
 
 
 def sources() -> list[Path]:

@@ -20,6 +20,8 @@ for place in (ROOT, ROOT / "tools"):
     if str(place) not in sys.path:
         sys.path.append(str(place))
 
+import workflow_correct  # noqa: E402
+import workflow_evaluate  # noqa: E402
 import workflow_notes as notes  # noqa: E402
 import workflow_sd  # noqa: E402
 import workflow_survey  # noqa: E402
@@ -33,7 +35,7 @@ FOLDER = ROOT / "workflows"
 SCHEMAS = ROOT / "tests" / "object_info_snapshot.json"
 STOCK = ("CheckpointLoaderSimple", "ControlNetLoader", "PrimitiveStringMultiline", "SaveImage")
 STOCK += ("CLIPTextEncode", "ControlNetApplyAdvanced", "EmptyLatentImage", "ImageScale", "KSampler")
-STOCK += ("LoraLoaderModelOnly", "VAEDecode")
+STOCK += ("LoraLoaderModelOnly", "PreviewAny", "VAEDecode")
 
 # --- the settings of the mini world, in one place ----------------------------------------------------------------
 
@@ -232,7 +234,9 @@ WORKFLOWS: dict[str, Callable[[Workflow], None]] = {
     "train-cultural-lora-mini": train_cultural_lora_mini,
     "ablation": ablation,
     **workflow_sd.WORKFLOWS,
+    "evaluate": workflow_evaluate.evaluate,
     "survey": workflow_survey.survey,
+    "rs-corrector": workflow_correct.rs_corrector,
 }
 
 

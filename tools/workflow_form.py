@@ -20,7 +20,7 @@ TITLE, SLOT, WIDGET, TEXT_WIDGET, LONGEST_TEXT, PREVIEW = 30, 22, 28, 110, 500, 
 GAP, MARGIN, BAND = 50, 30, 60
 """Between nodes; between a group's border and its nodes; between groups."""
 PREVIEWS = ("SaveImage", "PreviewImage", "SCoFT_PreviewDataset", "SCoFT_TrainLora", "SCoFT_ScoreTable")
-PREVIEWS += ("SCoFT_FilterNegatives", "SCoFT_PlotSurvey")
+PREVIEWS += ("SCoFT_FilterNegatives", "SCoFT_PlotSurvey", "SCoFT_Memorization", "PreviewAny")
 
 Schema = dict[str, Any]
 
@@ -135,7 +135,7 @@ class Workflow:
             value = node.value(name)
             if isinstance(value, Socket):
                 theirs = value.node.schema["outputs"][value.slot]["type"]
-                assert theirs == entry["type"], f"{kind}.{name} takes {entry['type']} and was given {theirs}"
+                assert entry["type"] in (theirs, "*"), f"{kind}.{name} takes {entry['type']} and was given {theirs}"
             else:
                 assert value is not None or entry.get("optional"), f"{kind}.{name} is neither given nor connected"
         self.groups[-1].columns[-1].append(node)

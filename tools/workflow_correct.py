@@ -1,0 +1,103 @@
+"""The RS-Corrector workflow: a preference learned from two sets, and four models side by side, none of them trained."""
+
+from __future__ import annotations
+
+from workflow_form import Node, Socket, Workflow
+
+from comfy_scoft.mini.splits import HELD_OUT_KINDS
+
+BLUE, RED, VIOLET, GREEN, ORANGE, TEAL = "#3f789e", "#8a3b3b", "#6b4a8e", "#4a7a4a", "#a1663a", "#2f7d7d"
+
+MODELS = """## Correct a model without training it
+The base model, and the LoRA that workflow 1 saves as *nuvia-mini*: run that first, or choose your own checkpoint and \
+LoRA. The community's pictures say how the place should look."""
+
+OWN = """## How the model sees the same things
+The base model draws the community's own captions. So both sets show the same scenes, and what differs between them is \
+the stereotype. This runs once for each caption; look at the pictures."""
+
+LEARN = """## Learn the difference
+A small network learns to tell the two sets apart in the latent space, at every level of noise: seconds, no GPU \
+needed. **Look at the chart**: is it right on pictures kept back? Does colour alone do as well? With *clip*, *place* \
+and *captions* it also learns which prompts ask for the place, so that others are left alone. Name the other places \
+that you draw under *other_places*."""
+
+CORRECT = """## Move what is being drawn
+Nothing in the model changes: while any sampler runs, each step is moved a little towards the preference, never \
+further than *strength* times what the prompt itself moves it. Too much harms the picture: try 1 to 3. It works on a \
+LoRA too."""
+
+DRAW = """## Four models, the same prompts and seeds
+People whom no community picture shows: in nuvia, in *borea*, and without a place. Only nuvia should change."""
+
+COMPARE = """## What it can do, and what it cannot
+The corrector chooses among what the model knows: skin tones it draws elsewhere come back. The gold and teal of nuvia \
+the base model has *never seen*; only the LoRA can paint with them. In borea and without a place the figures should \
+stay as they were."""
+
+CHECKPOINT, LORA = "scoft-mini.safetensors", "nuvia-mini_00001.safetensors"
+DRAWING = {"width": 64, "height": 64, "steps": 20, "cfg": 3.0, "sampler_name": "ddim", "scheduler": "normal"}
+OWN_EACH, EACH, COLUMNS = 3, 2, 12
+PLACES = ("nuvia", "borea", "")
+
+
+def prompts() -> str:
+    """Every kind of people that no community picture shows, in each of PLACES."""
+    things = [f"{'an' if kind[0] in 'aeiou' else 'a'} {kind}" for kind in HELD_OUT_KINDS]
+    return "\n".join(f"{thing} in {place}" if place else thing for place in PLACES for thing in things)
+
+
+def rs_corrector(w: Workflow) -> None:
+    """Base, corrected, LoRA, LoRA and corrected."""
+    w.group("1 · The model and the community's pictures", BLUE, MODELS)
+    w.column(420)
+    base = w.add("CheckpointLoaderSimple", "The base model", ckpt_name=CHECKPOINT)
+    dataset = w.add("SCoFT_LoadDataset", "The community's pictures", split="train")["dataset"]
+    w.column(420)
+    lora = w.add("LoraLoaderModelOnly", "A LoRA", model=base["MODEL"], lora_name=LORA, strength_model=1.0)["MODEL"]
+    real = w.add("SCoFT_DatasetToLists", "As lists", dataset=dataset)
+    w.group("2 · The model's own pictures", RED, OWN)
+    w.column(340)
+    own = _draw(w, base, base["MODEL"], real["captions"], "own", "Draw the community's captions", OWN_EACH, 1000)[
+        "batch"
+    ]
+    w.group("3 · Learn a preference", VIOLET, LEARN)
+    w.column(360)
+    parts = {"model": base["MODEL"], "vae": base["VAE"], "clip": base["CLIP"], "resolution": 64}
+    asking = {"place": "nuvia", "captions": real["captions"], "other_places": "borea"}
+    sets = {"preferred": real["images"], "stereotyped": own}
+    learned = w.add("SCoFT_LearnPreference", "Theirs rather than its own", **parts, **sets, **asking)
+    w.column(460)
+    w.add("SaveImage", "How well it knows", images=learned["chart"], filename_prefix="scoft/preference")
+    kept = {"filename_prefix": "nuvia-mini", "title": "Nuvia as its people show it", "licence": "CC-BY-4.0"}
+    w.add("SCoFT_SavePreference", "Keep it", preference=learned["preference"], **kept)
+    w.group("4 · Correct", GREEN, CORRECT)
+    w.column()
+    corrected = [
+        w.add("SCoFT_RSCorrector", title, model=model, preference=learned["preference"])["model"]
+        for title, model in (("Correct the base", base["MODEL"]), ("Correct the LoRA", lora))
+    ]
+    w.group("5 · Draw people it was never shown", ORANGE, DRAW)
+    w.column(340)
+    asked = w.add("PrimitiveStringMultiline", "What all four draw", value=prompts())["STRING"]
+    w.column(320)
+    labels = {"base": base["MODEL"], "corrected": corrected[0], "LoRA": lora, "LoRA + corrected": corrected[1]}
+    drawn = [_draw(w, base, model, asked, name, f"Draw: {name}", EACH, 1)["images"] for name, model in labels.items()]
+    w.group("6 · Compare and measure", TEAL, COMPARE)
+    w.column()
+    rows = {f"set_{i}": images for i, images in enumerate(drawn, 1)}
+    grid = w.add("SCoFT_CompareGrid", "Side by side", **rows, max_columns=COLUMNS)["image"]
+    figures: dict[str, Socket] = {}
+    for images, title in zip(drawn[1:], ("Corrected", "LoRA", "LoRA + corrected"), strict=True):
+        counted = w.add("SCoFT_BiasOracle", f"Count: {title}", images=images, compared_with=drawn[0], **figures)
+        figures = {"scores": counted["scores"]}
+    w.column(460)
+    w.add("SaveImage", "Four models", images=grid, filename_prefix="scoft/corrected")
+    table = w.add("SCoFT_ScoreTable", "The figures", title="Held-out kinds of people", **figures)["image"]
+    w.column(460)
+    w.add("SaveImage", "The table", images=table, filename_prefix="scoft/corrected-figures")
+
+
+def _draw(w: Workflow, base: Node, model: Socket, asked: Socket, label: str, title: str, each: int, seed: int) -> Node:
+    given = {"model": model, "clip": base["CLIP"], "vae": base["VAE"], "prompts": asked, "label": label}
+    return w.add("SCoFT_GenerateSet", title, **given, images_per_prompt=each, seed=seed, **DRAWING)
