@@ -10,12 +10,12 @@ import json
 import os
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from comfy_server import PACK_NAME, ROOT, ComfyServer
-from playwright.sync_api import Browser, Error, Locator, Page
+from playwright.sync_api import Browser, Error, Locator, Page, TimeoutError
 
 WINDOW = {"width": 1600, "height": 1000}
 PATIENCE = 120_000
@@ -130,9 +130,18 @@ class ComfyPage:
         return self.page.evaluate(PLACE, node)
 
     def searched(self, words: str, at: tuple[int, int]) -> Locator:
-        """Double-click on the empty canvas and type: what the search offers."""
-        self.page.mouse.dblclick(*at)
-        self.page.locator(".comfy-vue-node-search-container input").fill(words)
+        """Double-click on the empty canvas and type: what the search offers.
+
+        A page that is busy takes the two clicks for single ones; a person tries again then, and so does this.
+        """
+        field = self.page.locator(".comfy-vue-node-search-container input")
+        end = time.monotonic() + PATIENCE / 1000
+        while not field.is_visible():
+            assert time.monotonic() < end, "a double click on the canvas opens no search"
+            self.page.mouse.dblclick(*at)
+            with suppress(TimeoutError):
+                field.wait_for(state="visible", timeout=3000)
+        field.fill(words)
         return self.page.locator(OPTION)
 
     def add(self, title: str, at: tuple[int, int]) -> int:

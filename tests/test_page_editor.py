@@ -80,6 +80,21 @@ def test_sockets_of_other_kinds_do_not_connect(editor: ComfyPage) -> None:
     assert not editor.graph()["links"]
 
 
+def test_a_node_shows_its_text_as_text_and_saves_none_of_it(editor: ComfyPage) -> None:
+    editor.clear()
+    node = editor.add("Read LoRA Card (SCoFT)", (400, 300))
+    before = editor.graph()["nodes"][0].get("widgets_values")
+    words = "# Nuvia <b>as its people</b> show it\nLicence: not stated"
+    for text in ("an older card", words):
+        output = {"text": [text]}
+        editor.dispatch("executed", {"node": node, "display_node": node, "output": output, "prompt_id": "of-a-test"})
+    shown = editor.page.locator(".scoft-text")
+    editor.page.wait_for_function("words => document.querySelector('.scoft-text')?.textContent === words", arg=words)
+    assert shown.count() == 1 and shown.locator("b").count() == 0
+    editor.shot("text")
+    assert editor.graph()["nodes"][0].get("widgets_values") == before
+
+
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=[] if name == MINI.stem else pytest.mark.long) for name in NAMES]
 )
