@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from .command import answered
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb and return the exit status; a fault of the input is one sentence on stderr and status 1."""
@@ -27,17 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         return benchmark(given[1:])
     options = parser().parse_args(given)
-    try:
-        return {"train": train}[options.verb](options)
-    except ValueError as error:
-        print(error, file=sys.stderr)
-        return 1
-    except OSError as error:
-        print(f"A file could not be read or written ({error}): check path, rights and free space.", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("\nStopped. What was learned is kept; add --resume to go on.", file=sys.stderr)
-        return 130
+    return answered(lambda: train(options), "What was learned is kept; add --resume to go on.")
 
 
 def parser() -> argparse.ArgumentParser:

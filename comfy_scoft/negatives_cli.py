@@ -20,6 +20,7 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
+from .command import answered
 from .dataset import load_folder, save_dataset
 from .depth import DEPTH, DepthEstimator, attach_depth, depth_file, load_depth
 from .false_negatives import filter_negatives
@@ -38,17 +39,7 @@ PAUSE = 1.0
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the verb and return the exit status; a fault of the input is one sentence on stderr and status 1."""
     options = parser().parse_args(arguments)
-    try:
-        return run(options)
-    except ValueError as error:
-        print(error, file=sys.stderr)
-        return 1
-    except OSError as error:
-        print(f"A file could not be read or written ({error}): check path, rights and free space.", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("\nStopped. What was drawn is kept; the same command goes on from there.", file=sys.stderr)
-        return 130
+    return answered(lambda: run(options), "What was drawn is kept; the same command goes on from there.")
 
 
 def parser() -> argparse.ArgumentParser:

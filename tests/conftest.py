@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -33,6 +34,15 @@ def comfyui_path() -> Path:
     if COMFYUI is None or not (COMFYUI / "main.py").is_file():
         pytest.fail(NEEDS_COMFYUI, pytrace=False)
     return COMFYUI
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    """A browser for the tests of a file; Playwright's loop would break other files' asyncio if it stayed open."""
+    import browser
+
+    with browser.chromium() as found:
+        yield found
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import browser
 import comfy_inprocess
 import pytest
 from comfy_page import ComfyPage, opened, up_to, workflow
@@ -32,12 +31,6 @@ COLOURS = """place => {
     const all = [...place.querySelectorAll('.trend')], style = getComputedStyle(place);
     return { behind: style.backgroundColor, words: style.color, lines: all.map(line => getComputedStyle(line).stroke) };
 }"""
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    with browser.chromium() as found:
-        yield found
 
 
 @pytest.fixture(scope="module")

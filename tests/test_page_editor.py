@@ -6,7 +6,6 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-import browser
 import pytest
 from comfy_page import MINI, WORKFLOWS, ComfyPage, opened, workflow
 from comfy_server import ComfyServer
@@ -20,12 +19,6 @@ KNOWN = """() => app.graph.nodes.filter(
 ).map(node => node.type)"""
 CLOSED = ".p-dialog-mask"
 FIT = "async () => await app.extensionManager.command.execute('Comfy.Canvas.FitView')"
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    with browser.chromium() as found:
-        yield found
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-import browser
 import pytest
 from comfy_page import ComfyPage, opened, up_to, workflow
 from comfy_server import ComfyServer
@@ -34,12 +33,6 @@ SCRIPT = "**/extensions/comfy_scoft/**"
 TEXT = "id => app.graph.getNodeById(id).widgets.find(w => w.name === '$$node-text-preview')?.value ?? ''"
 PICTURES = "id => (app.graph.getNodeById(id).imgs ?? []).filter(image => image.src.includes('/view')).length"
 LORAS = "id => app.graph.getNodeById(id).widgets.find(w => w.name === 'lora_name').options.values"
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    with browser.chromium() as found:
-        yield found
 
 
 @pytest.fixture

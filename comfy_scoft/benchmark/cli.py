@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import os
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -17,6 +16,7 @@ from pathlib import Path
 
 import torch
 
+from ..command import answered
 from . import page
 from .arms import PARTS, SHORT, SHORT_PICTURES, Part, units
 from .training import World
@@ -29,17 +29,7 @@ ONE_THREAD = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the verb and return the exit status; a fault of the input is one sentence on stderr and status 1."""
     options = parser().parse_args(arguments)
-    try:
-        return run(options)
-    except ValueError as error:
-        print(error, file=sys.stderr)
-        return 1
-    except OSError as error:
-        print(f"A file could not be read or written ({error}): check path, rights and free space.", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("\nStopped. What is done is kept; the same command goes on from there.", file=sys.stderr)
-        return 130
+    return answered(lambda: run(options), "What is done is kept; the same command goes on from there.")
 
 
 def parser() -> argparse.ArgumentParser:

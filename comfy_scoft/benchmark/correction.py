@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from ..correct.corrector import Correction
-from ..correct.draw import draw
 from ..correct.learn import PreferenceSettings, learn
 from ..correct.place import learn_place
 from ..correct.preference import Preference
@@ -23,7 +22,7 @@ from ..mini import world as renderer
 from ..mini.clip import image_text_cosine
 from .arms import FEATURES
 from .cells import TAUGHT, Asked, Cell
-from .draw import BATCH, GUIDANCE, SHAPE, STEPS, Drawn
+from .draw import BATCH, Drawn, latents, shown
 from .read import rows
 from .training import World
 
@@ -58,11 +57,10 @@ def facts(world: World, cell: Cell, seed: int, correction: Correction | None) ->
     the CPU seconds that drawing took. correction: None is the base itself."""
     asked = cell.asked(seed, world.dataset)
     begun = time.process_time()
-    latents = _sampled(world, [one.prompt for one in asked], [one.seed for one in asked], correction)
+    sampled = _sampled(world, [one.prompt for one in asked], [one.seed for one in asked], correction)
     seconds = time.process_time() - begun
-    pixels = _decoded(world, latents)
-    shown = pixels.add(1.0).mul(127.5).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()
-    drawn = Drawn(shown, seconds)
+    pixels = _decoded(world, sampled)
+    drawn = Drawn(shown(pixels), seconds)
     with torch.no_grad():
         cosine = image_text_cosine(pixels, [one.prompt for one in asked])
     found = [{**row, "cosine": round(float(c), 5)} for row, c in zip(rows(asked, drawn), cosine, strict=True)]
@@ -70,15 +68,13 @@ def facts(world: World, cell: Cell, seed: int, correction: Correction | None) ->
 
 
 def _sampled(world: World, prompts: Sequence[str], seeds: Sequence[int], correction: Correction | None) -> Tensor:
-    """Latents, each from its seed's noise, as draw.py draws the base."""
-    noise = torch.stack([torch.randn(SHAPE, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
     parts = [slice(i, i + BATCH) for i in range(0, len(prompts), BATCH)]
-    return torch.cat([draw(world.base, noise[p], prompts[p], correction, GUIDANCE, STEPS) for p in parts])
+    return torch.cat([latents(world.base, prompts[part], seeds[part], correction) for part in parts])
 
 
 @torch.no_grad()
-def _decoded(world: World, latents: Tensor) -> Tensor:
-    return torch.cat([world.base.decode(part).clamp(-1, 1) for part in latents.split(BATCH)])
+def _decoded(world: World, sampled: Tensor) -> Tensor:
+    return torch.cat([world.base.decode(part).clamp(-1, 1) for part in sampled.split(BATCH)])
 
 
 def _diversity(world: World, asked: Sequence[Asked], drawn: Drawn, cell: Cell) -> float:

@@ -13,12 +13,13 @@ import torch
 from torch import Tensor
 
 from ..base_model import BaseModel
+from ..correct.corrector import Correction
+from ..correct.draw import draw
 from ..files import write_atomically
-from ..rollout import coefficients, timesteps
 from .cells import Asked, Cell
 from .training import World, short_hash
 
-REVISION = 1
+REVISION = 2
 """To be raised by whoever changes what is drawn."""
 
 STEPS, GUIDANCE, BATCH = 20, 3.0, 18
@@ -43,15 +44,21 @@ def sample(base: BaseModel, asked: Sequence[Asked]) -> np.ndarray:
 
     DDIM on evenly spaced timesteps, which is ComfyUI's sampler "ddim" with the scheduler "normal".
     """
-    noise = [torch.randn(SHAPE, generator=torch.Generator().manual_seed(one.seed)) for one in asked]
-    z, prompts = torch.stack(noise), [one.prompt for one in asked]
-    path = timesteps(len(base.schedule) - 1, STEPS)
-    for t, a, b in zip(path, *(part.float() for part in coefficients(base.schedule, path)), strict=True):
-        now = torch.full((2 * len(z),), t)
-        caption, empty = base.predict(z.repeat(2, 1, 1, 1), now, prompts + [""] * len(z)).chunk(2)
-        z = a * z + b * (empty + GUIDANCE * (caption - empty))
-    pixels = base.decode(z).clamp(-1, 1).add(1.0).mul(127.5).round()
-    return pixels.to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()
+    return shown(base.decode(latents(base, [one.prompt for one in asked], [one.seed for one in asked])))
+
+
+def latents(
+    base: BaseModel, prompts: Sequence[str], seeds: Sequence[int], correction: Correction | None = None
+) -> Tensor:
+    """(N, 4, 8, 8) latents of pictures, each from its seed's noise, with a correction or without."""
+    noise = torch.stack([torch.randn(SHAPE, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
+    return draw(base, noise, prompts, correction, GUIDANCE, STEPS)
+
+
+def shown(pixels: Tensor) -> np.ndarray:
+    """Decoded pictures (N, 3, H, W) as they are saved: uint8 (N, H, W, 3)."""
+    scaled = pixels.clamp(-1, 1).add(1.0).mul(127.5).round()
+    return scaled.to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()
 
 
 def cell_file(world: World, model: str, cell: Cell, seed: int) -> Path:
