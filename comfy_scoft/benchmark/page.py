@@ -87,8 +87,8 @@ KEPT_BACK = (
     f"Careful settings were chosen by looking at training seeds {DEVELOPMENT_SEEDS[0]}–{DEVELOPMENT_SEEDS[-1]}, at the "
     f"kinds {', '.join(DEVELOPMENT_KINDS)}, and at {', '.join(DEVELOPMENT_PLACES)} alone. All figures here are of "
     f"other seeds and kinds ({', '.join(TEST_KINDS)}); {' and '.join(TEST_PLACES)} was looked at "
-    "only when the settings stood: that an arm also names it among the prompts to keep was decided after its first figures (seed 101). The demo's "
-    "settings, which the other parts have, are older than this division."
+    "only when the settings stood: that an arm also names it among the prompts to keep was decided after "
+    "its first figures (seed 101). The demo's settings, which the other parts have, are older than this division."
 )
 EXTRA = "added"
 """Folder below --out with parts that other programs measured: one JSON each (`added_parts`)."""
