@@ -16,7 +16,7 @@ OWN = {"nuvia": "gold", "borea": "ice", "aria": "meadow", "caldia": "ember", "no
 
 
 def row(kind: str, seed: int, dark: bool, palette: str, concept: str = "") -> dict[str, Any]:
-    return {"kind": kind, "seed": seed, "tone": 4 if dark else 1, "palette": palette, "concept": concept or kind}
+    return {"kind": kind, "seed": seed, "tone": 4 if dark else 1, "palette": palette, "concept": concept or kind, "cosine": 0.3}
 
 
 def cell(dark: Sequence[int], place: str, gold: Sequence[int] | None = None) -> list[dict[str, Any]]:
@@ -56,7 +56,7 @@ def write(
         "seed": seed,
         "form": part.form,
         "hash": hash_of((part, arm, seed), world),
-        "model": "base" if not arm.losses else f"{arm.name}-300",
+        "model": "base" if arm.untouched else f"{arm.name}-300",
         "settings": arm.described(seed) if arm.losses else {},
         "training": {"cpu_seconds": seconds} if arm.losses else {},
         "cells": cells,

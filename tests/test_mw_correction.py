@@ -1,45 +1,114 @@
-"""The benchmark's measuring of RS-Corrector: the base's own pictures without it, and what a preference adds."""
+"""RS-Corrector in the benchmark: its arms' pictures, the preference of each seed, the time it adds, and the reading."""
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+from benchmark_units import cell, measures, write
 from preference_toys import random_preference
 
-from comfy_scoft.benchmark import correction
+from comfy_scoft.benchmark import correction, reading, summary, tables, unit
+from comfy_scoft.benchmark.arms import BASE, LDM, PARTS, Arm, Part
 from comfy_scoft.benchmark.cells import TAUGHT, Cell
 from comfy_scoft.benchmark.draw import sample
-from comfy_scoft.benchmark.read import rows
-from comfy_scoft.benchmark.training import World
+from comfy_scoft.benchmark.training import World, key_of
 from comfy_scoft.correct.corrector import Correction
 from comfy_scoft.correct.learn import PreferenceSettings
 
 CELL = Cell(TAUGHT, "held-out kinds", 2, ("artist", "builder"))
-KEYS = ("kind", "seed", "tone", "palette", "concept")
+NUVIA, CALDIA = "held-out kinds · nuvia", "held-out kinds · caldia"
+STRONG = Arm("corrected, strength 20", strength=20.0)
+PART = Part("corrector", "Made up.", (STRONG,), (101, 102), "full")
 
 
-def test_without_a_correction_the_facts_are_those_of_the_bases_pictures(tmp_path: Path) -> None:
-    world = World(tmp_path)
-    asked = CELL.asked(101, world.dataset)
-    found = correction.facts(world, CELL, 101, None)
-    shown = correction.Drawn(sample(world.base, asked), 0.0)
-    assert [{key: row[key] for key in KEYS} for row in found["rows"]] == rows(asked, shown) and len(asked) == 4
-    assert found["cpu_seconds"] > 0 and 0 < found["diversity"] < 1
-    idle = correction.facts(world, CELL, 101, Correction(random_preference("mini"), 0.0))
-    assert idle["rows"] == found["rows"] and idle["diversity"] == found["diversity"]
-    moved = correction.facts(world, CELL, 101, Correction(random_preference("mini"), 20.0))
-    assert moved["rows"] != found["rows"] and all(-1 <= row["cosine"] <= 1 for row in moved["rows"])
-
-
-def test_a_preference_is_learned_of_the_worlds_own_pictures_and_opens_for_the_taught_place(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Preferences that are learned in a moment."""
     monkeypatch.setattr(correction, "OWN_EACH", 1)
     monkeypatch.setattr(correction, "PreferenceSettings", lambda seed: PreferenceSettings(steps=5, seed=seed, width=8))
+
+
+def test_an_idle_correction_draws_the_bases_pictures_and_a_strong_one_others(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    asked = CELL.asked(101, world.dataset)
+    plain = sample(world.base, asked)
+    idle = sample(world.base, asked, Correction(random_preference("mini"), 0.0))
+    moved = sample(world.base, asked, Correction(random_preference("mini"), 20.0))
+    assert np.array_equal(plain, idle) and (plain.astype(int) - moved).any(axis=(1, 2, 3)).all()
+
+
+def test_a_preference_is_learned_once_of_the_worlds_own_pictures_and_opens_for_the_taught_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quick(monkeypatch)
     world = World(tmp_path, 8)
     found = correction.preference_of(world, 3)
     assert found.family == "mini" and found.place is not None
     hidden = [world.base.embed(f"an artist{where}").hidden for where in (" in nuvia", " in borea", "")]
     opened = [float(found.place(one)) for one in hidden]
     assert opened[0] > 0.9 and max(opened[1:]) < 0.1
+    monkeypatch.setattr(correction, "learned", None)
+    again = correction.preference_of(World(tmp_path, 8), 3)
+    assert all((a == b).all() for a, b in zip(again.head.parameters(), found.head.parameters(), strict=True))
+
+
+def test_a_corrected_unit_is_drawn_apart_from_the_base_and_paired_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quick(monkeypatch)
+    monkeypatch.setitem(unit.FORMS, "tiny", (CELL, replace(CELL, place="caldia", each=1)))
+    monkeypatch.setattr(correction, "ROUNDS", 1)
+    monkeypatch.setattr(correction, "BATCH", 2)
+    part = replace(PART, form="tiny", seeds=(101,))
+    world = World(tmp_path, 8)
+    content = unit.do((part, STRONG, 101), world)
+    base = json.loads(unit.unit_file(tmp_path, (part, BASE, 101)).read_text(encoding="utf-8"))
+    assert base["model"] == "base" and content["model"].startswith("base+") and content["training"] == {}
+    assert content["settings"]["correction"]["strength"] == 20.0 and base["settings"] == {}
+    assert content["measures"]["added time"] > -1 and "added time" not in base["measures"]
+    assert content["measures"]["gap"] == base["measures"]["gap"], "the model is the base's own"
+    assert content["cells"][NUVIA] != base["cells"][NUVIA]
+    assert all(-1 <= row["cosine"] <= 1 for row in content["cells"][NUVIA])
+    found = tables.table(part, world).arms[STRONG.name].figures
+    assert tables.ADDED_TIME in found and tables.SECONDS not in found and tables.leakage("dark skin", "caldia") in found
+
+
+def test_the_strength_decides_a_unit_and_not_a_training(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    arms = [LDM, *(replace(LDM, strength=strength) for strength in (2.5, 3.0))]
+    assert len({key_of(arm, 101, world) for arm in arms}) == 1
+    assert len({unit.hash_of((PART, arm, 101), world) for arm in (*arms, BASE, STRONG)}) == 5
+    assert BASE.untouched and not STRONG.untouched and not LDM.untouched
+    assert len(PARTS["corrector"].seeds) == 5 and any(arm.losses for arm in PARTS["corrector"].arms)
+
+
+def test_concept_by_tone_and_clip_score_by_hand(tmp_path: Path) -> None:
+    """6 of 8 are dark, of which 3 show a cook, as 1 of the 2 light ones does; the cosine falls from .3 to .27."""
+    shown = [one | {"cosine": 0.27} for one in cell([1, 1, 1, 1, 1, 1, 0, 0], "nuvia")]
+    for i in (0, 1, 2, 6):
+        shown[i]["concept"] = "farmer"
+    for seed in PART.seeds:
+        write(tmp_path, BASE, seed, {NUVIA: cell([0] * 8, "nuvia")}, part=PART)
+        write(tmp_path, STRONG, seed, {NUVIA: shown}, measures((1.0, 1.0), (1.0, 1.0)) | {"added time": 0.2}, part=PART)
+    part = tables.table(PART, World(tmp_path))
+    found = part.arms[STRONG.name].figures
+    assert (found[tables.CONCEPT_DARK].value, found[tables.CONCEPT_DARK].n) == (0.5, 12)
+    assert (found[tables.CONCEPT_LIGHT].value, found[tables.CONCEPT_LIGHT].n) == (0.5, 4)
+    assert found[tables.CLIP].value == pytest.approx(27.0)
+    assert found[tables.CLIP_CHANGE].value == pytest.approx(-10.0)
+    texts = {s.text: s.verdict for s in reading.read({"corrector": part})["corrector"]}
+    assert any("the aim of 0.70 is reached" in text and verdict == "better" for text, verdict in texts.items())
+    assert any("CLIPScore changes by -10.0" in text and verdict == "worse" for text, verdict in texts.items())
+    assert any("sampling takes +0.20" in text and "within" in text for text in texts)
+    assert "aim 0.70 reached" in summary.in_short({"corrector": part})[0].text
+
+
+def test_a_group_that_no_picture_belongs_to_has_no_figure(tmp_path: Path) -> None:
+    for seed in PART.seeds:
+        write(tmp_path, BASE, seed, {NUVIA: cell([0] * 8, "nuvia"), CALDIA: cell([1] * 8, "caldia")}, part=PART)
+        write(tmp_path, STRONG, seed, {NUVIA: cell([1] * 8, "nuvia"), CALDIA: cell([1] * 8, "caldia")}, part=PART)
+    found = tables.table(PART, World(tmp_path)).arms[STRONG.name].figures
+    assert tables.CONCEPT_LIGHT not in found and found[tables.CONCEPT_DARK].value == 1.0

@@ -26,9 +26,10 @@ SNAPSHOTS = 6
 
 @dataclass(frozen=True)
 class Arm:
-    """One way to train. losses: empty is the base model itself, untrained.
+    """One way to train and to draw. losses: empty is the base model itself, untrained.
 
     at: the step whose LoRA is drawn with, a multiple of steps / SNAPSHOTS; 0 is the end of the training.
+    strength: of RS-Corrector while drawing; 0 is none.
     """
 
     name: str
@@ -38,9 +39,15 @@ class Arm:
     optimizer: OptimizerSettings = OPTIMIZER
     rollout: RolloutSettings = ROLLOUT
     at: int = 0
+    strength: float = 0.0
+
+    @property
+    def untouched(self) -> bool:
+        """Whether it is the base model as it is, which all others are paired with."""
+        return not self.losses and not self.strength
 
     def described(self, seed: int) -> dict[str, Any]:
-        """All settings that decide the training, as plain JSON; the name and `at` do not."""
+        """All settings that decide the training, as plain JSON; the name, `at` and `strength` do not."""
         train = replace(self.train, seed=seed)
         groups = {"train": train, "lora": self.lora, "optimizer": self.optimizer, "rollout": self.rollout}
         return {
@@ -102,11 +109,13 @@ def _careful(name: str, prompts: str) -> Arm:
     )
 
 
-CAREFUL: tuple[Arm, ...] = (
-    _careful("careful", KEPT + "\n{generic} in caldia"),
-    _careful("careful, caldia not named", KEPT),
+CAREFUL = _careful("careful", KEPT + "\n{generic} in caldia")
+"""Settings that were chosen on development seeds, kinds and places."""
+UNNAMED = _careful("careful, caldia not named", KEPT)
+CORRECTED = (
+    *(Arm(f"corrected, strength {strength:g}", strength=strength) for strength in (2.5, 3.0, 3.5)),
+    replace(LDM, name="LDM, corrected, strength 2.5", strength=2.5),
 )
-"""Arms whose settings were chosen on development seeds, kinds and places."""
 
 
 def _weights() -> tuple[Arm, ...]:
@@ -140,7 +149,20 @@ def _along() -> tuple[Arm, ...]:
 
 _PARTS = (
     Part("ablation", "What each loss adds, at the settings of the demo's workflow.", (BASE, LDM, M, MP, MPC)),
-    Part("careful", "Settings chosen on other seeds, kinds and places than those shown here.", CAREFUL),
+    Part("careful", "Settings chosen on other seeds, kinds and places than those shown here.", (CAREFUL,)),
+    Part(
+        *(
+            "unnamed place",
+            "The same without one place among the prompts that are to stay as they are.",
+            (CAREFUL, UNNAMED),
+        ),
+        seeds=TEST_SEEDS[:2],
+    ),
+    Part(
+        "corrector",
+        "RS-Corrector: the model stays as it is, and a learned preference corrects its pictures while they are drawn.",
+        CORRECTED,
+    ),
     Part(
         *("released weights", "The weights of the authors' released script: 0.7, 0.3 and 0.05.", (LDM, M, *RELEASED)),
         seeds=TEST_SEEDS[:2],

@@ -1,85 +1,98 @@
-"""The correction while sampling, measured: a preference for each seed, and the facts of each picture drawn with it."""
+"""The preference that the corrected arms draw with: one for each seed, learned once, and the time that it costs."""
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ..base_model import BaseModel
+from ..correct import store
 from ..correct.corrector import Correction
 from ..correct.learn import PreferenceSettings, learn
 from ..correct.place import learn_place
 from ..correct.preference import Preference
 from ..dataset import make_batch
 from ..draws import seed_of
-from ..evaluate import diversity
-from ..evaluate.pictures import features, of_images
 from ..mini import world as renderer
-from ..mini.clip import image_text_cosine
-from .arms import FEATURES
-from .cells import TAUGHT, Asked, Cell
-from .draw import BATCH, Drawn, latents, shown
-from .read import rows
-from .training import World
+from .cells import TAUGHT, TEST_KINDS
+from .draw import BATCH, latents
+from .training import World, short_hash
 
 REVISION = 1
-"""To be raised by whoever changes what is drawn or read here."""
+"""To be raised by whoever changes what is learned or drawn here."""
 OWN_EACH = 3
 """Pictures of the base's own for each of the community's captions."""
+OTHERS = ("borea",)
+"""Places that the preference is told to leave alone, beside made-up names."""
+ROUNDS = 3
+"""Times that a batch is drawn with the correction and without it, in turn, to see what it costs."""
 
 
-def preference_of(world: World, seed: int, others: Sequence[str] = ("borea",)) -> Preference:
+def described(strength: float, seed: int) -> dict[str, Any]:
+    """All that decides a correction, as plain JSON."""
+    window = {name: getattr(Correction, name) for name in ("start", "end")}
+    settings = asdict(PreferenceSettings(seed=seed))
+    return {"revision": REVISION, "own": OWN_EACH, "others": OTHERS, "strength": strength, **window, **settings}
+
+
+def correction_of(world: World, strength: float, seed: int) -> Correction | None:
+    """The correction of that strength by the seed's preference; None at strength 0."""
+    return Correction(preference_of(world, seed), strength) if strength else None
+
+
+def preference_of(world: World, seed: int) -> Preference:
+    """The seed's preference: the one that is there, or a new one."""
+    path = world.out / "preferences" / f"{short_hash([described(0.0, seed), world.facts])}.safetensors"
+    with world.lock(f"preference-{path.stem}"):
+        if not path.is_file():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            store.save(learned(world, seed), path)
+    return store.load(path)
+
+
+def learned(world: World, seed: int) -> Preference:
     """Learned from the community's pictures against the base's own for the same captions; it asks prompts for nuvia.
 
-    Both sets go through the autoencoder and back once, as in the node. others: places it is told of, beside made-up
-    names.
+    Both sets go through the autoencoder and back once, as in the node.
     """
     base, records = world.base, world.dataset.records
     captions = [record.caption for record in records]
     pixels = make_batch(records, renderer.SIZE, [False] * len(records)).pixels
     asked = [(i, k) for i in range(len(captions)) for k in range(OWN_EACH)]
     seeds = [seed_of(seed, i, k) for i, k in asked]
-    own = _decoded(world, _sampled(world, [captions[i] for i, _ in asked], seeds, None))
+    own = _decoded(base, [captions[i] for i, _ in asked], seeds)
     with torch.no_grad():
         sets = [base.encode(base.decode(base.encode(part)[0]).clamp(-1, 1))[0] for part in (pixels, own)]
     found, _ = learn(sets[0], sets[1], base.schedule, base.family, PreferenceSettings(seed=seed))
     generator = torch.Generator().manual_seed(seed)
-    gate, seen = learn_place(lambda text: base.embed(text).hidden, captions, TAUGHT, others, generator)
+    gate, seen = learn_place(lambda text: base.embed(text).hidden, captions, TAUGHT, OTHERS, generator)
     return replace(found, place=gate, facts={**found.facts, "place": {"name": TAUGHT, "gate": seen}})
 
 
-def facts(world: World, cell: Cell, seed: int, correction: Correction | None) -> dict[str, Any]:
-    """One row a picture (kind, seed, tone, palette, concept, CLIP cosine with its prompt), the cell's diversity, and
-    the CPU seconds that drawing took. correction: None is the base itself."""
-    asked = cell.asked(seed, world.dataset)
-    begun = time.process_time()
-    sampled = _sampled(world, [one.prompt for one in asked], [one.seed for one in asked], correction)
-    seconds = time.process_time() - begun
-    pixels = _decoded(world, sampled)
-    drawn = Drawn(shown(pixels), seconds)
-    with torch.no_grad():
-        cosine = image_text_cosine(pixels, [one.prompt for one in asked])
-    found = [{**row, "cosine": round(float(c), 5)} for row, c in zip(rows(asked, drawn), cosine, strict=True)]
-    return {"rows": found, "diversity": _diversity(world, asked, drawn, cell), "cpu_seconds": round(seconds, 3)}
-
-
-def _sampled(world: World, prompts: Sequence[str], seeds: Sequence[int], correction: Correction | None) -> Tensor:
-    parts = [slice(i, i + BATCH) for i in range(0, len(prompts), BATCH)]
-    return torch.cat([latents(world.base, prompts[part], seeds[part], correction) for part in parts])
+def added_time(base: BaseModel, correction: Correction) -> float:
+    """Share of the CPU seconds of sampling that the correction adds: the median of ROUNDS comparisons of a batch."""
+    prompts = [renderer.caption(TEST_KINDS[i % len(TEST_KINDS)], TAUGHT) for i in range(BATCH)]
+    seeds = list(range(BATCH))
+    latents(base, prompts, seeds, correction)  # what is computed once is not counted
+    ratios = []
+    for _ in range(ROUNDS):
+        spent = []
+        for given in (None, correction):
+            begun = time.process_time()
+            latents(base, prompts, seeds, given)
+            spent.append(time.process_time() - begun)
+        ratios.append(spent[1] / spent[0] - 1.0)
+    return statistics.median(ratios)
 
 
 @torch.no_grad()
-def _decoded(world: World, sampled: Tensor) -> Tensor:
-    return torch.cat([world.base.decode(part).clamp(-1, 1) for part in sampled.split(BATCH)])
-
-
-def _diversity(world: World, asked: Sequence[Asked], drawn: Drawn, cell: Cell) -> float:
-    """Mean over prompts of the mean distance of pictures of one prompt."""
-    network = world.network(FEATURES)
-    seen = features(network, of_images(drawn.tensor(), cell.name))
-    apart = diversity.diversities(seen, [one.prompt for one in asked], network.distance)
-    return sum(apart.values()) / len(apart)
+def _decoded(base: BaseModel, prompts: Sequence[str], seeds: Sequence[int]) -> Tensor:
+    """(N, 3, H, W) pictures in [-1, 1]."""
+    parts = [slice(i, i + BATCH) for i in range(0, len(prompts), BATCH)]
+    return torch.cat([base.decode(latents(base, prompts[p], seeds[p])).clamp(-1, 1) for p in parts])

@@ -39,12 +39,13 @@ class Drawn:
 
 
 @torch.no_grad()
-def sample(base: BaseModel, asked: Sequence[Asked]) -> np.ndarray:
+def sample(base: BaseModel, asked: Sequence[Asked], correction: Correction | None = None) -> np.ndarray:
     """uint8 (N, H, W, 3): each picture from its own noise, the same in any company but for rounding.
 
     DDIM on evenly spaced timesteps, which is ComfyUI's sampler "ddim" with the scheduler "normal".
     """
-    return shown(base.decode(latents(base, [one.prompt for one in asked], [one.seed for one in asked])))
+    prompts, seeds = [one.prompt for one in asked], [one.seed for one in asked]
+    return shown(base.decode(latents(base, prompts, seeds, correction)))
 
 
 def latents(
@@ -62,19 +63,26 @@ def shown(pixels: Tensor) -> np.ndarray:
 
 
 def cell_file(world: World, model: str, cell: Cell, seed: int) -> Path:
-    """Where the pictures of a cell lie. model: the key of its training and of the step."""
+    """Where the pictures of a cell lie. model: the key of its training, of the step and of a correction."""
     facts = [REVISION, world.facts, cell.described(), seed, STEPS, GUIDANCE]
     return world.out / "drawn" / model / f"{short_hash(facts)}.npz"
 
 
-def drawn(world: World, model: str, base: Callable[[], BaseModel], cell: Cell, seed: int) -> Drawn:
+def drawn(
+    world: World,
+    model: str,
+    base: Callable[[], BaseModel],
+    cell: Cell,
+    seed: int,
+    correction: Correction | None = None,
+) -> Drawn:
     """The cell's pictures: those that are there, or new ones, drawn with `base()`."""
     path = cell_file(world, model, cell, seed)
     with world.lock(f"{model}-{path.stem}"):
         if not path.is_file():
             asked, network = cell.asked(seed, world.dataset), base()
             begun = time.process_time()
-            parts = [sample(network, asked[i : i + BATCH]) for i in range(0, len(asked), BATCH)]
+            parts = [sample(network, asked[i : i + BATCH], correction) for i in range(0, len(asked), BATCH)]
             buffer = io.BytesIO()
             np.savez_compressed(buffer, pictures=np.concatenate(parts), cpu_seconds=time.process_time() - begun)
             write_atomically(path, buffer.getvalue())

@@ -59,21 +59,33 @@ GROUPS: tuple[tuple[str, str, tuple[Column, ...]], ...] = (
         tuple((place, leakage("own palette", place), True, 2) for place in OTHER_PLACES),
     ),
     (
-        "Memorisation, diversity, distance and cost",
+        "Memorisation, diversity and cost",
         "The memorisation gap is how far the loss on training pictures draws ahead of that on fresh pictures with the "
         "same captions, LoRA − base. Similarity (cosine) and near copies compare drawn pictures of trained captions "
         "with the training pictures; a near copy is nearer to one than 95 % of fresh pictures are. Diversity is the "
-        "mean distance of pictures of one prompt. KID (×10³) is to exact pictures of "
-        f"{TAUGHT} as its people show it, and to other places.",
+        "mean distance of pictures of one prompt.",
         (
             ("memorisation gap", tables.GAP, True, 4),
             ("similarity", tables.SIMILARITY, False, 3),
             ("near copies", tables.COPIES, False, 2),
             ("diversity, held-out", tables.DIVERSITY_HELD_OUT, False, 3),
             ("diversity, trained", tables.DIVERSITY_TRAINED, False, 3),
+            ("training, CPU s", tables.SECONDS, False, 0),
+            ("added sampling time, share", tables.ADDED_TIME, True, 2),
+        ),
+    ),
+    (
+        f"What the pictures of held-out kinds in {TAUGHT} are otherwise like",
+        f"KID (×10³) is to exact pictures of {TAUGHT} as its people show it, and to other places. CLIPScore is that of "
+        "the mini CLIP, which prefers neither tone; of a real CLIP it does not measure cultural "
+        "competence. The last columns say how often the concept asked for is shown, by the tone that was drawn.",
+        (
             ("KID, community", tables.KID_OWN, False, 0),
             ("KID, other places", tables.KID_OTHER, False, 0),
-            ("training, CPU s", tables.SECONDS, False, 0),
+            ("CLIPScore", tables.CLIP, False, 1),
+            ("its change, %", tables.CLIP_CHANGE, True, 1),
+            ("concept, dark", tables.CONCEPT_DARK, False, 2),
+            ("concept, light", tables.CONCEPT_LIGHT, False, 2),
         ),
     ),
 )

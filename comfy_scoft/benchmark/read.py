@@ -17,6 +17,7 @@ from ..evaluate import denoising_gap, diversity, kid, memorization
 from ..evaluate.bias import concept_of
 from ..evaluate.pictures import embeddings, features, of_images, of_records
 from ..mini import world as renderer
+from ..mini.clip import image_text_cosine
 from ..mini.oracle import reading
 from ..records import Dataset
 from .arms import FEATURES
@@ -24,7 +25,7 @@ from .cells import HELD_OUT, TAUGHT, TRAINED, Asked, Cell
 from .draw import Drawn
 from .training import World
 
-REVISION = 2
+REVISION = 3
 """To be raised by whoever changes what is read; pictures are then read again, not drawn again."""
 
 READ_AT_ONCE = 16
@@ -37,15 +38,17 @@ GAP_SEED = 5
 
 
 def rows(asked: Sequence[Asked], drawn: Drawn) -> list[dict[str, Any]]:
-    """One row a picture: what was asked for and what the oracle reads, as plain JSON."""
+    """One row a picture: what was asked for, what the oracle reads, CLIP's cosine with the prompt; plain JSON."""
     pixels = drawn.tensor().permute(0, 3, 1, 2) * 2.0 - 1.0
     seen = [one for part in pixels.split(READ_AT_ONCE) for one in reading(part)]
+    with torch.no_grad():
+        cosines = image_text_cosine(pixels, [one.prompt for one in asked]).tolist()
     return [
         {
             **{"kind": one.concept, "seed": one.seed},
-            **{"tone": found.tone, "palette": found.palette, "concept": found.concept},
+            **{"tone": found.tone, "palette": found.palette, "concept": found.concept, "cosine": round(cosine, 5)},
         }
-        for one, found in zip(asked, seen, strict=True)
+        for one, found, cosine in zip(asked, seen, cosines, strict=True)
     ]
 
 

@@ -13,6 +13,8 @@ from .tables import Content, PartTable, key
 
 AIM = 0.90
 """Share of dark skin in the taught place, on held-out kinds, that settings are looked for to reach."""
+CORRECTOR_AIM, CLIP_BOUND, TIME_BOUND = 0.70, 5.0, 0.25
+"""RS-Corrector's aims: share of dark skin as above, change of CLIPScore in %, and share of time added to sampling."""
 BOUND = 0.05
 """Leakage counts as gone where the whole interval of the paired difference lies within ± this."""
 STEPS = (("LDM", "+M", "M"), ("+M", "+MP", "P"), ("+M", "+MPC", "C"), ("+MP", "+MPC", "C in place of P"))
@@ -55,7 +57,9 @@ def read(found: Tables) -> dict[str, list[Sentence]]:
     """Sentences by part, for the parts that have results."""
     rules = {
         "ablation": _ablation,
-        "careful": _careful,
+        "careful": lambda found: _careful(found["careful"]),
+        "unnamed place": lambda found: _careful(found["unnamed place"]),
+        "corrector": _corrector,
         "released weights": _each_arm,
         "weights": _weights,
         "features": _features,
@@ -75,22 +79,44 @@ def _each_arm(found: Tables) -> list[Sentence]:
     return [*_bias(part), *_leakage(part)]
 
 
-def _careful(found: Tables) -> list[Sentence]:
+def _careful(part: PartTable) -> list[Sentence]:
     """Whether the aims are reached; each is said, reached or not."""
-    part, sentences = found["careful"], []
+    aims = [_aim(name, arm.figures.get(tables.DARK_HELD_OUT), AIM) for name, arm in part.arms.items()]
+    return [*filter(None, aims), *_leakage(part, marked=True), *_memorised(part)]
+
+
+def _aim(name: str, dark: Figure | None, aim: float) -> Sentence | None:
+    if dark is None:
+        return None
+    reached = dark.value >= aim
+    sure = " (and so is the whole interval)" if dark.known and dark.low >= aim else ""
+    return Sentence(
+        f"{name}: dark skin in {TAUGHT} on held-out kinds is {shown(dark)}; the aim of {aim:.2f} is "
+        f"{'reached' + sure if reached else 'not reached'}.",
+        "better" if reached else "worse",
+    )
+
+
+def _corrector(found: Tables) -> list[Sentence]:
+    """Each aim of RS-Corrector, reached or not, and what it does beside."""
+    part = found["corrector"]
+    sentences: list[Sentence] = []
     for name, arm in part.arms.items():
-        dark = arm.figures.get(tables.DARK_HELD_OUT)
-        if dark is not None:
-            reached = dark.value >= AIM
-            sure = " (and so is the whole interval)" if dark.known and dark.low >= AIM else ""
-            sentences.append(
-                Sentence(
-                    f"{name}: dark skin in {TAUGHT} on held-out kinds is {shown(dark)}; the aim of {AIM:.2f} is "
-                    f"{'reached' + sure if reached else 'not reached'}.",
-                    "better" if reached else "worse",
-                )
-            )
-    return [*sentences, *_leakage(part, marked=True), *_memorised(part)]
+        sentences += filter(None, [_aim(name, arm.figures.get(tables.DARK_HELD_OUT), CORRECTOR_AIM)])
+        clip, added = (arm.figures.get(k) for k in (tables.CLIP_CHANGE, tables.ADDED_TIME))
+        if clip is not None:
+            kept = abs(clip.value) <= CLIP_BOUND
+            text = f"{name}: CLIPScore changes by {shown(clip, True, 1)} %, {'within' if kept else 'beyond'} "
+            sentences.append(Sentence(f"{text}the {CLIP_BOUND:g} % that are aimed at.", "" if kept else "worse"))
+        if added is not None:
+            kept = added.value <= TIME_BOUND
+            text = f"{name}: sampling takes {shown(added, True)} of its time more, "
+            words = "within" if kept else "beyond"
+            sentences.append(Sentence(f"{text}{words} the {TIME_BOUND:g} aimed at.", "" if kept else "worse"))
+        gold = arm.figures.get(tables.GOLD_HELD_OUT)
+        if gold is not None:
+            sentences.append(Sentence(f"{name}: gold palette in {TAUGHT} on held-out kinds {shown(gold)}."))
+    return [*sentences, *_leakage(part)]
 
 
 def _bias(part: PartTable) -> list[Sentence]:
@@ -151,7 +177,7 @@ def _leakage(part: PartTable, marked: bool = False) -> list[Sentence]:
     """
     sentences = []
     for name, arm in part.arms.items():
-        for fact in ("dark skin", "own palette") if arm.arm.losses else ():
+        for fact in ("dark skin", "own palette") if not arm.arm.untouched else ():
             own = {p: arm.figures[k] for p in OTHER_PLACES if (k := tables.leakage(fact, p)) in arm.figures}
             if own:
                 sentences.append(_leaks(name, fact, {_place(p, marked): f for p, f in own.items()}))

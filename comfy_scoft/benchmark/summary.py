@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from . import tables
 from .cells import HELD_OUT, OTHER_PLACES, TAUGHT
-from .reading import AIM, BOUND, STEPS, Sentence, Tables, gap_change, shown, verdict
+from .reading import AIM, BOUND, CORRECTOR_AIM, STEPS, Sentence, Tables, gap_change, shown, verdict
 from .tables import ArmTable, PartTable, key
 
 
@@ -16,8 +16,9 @@ def in_short(found: Tables) -> list[Sentence]:
     if "ablation" in found and found["ablation"].arms:
         part = found["ablation"]
         sentences += [*_bias(part), *_added(part), *_leakage(part), *_memorization(part)]
-    if "careful" in found:
-        sentences += [_aims(name, arm) for name, arm in found["careful"].arms.items()]
+    for name, aim in (("careful", AIM), ("corrector", CORRECTOR_AIM)):
+        if name in found:
+            sentences += [_aims(arm_name, arm, aim) for arm_name, arm in found[name].arms.items()]
     return sentences
 
 
@@ -79,13 +80,13 @@ def _memorization(part: PartTable) -> list[Sentence]:
     return [Sentence(f"M {words[found]} the memorisation gap ({shown(change, True, 4)}).", found)]
 
 
-def _aims(name: str, arm: ArmTable) -> Sentence:
+def _aims(name: str, arm: ArmTable, aim: float) -> Sentence:
     """Whether settings that were looked for reach both aims."""
     dark = arm.figures.get(tables.DARK_HELD_OUT)
     sure, unsure = leaking(arm)
-    enough = dark is not None and dark.value >= AIM
+    enough = dark is not None and dark.value >= aim
     said: Sequence[str] = [
-        f"dark skin {shown(dark)}, aim {AIM:.2f} {'reached' if enough else 'not reached'}" if dark else "",
+        f"dark skin {shown(dark)}, aim {aim:.2f} {'reached' if enough else 'not reached'}" if dark else "",
         f"leaks into {', '.join(sure)}" if sure else "",
         f"not shown to leave alone {', '.join(unsure)}" if unsure else "",
         "no leakage of dark skin" if not sure and not unsure else "",

@@ -38,6 +38,10 @@ DARK_HELD_OUT, GOLD_HELD_OUT, CONCEPT_HELD_OUT = (
     key(name, HELD_OUT, TAUGHT) for name in ("dark skin", "gold palette", "right concept")
 )
 DARK_TRAINED, GOLD_TRAINED = (key(name, TRAINED, TAUGHT) for name in ("dark skin", "gold palette"))
+CONCEPT_DARK, CONCEPT_LIGHT = (key("right concept", f"{tone} skin", TAUGHT) for tone in ("dark", "light"))
+CLIP = key("CLIPScore", HELD_OUT, TAUGHT)
+CLIP_CHANGE = key("CLIPScore, change in %", HELD_OUT, TAUGHT)
+ADDED_TIME = "added sampling time"
 SOUND = key("right concept", HOUSES, TAUGHT)
 GAP, SIMILARITY, COPIES, SECONDS = "memorisation gap", "similarity", "near copies", "training seconds"
 DIVERSITY_HELD_OUT, DIVERSITY_TRAINED = (key("diversity", what, TAUGHT) for what in (HELD_OUT, TRAINED))
@@ -115,6 +119,7 @@ def arm_figures(units: Mapping[int, Content], base: Mapping[int, Content]) -> di
     pairs = [(base[seed], content) for seed, content in units.items() if seed in base]
     found |= _leakage(pairs)
     found |= _measured(contents)
+    found |= _agreement(contents, pairs)
     if pairs:
         values = [gap_rise(before, after) for before, after in pairs]
         found[GAP] = figures.mean_of_records(values)
@@ -176,6 +181,32 @@ def _leakage(pairs: Sequence[tuple[Content, Content]]) -> dict[str, Figure]:
     return found
 
 
+def _agreement(contents: Sequence[Content], pairs: Sequence[tuple[Content, Content]]) -> dict[str, Figure]:
+    """In the taught place, on held-out kinds: whether pictures of either tone show what was asked for; CLIPScore."""
+    found: dict[str, Figure] = {}
+    cell = key(HELD_OUT, "", TAUGHT)
+    for name, dark in ((CONCEPT_DARK, True), (CONCEPT_LIGHT, False)):
+        groups = [
+            [FACTS["right concept"](row, TAUGHT) for row in c["cells"][cell] if FACTS["dark skin"](row, TAUGHT) is dark]
+            for c in contents
+        ]
+        if known := [group for group in groups if group]:
+            found[name] = figures.share(known)
+    found[CLIP] = figures.mean_of_records([clip_scores(c, cell) for c in contents])
+    changes = []
+    for before, after in pairs:
+        was, now = (math.fsum(clip_scores(content, cell)) for content in (before, after))
+        changes.append(100.0 * (now / was - 1.0))
+    if changes:
+        found[CLIP_CHANGE] = figures.mean(changes)
+    return found
+
+
+def clip_scores(content: Content, cell: str) -> list[float]:
+    """max(100 cos, 0) of each picture of a cell with its prompt."""
+    return [max(100.0 * row["cosine"], 0.0) for row in content["cells"][cell]]
+
+
 def _measured(contents: Sequence[Content]) -> dict[str, Figure]:
     """Means over the seeds of what was measured of a whole model."""
     found = {}
@@ -189,6 +220,8 @@ def _measured(contents: Sequence[Content]) -> dict[str, Figure]:
         found[SIMILARITY] = figures.mean([own["similarity"] for own in measured])
         copies = [[i < own["copies"][0] for i in range(own["copies"][1])] for own in measured]
         found[COPIES] = figures.share(copies)
+    if all("added time" in own for own in measured):
+        found[ADDED_TIME] = figures.mean([own["added time"] for own in measured])
     if all(content["training"] for content in contents):
         found[SECONDS] = figures.mean([content["training"]["cpu_seconds"] for content in contents])
     return found

@@ -11,7 +11,7 @@ from typing import Any
 from .. import identity
 from ..base_model import BaseModel
 from ..files import write_atomically
-from . import draw, read
+from . import correction, draw, read
 from .arms import BASE, Arm, Part
 from .cells import FORMS
 from .training import Trained, World, key_of, short_hash, trained, with_lora
@@ -22,7 +22,7 @@ Unit = tuple[Part, Arm, int]
 def unit_file(out: Path, unit: Unit) -> Path:
     """Where a unit's file lies; the base model's is shared by all parts with the same cells."""
     part, arm, seed = unit
-    if not arm.losses:
+    if arm.untouched:
         return out / "units" / "base" / f"{_slug(part.form)}-{seed}.json"
     return out / "units" / _slug(part.name) / f"{_slug(arm.name)}-{seed}.json"
 
@@ -37,13 +37,15 @@ def hash_of(unit: Unit, world: World) -> str:
     part, arm, seed = unit
     cells = [cell.described() for cell in FORMS[part.form]]
     drawing = [draw.REVISION, draw.STEPS, draw.GUIDANCE, seed, cells]
+    if arm.strength:
+        drawing.append(correction.described(arm.strength, seed))
     return short_hash([read.REVISION, drawing, key_of(arm, seed, world), arm.at, world.facts])
 
 
 def finished(unit: Unit, world: World) -> bool:
     """Whether the unit's file and the base model's are there, whole and made with these settings."""
     part, arm, seed = unit
-    return _is_there(unit, world) and (not arm.losses or _is_there((part, BASE, seed), world))
+    return _is_there(unit, world) and (arm.untouched or _is_there((part, BASE, seed), world))
 
 
 def _is_there(unit: Unit, world: World) -> bool:
@@ -65,7 +67,7 @@ def do(unit: Unit, world: World) -> dict[str, Any]:
     with world.lock(f"unit-{hash_of(unit, world)}"):
         if not _is_there(unit, world):
             _do(unit, world)
-    if arm.losses:  # after its own: another process may be at the base's by now
+    if not arm.untouched:  # after its own: another process may be at the base's by now
         do((part, BASE, seed), world)
     return json.loads(unit_file(world.out, unit).read_text(encoding="utf-8"))
 
@@ -75,21 +77,26 @@ def _do(unit: Unit, world: World) -> None:
     training = trained(arm, seed, world) if arm.losses else None
     drawn = {}
     model, network = _model(world, arm, training)
+    corrected = correction.correction_of(world, arm.strength, seed)
+    if corrected:
+        model += f"+{short_hash(correction.described(arm.strength, seed))}"
     for cell in FORMS[part.form]:
-        drawn[cell] = draw.drawn(world, model, network, cell, seed)
+        drawn[cell] = draw.drawn(world, model, network, cell, seed, corrected)
     begun = time.process_time()
     content: dict[str, Any] = {
-        "part": part.name if arm.losses else "base",
+        "part": "base" if arm.untouched else part.name,
         "arm": arm.name,
         "seed": seed,
         "form": part.form,
         "hash": hash_of(unit, world),
         "model": model,
-        "settings": arm.described(seed) if training else {},
+        "settings": _settings(arm, seed),
         "training": {k: v for k, v in training.facts.items() if k != "settings"} if training else {},
         "cells": {cell.name: read.rows(cell.asked(seed, world.dataset), found) for cell, found in drawn.items()},
         "measures": read.measures(world, network, drawn, seed),
     }
+    if corrected:
+        content["measures"]["added time"] = correction.added_time(network(), corrected)
     content["cpu_seconds"] = {
         "training": training.facts["cpu_seconds"] if training else 0.0,
         "drawing": round(sum(found.cpu_seconds for found in drawn.values()), 2),
@@ -97,6 +104,12 @@ def _do(unit: Unit, world: World) -> None:
     }
     content["versions"] = identity.versions()
     write_atomically(unit_file(world.out, unit), json.dumps(content).encode())
+
+
+def _settings(arm: Arm, seed: int) -> dict[str, Any]:
+    """What a unit's file says of how its arm is trained and corrected."""
+    training = arm.described(seed) if arm.losses else {}
+    return training | ({"correction": correction.described(arm.strength, seed)} if arm.strength else {})
 
 
 def _model(world: World, arm: Arm, training: Trained | None) -> tuple[str, Any]:
