@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
-from comfy_page import MINI, WORKFLOWS, ComfyPage, opened, workflow
+from comfy_page import MINI, OPTION, WORKFLOWS, ComfyPage, opened, workflow
 from comfy_server import ComfyServer
-from playwright.sync_api import Browser
+from playwright.sync_api import Browser, TimeoutError
 
 BYPASS = 4
 """LiteGraph's number of a node that is passed by."""
@@ -39,14 +40,15 @@ def wires(graph: dict) -> set[tuple]:
 def test_the_search_offers_every_node_of_the_pack(editor: ComfyPage) -> None:
     editor.clear()
     info = editor.server.client.object_info()
-    wanted = {node["display_name"] for name, node in info.items() if name.startswith("SCoFT_")}
+    wanted = [node["display_name"] for name, node in info.items() if name.startswith("SCoFT_")]
     offered = editor.searched("SCoFT", (700, 400))
-    editor.page.wait_for_function(
-        "count => document.querySelectorAll('.comfy-vue-node-search-container [role=option]').length >= count",
-        arg=len(wanted),
-    )
-    text = "\n".join(offered.all_inner_texts())
-    assert not {name for name in wanted if name not in text}
+    missing = f"""wanted => {{
+        const found = [...document.querySelectorAll({OPTION!r})].map(option => option.innerText).join();
+        return wanted.filter(name => !found.includes(name));
+    }}"""
+    with suppress(TimeoutError):  # while the list is still the one of all nodes
+        editor.page.wait_for_function(f"wanted => ({missing})(wanted).length === 0", arg=wanted)
+    assert not editor.page.evaluate(missing, wanted)
     editor.shot("search")
     editor.page.keyboard.press("Escape")
     offered.first.wait_for(state="hidden")
