@@ -7,12 +7,14 @@
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -26,10 +28,15 @@ NOT_LINKED = shutil.ignore_patterns(".git", ".venv", "__pycache__", "output", ".
 
 
 def free_port() -> int:
-    """A TCP port of the loopback interface that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A TCP port of the loopback interface that nobody listens on now.
+
+    It is one of those that systems do not give to outgoing connections: none takes it before ComfyUI has started.
+    """
+    for port in random.sample(range(20_000, 32_000), 100):
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise ComfyError("Of a hundred ports of this machine none is free: end what listens on them, or restart it.")
 
 
 def link_pack(pack: Path, base: Path, name: str = PACK_NAME) -> Path:

@@ -15,8 +15,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 WIDGETS = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
-TITLE, SLOT, WIDGET, TEXT_WIDGET, LONGEST_TEXT, PREVIEW = 30, 22, 28, 110, 500, 260
-"""Heights in the editor (pixels): title bar, a socket, a widget, a text field (least and most), a preview."""
+TITLE, SLOT, WIDGET, TEXT_WIDGET, LONGEST_TEXT, PREVIEW, CHART = 30, 22, 28, 110, 500, 260, 80
+"""Heights in the editor (pixels): title bar, a socket, a widget, a text field (least and most), a preview, the live
+chart."""
 GAP, MARGIN, BAND = 50, 30, 60
 """Between nodes; between a group's border and its nodes; between groups."""
 PREVIEWS = ("SaveImage", "PreviewImage", "SCoFT_PreviewDataset", "SCoFT_TrainLora", "SCoFT_ScoreTable")
@@ -84,7 +85,8 @@ class Node:
         room = sum(min(LONGEST_TEXT, max(TEXT_WIDGET, 18 * len(written.splitlines()))) for written in texts)
         count = len(widgets) - len(texts) + sum(1 for entry in widgets if entry.get("control"))
         preview = PREVIEW if self.kind in PREVIEWS else 0
-        return 16 + rows * SLOT + count * WIDGET + room + preview
+        chart = CHART if self.kind == "SCoFT_TrainLora" else 0
+        return 16 + rows * SLOT + count * WIDGET + room + preview + chart
 
 
 @dataclass

@@ -15,6 +15,9 @@ LOSSES = """## Three ideas, one after another
 the model would draw with the community's picture (come nearer) and with its own stereotype (move away). To see \
 what one of them does, select it and press Ctrl+B: it is left out."""
 
+KEEP = """ **Prior Preservation** is not in the paper: it holds prompts that name another place, or none, at what \
+the base model answers. A place that is not named in its list is not kept: name every place you care about."""
+
 TRAIN = """## A small file that corrects the model
 Training changes nothing in the base model: it makes a LoRA, a small file that is added to it. Watch the preview \
 move: it is always the same noise. *Pictures kept back* are never learned: if the chart shows their loss rising, \

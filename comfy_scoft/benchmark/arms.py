@@ -100,17 +100,21 @@ KEPT = "{generic}\n{generic} in borea\n{generic} in aria"
 """Prompts that the settings of the careful arms were chosen with; caldia is not among them."""
 
 
-def _careful(name: str, prompts: str) -> Arm:
+NAMED = KEPT + "\n{generic} in caldia"
+
+
+def _careful(name: str, prompts: str = NAMED, weight: float = 6.0, prior: float = 20.0, steps: int = 900) -> Arm:
+    """weight: of the contrastive loss; prior: of the one that holds the other prompts."""
     return Arm(
         name,
-        (diffusion(), memorization(), contrastive(2.0), ("prior", {"weight": 8.0, "prompts": prompts})),
-        train=replace(TRAIN, steps=600),
+        (diffusion(), memorization(), contrastive(weight), ("prior", {"weight": prior, "prompts": prompts})),
+        train=replace(TRAIN, steps=steps),
         optimizer=replace(OPTIMIZER, learning_rate=3e-3),
     )
 
 
-CAREFUL = _careful("careful", KEPT + "\n{generic} in caldia")
-"""Settings that were chosen on development seeds, kinds and places."""
+CAREFUL = _careful("careful")
+"""Settings that were chosen on development seeds, kinds and places (see SEARCH)."""
 UNNAMED = _careful("careful, caldia not named", KEPT)
 CORRECTED = (
     *(Arm(f"corrected, strength {strength:g}", strength=strength) for strength in (2.5, 3.0, 3.5)),
@@ -216,7 +220,21 @@ SHORT = Part(
 
 def development(arms: tuple[Arm, ...], seeds: int = 2) -> Part:
     """A part for the search of settings: development seeds, kinds and places, and few pictures."""
-    return Part("development", "A search of settings.", arms, DEVELOPMENT_SEEDS[:seeds], "development")
+    about = "What settings were chosen by: other seeds and kinds of people than those above, and fewer pictures."
+    return Part("development", about, arms, DEVELOPMENT_SEEDS[:seeds], "development")
+
+
+SEARCH = development(
+    (
+        BASE,
+        _careful("C 2, prior 8, 600 steps", weight=2.0, prior=8.0, steps=600),
+        _careful("C 4, prior 16, 600 steps", weight=4.0, prior=16.0, steps=600),
+        _careful("C 6, prior 20, 900 steps"),
+        *(Arm(f"corrected, strength {strength:g}", strength=strength) for strength in (2.5, 3.0, 3.5)),
+    )
+)
+"""The candidates that the settings of `careful` and the corrector's strength were last chosen from."""
+ALL = {**PARTS, SEARCH.name: SEARCH}
 
 
 def units(parts: tuple[Part, ...]) -> list[tuple[Part, Arm, int]]:

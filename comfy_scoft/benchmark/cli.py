@@ -18,7 +18,7 @@ import torch
 
 from ..command import answered
 from . import page
-from .arms import PARTS, SHORT, SHORT_PICTURES, Part, units
+from .arms import ALL, SHORT, SHORT_PICTURES, Part, units
 from .training import World
 from .unit import Unit, do, finished
 
@@ -39,7 +39,7 @@ def parser() -> argparse.ArgumentParser:
         "Hours; it can be stopped, and the same command goes on. What is finished is not done again.",
     )
     found.add_argument("--out", type=Path, default=OUT, help=f"where everything is kept (default: {OUT})")
-    found.add_argument("--part", nargs="+", default=[], metavar="NAME", help=f"only these: {', '.join(PARTS)}")
+    found.add_argument("--part", nargs="+", default=[], metavar="NAME", help=f"only these: {', '.join(ALL)}")
     found.add_argument("--seeds", type=int, default=0, help="only the first so many training seeds; 0 takes all")
     found.add_argument("--jobs", type=int, default=0, help="processes, of one thread each; 0 takes one for each core")
     found.add_argument("--short", action="store_true", help="two arms and few pictures: shows that all of it runs")
@@ -49,13 +49,13 @@ def parser() -> argparse.ArgumentParser:
 
 def chosen(names: Sequence[str], seeds: int = 0, short: bool = False) -> tuple[Part, ...]:
     """The parts of those names (all, where none is named) with at most so many seeds. ValueError for another name."""
-    if unknown := [name for name in names if name not in PARTS]:
-        raise ValueError(f"There is no part named {unknown[0]!r}; choose from: {', '.join(PARTS)}.")
+    if unknown := [name for name in names if name not in ALL]:
+        raise ValueError(f"There is no part named {unknown[0]!r}; choose from: {', '.join(ALL)}.")
     if seeds < 0:
         raise ValueError(f"--seeds is {seeds}, but it must be 0 (all of them) or more.")
     if short:
         return (SHORT,)
-    found = [PARTS[name] for name in dict.fromkeys(names or PARTS)]
+    found = [ALL[name] for name in dict.fromkeys(names or ALL)]
     return tuple(replace(part, seeds=part.seeds[: seeds or None]) for part in found)
 
 
@@ -73,7 +73,7 @@ def run(options: argparse.Namespace) -> int:
         part, arm, seed = unit
         left = (time.monotonic() - begun) / number * (len(todo) - number)
         say(f"[{number}/{len(todo)}] {part.name} · {arm.name} · seed {seed} · {line} · about {left / 60:.0f} min left")
-    shown = parts if options.short else tuple(part for part in PARTS.values() if part.arms)
+    shown = parts if options.short else tuple(ALL.values())
     files = page.write(world, options.page or options.out / "page", shown)
     say("\n".join(map(str, files)))
     return 0

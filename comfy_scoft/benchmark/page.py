@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..files import write_atomically
 from . import charts, render, summary, tables
-from .arms import PARTS, Part
+from .arms import ALL, Part
 from .cells import (
     DEVELOPMENT_KINDS,
     DEVELOPMENT_PLACES,
@@ -106,7 +106,7 @@ EXTRA = "added"
 """Folder below --out with parts that other programs measured: one JSON each (`added_parts`)."""
 
 
-def write(scene: World, folder: Path, parts: Sequence[Part] = tuple(PARTS.values())) -> list[Path]:
+def write(scene: World, folder: Path, parts: Sequence[Part] = tuple(ALL.values())) -> list[Path]:
     """Write the page of what there is and return its files. Raises ValueError for a damaged unit file."""
     found = {part.name: tables.table(part, scene) for part in parts}
     pictures = _pictures(scene, found)
