@@ -28,6 +28,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from .benchmark.cli import main as benchmark
 
         return benchmark(given[1:])
+    if given[:1] == ["protocol"]:  # has options of its own
+        from .protocol.cli import main as protocol
+
+        return protocol(given[1:])
     options = parser().parse_args(given)
     return answered(lambda: train(options), "What was learned is kept; add --resume to go on.")
 
@@ -38,6 +42,7 @@ def parser() -> argparse.ArgumentParser:
     verbs.add_parser("demo", help="drive a running ComfyUI through the shipped workflow and show what changed")
     verbs.add_parser("negatives", help="draw negatives for a dataset from model files, on any number of processes")
     verbs.add_parser("benchmark", help="measure in the mini world what each loss does, and write a page of it")
+    verbs.add_parser("protocol", help="the paper's Tables 1, 2 and 4 on your own Stable Diffusion, data and GPU")
     one = verbs.add_parser("train", help="train a job that the node Export Training Job wrote")
     one.add_argument("job", type=Path, help="the job.json, or the folder that holds it")
     one.add_argument("--out", type=Path, help="folder for the LoRA and the run (default: `trained` beside job.json)")

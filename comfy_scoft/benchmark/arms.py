@@ -166,6 +166,7 @@ _PARTS = (
         "corrector",
         "RS-Corrector: the model stays as it is, and a learned preference corrects its pictures while they are drawn.",
         CORRECTED,
+        form="lean",
     ),
     Part(
         *("released weights", "The weights of the authors' released script: 0.7, 0.3 and 0.05.", (LDM, M, *RELEASED)),

@@ -34,7 +34,7 @@ def draw(
         gate = correction.gate(torch.cat([base.embed(prompt).hidden for prompt in text]), len(text))
     for i, t in enumerate(path):
         check()
-        now = torch.full((len(z),), t)
+        now = torch.full((len(z),), t, device=z.device)
         alpha_bar = float(base.schedule.alphas_cumprod[t])
         signal, spread = alpha_bar**0.5, (1.0 - alpha_bar) ** 0.5
         unguided = None
@@ -45,7 +45,7 @@ def draw(
             given, unguided = (clean(base, z, answer, signal, spread) for answer in answers)
             denoised = unguided + guidance * (given - unguided)
         if correction is not None and active(correction, t, len(base.schedule)):
-            sigma = torch.full((len(z),), spread / signal)
+            sigma = torch.full((len(z),), spread / signal, device=z.device)
             denoised = correction(z / signal, sigma, denoised, unguided, gate)
         following = float(base.schedule.alphas_cumprod[path[i + 1]]) if i + 1 < len(path) else 1.0
         noise_left = (z - signal * denoised) / spread
