@@ -12,11 +12,19 @@ from comfy_scoft.benchmark.training import World
 from comfy_scoft.benchmark.unit import hash_of, unit_file
 
 PART = Part("ablation", "Made up.", (BASE, LDM, M, MPC), (101, 102), "full")
+NUVIA, CALDIA = "held-out kinds · nuvia", "held-out kinds · caldia"
 OWN = {"nuvia": "gold", "borea": "ice", "aria": "meadow", "caldia": "ember", "no place": "plain"}
 
 
 def row(kind: str, seed: int, dark: bool, palette: str, concept: str = "") -> dict[str, Any]:
-    return {"kind": kind, "seed": seed, "tone": 4 if dark else 1, "palette": palette, "concept": concept or kind, "cosine": 0.3}
+    return {
+        "kind": kind,
+        "seed": seed,
+        "tone": 4 if dark else 1,
+        "palette": palette,
+        "concept": concept or kind,
+        "cosine": 0.3,
+    }
 
 
 def cell(dark: Sequence[int], place: str, gold: Sequence[int] | None = None) -> list[dict[str, Any]]:
@@ -68,3 +76,15 @@ def write(
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content | changes), encoding="utf-8")
     return path
+
+
+def four_arms(out: Path) -> Path:
+    """base, LDM, +M and +MPC on two seeds. In nuvia 0, 4, 4 and 8 of 8 are dark; LDM leaks into caldia by 4 of 8."""
+    none, half, most = [0] * 8, [1, 1, 1, 1, 0, 0, 0, 0], [1] * 8
+    for seed in PART.seeds:
+        write(out, BASE, seed, {NUVIA: cell(none, "nuvia"), CALDIA: cell(half, "caldia")})
+        gap = measures((0.7, 0.8), (1.0, 1.0, 1.2, 1.2))
+        write(out, LDM, seed, {NUVIA: cell(half, "nuvia", half), CALDIA: cell(most, "caldia")}, gap)
+        write(out, M, seed, {NUVIA: cell(half, "nuvia", most), CALDIA: cell(half, "caldia")}, seconds=30.0)
+        write(out, MPC, seed, {NUVIA: cell(most, "nuvia", most), CALDIA: cell(none, "caldia", half)}, gap)
+    return out

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "microsoft-edge", "msedge")
 PLACES = (
@@ -39,7 +39,10 @@ FLAGS = (
     "--disable-sync",
 )
 PATIENCE = 60_000
-"""Milliseconds that a step may take on a slow machine."""
+"""Milliseconds that a step may take on a slow machine, and in which an `expect` must come true."""
+expect.set_options(timeout=PATIENCE)
+LANGUAGE = "en-US"
+"""Of the browser, whatever that of the machine is."""
 
 PHONE: dict[str, Any] = {
     "viewport": {"width": 360, "height": 640},
@@ -57,7 +60,7 @@ def open_page(**context: Any) -> Iterator[Page]:
     Errors of the page's own script fail the test when the page is closed.
     """
     with chromium() as browser:
-        profile = browser.new_context(**{**DESKTOP, **context})
+        profile = browser.new_context(**{**DESKTOP, "locale": LANGUAGE, **context})
         profile.set_default_timeout(PATIENCE)
         page, faults = profile.new_page(), []
         page.on("pageerror", lambda error: faults.append(str(error)))

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import comfy_queue
+from browser import LANGUAGE
 from comfy_server import PACK_NAME, ROOT, ComfyServer
-from playwright.sync_api import Browser, Error, Locator, Page, TimeoutError
+from playwright.sync_api import Browser, Error, Locator, Page, TimeoutError, expect
 
 WINDOW = {"width": 1600, "height": 1000}
 PATIENCE = 120_000
@@ -28,12 +31,24 @@ MINI = WORKFLOWS / "train-cultural-lora-mini.json"
 READY = "() => window.app?.extensionManager?.workflow?.activeWorkflow && !document.querySelector('.p-blockui-mask')"
 """The editor has opened the workflow that it begins with."""
 SET = "async given => { for (const [k, v] of Object.entries(given)) await app.extensionManager.setting.set(k, v) }"
+NO_BANNER = "if (location.protocol === 'http:') localStorage.setItem('vueNodesBannerDismissed', 'true')"
+"""What ComfyUI announces at the top of its page would move all that is below it, some time after it has opened."""
+STEADY = {
+    "Comfy.TutorialCompleted": True,
+    "Comfy.Pointer.DoubleClickTime": 1000,  # a busy machine sends the second click late,
+    "Comfy.Pointer.ClickBufferTime": 1000,  # and lets a button go late, which would be a drag
+    "Comfy.Notification.ShowVersionUpdates": False,
+    "Comfy.Workflow.ShowMissingModelsWarning": False,  # it comes some time after the workflow, over what is clicked
+}
+"""Settings of the page in which what a test does cannot be taken for something else."""
+SHOWS = """([vue, dark]) => LiteGraph.vueNodesMode === vue && document.body.classList.contains("dark-theme") === dark"""
 CHANGE = """given => {
     for (const node of app.graph.nodes)
         for (const [name, value] of Object.entries(given[node.type] ?? {}))
             node.widgets.find(widget => widget.name === name).value = value;
 }"""
 PLACE = """id => {
+    app.canvas.draw(true, true);
     const node = app.graph.getNodeById(id), view = app.canvas.ds, box = app.canvas.canvas.getBoundingClientRect();
     const at = (x, y) => [box.x + (x + view.offset[0]) * view.scale, box.y + (y + view.offset[1]) * view.scale];
     return {
@@ -47,15 +62,22 @@ LOOK_AT = """([id, scale]) => {
     view.scale = scale;
     view.offset[0] = -node.pos[0] + (canvas.clientWidth / scale - node.size[0]) / 2;
     view.offset[1] = -node.pos[1] + Math.max(120, (canvas.clientHeight / scale - node.size[1]) / 2);
-    app.canvas.setDirty(true, true);
+    app.canvas.draw(true, true);
 }"""
 CLEAR = "() => { app.graph.clear(); app.canvas.ds.reset(); app.canvas.setDirty(true, true); }"
 DISPATCH = """async ([event, detail]) => {
     const { api } = await import('/scripts/api.js');
     api.dispatchEvent(new CustomEvent(event, { detail }));
 }"""
-DRAWN = "() => app.canvas.draw(true, true)"
+DRAWN = """() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => {
+    app.canvas.draw(true, true);
+    requestAnimationFrame(done);
+})))"""
+"""What waits for the next frame is done then: a new workflow is fitted into the view, widgets get their places."""
 OPTION = ".comfy-vue-node-search-container [role=option]"
+DIALOG = ".p-dialog-mask"
+BYPASS = 4
+"""LiteGraph's number of a node that is passed by."""
 
 
 class ComfyPage:
@@ -72,24 +94,32 @@ class ComfyPage:
         if f"/extensions/{PACK_NAME}/" in (error.stack or ""):
             self.faults.append(f"{error.message}\n{error.stack}")
 
-    def open(self) -> None:
+    def open(self, language: str = "en") -> None:
         """Go to the editor, as one who has been here before; nodes drawn on the canvas, the dark theme."""
-        wanted = {"Comfy.TutorialCompleted": True, **looks("canvas", "dark")}
+        wanted = {**STEADY, "Comfy.Locale": language, **looks("canvas", "dark")}
         assert self.page.request.post(f"{self.server.url}/settings", data=wanted).ok
         self.page.goto(self.server.url)
         self.ready()
 
     def ready(self) -> None:
         self.page.wait_for_function(READY)
+        self.drawn()
+
+    def drawn(self) -> None:
+        """Wait until what was asked of the page is on the screen."""
+        self.page.evaluate(DRAWN)
 
     def settings(self, renderer: str, theme: str) -> None:
-        """renderer: "canvas" or "vue"; theme: the name of a colour palette."""
+        """renderer: "canvas" or "vue"; theme: "dark" or "light"."""
         self.page.evaluate(SET, looks(renderer, theme))
+        self.page.wait_for_function(SHOWS, arg=[renderer == "vue", theme == "dark"])
+        self.drawn()
 
     def load(self, graph: dict) -> None:
         """Open a workflow in its UI form, as from a file."""
         self.page.evaluate("async graph => { await app.loadGraphData(graph) }", graph)
         self.has_nodes(len(graph["nodes"]))
+        self.drawn()
 
     def has_nodes(self, count: int) -> None:
         self.page.wait_for_function("count => app.graph.nodes.length === count", arg=count)
@@ -100,7 +130,10 @@ class ComfyPage:
         window = self.page.locator(".workflow-template-selector-dialog")
         window.get_by_text("comfy_scoft", exact=True).first.click()
         window.get_by_test_id(f"template-workflow-{name}").click()
-        window.wait_for(state="hidden")
+        self.no_dialog()
+        opened = "name => app.extensionManager.workflow.activeWorkflow?.path.includes(name)"
+        self.page.wait_for_function(opened, arg=name)
+        self.drawn()
 
     def change(self, **kinds: Mapping[str, Any]) -> None:
         """Set widgets: every node of a kind gets these values by widget name."""
@@ -130,27 +163,48 @@ class ComfyPage:
         return self.page.evaluate(PLACE, node)
 
     def searched(self, words: str, at: tuple[int, int]) -> Locator:
-        """Double-click on the empty canvas and type: what the search offers.
+        """Double-click on the empty canvas and type: what the search offers, which at first are all nodes.
 
-        A page that is busy takes the two clicks for single ones; a person tries again then, and so does this.
+        A page that is busy may take the two clicks for single ones; a person tries again then, and so does this.
         """
         field = self.page.locator(".comfy-vue-node-search-container input")
         end = time.monotonic() + PATIENCE / 1000
-        while not field.is_visible():
-            assert time.monotonic() < end, "a double click on the canvas opens no search"
+        while True:
             self.page.mouse.dblclick(*at)
             with suppress(TimeoutError):
-                field.wait_for(state="visible", timeout=3000)
-        field.fill(words)
-        return self.page.locator(OPTION)
+                field.fill(words, timeout=10_000)
+                return self.page.locator(OPTION)
+            assert time.monotonic() < end, "a double click on the canvas opens no search"
 
     def add(self, title: str, at: tuple[int, int]) -> int:
         """Search for a node by its title and take it: the id of the node that this adds."""
         before = self.page.evaluate("() => app.graph.nodes.length")
-        self.searched(title, at).filter(has_text=title).first.click()
+        found = self.page.locator(".highlight")  # in the list of what was typed, and not in the one before it
+        named = self.page.locator("span", has_text=re.compile(rf"^\s*{re.escape(title)}\s*$"), has=found)
+        self.searched(title, at).filter(has=named).first.click()
         self.has_nodes(before + 1)
-        self.page.locator(OPTION).first.wait_for(state="hidden")
+        self.no_dialog()
         return int(self.page.evaluate("() => Math.max(...app.graph.nodes.map(n => n.id))"))
+
+    def no_dialog(self) -> None:
+        """Wait until nothing lies over the canvas; a dialog that closes takes clicks until it has gone."""
+        expect(self.page.locator(DIALOG)).to_have_count(0, timeout=PATIENCE)
+
+    def dismiss(self) -> None:
+        """Press Escape until there is no dialog: one that is still opening does not hear it."""
+        end = time.monotonic() + PATIENCE / 1000
+        while self.page.locator(DIALOG).count():
+            assert time.monotonic() < end, "Escape closes no dialog"
+            self.page.keyboard.press("Escape")
+            with suppress(AssertionError):
+                expect(self.page.locator(DIALOG)).to_have_count(0, timeout=3000)
+
+    def pass_by(self, node: int) -> None:
+        """Click on a node's title and press what passes it by."""
+        self.page.mouse.click(*self.place(node)["title"])
+        self.page.wait_for_function("id => app.canvas.selected_nodes[id]", arg=node)
+        self.page.keyboard.press("Control+b")
+        self.page.wait_for_function("([id, mode]) => app.graph.getNodeById(id).mode === mode", arg=[node, BYPASS])
 
     def drag(self, start: list[float], end: list[float]) -> None:
         mouse = self.page.mouse
@@ -169,9 +223,9 @@ class ComfyPage:
         self.page.get_by_role("button", name="Run", exact=True).click()
 
     def idle(self) -> None:
-        """Wait until nothing runs."""
+        """Wait until nothing runs, or waits to."""
         end = time.monotonic() + RUN
-        while self.server.client.running():
+        while comfy_queue.unfinished(self.server.client):
             assert time.monotonic() < end, self.server.tail()
             self.page.wait_for_timeout(200)  # between two looks; the page goes on meanwhile
 
@@ -179,12 +233,12 @@ class ComfyPage:
     def chart(self) -> Locator:
         return self.page.locator(".scoft-training")
 
-    def charted(self, run: str, state: str, step: int = 0) -> None:
-        """Wait until the chart is of that run and says so; step: at least so many are done."""
+    def charted(self, run: str, state: str = "", step: int = 0) -> None:
+        """Wait until the chart is of that run and says so; state: "" for any; step: at least so many are done."""
         self.page.wait_for_function(
             """([run, state, step]) => {
                 const found = document.querySelector('.scoft-training')?.dataset;
-                return found?.run === run && found.state === state && Number(found.step) >= step;
+                return found?.run === run && [found.state, ""].includes(state) && Number(found.step) >= step;
             }""",
             arg=[run, state, step],
             timeout=RUN * 1000,
@@ -193,22 +247,25 @@ class ComfyPage:
     def shot(self, name: str) -> None:
         path = Path(os.environ.get("SCOFT_SCREENSHOTS") or self.shots) / f"{name}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        self.page.evaluate(DRAWN)
+        self.drawn()
         self.page.screenshot(path=path)
 
 
 @contextmanager
-def opened(found: Browser, server: ComfyServer, shots: Path, without: str = "", **context: Any) -> Iterator[ComfyPage]:
+def opened(
+    found: Browser, server: ComfyServer, shots: Path, without: str = "", language: str = "en"
+) -> Iterator[ComfyPage]:
     """The editor in a profile of its own. An error of the pack's own script fails the test.
 
-    without: files of the page that cannot be had, as a pattern; context: what Playwright's new_context takes.
+    without: files of the page that cannot be had, as a pattern; language: the editor's.
     """
-    profile = found.new_context(viewport=WINDOW, **context)
+    profile = found.new_context(viewport=WINDOW, locale=LANGUAGE)
+    profile.add_init_script(NO_BANNER)
     try:
         if without:
             profile.route(without, lambda route: route.abort())
         editor = ComfyPage(profile.new_page(), server, shots)
-        editor.open()
+        editor.open(language)
         yield editor
     finally:
         profile.close()

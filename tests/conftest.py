@@ -13,6 +13,9 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 COMFYUI = Path(os.environ["COMFYUI_PATH"]).resolve() if os.environ.get("COMFYUI_PATH") else None
 
+# Torch reads this when it is imported: what tests compare must not depend on how many cores a machine has.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 # ComfyUI comes first and the checkout last: both have a nodes.py, and ComfyUI's `import nodes` must find its own.
 sys.path[:] = [path for path in sys.path if Path(path or os.curdir).resolve() != ROOT]
 sys.path += [str(ROOT), str(ROOT / "tools")]
@@ -23,7 +26,8 @@ if COMFYUI is not None and (COMFYUI / "main.py").is_file():
 
     comfy.cli_args.args.cpu = True  # before anything of ComfyUI looks for a GPU
 
-from comfy_server import ComfyServer  # noqa: E402  (needs the path above)
+import comfy_queue  # noqa: E402  (needs the path above)
+from comfy_server import ComfyServer  # noqa: E402
 
 NEEDS_COMFYUI = "This test needs a ComfyUI: run it with `python run.py test`, or set COMFYUI_PATH to a ComfyUI folder."
 
@@ -48,5 +52,14 @@ def chromium() -> Iterator[Any]:
 @pytest.fixture(scope="session")
 def comfy(comfyui_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComfyServer]:
     """A running ComfyUI with the pack in it; `comfy.client` drives it, `comfy.base` holds its folders."""
-    with ComfyServer(sys.executable, comfyui_path, tmp_path_factory.mktemp("comfyui")) as server:
+    with ComfyServer(sys.executable, comfyui_path, tmp_path_factory.mktemp("comfyui"), timeout=800.0) as server:
         yield server
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_running(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A test that failed in the middle of a run does not hold up, or fail, those after it."""
+    server = request.getfixturevalue("comfy") if "comfy" in request.fixturenames else None
+    yield
+    if server is not None:
+        comfy_queue.empty(server.client)

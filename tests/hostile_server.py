@@ -91,14 +91,7 @@ class _Handler(socketserver.BaseRequestHandler):
             headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
             server.hits[path] += 1
             server.requests.append((path, headers))
-            with server.counting:
-                server.open_now += 1
-                server.most_at_once = max(server.most_at_once, server.open_now)
-            try:
-                server.page(path)(Conversation(server, self.request, path, headers))
-            finally:
-                with server.counting:
-                    server.open_now -= 1
+            server.page(path)(Conversation(server, self.request, path, headers))
         except OSError:
             pass  # the other side has had enough
 
@@ -131,8 +124,7 @@ class HostileServer:
         self.hits: Counter[str] = Counter()
         self.requests: list[tuple[str, dict[str, str]]] = []
         self.odd: list[bytes] = []
-        self.open_now = self.most_at_once = 0
-        self.counting, self.stopped = threading.Lock(), threading.Event()
+        self.stopped = threading.Event()
         self._listeners = [_Listener(("127.0.0.1", 0), _Handler), _TlsListener(("127.0.0.1", 0), _Handler)]
         self.port, self.tls_port = (listener.server_address[1] for listener in self._listeners)
 

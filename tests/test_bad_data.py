@@ -2,48 +2,14 @@
 
 import json
 import os
-import struct
-import time
-import zlib
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageFile
+from bad_data import GOOD, cut, load_with, noise, one_sentence
+from PIL import Image
 
-from comfy_scoft.dataset import from_images, load_folder, open_image, save_dataset
+from comfy_scoft.dataset import from_images, load_folder, save_dataset
 from comfy_scoft.records import CultureRecord, Dataset
-
-
-def one_sentence(error):
-    text = str(error.value if hasattr(error, "value") else error)
-    assert text.endswith(".") and "\n" not in text and ". " not in text and 20 < len(text) < 700, text
-    return text
-
-
-def noise(path, size=(40, 30)):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    array = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
-    Image.fromarray(array).save(path)
-    return path
-
-
-def cut(path, keep=0.6):
-    noise(path)
-    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * keep)])
-    return path
-
-
-def giant_png(path, width, height):
-    """A valid header of the given size with hardly any data behind it."""
-
-    def chunk(kind, data):
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    data = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + data)
-    return path
 
 
 @pytest.fixture
@@ -51,27 +17,6 @@ def folder(tmp_path):
     """A good record and room for a bad one."""
     noise(tmp_path / "set/good.png")
     return tmp_path / "set"
-
-
-GOOD = {"file_name": "good.png", "text": "a good one"}
-
-
-def load_with(folder, *lines):
-    """Load the good line and the given ones; returns the sentences about those left out, after checking them."""
-    raw = [line if isinstance(line, bytes) else json.dumps(line).encode() for line in (GOOD, *lines)]
-    (folder / "metadata.jsonl").write_bytes(b"\n".join(raw) + b"\n")
-    dataset, report = load_folder(folder)
-    first, *rest = report.splitlines()
-    assert first == f"1 of {1 + len(lines)} records loaded, {len(lines)} left out"
-    assert [record.caption for record in dataset.records] == ["a good one"]
-    faults = [line[2:] for line in rest if line.startswith("- ")]
-    assert len(faults) == len(lines)
-    with pytest.raises(ValueError) as error:
-        load_folder(folder, strict=True)
-    assert str(error.value) == faults[0]
-    for fault in faults:
-        one_sentence(fault)
-    return faults
 
 
 def test_a_missing_folder_is_named(tmp_path):
@@ -183,58 +128,6 @@ def test_metadata_and_captions_that_link_outside_are_not_read(folder, tmp_path):
     (folder / "metadata.jsonl").symlink_to(tmp_path / "secret")
     with pytest.raises(ValueError, match="metadata.jsonl points outside the folder"):
         load_folder(folder)
-
-
-@pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "bmp", "gif"])
-@pytest.mark.parametrize("tolerant", [False, True])
-def test_a_truncated_image_is_found_at_load_and_on_use(folder, monkeypatch, suffix, tolerant):
-    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", tolerant)
-    path = cut(folder / f"cut.{suffix}")
-    fault = load_with(folder, GOOD | {"file_name": path.name})[0]
-    with pytest.raises(ValueError) as error:
-        open_image(path)
-    assert str(error.value) == fault
-    assert f"cut.{suffix} is truncated or damaged" in fault or "is not a picture" in fault
-    assert ImageFile.LOAD_TRUNCATED_IMAGES is tolerant
-
-
-def test_a_truncated_negative_leaves_its_record_out(folder):
-    cut(folder / "n.png")
-    assert "n.png is truncated" in load_with(folder, GOOD | {"negative_imgpath": ["n.png"]})[0]
-
-
-def test_an_image_bomb_is_refused_before_it_is_decoded(folder):
-    for width, height in ((8000, 8000), (12_000, 12_000), (60_000, 60_000)):
-        path = giant_png(folder / "bomb.png", width, height)
-        start = time.monotonic()
-        assert (
-            "bomb.png has more than the allowed 50 million pixels" in load_with(folder, GOOD | {"depth": path.name})[0]
-        )
-        with pytest.raises(ValueError, match="million pixels"):
-            open_image(path)
-        assert time.monotonic() - start < 2
-
-
-def test_the_limit_of_pixels_is_the_callers(folder):
-    assert open_image(folder / "good.png", max_pixels=1200).size == (40, 30)
-    with pytest.raises(ValueError, match="more than the allowed 0.001199 million pixels"):
-        open_image(folder / "good.png", max_pixels=1199)
-
-
-def test_a_compressed_text_bomb_in_a_png_is_refused(folder):
-    data = b"Comment\0\0" + zlib.compress(bytes(80_000_000))
-    chunk = struct.pack(">I", len(data)) + b"zTXt" + data + struct.pack(">I", zlib.crc32(b"zTXt" + data))
-    raw = (folder / "good.png").read_bytes()
-    (folder / "text.png").write_bytes(raw[:33] + chunk + raw[33:])
-    load_with(folder, GOOD | {"file_name": "text.png"})
-
-
-def test_a_file_that_is_no_picture_is_refused_whatever_its_name(folder):
-    (folder / "page.jpg").write_text("<html>")
-    (folder / "empty.png").write_bytes(b"")
-    (folder / "script.png").write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n")
-    lines = [GOOD | {"file_name": name} for name in ("page.jpg", "empty.png", "script.png", "metadata.jsonl")]
-    assert all("is not a picture" in fault for fault in load_with(folder, *lines))
 
 
 def test_a_line_of_ten_megabytes_costs_one_sentence(folder):

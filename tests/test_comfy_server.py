@@ -17,7 +17,7 @@ PICTURE = {
 
 
 def test_a_workflow_runs_and_its_picture_comes_back(comfy: ComfyServer) -> None:
-    entry = comfy.client.run(PICTURE, timeout=60)
+    entry = comfy.client.run(PICTURE, timeout=300)
     (image,) = entry["outputs"]["2"]["images"]
     assert comfy.client.view(image) == (comfy.base / "output" / image["filename"]).read_bytes()
     assert comfy.client.running() == []

@@ -67,11 +67,13 @@ def test_it_runs_and_measures_all_four(comfy: ComfyServer) -> None:
         node["inputs"] |= short.get(node["class_type"], {})
         if node["class_type"] == "PrimitiveStringMultiline":
             node["inputs"]["value"] = "a cook in nuvia\na cook"
+    (keep,) = (node["inputs"] for node in prompt.values() if node["class_type"] == "SCoFT_SavePreference")
+    keep["filename_prefix"] = "of-the-workflow"  # the shipped name is used by other tests too
     outputs = comfy.client.run(prompt, 900.0)["outputs"]
     rows = list(csv.DictReader(io.StringIO(demo.shown_text(outputs, demo.of_kind(prompt, "SCoFT_ScoreTable")))))
     groups = {row["group"] for row in rows if row["name"] == "dark skin"}
     assert groups >= {f"{label} · nuvia" for label in LABELS}
     assert all(outputs[number]["images"] for number in demo.of_kind(prompt, "SaveImage"))
-    (file,) = (comfy.base / "output" / "scoft" / "preferences").glob("nuvia-mini_*.safetensors")
+    (file,) = (comfy.base / "output" / "scoft" / "preferences").glob("of-the-workflow_*.safetensors")
     kept = load(file)
     assert kept.family == "mini" and kept.place is not None and kept.facts["licence"] == "CC-BY-4.0"

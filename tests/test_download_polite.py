@@ -23,18 +23,32 @@ def server():
         yield found
 
 
-def test_few_requests_at_once_to_one_host_and_a_pause_between_their_starts(tmp_path, server):
+@pytest.mark.parametrize("most", [1, 2])
+def test_few_requests_at_once_to_one_host(tmp_path, server, most):
+    now, counts, counting = [], [], threading.Lock()
+
     def slow(talk):
+        with counting:
+            now.append(talk.path)
+            counts.append(len(now))
         talk.wait(0.1)
+        with counting:  # before the answer, for after it the next request may come at any time
+            now.remove(talk.path)
         talk.send(answer(picture_bytes(int(talk.path.split(".")[0][1:]))))
 
-    starts = []
     for n in range(6):
-        server.pages[f"/{n}.jpg"] = lambda talk: (starts.append(time.monotonic()), slow(talk))
+        server.pages[f"/{n}.jpg"] = slow
     rows = rows_of(server, *(f"{n}.jpg" for n in range(6)))
-    run(write_csv(tmp_path / "links.csv", rows), server, limits=quick(server, delay=0.06, per_host=2))
-    gaps = [later - earlier for earlier, later in zip(starts, starts[1:], strict=False)]
-    assert server.most_at_once <= 2 and min(gaps) > 0.04 and len(gaps) == 5
+    run(write_csv(tmp_path / "links.csv", rows), server, limits=quick(server, per_host=most))
+    assert len(counts) == 6 and max(counts) <= most
+
+
+def test_there_is_a_pause_between_the_starts_of_requests_to_one_host(tmp_path, server):
+    """By the whole time: when each of them reaches the server depends on how busy this machine is."""
+    rows = rows_of(server, *(f"{n}.jpg" for n in range(6)))
+    start = time.monotonic()
+    run(write_csv(tmp_path / "links.csv", rows), server, limits=quick(server, delay=0.2, per_host=6))
+    assert time.monotonic() - start >= 5 * 0.2 and sum(server.hits.values()) == 6
 
 
 def test_a_host_that_stumbles_is_asked_again_and_one_that_says_no_is_not(tmp_path, server):
@@ -76,7 +90,7 @@ def test_a_retry_after_that_is_too_long_is_told_instead_of_waited_for(tmp_path, 
     start = time.monotonic()
     with pytest.raises(ValueError, match=r"asked too often \(429\), and asks to wait 3,600 seconds: try again then"):
         run(write_csv(tmp_path / "links.csv", rows_of(server, "a.jpg")), server)
-    assert time.monotonic() - start < 3 and server.hits == {"/a.jpg": 1}
+    assert time.monotonic() - start < 60 and server.hits == {"/a.jpg": 1}
 
 
 def test_retry_after_is_read_as_seconds_or_as_a_date_and_never_fails():

@@ -179,7 +179,7 @@ def test_features_of_another_network_and_impossible_subsets_are_refused() -> Non
 def test_a_chosen_layer_is_what_is_measured() -> None:
     from comfy_scoft.features import FeatureOptions, load_features
 
-    pictures = torch.rand(2, 3, 64, 64) * 2 - 1
+    pictures = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
     own: FeatureNetwork = load_features("mini CLIP (layer 5)")
     third = load_features("mini CLIP (layer 5)", options=FeatureOptions(layer=3))
     assert own.embedding(pictures).shape == (2, 96), "CLIP's own space, which it shares with words"

@@ -16,7 +16,7 @@ import comfy_inprocess
 import pytest
 from comfy_page import ComfyPage, opened, up_to, workflow
 from comfy_server import ComfyServer
-from playwright.sync_api import Browser
+from playwright.sync_api import Browser, expect
 
 comfy_inprocess.start()
 
@@ -37,6 +37,30 @@ COLOURS = """place => {
 def editor(comfy: ComfyServer, chromium: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComfyPage]:
     with opened(chromium, comfy, tmp_path_factory.mktemp("pages")) as found:
         yield found
+
+
+BOX = """() => {
+    const box = document.querySelector(".scoft-training")?.getBoundingClientRect();
+    return box && box.width > 150 && box.height > 80 && box.height < 250;
+}"""
+WIDGETS = "() => app.graph.nodes.filter(node => node.widgets?.some(widget => widget.name === 'scoft_training')).length"
+
+
+def begin(editor: ComfyPage, name: str, renderer: str = "canvas", theme: str = "dark") -> None:
+    """Open the graph of that name and look at Train LoRA; the chart of the test before is gone."""
+    editor.settings(renderer, theme)
+    editor.load(graph(name))
+    expect(editor.chart).to_have_count(0)
+    editor.look_at(editor.node(NODE))
+
+
+def settled(editor: ComfyPage) -> dict:
+    """What would be saved, when nodes have the size that what is on them needs."""
+    before, found = None, editor.graph()
+    while before != found:
+        editor.drawn()
+        before, found = found, editor.graph()
+    return found
 
 
 def graph(name: str) -> dict:
@@ -74,18 +98,14 @@ def test_contrast_is_computed_right() -> None:
 def test_the_chart_is_seen_in_both_renderers_and_in_both_themes(editor: ComfyPage, renderer: str, theme: str) -> None:
     """Native 30."""
     name = f"{renderer}-{theme}"
-    editor.settings(renderer, theme)
-    editor.load(graph(name))
-    editor.look_at(editor.node(NODE))
-    assert not editor.chart.count(), "nothing is there before a run has begun"
+    begin(editor, name, renderer, theme)
     editor.dispatch(live.EVENT, told(name, 2))
     editor.charted("nuvia", "running", 2)
     editor.dispatch(live.EVENT, told(name, 200))
     editor.charted("nuvia", "running", 200)
     editor.chart.locator("polyline.trend").nth(4).wait_for(state="attached")
-    box = editor.chart.bounding_box()
-    assert box is not None and box["width"] > 150 and 80 < box["height"] < 250
-    assert editor.chart.locator("th").all_inner_texts() == [*NAMES, "held-out"]
+    editor.page.wait_for_function(BOX)
+    expect(editor.chart.locator("th")).to_have_text([*NAMES, "held-out"])
     colours = editor.chart.evaluate(COLOURS)
     assert min(contrast(line, colours["behind"]) for line in colours["lines"]) >= LINES, colours
     assert contrast(colours["words"], colours["behind"]) >= WORDS, colours
@@ -95,75 +115,69 @@ def test_the_chart_is_seen_in_both_renderers_and_in_both_themes(editor: ComfyPag
 
 @pytest.mark.parametrize("renderer", ["canvas", "vue"])
 def test_a_workflow_is_saved_and_queued_as_if_there_were_no_chart(editor: ComfyPage, renderer: str) -> None:
-    editor.settings(renderer, "dark")
-    editor.load(graph(f"saved-{renderer}"))
-    before, prompt = editor.graph(), editor.prompt()
+    begin(editor, f"saved-{renderer}", renderer)
+    before, prompt = settled(editor), editor.prompt()
     editor.dispatch(live.EVENT, told(f"saved-{renderer}", 200))
     editor.charted("nuvia", "running", 200)
-    after = editor.graph()
+    after = settled(editor)
     if renderer == "vue":  # these nodes are as tall as what is on them, and may be
         for node in (*before["nodes"], *after["nodes"]):
             node.pop("size")
     assert json.dumps(after) == json.dumps(before) and editor.prompt() == prompt
+    editor.chart.evaluate("place => { place.dataset.run = 'that of before' }")
     editor.load(after)
     editor.charted("nuvia", "running", 200)
     assert editor.graph()["nodes"][-1].get("widgets_values") == after["nodes"][-1].get("widgets_values")
 
 
 def test_the_last_picture_of_a_run_comes_with_the_nodes_output(editor: ComfyPage) -> None:
-    editor.settings("canvas", "dark")
-    editor.load(graph("kept"))
+    begin(editor, "kept")
     kept = live.of_rows("kept", NAMES, [{"step": 1, "diffusion": 0.5}], 1)
     editor.dispatch("executed", {"node": "19", "output": {live.OUTPUT: [kept]}, "prompt_id": "x"})
     editor.charted("kept", "done", 1)
-    assert editor.chart.locator("caption").inner_text() == "kept · step 1 of 1 · done"
+    expect(editor.chart.locator("caption")).to_have_text("kept · step 1 of 1 · done")
 
 
 def test_a_chart_is_read_out_as_a_table_with_words_for_each_line(editor: ComfyPage) -> None:
-    editor.settings("canvas", "dark")
-    editor.load(graph("read out"))
+    begin(editor, "read out")
     editor.dispatch(live.EVENT, told("read out", 10, "stopped"))
     editor.charted("nuvia", "stopped")
     group = editor.page.get_by_role("group", name="Training losses of nuvia")
     group.get_by_role("table", name="nuvia · step 10 of 300 · stopped").wait_for()
-    assert group.get_by_role("rowheader").all_inner_texts() == list(NAMES)
-    label = group.get_by_role("img").first.get_attribute("aria-label")
+    expect(group.get_by_role("rowheader")).to_have_text(list(NAMES))
     values = told("read out", 10)["curves"][0]["values"]
-    assert label == f"diffusion: from {values[0]:#.3g} to {values[-1]:#.3g}, lowest {min(values):#.3g}"
+    label = f"diffusion: from {values[0]:#.3g} to {values[-1]:#.3g}, lowest {min(values):#.3g}"
+    expect(group.get_by_role("img").first).to_have_attribute("aria-label", label)
 
 
 def test_other_graphs_and_other_nodes_are_left_alone(editor: ComfyPage) -> None:
-    editor.settings("canvas", "dark")
-    editor.load(graph("another"))
+    begin(editor, "another")
     editor.dispatch(live.EVENT, told("first", 10))
     editor.dispatch(live.EVENT, told("another", 10, node="2"))
     editor.dispatch(live.EVENT, told("another", 10, node="99"))
-    assert not editor.chart.count()
+    assert editor.page.evaluate(WIDGETS) == 0
     editor.load(graph("first"))  # it shows what was told of it as soon as it is opened
     editor.charted("nuvia", "running", 10)
+    assert editor.page.evaluate(WIDGETS) == 1
 
 
 def test_nothing_on_the_chart_is_animated(editor: ComfyPage) -> None:
     """So that who asked for less motion need not ask here."""
-    editor.settings("canvas", "dark")
-    editor.load(graph("still"))
+    begin(editor, "still")
     for step in (10, 20):
         editor.dispatch(live.EVENT, told("still", step))
         editor.charted("nuvia", "running", step)
         assert editor.chart.evaluate("place => place.getAnimations({ subtree: true }).length") == 0
 
 
-def test_the_words_are_those_of_the_pages_language(editor: ComfyPage) -> None:
-    editor.settings("canvas", "dark")
-    editor.page.evaluate("async () => await app.extensionManager.setting.set('Comfy.Locale', 'es')")
-    try:
-        editor.load(graph("es"))
+def test_the_words_are_those_of_the_pages_language(comfy: ComfyServer, chromium: Browser, tmp_path: Path) -> None:
+    """In a page of its own: one whose language changes loads its workflow again, some time later."""
+    with opened(chromium, comfy, tmp_path, language="es") as editor:
+        begin(editor, "es")
         editor.dispatch(live.EVENT, told("es", 60, "done"))
         editor.charted("nuvia", "done", 60)
-        assert editor.chart.locator("caption").inner_text() == "nuvia · paso 60 de 300 · terminado"
-        assert editor.chart.locator("th").last.inner_text() == "validación"
-    finally:
-        editor.page.evaluate("async () => await app.extensionManager.setting.set('Comfy.Locale', 'en')")
+        expect(editor.chart.locator("caption")).to_have_text("nuvia · paso 60 de 300 · terminado")
+        expect(editor.chart.locator("th").last).to_have_text("validación")
 
 
 def test_the_script_takes_nothing_but_the_editor_and_its_api() -> None:

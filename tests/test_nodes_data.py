@@ -1,59 +1,23 @@
-"""The nodes that load, make, take apart, show and save datasets, and those that give them depth and negatives."""
+"""The nodes that load, make, take apart, show and save datasets."""
 
 from __future__ import annotations
 
-import dataclasses
 import os
-import shutil
 from pathlib import Path
-from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import torch
-from comfy_inprocess import start, tiny_controlnet, tiny_model, tiny_taesd
+from node_datasets import batches, captioned, empty_folders, from_images, load, one_sentence, with_depth
 from PIL import Image
 
-comfy = start()
-import folder_paths  # noqa: E402
-
-from comfy_scoft.bridge import dataset_folders, nodes_data, nodes_negatives  # noqa: E402
-from comfy_scoft.bridge.depth_sampler import DepthSampler, native_resolution, size_multiple  # noqa: E402
-from comfy_scoft.dataset import load_folder  # noqa: E402
-from comfy_scoft.depth import DEPTH, DepthEstimator  # noqa: E402
-from comfy_scoft.features import FeatureNetwork  # noqa: E402
-from comfy_scoft.mini import layout  # noqa: E402
-from comfy_scoft.negatives import NegativeSettings, Request  # noqa: E402
-from comfy_scoft.records import Dataset  # noqa: E402
+from comfy_scoft.bridge import dataset_folders, nodes_data, nodes_negatives
+from comfy_scoft.dataset import load_folder
+from comfy_scoft.mini import layout
 
 
 @pytest.fixture(autouse=True)
 def comfy_folders(tmp_path, monkeypatch) -> Path:
-    """ComfyUI's input, output and temp folders, empty."""
-    for name in ("input", "output", "temp"):
-        (tmp_path / name).mkdir()
-        monkeypatch.setattr(folder_paths, f"{name}_directory", str(tmp_path / name))
-    return tmp_path
-
-
-def captioned(folder: Path, count: int = 2, size: tuple[int, int] = (12, 8)) -> Path:
-    """A folder of images with a caption beside each."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for n in range(count):
-        values = np.random.default_rng(n).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
-        Image.fromarray(values).save(folder / f"FOOD_{n}.png")
-        (folder / f"FOOD_{n}.txt").write_text(f"dish {n}", encoding="utf-8")
-    return folder
-
-
-def load(folder: str, culture="", place="", categories="", split="all", limit=0):
-    return nodes_data.LoadDataset.execute(folder, culture, place, categories, split, limit)
-
-
-def one_sentence(error: pytest.ExceptionInfo) -> str:
-    text = str(error.value)
-    assert isinstance(error.value, ValueError) and "\n" not in text and text.endswith(".")
-    return text
+    return empty_folders(tmp_path, monkeypatch)
 
 
 def test_the_menu_lists_the_shipped_set_folders_with_datasets_and_saved_ones(comfy_folders):
@@ -129,16 +93,6 @@ def test_the_fingerprint_follows_the_files(comfy_folders):
     assert nodes_data.LoadDataset.fingerprint_inputs(folder=None) == ""
 
 
-def from_images(images, captions, generic=None, culture="c", place="p"):
-    node = nodes_data.DatasetFromImages
-    return node.execute(images, captions, [culture], [place], generic_captions=generic)[0]
-
-
-def batches(*sizes):
-    noise = torch.Generator().manual_seed(1)
-    return [(torch.rand(*size, 3, generator=noise) * 255).round() / 255 for size in sizes]
-
-
 def test_lists_in_lists_out_are_the_same():
     images = batches((1, 8, 12), (2, 5, 7))
     captions, generic = ["one", "two\nlines", "three"], ["a\nb", "", "c"]
@@ -198,14 +152,6 @@ def test_an_empty_caption_is_one_sentence_and_leaves_nothing(comfy_folders):
         from_images(batches((2, 8, 8)), ["a", " "])
     one_sentence(error)
     assert not list((comfy_folders / "output").rglob("*.png"))
-
-
-def with_depth(dataset: Dataset, folder: Path) -> Dataset:
-    for n, record in enumerate(dataset.records):
-        Image.new("L", Image.open(record.image).size, 40 * n).save(folder / f"depth_{n}.png")
-    return dataset.replace(
-        dataclasses.replace(record, depth=folder / f"depth_{n}.png") for n, record in enumerate(dataset.records)
-    )
 
 
 def test_depth_leaves_as_a_list_only_when_every_record_has_it(comfy_folders):
@@ -268,171 +214,6 @@ def test_a_saved_dataset_is_replaced_only_when_asked(comfy_folders):
     assert len(load("set (saved)")[0]) == 1
     nodes_data.SaveDataset.execute(two, "set", overwrite=True)
     assert len(load_folder(comfy_folders / "output/scoft/datasets/set")[0]) == 2
-
-
-def test_estimated_depth_lies_in_the_output_folder(comfy_folders, monkeypatch):
-    grey = DepthEstimator("grey", "1", lambda x: torch.full_like(x[:, :1], 0.5))
-    monkeypatch.setitem(DEPTH, "grey", lambda: grey)
-    dataset = load(nodes_data.SHIPPED, limit=2)[0]
-    (found,) = nodes_negatives.EstimateDepth.execute([dataset], ["grey"]).args
-    assert all(r.depth.is_relative_to(comfy_folders / "output/scoft/depth") for r in found.records)
-    assert all(record.depth is None for record in dataset.records)
-
-
-class Words:
-    """A CLIP of random words: enough of its manners for the sampler."""
-
-    layer_idx = None
-    patcher = SimpleNamespace(get_key_patches=dict)
-
-    def __init__(self) -> None:
-        self.seen: list[str] = []
-
-    def tokenize(self, text: str, disable_weights: bool = False) -> dict:
-        assert disable_weights
-        return {"l": [text, "a second window"]}
-
-    def encode_from_tokens(self, tokens: dict, return_pooled: bool, return_dict: bool) -> dict:
-        (text,) = tokens["l"]
-        self.seen.append(text)
-        noise = torch.Generator().manual_seed(len(text))
-        return {"cond": torch.randn(1, 77, 24, generator=noise), "pooled_output": torch.zeros(1, 24)}
-
-
-@pytest.fixture(scope="module")
-def parts():
-    """MODEL, VAE and CONTROL_NET of random weights."""
-    return tiny_model("sd1"), tiny_taesd(), tiny_controlnet("sd1")
-
-
-@pytest.fixture
-def pictures(comfy_folders):
-    dataset = load(nodes_data.SHIPPED, limit=2)[0]
-    return with_depth(dataset, comfy_folders)
-
-
-def make(parts, dataset, clip=None, **changes):
-    chosen = {"per_image": 2, "steps": 2, "cfg": 2.0, "strength": 1.0, "seed": 7, "resolution": 64}
-    chosen |= {"prompt_template": "{generic} in {place}", **changes}
-    model, vae, control = parts
-    with torch.inference_mode():
-        return nodes_negatives.MakeNegatives.execute(model, clip or Words(), vae, control, dataset, **chosen)[0]
-
-
-def contents(dataset):
-    return {record.image.name: [path.read_bytes() for path in record.negatives] for record in dataset.records}
-
-
-def test_comfyuis_sampler_draws_negatives_that_stay_the_same_whatever_the_order(parts, pictures, comfy_folders):
-    clip = Words()
-    found = make(parts, pictures, clip)
-    assert clip.seen[0] == "a farmer in nuvia" and "" in clip.seen
-    assert all(len(set(files)) == 2 for files in contents(found).values())
-    assert {Image.open(path).size for r in found.records for path in r.negatives} == {(64, 64)}
-    assert all(
-        path.is_relative_to(comfy_folders / "output/scoft/negatives") for r in found.records for path in r.negatives
-    )
-    first = contents(found)
-    for path in [path for record in found.records for path in record.negatives]:
-        path.unlink()
-    assert contents(make(parts, pictures.replace(pictures.records[::-1]))) == first
-    clip = Words()
-    assert contents(make(parts, pictures, clip)) == first and clip.seen == []
-
-
-def draw(parts, request, strength=1.0):
-    """One request drawn by ComfyUI's sampler, two steps at 64 px."""
-    model, vae, control = parts
-    settings = NegativeSettings(len(request.seeds), 2, 2.0, strength, resolution=64)
-    progress = SimpleNamespace(update=lambda done: None, total=9)
-    with torch.inference_mode():
-        return DepthSampler(model, Words(), vae, control, settings, progress)(request)
-
-
-def hint(seed=0):
-    return torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(seed))
-
-
-def test_the_depth_map_holds_the_drawing_and_strength_zero_lets_go(parts):
-    one, other = (Request(("a house",), (5,), hint(seed)) for seed in (0, 1))
-    free, held = draw(parts, one, 0.0), draw(parts, one)
-    assert torch.equal(free, draw(parts, other, 0.0))
-    assert (held - free).abs().max() > 1e-3 and (held - draw(parts, other)).abs().max() > 1e-3
-    assert held.shape == (1, 64, 64, 3) and held.min() >= 0 and held.max() <= 1
-
-
-def test_a_negative_of_a_batch_is_the_one_it_is_alone(parts):
-    both = draw(parts, Request(("a house", "two houses"), (5, 6), hint()))
-    second = draw(parts, Request(("two houses",), (6,), hint()))
-    assert (both[1] - second[0]).abs().max() < 0.01  # a batch of another size rounds otherwise
-    assert (both[0] - both[1]).abs().max() > 0.1
-
-
-def test_without_depth_the_node_says_what_to_connect(parts):
-    with pytest.raises(ValueError, match="connect Estimate Depth before Make Negatives") as error:
-        make(parts, load(nodes_data.SHIPPED, limit=1)[0])
-    one_sentence(error)
-
-
-def test_the_interrupt_stops_between_steps_and_the_next_run_goes_on(parts, pictures, comfy_folders, monkeypatch):
-    whole = contents(make(parts, pictures))
-    shutil.rmtree(comfy_folders / "output")
-    asked = []
-
-    def press_stop():
-        asked.append(None)
-        if len(asked) == 6:  # each picture asks before, at each of its two steps, and after
-            raise comfy.model_management.InterruptProcessingException
-
-    with monkeypatch.context() as patch:
-        patch.setattr("comfy_scoft.bridge.depth_sampler.check_interrupt", press_stop)
-        with pytest.raises(comfy.model_management.InterruptProcessingException):
-            make(parts, pictures)
-    assert len(list((comfy_folders / "output/scoft/negatives").rglob("*.png"))) == 2
-    clip = Words()
-    assert contents(make(parts, pictures, clip)) == whole
-    assert len(clip.seen) == 3  # two prompts of the second picture, and the empty one
-
-
-def test_models_are_told_apart_by_weights_patches_and_schedule(parts):
-    model, vae, control = parts
-
-    def identity(model=model, vae=vae, control=control, clip=None):
-        return DepthSampler(model, clip or Words(), vae, control, NegativeSettings(), None).identity()
-
-    patched = model.clone()
-    key = "diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"
-    patched.add_patches({key: ("diff", (torch.ones(32, 24),))}, 0.5)
-    stronger = model.clone()
-    stronger.add_patches({key: ("diff", (torch.ones(32, 24),))}, 0.6)
-    skipped = Words()
-    skipped.layer_idx = -2
-    others = [identity(patched), identity(stronger), identity(tiny_model("sd1", num_heads=8)), identity(clip=skipped)]
-    others.append(identity(control=tiny_controlnet("sd2")))
-    assert identity() == identity(model.clone(), control=control.copy())
-    assert len({identity(), *others}) >= 5
-
-
-def test_sizes_follow_the_model():
-    assert (size_multiple(tiny_model("sd1")), size_multiple(tiny_model("sdxl"))) == (64, 32)
-    widths = {768: 512, 2048: 1024, layout.CONTEXT: 64, 24: 512}
-    for width, side in widths.items():
-        model = SimpleNamespace(
-            model=SimpleNamespace(model_config=SimpleNamespace(unet_config={"context_dim": width})),
-            get_model_object=lambda name: None,
-        )
-        assert native_resolution(model) == side
-
-
-def test_filtering_reports_and_returns_another_dataset(comfy_folders):
-    dataset = from_images(batches((2, 8, 8)), ["a", "b"])
-    same = [nodes_data.as_image(record.image) for record in dataset.records]
-    (dataset,) = nodes_data.AttachNegatives.execute([dataset], same).args
-    pixels = FeatureNetwork("pixels", torch.nn.Identity(), 8, (0.0,) * 3, (1.0,) * 3, lambda x: x)
-    found, report, page = nodes_negatives.FilterNegatives.execute(dataset, pixels, 0.01).args
-    assert report.startswith("0 of 2 negatives kept, 2 dropped") and page.ndim == 4
-    assert [len(record.negatives) for record in found.records] == [0, 0]
-    assert [len(record.negatives) for record in dataset.records] == [1, 1]
 
 
 @pytest.mark.parametrize("node", [*nodes_data.NODES, *nodes_negatives.NODES], ids=lambda node: node.__name__)

@@ -10,15 +10,12 @@ from typing import Any
 import pytest
 from comfy_page import MINI, OPTION, WORKFLOWS, ComfyPage, opened, workflow
 from comfy_server import ComfyServer
-from playwright.sync_api import Browser, TimeoutError
+from playwright.sync_api import Browser, TimeoutError, expect
 
-BYPASS = 4
-"""LiteGraph's number of a node that is passed by."""
 NAMES = sorted(path.stem for path in WORKFLOWS.glob("*.json"))
 KNOWN = """() => app.graph.nodes.filter(
     node => node.type in LiteGraph.registered_node_types ? node.has_errors : node.type !== "MarkdownNote"
 ).map(node => node.type)"""
-CLOSED = ".p-dialog-mask"
 FIT = "async () => await app.extensionManager.command.execute('Comfy.Canvas.FitView')"
 
 
@@ -41,7 +38,7 @@ def test_the_search_offers_every_node_of_the_pack(editor: ComfyPage) -> None:
     editor.clear()
     info = editor.server.client.object_info()
     wanted = [node["display_name"] for name, node in info.items() if name.startswith("SCoFT_")]
-    offered = editor.searched("SCoFT", (700, 400))
+    editor.searched("SCoFT", (700, 400))
     missing = f"""wanted => {{
         const found = [...document.querySelectorAll({OPTION!r})].map(option => option.innerText).join();
         return wanted.filter(name => !found.includes(name));
@@ -51,7 +48,7 @@ def test_the_search_offers_every_node_of_the_pack(editor: ComfyPage) -> None:
     assert not editor.page.evaluate(missing, wanted)
     editor.shot("search")
     editor.page.keyboard.press("Escape")
-    offered.first.wait_for(state="hidden")
+    editor.no_dialog()
 
 
 def test_nodes_are_found_added_connected_and_passed_by(editor: ComfyPage) -> None:
@@ -61,9 +58,7 @@ def test_nodes_are_found_added_connected_and_passed_by(editor: ComfyPage) -> Non
     editor.drag(editor.place(first)["outputs"][0], editor.place(second)["inputs"][0])
     editor.page.wait_for_function("() => app.graph.links.size === 1")
     assert wires(editor.graph()) == {(first, "losses", second, "losses", "SCOFT_LOSSES")}
-    editor.page.mouse.click(*editor.place(second)["title"])
-    editor.page.keyboard.press("Control+b")
-    editor.page.wait_for_function("([id, mode]) => app.graph.getNodeById(id).mode === mode", arg=[second, BYPASS])
+    editor.pass_by(second)
     editor.shot("connected-and-passed-by")
 
 
@@ -85,7 +80,8 @@ def test_a_node_shows_its_text_as_text_and_saves_none_of_it(editor: ComfyPage) -
         editor.dispatch("executed", {"node": node, "display_node": node, "output": output, "prompt_id": "of-a-test"})
     shown = editor.page.locator(".scoft-text")
     editor.page.wait_for_function("words => document.querySelector('.scoft-text')?.textContent === words", arg=words)
-    assert shown.count() == 1 and shown.locator("b").count() == 0
+    expect(shown).to_have_count(1)
+    expect(shown.locator("b")).to_have_count(0)
     editor.shot("text")
     assert editor.graph()["nodes"][0].get("widgets_values") == before
 
@@ -107,8 +103,6 @@ def test_each_workflow_opens_from_the_template_browser_as_it_is(editor: ComfyPag
     }
     for ours, theirs in zip(by_id(found), by_id(shipped), strict=True):
         assert (ours["type"], ours.get("title"), ours["pos"]) == (theirs["type"], theirs.get("title"), theirs["pos"])
-    editor.page.keyboard.press("Escape")  # a note of models that are not there yet
-    editor.page.locator(CLOSED).wait_for(state="detached")
     editor.page.evaluate(FIT)
     editor.shot(f"template-{name}")
 
@@ -120,8 +114,7 @@ def test_a_workflow_of_which_a_node_is_unknown_is_said_so(editor: ComfyPage) -> 
     editor.page.evaluate("graph => void app.loadGraphData(graph)", graph)
     editor.page.get_by_text("SCoFT_NoSuchNode").first.wait_for()
     assert editor.page.evaluate(KNOWN) == ["SCoFT_NoSuchNode"]
-    editor.page.keyboard.press("Escape")
-    editor.page.locator(CLOSED).wait_for(state="detached")
+    editor.dismiss()
 
 
 def by_id(graph: dict) -> list[dict]:

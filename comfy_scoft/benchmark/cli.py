@@ -18,7 +18,7 @@ import torch
 
 from ..command import answered
 from . import page
-from .arms import ALL, SHORT, SHORT_PICTURES, Part, units
+from .arms import ALL, PARTS, SHORT, SHORT_PICTURES, Part, units
 from .training import World
 from .unit import Unit, do, finished
 
@@ -39,7 +39,13 @@ def parser() -> argparse.ArgumentParser:
         "Hours; it can be stopped, and the same command goes on. What is finished is not done again.",
     )
     found.add_argument("--out", type=Path, default=OUT, help=f"where everything is kept (default: {OUT})")
-    found.add_argument("--part", nargs="+", default=[], metavar="NAME", help=f"only these: {', '.join(ALL)}")
+    found.add_argument(
+        "--part",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help=f"only these (default: all but development): {', '.join(ALL)}",
+    )
     found.add_argument("--seeds", type=int, default=0, help="only the first so many training seeds; 0 takes all")
     found.add_argument("--jobs", type=int, default=0, help="processes, of one thread each; 0 takes one for each core")
     found.add_argument("--short", action="store_true", help="two arms and few pictures: shows that all of it runs")
@@ -55,7 +61,7 @@ def chosen(names: Sequence[str], seeds: int = 0, short: bool = False) -> tuple[P
         raise ValueError(f"--seeds is {seeds}, but it must be 0 (all of them) or more.")
     if short:
         return (SHORT,)
-    found = [ALL[name] for name in dict.fromkeys(names or ALL)]
+    found = [ALL[name] for name in dict.fromkeys(names or PARTS)]
     return tuple(replace(part, seeds=part.seeds[: seeds or None]) for part in found)
 
 

@@ -18,10 +18,10 @@ from ..scores import Scores, add
 from ..validation import MOST
 from .compat import io
 from .convert import base_model
-from .nodes_evaluate import CATEGORY
+from .nodes_evaluate import CATEGORY, so_far
 from .nodes_metrics import figures, watch
 from .runtime import check_interrupt, device, free_memory, training_mode
-from .sockets import DatasetSocket, ScoresSocket
+from .sockets import DatasetSocket
 from .training import held_out as never_trained
 
 
@@ -49,7 +49,7 @@ class DenoisingGap(io.ComfyNode):
                 io.String.Input(
                     "compared_label", default="base", optional=True, tooltip="What the table calls the base model."
                 ),
-                ScoresSocket.Input("scores", optional=True, tooltip="The figures so far; these are added to them."),
+                so_far(),
                 io.Int.Input(
                     "pictures", default=MOST, min=2, max=100_000, optional=True, tooltip="At most so many of each kind."
                 ),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ..evaluate import bias
 from ..generate import ImageSet
 from ..plots import by_model, score_table
@@ -11,6 +13,18 @@ from .runtime import Progress, check_interrupt
 from .sockets import ImagesSocket, ScoresSocket
 
 CATEGORY = "SCoFT/6 evaluate"
+
+
+def so_far() -> Any:
+    """The chain of figures that a measuring node takes, and returns longer."""
+    return ScoresSocket.Input("scores", optional=True, tooltip="The figures so far; these are added to them.")
+
+
+def compared(such_as: str = "the base model's") -> list[Any]:
+    """What every measurement of a set of pictures may take beside it: a set to compare with, and the chain."""
+    tooltip = f"A set of the same prompts and seeds, such as {such_as}: its figures and the change, with the interval "
+    tooltip += "of paired pictures, are given too."
+    return [ImagesSocket.Input("compared_with", optional=True, tooltip=tooltip), so_far()]
 
 
 class BiasOracle(io.ComfyNode):
@@ -26,13 +40,7 @@ class BiasOracle(io.ComfyNode):
             "95 % interval, by the place in the prompt.",
             inputs=[
                 ImagesSocket.Input("images", tooltip="Pictures of the mini model from Generate Set."),
-                ImagesSocket.Input(
-                    "compared_with",
-                    optional=True,
-                    tooltip="A set of the same prompts and seeds, such as the one before training: its figures and the "
-                    "change, with the interval of paired pictures, are given too.",
-                ),
-                ScoresSocket.Input("scores", optional=True, tooltip="The figures so far; these are added to them."),
+                *compared("the one before training"),
             ],
             outputs=[ScoresSocket.Output(display_name="scores", tooltip="The figures, for Score Table.")],
             hidden=[io.Hidden.unique_id],

@@ -16,7 +16,7 @@ from ..plots import copies_page
 from ..records import Dataset
 from ..scores import Scores, add
 from .compat import io, ui
-from .nodes_evaluate import CATEGORY
+from .nodes_evaluate import CATEGORY, compared
 from .runtime import Progress, check_interrupt, device
 from .sockets import DatasetSocket, FeaturesSocket, ImagesSocket, ScoresSocket
 from .widgets import default, number
@@ -37,23 +37,11 @@ def watch(node: Any) -> Observer:
     return observe
 
 
-def measured(features: str) -> list[Any]:
-    """The sockets that all measurements of pictures share; `features`: what the network is for."""
+def measured(features: str = "The network whose vectors are compared, such as CLIP, DINO or DreamSim.") -> list[Any]:
+    """The sockets that all measurements of pictures begin with; `features`: what the network is for."""
     return [
         ImagesSocket.Input("images", tooltip="The pictures to measure, from Generate Set."),
         FeaturesSocket.Input("features", tooltip=features),
-    ]
-
-
-def chained() -> list[Any]:
-    return [
-        ImagesSocket.Input(
-            "compared_with",
-            optional=True,
-            tooltip="A set of the same prompts and seeds, such as the base model's: its figures and the change, with "
-            "the interval of paired pictures, are given too.",
-        ),
-        ScoresSocket.Input("scores", optional=True, tooltip="The figures so far; these are added to them."),
     ]
 
 
@@ -75,7 +63,7 @@ class KID(io.ComfyNode):
             "exactly one reference: a data set (its test split), another set, or a batch of images. With few pictures "
             "the interval is wide.",
             inputs=[
-                *measured("The network whose vectors are compared, such as CLIP, DINO or DreamSim."),
+                *measured(),
                 DatasetSocket.Input(
                     "dataset", optional=True, tooltip="Real pictures to compare with, such as a community's test split."
                 ),
@@ -90,7 +78,7 @@ class KID(io.ComfyNode):
                     default="",
                     tooltip="What the table calls the reference; empty takes its own name.",
                 ),
-                *chained(),
+                *compared(),
                 number(KidSettings, "subset_size", 0, 100_000, 1, size, True),
                 number(KidSettings, "subsets", 1, 10_000, 1, "How many subsets, where they have a size.", True),
                 io.Boolean.Input(
@@ -138,7 +126,7 @@ class ClipScore(io.ComfyNode):
             display_name="CLIPScore (SCoFT)",
             category=CATEGORY,
             description="How well pictures and their prompts agree, by a CLIP, from 0 to 100. " + clip_score.CAUTION,
-            inputs=[*measured("A CLIP, which also reads words; other networks cannot do this."), *chained()],
+            inputs=[*measured("A CLIP, which also reads words; other networks cannot do this."), *compared()],
             outputs=[figures()],
             hidden=[io.Hidden.unique_id],
         )
@@ -166,7 +154,7 @@ class Memorization(io.ComfyNode):
             "picture of the same caption, and the share that is nearer to a training picture than real pictures are "
             "that were never trained on. Lower is better for both. The image shows the nearest pairs: look at them.",
             inputs=[
-                *measured("The network whose vectors are compared, such as CLIP, DINO or DreamSim."),
+                *measured(),
                 DatasetSocket.Input(
                     "dataset",
                     tooltip="The pictures that were trained on (split 'train'). Draw the set from their captions: "
@@ -178,7 +166,7 @@ class Memorization(io.ComfyNode):
                     tooltip="Real pictures that were not trained on, such as the test split: what is nearer to a "
                     "training picture than they are counts as a near copy.",
                 ),
-                *chained(),
+                *compared(),
                 io.Float.Input(
                     "quantile",
                     default=memorization.QUANTILE,
@@ -230,7 +218,7 @@ class Diversity(io.ComfyNode):
             category=CATEGORY,
             description="How different the pictures of one prompt are from one another: the mean distance over all "
             "pairs, averaged over prompts. Higher is more varied. Each prompt needs at least two pictures.",
-            inputs=[*measured("The network whose distance is taken; the paper's is DreamSim."), *chained()],
+            inputs=[*measured("The network whose distance is taken; the paper's is DreamSim."), *compared()],
             outputs=[figures()],
             hidden=[io.Hidden.unique_id],
         )

@@ -2,7 +2,7 @@
 
 X. Chen, P. N. Bennett, K. Collins-Thompson and E. Horvitz, Pairwise Ranking Aggregation in a Crowdsourced Setting,
 WSDM 2013, in the form that crowd-kit gives it, which the paper runs. The likelihood equals crowd-kit's
-(tests/test_survey_aggregate.py). It is maximised with its exact gradient: crowd-kit 1.4.2 writes the gradients of the
+(tests/test_survey_consensus.py). It is maximised with its exact gradient: crowd-kit 1.4.2 writes the gradients of the
 participants into other parameters, the last generator's among them, and so stops elsewhere.
 """
 

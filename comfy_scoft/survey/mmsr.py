@@ -5,7 +5,7 @@ Q. Ma and A. Olshevsky, Adversarial Crowdsourcing Through Robust Rank-One Matrix
 
 If participant i gives the label of the consensus with probability (1 + s_i) / 2, then how much i and j agree above
 chance, C_ij, is s_i s_j on average. Where all participants share tasks, the results equal crowd-kit's
-(tests/test_survey_aggregate.py). Where some share none (each country had its own pages, say), crowd-kit's end in NaN or
+(tests/test_survey_consensus.py). Where some share none (each country had its own pages, say), crowd-kit's end in NaN or
 take "no common task" for disagreement; here such participants form groups of their own, estimated one by one.
 """
 
