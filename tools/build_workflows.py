@@ -94,7 +94,11 @@ def train_cultural_lora_mini(w: Workflow) -> None:
     run = "nuvia-careful" if careful else "nuvia-mini"
     base, dataset = base_and_dataset(w)
     dataset = negatives(w, base, dataset)
-    w.group("3 · What training looks at", VIOLET, notes.LOSSES + notes.KEEP if careful else notes.LOSSES)
+    w.group(
+        "3 · What training looks at",
+        VIOLET,
+        notes.LOSSES.replace("Three", "Four") + notes.KEEP if careful else notes.LOSSES,
+    )
     w.column()
     features = w.add("SCoFT_LoadFeatures", "Eye that compares pictures", network="mini CLIP (layer 5)")["features"]
     w.column()
