@@ -228,7 +228,6 @@ def development(arms: tuple[Arm, ...], seeds: int = 2) -> Part:
 SEARCH = development(
     (
         BASE,
-        _careful("C 2, prior 8, 600 steps", weight=2.0, prior=8.0, steps=600),
         _careful("C 4, prior 16, 600 steps", weight=4.0, prior=16.0, steps=600),
         _careful("C 6, prior 20, 900 steps"),
         *(Arm(f"corrected, strength {strength:g}", strength=strength) for strength in (2.5, 3.0, 3.5)),
