@@ -1,0 +1,86 @@
+"""The benchmark's page in the repository: made from its results, of today's settings, and quoted rightly."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from comfy_scoft.benchmark import page, render, tables
+from comfy_scoft.benchmark.arms import ALL, CAREFUL, MPC, SEARCH, Arm
+from comfy_scoft.benchmark.cells import DEVELOPMENT_SEEDS, OTHER_PLACES
+from comfy_scoft.benchmark.page import _figure, shown
+from comfy_scoft.losses import LOSSES
+
+ROOT = Path(__file__).resolve().parent.parent
+FOLDER = ROOT / "benchmarks" / "mini_world"
+RESULTS = json.loads((FOLDER / "results.json").read_text(encoding="utf-8"))
+QUOTED = (("ablation", "LDM"), ("ablation", "+M"), ("ablation", "+MP"), ("ablation", "+MPC"), ("careful", "careful"))
+
+
+def part(name: str) -> dict[str, Any]:
+    return next(found for found in RESULTS["parts"] if found["name"] == name)
+
+
+def test_the_page_is_made_from_the_results_beside_it() -> None:
+    pictures = {path.name: b"" for path in FOLDER.glob("*.png")}
+    assert (FOLDER / "page.md").read_text(encoding="utf-8") == render.markdown(page.as_page(RESULTS), pictures)
+    assert (FOLDER / "page.html").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize("name", ["ablation", "careful", "control"])
+def test_the_main_parts_are_whole_and_of_todays_settings(name: str) -> None:
+    found = part(name)
+    assert found["missing"] == [] and found["seeds"] == list(ALL[name].seeds)
+    assert list(found["arms"]) == [arm.name for arm in ALL[name].arms]
+    for arm in ALL[name].arms:
+        settings = found["arms"][arm.name]["settings"]
+        assert settings == (json.loads(json.dumps(arm.described(settings["train"]["seed"]))) if arm.losses else {})
+
+
+def quoted(part_name: str, arm: str) -> str:
+    """A row of the README's table."""
+    figures = part(part_name)["arms"][arm]["figures"]
+    keys = [(tables.DARK_HELD_OUT, False, 2), *((tables.leakage("dark skin", p), True, 2) for p in OTHER_PLACES)]
+    cells = [shown(_figure(figures[key]), signed, digits) for key, signed, digits in (*keys, (tables.GAP, True, 3))]
+    return f"| {arm} | " + " | ".join(cells) + " |"
+
+
+@pytest.mark.parametrize("row", QUOTED)
+def test_the_readme_quotes_the_page(row: tuple[str, str]) -> None:
+    assert quoted(*row) in (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
+
+
+def test_what_was_chosen_was_chosen_on_other_seeds() -> None:
+    assert set(SEARCH.seeds) <= set(DEVELOPMENT_SEEDS) and SEARCH.form == "development"
+    assert any(arm.described(1) == CAREFUL.described(1) for arm in SEARCH.arms), (
+        "what was chosen is among what was tried"
+    )
+
+
+@pytest.mark.parametrize(
+    "workflow, arm",
+    [("train-cultural-lora-mini", MPC), ("train-cultural-lora-careful", CAREFUL)],
+    ids=["mini", "careful"],
+)
+def test_a_workflow_has_the_settings_of_its_arm(workflow: str, arm: Arm) -> None:
+    path = ROOT / "workflows" / "api" / f"{workflow}.json"
+    nodes = {node["class_type"]: node["inputs"] for node in json.loads(path.read_text(encoding="utf-8")).values()}
+    groups = {"TrainLora": arm.train, "LoraOptions": arm.lora, "OptimizerOptions": arm.optimizer}
+    groups |= {"RolloutOptions": arm.rollout}
+    aside = {"seed", "validate_every", "preview_every", "preview_prompt", "checkpoint_every", "start_from"}
+    compared = 0
+    for node, settings in groups.items():
+        for name in (vars(settings).keys() & nodes[f"SCoFT_{node}"].keys()) - aside:
+            assert getattr(settings, name) == nodes[f"SCoFT_{node}"][name], name
+            compared += 1
+    assert compared >= 20
+    chain = {name: kind for name, kind in ((n, f"SCoFT_{LOSSES[n].__name__}") for n in LOSSES) if kind in nodes}
+    assert set(chain) == {name for name, _ in arm.losses}
+    for name, options in arm.losses:
+        given = dict(options)
+        if "features" in given:
+            assert given.pop("features") == nodes["SCoFT_LoadFeatures"]["network"]
+        assert given == {key: nodes[chain[name]][key] for key in given}, name
