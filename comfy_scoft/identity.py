@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import platform
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from importlib import metadata as packages
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .files import file_hash
 
@@ -20,6 +21,11 @@ VERSIONED = ("torch", "diffusers", "peft", "transformers", "safetensors", "open_
 
 LOOKS = 16
 """Values of each tensor that are looked at: every one would cost seconds a gigabyte and find no more mix-ups."""
+
+
+def short_hash(facts: Any) -> str:
+    """16 hex digits of plain JSON, the same in whatever order a dict's keys come."""
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def of_tensors(tensors: Mapping[str, Tensor]) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from ccub import TABLE_3
 from PIL import Image
 from protocol_inputs import ROOT, arguments, inception_file, write_inputs
 
@@ -70,20 +71,11 @@ def test_the_whole_plan_of_two_cultures_by_hand() -> None:
     assert plan.NEGATIVE not in two and plan.step(MP) not in two and two[plan.PICTURE] == pairs + prompts
 
 
-TABLE_3 = {
-    "Korea": (34, 22, 20, 20, 21, 20, 8, 6, 11),
-    "China": (33, 31, 24, 23, 27, 23, 5, 15, 8),
-    "Nigeria": (21, 16, 18, 17, 13, 21, 11, 8, 15),
-    "Mexico": (22, 19, 14, 18, 15, 10, 7, 10, 19),
-    "India": (19, 26, 24, 21, 16, 18, 9, 7, 8),
-}
-"""Pictures of each category in the paper's Table 3."""
-
-
 def test_the_costs_in_the_document_are_the_plans() -> None:
     text = (ROOT / "docs" / "protocol.md").read_text(encoding="utf-8")
     cultures = []
-    for name, counts in TABLE_3.items():
+    measured = {name: counts for name, counts in TABLE_3.items() if name != "United States"}  # no row in Table 4
+    for name, counts in measured.items():
         parts = data.hold_out(Dataset(Path(), tuple(records(counts, generic_captions=("a",))), name), 0.2, 1024)
         cultures.append(data.Culture(name, *parts, held_out=True))
     generic = data.Generic(Dataset(Path(), tuple(records((5000,))), "coco"), ("a prompt",) * 500)

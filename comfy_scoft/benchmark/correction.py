@@ -19,10 +19,11 @@ from ..correct.place import learn_place
 from ..correct.preference import Preference
 from ..dataset import make_batch
 from ..draws import seed_of
+from ..identity import short_hash
 from ..mini import world as renderer
 from .cells import TAUGHT, TEST_KINDS
 from .draw import BATCH, latents
-from .training import World, short_hash
+from .training import World
 
 REVISION = 1
 """To be raised by whoever changes what is learned or drawn here."""

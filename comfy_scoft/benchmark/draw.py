@@ -16,8 +16,9 @@ from ..base_model import BaseModel
 from ..correct.corrector import Correction
 from ..correct.draw import draw
 from ..files import write_atomically
+from ..identity import short_hash
 from .cells import Asked, Cell
-from .training import World, short_hash
+from .training import World
 
 REVISION = 2
 """To be raised by whoever changes what is drawn."""

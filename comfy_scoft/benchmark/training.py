@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import json
 import shutil
 import time
@@ -24,6 +23,7 @@ from ..dataset import load_folder
 from ..depth import attach_depth, load_depth
 from ..features import FeatureNetwork, load_features
 from ..files import write_atomically
+from ..identity import short_hash
 from ..lora import attach, export_kohya, layers, load_lora
 from ..losses import LOSSES, Loss
 from ..mini import layout
@@ -123,10 +123,6 @@ def key_of(arm: Arm, seed: int, world: World) -> str:
     if _needs_negatives(arm):
         facts["negatives"] = vars(NEGATIVES)
     return short_hash(facts)
-
-
-def short_hash(facts: Any) -> str:
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def trained(arm: Arm, seed: int, world: World) -> Trained:

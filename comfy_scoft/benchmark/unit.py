@@ -11,10 +11,11 @@ from typing import Any
 from .. import identity
 from ..base_model import BaseModel
 from ..files import write_atomically
+from ..identity import short_hash
 from . import correction, draw, read
 from .arms import BASE, Arm, Part
 from .cells import FORMS
-from .training import Trained, World, key_of, short_hash, trained, with_lora
+from .training import Trained, World, key_of, trained, with_lora
 
 Unit = tuple[Part, Arm, int]
 

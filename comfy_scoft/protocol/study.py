@@ -11,7 +11,6 @@ import torch
 
 from .. import identity
 from ..base_model import BaseModel
-from ..benchmark.training import short_hash
 from ..lora import NAME
 from ..negatives_pipeline import native_resolution
 from ..single_file import load_base
@@ -95,7 +94,7 @@ class Study:
 
     def key(self, *facts: Any) -> str:
         """16 hex digits of facts, and of what decides everything."""
-        return short_hash([self.facts(), *facts])
+        return identity.short_hash([self.facts(), *facts])
 
 
 def slug(text: str) -> str:
