@@ -15,7 +15,7 @@ PACK = ROOT / "comfy_scoft"
 
 # Layers from the bottom up: a module may import modules of its own layer and of those below it.
 LAYERS = (
-    {"command", "errors", "files", "identity", "prompts", "records", "statistics"},
+    {"command", "errors", "files", "identity", "prompts", "records", "report", "statistics"},
     {"dataset", "features", "base_model", "ldm", "schedule", "single_file", "text_encoder", "mini"},
     {
         "download",

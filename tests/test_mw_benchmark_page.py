@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from html import escape
 from pathlib import Path
 
 import pytest
 from benchmark_units import PART, four_arms
 
-from comfy_scoft.benchmark import page, render, tables
+from comfy_scoft.benchmark import page, tables
 from comfy_scoft.benchmark.arms import MPC, PARTS
 from comfy_scoft.benchmark.cli import chosen, main
 from comfy_scoft.benchmark.training import World
@@ -43,7 +44,7 @@ def test_the_page_says_the_same_in_all_forms(made_up: Path, tmp_path: Path) -> N
         "Training seeds 101, 102",
         *(sentence["text"] for sentence in ablation["reading"]),
     ):
-        assert said in text and render.escape(said) in html
+        assert said in text and escape(said) in html
     assert "| LDM | 0.50 [0.28, 0.72] |" in text and "<td>0.50 [0.28, 0.72]</td>" in html
     assert "Corrector &lt;x&gt;" in html and "A&amp;B." in html and "Corrector <x>" in text
     assert "NaN" not in json.dumps(content) and "nan" not in html.split("</style>")[1].split("base64")[0]

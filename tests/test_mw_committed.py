@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from comfy_scoft.benchmark import page, render, tables
+from comfy_scoft import report
+from comfy_scoft.benchmark import page, tables
 from comfy_scoft.benchmark.arms import ALL, CAREFUL, MPC, SEARCH, Arm
 from comfy_scoft.benchmark.cells import DEVELOPMENT_SEEDS, OTHER_PLACES
 from comfy_scoft.benchmark.page import _figure, shown
@@ -26,7 +27,7 @@ def part(name: str) -> dict[str, Any]:
 
 def test_the_page_is_made_from_the_results_beside_it() -> None:
     pictures = {path.name: b"" for path in FOLDER.glob("*.png")}
-    assert (FOLDER / "page.md").read_text(encoding="utf-8") == render.markdown(page.as_page(RESULTS), pictures)
+    assert (FOLDER / "page.md").read_text(encoding="utf-8") == report.markdown(page.as_page(RESULTS), pictures)
     assert (FOLDER / "page.html").stat().st_size > 10_000
 
 

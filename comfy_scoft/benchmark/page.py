@@ -10,8 +10,9 @@ from typing import Any
 
 from torch import Tensor
 
+from .. import report
 from ..files import write_atomically
-from . import charts, render, summary, tables
+from . import charts, summary, tables
 from .arms import ALL, Part
 from .cells import (
     DEVELOPMENT_KINDS,
@@ -115,8 +116,8 @@ def write(scene: World, folder: Path, parts: Sequence[Part] = tuple(ALL.values()
     shown_page = as_page(content)
     files = {
         "results.json": (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode(),
-        "page.md": render.markdown(shown_page, pictures).encode(),
-        "page.html": render.html(shown_page, pictures).encode(),
+        "page.md": report.markdown(shown_page, pictures).encode(),
+        "page.html": report.html(shown_page, pictures).encode(),
         **pictures,
     }
     for name, data in files.items():
@@ -208,7 +209,7 @@ def added_parts(folder: Path) -> list[dict[str, Any]]:
     return parts
 
 
-def part_tables(part: Mapping[str, Any]) -> tuple[render.Table, ...]:
+def part_tables(part: Mapping[str, Any]) -> tuple[report.Table, ...]:
     """The tables that a part of results.json has figures for."""
     made = []
     for title, about, columns in GROUPS:
@@ -218,7 +219,7 @@ def part_tables(part: Mapping[str, Any]) -> tuple[render.Table, ...]:
                 (name, *(_cell(arm["figures"].get(key), signed, digits) for _, key, signed, digits in kept))
                 for name, arm in part["arms"].items()
             )
-            made.append(render.Table(title, about, ("", *(heading for heading, *_ in kept)), rows))
+            made.append(report.Table(title, about, ("", *(heading for heading, *_ in kept)), rows))
     return tuple(made)
 
 
@@ -235,13 +236,13 @@ def _missing(missing: Sequence[str]) -> str:
     return f"Not there yet: {some}."
 
 
-def as_page(content: Mapping[str, Any]) -> render.Content:
+def as_page(content: Mapping[str, Any]) -> report.Content:
     """results.json as it is shown: the parts, then those that other programs measured."""
     pictures = {"ablation": "page.png", "along training": "along.png"}
     short = tuple((sentence["text"], sentence["verdict"]) for sentence in content["in short"])
-    sections = [render.Section("In short", "", short)] if short else []
+    sections = [report.Section("In short", "", short)] if short else []
     sections += [
-        render.Section(
+        report.Section(
             part["name"].capitalize(),
             f"{part['about']} Training seeds {', '.join(map(str, part['seeds']))}.",
             tuple((sentence["text"], sentence["verdict"]) for sentence in part["reading"]),
@@ -252,9 +253,9 @@ def as_page(content: Mapping[str, Any]) -> render.Content:
         for part in content["parts"]
     ]
     for part in content["added"]:
-        own = render.Table("", "", tuple(part["columns"]), tuple(map(tuple, part["rows"])))
+        own = report.Table("", "", tuple(part["columns"]), tuple(map(tuple, part["rows"])))
         reading = tuple((text, "") for text in part["reading"])
-        sections.append(render.Section(part["title"], part["about"], reading, tables=(own,)))
+        sections.append(report.Section(part["title"], part["about"], reading, tables=(own,)))
     versions = "; ".join(", ".join(f"{k} {v}" for k, v in found.items()) for found in content["versions"])
     words = (ABOUT, KEPT_BACK, INTERVAL)
-    return render.Content(TITLE, words, content["command"], versions or "none", tuple(sections))
+    return report.Content(TITLE, words, content["command"], versions or "none", tuple(sections))

@@ -10,11 +10,11 @@ from typing import Any
 
 from PIL import Image
 
-from ..benchmark.render import Content, Section, Table, html, markdown
 from ..depth import read_pixels
 from ..evaluate.clip_score import CAUTION
 from ..files import write_atomically
 from ..plots.sheets import compare_grid
+from ..report import Content, Section, Table, html, markdown
 from . import paper
 from .arms import MAIN, MEMORY
 from .train import Drawn

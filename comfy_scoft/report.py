@@ -1,4 +1,4 @@
-"""The page as Markdown and as one HTML file that needs nothing else, readable on a phone, light and dark."""
+"""A report of tables and pictures as Markdown and as one HTML file that needs nothing else, readable on a phone."""
 
 from __future__ import annotations
 
