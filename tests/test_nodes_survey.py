@@ -91,5 +91,5 @@ def test_from_answers_to_figures_in_a_running_comfyui(comfy: ComfyServer):
     assert "24 participants used" in by_kind["SCoFT_LoadResponses"]["text"][0]
     assert "SCoFT+MPC > SCoFT+MP > SCoFT+M > Stable Diffusion" in by_kind["SCoFT_AggregateSurvey"]["text"][0]
     assert len(by_kind["SCoFT_PlotSurvey"]["images"]) == 4
-    page = Path(by_kind["SCoFT_PlotSurvey"]["text"][0])
-    assert page.parent == comfy.base / "output/scoft/surveys" and page.is_file()
+    page = by_kind["SCoFT_PlotSurvey"]["text"][0]
+    assert page.startswith("output/scoft/surveys/") and (comfy.base / page).is_file()

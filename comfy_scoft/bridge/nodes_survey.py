@@ -10,7 +10,6 @@ from torch import Tensor
 from ..checkpoint import write_atomically
 from ..plots.survey import agreement_heatmap, rank_counts, rank_violins, win_matrix
 from ..survey.aggregate import Analysis, aggregate
-from ..survey.answer_file import plain
 from ..survey.build import file_name
 from ..survey.findings import report_text
 from ..survey.report import report_page
@@ -18,7 +17,7 @@ from ..survey.responses import load_responses
 from ..survey.spec import ANSWER_FORMAT, KEY_ENDING, Survey
 from .compat import io, ui
 from .dataset_folders import files_fingerprint
-from .runtime import folders, input_folder, inside, output_folder
+from .runtime import folders, in_output, input_folder, inside, output_folder
 from .sockets import ScoresSocket, SurveySocket
 
 CATEGORY = "SCoFT/7 survey"
@@ -164,7 +163,7 @@ class PlotSurvey(io.ComfyNode):
         write_atomically(path, report_page(found, pictures).encode("utf-8"))
         images = [image[None] for _, _, image in pictures]
         shown = [entry for image in images for entry in ui.PreviewImage(image, cls=cls).as_dict()["images"]]
-        return io.NodeOutput(*images, str(path), ui={"images": shown, "text": (plain(str(path), 500),)})
+        return io.NodeOutput(*images, str(path), ui={"images": shown, "text": (in_output(path),)})
 
 
 def _pictures(found: Analysis) -> list[tuple[str, str, Tensor]]:

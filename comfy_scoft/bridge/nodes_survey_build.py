@@ -9,7 +9,8 @@ from ..survey.build import MOST, SurveySettings, build, save
 from ..survey.languages import languages
 from . import widgets
 from .compat import io
-from .runtime import output_folder
+from .nodes_survey import surveys_folder
+from .runtime import in_output
 from .sockets import ImagesSocket, SurveySocket
 
 CATEGORY = "SCoFT/7 survey"
@@ -46,9 +47,9 @@ class BuildSurvey(io.ComfyNode):
         others = [given.pop(f"set_{i}", None) for i in range(3, MOST + 1)]
         sets = [found for found in (set_1, set_2, *others) if found is not None]
         survey, page = build(sets, SurveySettings(**given))
-        path = save(survey, page, output_folder() / "scoft" / "surveys")
+        path = save(survey, page, surveys_folder())
         megabytes = len(page) / 1e6
-        text = f"{path}\n{len(survey.pages)} pages, {len(survey.items)} items, {megabytes:.1f} MB"
+        text = f"{in_output(path)}\n{len(survey.pages)} pages, {len(survey.items)} items, {megabytes:.1f} MB"
         return io.NodeOutput(survey, str(path), ui={"text": (text,)})
 
 

@@ -120,3 +120,11 @@ def input_folder() -> Path:
 
 def output_folder() -> Path:
     return Path(folder_paths.get_output_directory())
+
+
+def in_output(path: Path) -> str:
+    """A file of ComfyUI's output folder as a person looks for it there: output/scoft/surveys/name.html.
+
+    What a node shows ends up in pictures that people share, so it leaves out where the computer keeps ComfyUI.
+    """
+    return Path("output", path.relative_to(output_folder())).as_posix()
