@@ -22,6 +22,9 @@ GAP, MARGIN, BAND = 50, 30, 60
 """Between nodes; between a group's border and its nodes; between groups."""
 PREVIEWS = ("SaveImage", "PreviewImage", "SCoFT_PreviewDataset", "SCoFT_TrainLora", "SCoFT_ScoreTable")
 PREVIEWS += ("SCoFT_FilterNegatives", "SCoFT_PlotSurvey", "SCoFT_Memorization", "PreviewAny")
+TEXTS = ("ReadCard", "SaveLora", "ExportJob", "BuildSurvey", "LoadResponses", "AggregateSurvey", "PlotSurvey")
+GROWS = {f"SCoFT_{name}": 240 for name in TEXTS}
+"""Pixels by which a node grows for the text that web/text.js shows after a run; kept free where a node is below."""
 
 Schema = dict[str, Any]
 
@@ -165,6 +168,7 @@ class Workflow:
                 for node in column:
                     node.box = [at, y, width, node.height()]
                     y += node.box[3] + TITLE + GAP
+                    y += 0 if node is column[-1] else GROWS.get(node.kind, 0)
                 deepest = max(deepest, y - TITLE - GAP)
                 at += width + GAP
         for group in self.groups:

@@ -3,7 +3,7 @@ itself, but its text only on nodes of its own. It is set as text, never as HTML,
 
 import { app } from "../../scripts/app.js";
 
-const SHOWN = new Set(["ReadCard", "SaveLora", "ExportJob", "BuildSurvey", "LoadResponses", "AggregateSurvey", "LearnPreference"]
+const SHOWN = new Set(["ReadCard", "SaveLora", "ExportJob", "BuildSurvey", "LoadResponses", "AggregateSurvey", "PlotSurvey", "LearnPreference"]
     .map((name) => `SCoFT_${name}`));
 const WIDGET = "scoft_text";
 const LEAST = 70, MOST = 320, LINE = 17; // pixels
