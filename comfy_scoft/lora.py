@@ -18,7 +18,12 @@ from torch import Tensor, nn
 NAME = "default"
 PREFIX = "lora_unet_"
 
-Targets = Literal["attention", "attention + feed-forward", "attention + feed-forward + convolutions"]
+Targets = Literal[
+    "attention",
+    "attention + feed-forward",
+    "attention + feed-forward + convolutions",
+    "cross-attention K + V",
+]
 
 _ATTENTION = ["to_q", "to_k", "to_v", "to_out.0"]
 _FEED_FORWARD = ["ff.net.0.proj", "ff.net.2"]
@@ -27,6 +32,7 @@ TARGET_MODULES: dict[str, list[str]] = {
     "attention": _ATTENTION,
     "attention + feed-forward": _ATTENTION + _FEED_FORWARD,
     "attention + feed-forward + convolutions": _ATTENTION + _FEED_FORWARD + _CONVOLUTIONS,
+    "cross-attention K + V": ["attn2.to_k", "attn2.to_v"],
 }
 
 
@@ -34,7 +40,9 @@ TARGET_MODULES: dict[str, list[str]] = {
 class LoraSettings:
     """rank and alpha (paper: both 64; the LoRA is scaled by alpha / rank), dropout in [0, 1), and the targets.
 
-    targets: `attention` is the paper's (to_q, to_k, to_v, to_out.0 of every UNet attention).
+    targets: `attention` is the paper's (to_q, to_k, to_v, to_out.0 of every UNet attention). `cross-attention K + V`
+        is what Custom Diffusion trains (Kumari et al., arXiv 2212.04488): only the reading of the prompt changes, so
+        that less changes where the prompt names something else.
     dora: also train the magnitude of each output channel, apart from its direction (DoRA, arXiv 2402.09353). Steps
         take longer and more memory, and fewer programs read the file (`export_kohya`).
     start_from: name of the LoRA that training goes on from, for people; "" is none. `attach` is given its tensors.

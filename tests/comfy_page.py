@@ -39,9 +39,12 @@ STEADY = {
     "Comfy.Pointer.ClickBufferTime": 1000,  # and lets a button go late, which would be a drag
     "Comfy.Notification.ShowVersionUpdates": False,
     "Comfy.Workflow.ShowMissingModelsWarning": False,  # it comes some time after the workflow, over what is clicked
+    "Comfy.NodeSearchBoxImpl.FollowCursor": False,  # newer pages hang a new node on the cursor till the next click,
+    "Comfy.RightSidePanel.IsOpen": False,  # and have a panel there that one test opens over the nodes of the next
 }
 """Settings of the page in which what a test does cannot be taken for something else."""
-SHOWS = """([vue, dark]) => LiteGraph.vueNodesMode === vue && document.body.classList.contains("dark-theme") === dark"""
+SHOWS = """([vue, dark]) =>
+    LiteGraph.vueNodesMode === vue && dark === Boolean(document.querySelector(":is(html, body).dark-theme"))"""
 CHANGE = """given => {
     for (const node of app.graph.nodes)
         for (const [name, value] of Object.entries(given[node.type] ?? {}))
@@ -74,8 +77,10 @@ DRAWN = """() => new Promise(done => requestAnimationFrame(() => requestAnimatio
     requestAnimationFrame(done);
 })))"""
 """What waits for the next frame is done then: a new workflow is fitted into the view, widgets get their places."""
-OPTION = ".comfy-vue-node-search-container [role=option]"
-DIALOG = ".p-dialog-mask"
+SEARCH = ":is(.comfy-vue-node-search-container, [role=search])"
+OPTION = f"{SEARCH} [role=option]"
+DIALOG = ":is(.p-dialog-mask, [data-testid=dialog-overlay])"
+"""These are the floor's page's, and a newer one's."""
 BYPASS = 4
 """LiteGraph's number of a node that is passed by."""
 
@@ -127,7 +132,7 @@ class ComfyPage:
     def template(self, name: str) -> None:
         """Open one of the pack's workflows from the template browser."""
         self.page.get_by_role("button", name="Templates", exact=True).click()
-        window = self.page.locator(".workflow-template-selector-dialog")
+        window = self.page.get_by_role("dialog")
         window.get_by_text("comfy_scoft", exact=True).first.click()
         window.get_by_test_id(f"template-workflow-{name}").click()
         self.no_dialog()
@@ -167,7 +172,7 @@ class ComfyPage:
 
         A page that is busy may take the two clicks for single ones; a person tries again then, and so does this.
         """
-        field = self.page.locator(".comfy-vue-node-search-container input")
+        field = self.page.locator(f"{SEARCH} input")
         end = time.monotonic() + PATIENCE / 1000
         while True:
             self.page.mouse.dblclick(*at)
@@ -219,8 +224,8 @@ class ComfyPage:
         self.page.evaluate(DISPATCH, [event, detail])
 
     def run(self) -> None:
-        """Press Run."""
-        self.page.get_by_role("button", name="Run", exact=True).click()
+        """Press Run; newer pages give the menu beside it the same name."""
+        self.page.get_by_role("button", name="Run", exact=True).first.click()
 
     def idle(self) -> None:
         """Wait until nothing runs, or waits to."""

@@ -50,6 +50,7 @@ PAPERS = {
     "2201.12086": "BLIP",
     "2207.12598": "guidance",
     "2208.12242": "DreamBooth",
+    "2212.04488": "Custom Diffusion",
     "2301.12597": "BLIP-2",
     "2302.05543": "ControlNet",
     "2303.09556": "min-SNR",

@@ -43,7 +43,15 @@ def remembered(module: nn.Module, forward: Callable[[], Any]) -> float:
     return kept.size
 
 
-@pytest.mark.parametrize("change", [{}, {"dora": True}, {"targets": "attention + feed-forward + convolutions"}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {},
+        {"dora": True},
+        {"targets": "attention + feed-forward + convolutions"},
+        {"targets": "cross-attention K + V"},
+    ],
+)
 def test_the_count_without_numbers_is_what_autograd_keeps_of_the_real_modules(change: dict, data, tmp_path) -> None:
     """To the byte but for the few numbers of an attention's sums; so no matrix of all pairs of positions is in it."""
     run = toy_run(

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from comfy_page import RUN, ComfyPage, opened, up_to, workflow
+from comfy_page import PATIENCE, RUN, ComfyPage, opened, up_to, workflow
 from comfy_server import ComfyServer
 from playwright.sync_api import Browser, expect
 
@@ -50,6 +50,24 @@ def prepare(editor: ComfyPage, run: str, whole: bool = False, **changes: object)
     node = editor.node(NODE)
     editor.look_at(node)
     return node
+
+
+def stop(editor: ComfyPage) -> None:
+    """Cancel the run: by the button, or by the keys where it is off, as on newer pages that were loaded again."""
+    button = editor.page.get_by_role("button", name="Cancel current run")
+    if button.is_enabled():
+        button.click()
+    else:
+        editor.page.keyboard.press("Control+Alt+Enter")
+
+
+def fails(editor: ComfyPage, sentence: str) -> None:
+    """Wait until the page says why a run failed; newer pages say first that it did, and more to who asks."""
+    told, more = editor.page.get_by_text(sentence).first, editor.page.get_by_role("button", name="View details")
+    expect(told.or_(more).first).to_be_visible(timeout=PATIENCE)
+    if more.is_visible():
+        more.click()
+    told.wait_for()
 
 
 def rows(server: ComfyServer, run: str) -> list[dict[str, float]]:
@@ -110,7 +128,7 @@ def test_a_page_that_is_loaded_again_shows_the_run_from_its_beginning_and_can_st
     editor.settings("vue", "light")
     editor.charted("page-endless", "running", 8)
     editor.shot("run-reloaded-vue")
-    editor.page.get_by_role("button", name="Cancel current run").click()
+    stop(editor)
     editor.charted("page-endless", "stopped")
     editor.idle()
     editor.shot("run-stopped")
@@ -167,7 +185,7 @@ def test_without_its_script_the_page_has_the_chart_as_a_picture(
 def test_a_wrong_input_is_told_in_a_sentence_on_its_node(editor: ComfyPage) -> None:
     node = prepare(editor, "a/path", steps=2)
     editor.run()
-    editor.page.get_by_text("cannot name a file: use at most 100 letters").first.wait_for()
+    fails(editor, "cannot name a file: use at most 100 letters")
     assert int(editor.page.evaluate("() => app.lastExecutionError.node_id")) == node
     editor.shot("wrong-input")
     editor.dismiss()

@@ -157,7 +157,8 @@ function show(node, told) {
         widget.serialize = false; // not in the saved workflow either
     }
     widget.told = told;
-    widget.element.style.minHeight = `${height(told) - 2 * MARGIN}px`;
+    const tall = `${height(told) - 2 * MARGIN}px`;
+    Object.assign(widget.element.style, { minHeight: tall, maxHeight: tall }); // newer pages would stretch it
     draw(widget.element, told);
     node.setDirtyCanvas?.(true, true);
 }

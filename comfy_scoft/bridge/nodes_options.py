@@ -64,7 +64,12 @@ class LoraOptions(io.ComfyNode):
             [
                 number(own, "rank", 1, 1024, 1, "Size of the LoRA. The paper uses 64; 4 to 32 make smaller files."),
                 number(own, "alpha", 0.01, 4096.0, 1.0, "The LoRA is scaled by alpha / rank: the paper's are equal."),
-                choice(own, "targets", "Which layers of the UNet it is attached to; attention is the paper's choice."),
+                choice(
+                    own,
+                    "targets",
+                    "Which layers of the UNet it is attached to. attention is the paper's choice; cross-attention K + "
+                    "V changes only how the prompt is read, so that less leaks into other places.",
+                ),
                 number(own, "dropout", 0.0, 0.95, 0.05, "Share of the LoRA's inputs switched off at random."),
                 io.Boolean.Input(
                     "dora",
