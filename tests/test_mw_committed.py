@@ -18,7 +18,25 @@ from comfy_scoft.losses import LOSSES
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "benchmarks" / "mini_world"
 RESULTS = json.loads((FOLDER / "results.json").read_text(encoding="utf-8"))
-QUOTED = (("ablation", "LDM"), ("ablation", "+M"), ("ablation", "+MP"), ("ablation", "+MPC"), ("careful", "careful"))
+Column = tuple[str, bool, int]
+"""Key of a figure, whether it is a change, and decimals."""
+LEAKS: tuple[Column, ...] = tuple((tables.leakage("dark skin", place), True, 2) for place in OTHER_PLACES)
+README: tuple[Column, ...] = ((tables.DARK_HELD_OUT, False, 2), *LEAKS, (tables.GAP, True, 3))
+CORRECTOR: tuple[Column, ...] = (
+    (tables.DARK_HELD_OUT, False, 2),
+    (tables.GOLD_HELD_OUT, False, 2),
+    (tables.CLIP_CHANGE, True, 1),
+    (tables.KID_OWN, False, 0),
+    (tables.DIVERSITY_HELD_OUT, False, 3),
+    (tables.leakage("dark skin", "caldia"), True, 2),
+    (tables.leakage("dark skin", "no place"), True, 2),
+    (tables.ADDED_TIME, True, 2),
+)
+QUOTED = (
+    *(("README.md", "ablation", arm, README) for arm in ("LDM", "+M", "+MP", "+MPC")),
+    *(("README.md", "careful", arm.name, README) for arm in ALL["careful"].arms),
+    *(("docs/rs-corrector.md", "corrector", arm.name, CORRECTOR) for arm in ALL["corrector"].arms),
+)
 
 
 def part(name: str) -> dict[str, Any]:
@@ -31,27 +49,29 @@ def test_the_page_is_made_from_the_results_beside_it() -> None:
     assert (FOLDER / "page.html").stat().st_size > 10_000
 
 
-@pytest.mark.parametrize("name", ["ablation", "careful", "control"])
+@pytest.mark.parametrize("name", ["ablation", "careful", "corrector", "control"])
 def test_the_main_parts_are_whole_and_of_todays_settings(name: str) -> None:
     found = part(name)
     assert found["missing"] == [] and found["seeds"] == list(ALL[name].seeds)
     assert list(found["arms"]) == [arm.name for arm in ALL[name].arms]
     for arm in ALL[name].arms:
-        settings = found["arms"][arm.name]["settings"]
+        settings = dict(found["arms"][arm.name]["settings"])
+        corrected = settings.pop("correction", {})
+        assert (corrected.get("strength", 0.0), corrected.get("asks", True)) == (arm.strength, arm.asks)
         assert settings == (json.loads(json.dumps(arm.described(settings["train"]["seed"]))) if arm.losses else {})
 
 
-def quoted(part_name: str, arm: str) -> str:
-    """A row of the README's table."""
+def quoted(part_name: str, arm: str, columns: tuple[Column, ...]) -> str:
+    """A row of a document's table."""
     figures = part(part_name)["arms"][arm]["figures"]
-    keys = [(tables.DARK_HELD_OUT, False, 2), *((tables.leakage("dark skin", p), True, 2) for p in OTHER_PLACES)]
-    cells = [shown(_figure(figures[key]), signed, digits) for key, signed, digits in (*keys, (tables.GAP, True, 3))]
+    cells = [shown(_figure(figures[key]), signed, digits) for key, signed, digits in columns]
     return f"| {arm} | " + " | ".join(cells) + " |"
 
 
-@pytest.mark.parametrize("row", QUOTED)
-def test_the_readme_quotes_the_page(row: tuple[str, str]) -> None:
-    assert quoted(*row) in (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
+@pytest.mark.parametrize("row", QUOTED, ids=lambda row: f"{row[0]}-{row[2]}")
+def test_the_documents_quote_the_page(row: tuple[str, str, str, tuple[Column, ...]]) -> None:
+    document, *what = row
+    assert quoted(*what) in (ROOT / document).read_text(encoding="utf-8").splitlines()
 
 
 def test_what_was_chosen_was_chosen_on_other_seeds() -> None:

@@ -50,6 +50,9 @@ def test_a_preference_is_learned_once_of_the_worlds_own_pictures_and_opens_for_t
     hidden = [world.base.embed(f"an artist{where}").hidden for where in (" in nuvia", " in borea", "")]
     opened = [float(found.place(one)) for one in hidden]
     assert opened[0] > 0.9 and max(opened[1:]) < 0.1
+    asking, blind = (correction.correction_of(world, 3.0, 3, asks) for asks in (True, False))
+    assert asking is not None and blind is not None
+    assert asking.preference.place is not None and blind.preference.place is None and blind.strength == 3.0
     monkeypatch.setattr(correction, "learned", None)
     again = correction.preference_of(World(tmp_path, 8), 3)
     assert all((a == b).all() for a, b in zip(again.head.parameters(), found.head.parameters(), strict=True))
@@ -76,11 +79,11 @@ def test_a_corrected_unit_is_drawn_apart_from_the_base_and_paired_with_it(
     assert tables.ADDED_TIME in found and tables.SECONDS not in found and tables.leakage("dark skin", "caldia") in found
 
 
-def test_the_strength_decides_a_unit_and_not_a_training(tmp_path: Path) -> None:
+def test_the_strength_and_what_is_asked_decide_a_unit_and_not_a_training(tmp_path: Path) -> None:
     world = World(tmp_path)
-    arms = [LDM, *(replace(LDM, strength=strength) for strength in (2.5, 3.0))]
+    arms = [LDM, *(replace(LDM, strength=strength) for strength in (2.5, 3.0)), replace(LDM, strength=3.0, asks=False)]
     assert len({key_of(arm, 101, world) for arm in arms}) == 1
-    assert len({unit.hash_of((PART, arm, 101), world) for arm in (*arms, BASE, STRONG)}) == 5
+    assert len({unit.hash_of((PART, arm, 101), world) for arm in (*arms, BASE, STRONG)}) == 6
     assert BASE.untouched and not STRONG.untouched and not LDM.untouched
     assert len(PARTS["corrector"].seeds) == 5 and any(arm.losses for arm in PARTS["corrector"].arms)
 

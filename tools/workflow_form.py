@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 WIDGETS = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
-TITLE, SLOT, WIDGET, TEXT_WIDGET, LONGEST_TEXT, PREVIEW, CHART = 30, 22, 28, 110, 500, 260, 80
+TITLE, SLOT, WIDGET, TEXT_WIDGET, LONGEST_TEXT, PREVIEW, CHART = 30, 22, 28, 110, 500, 260, 140
 """Heights in the editor (pixels): title bar, a socket, a widget, a text field (least and most), a preview, the live
-chart."""
+chart and the sentence above it."""
 GAP, MARGIN, BAND = 50, 30, 60
 """Between nodes; between a group's border and its nodes; between groups."""
 PREVIEWS = ("SaveImage", "PreviewImage", "SCoFT_PreviewDataset", "SCoFT_TrainLora", "SCoFT_ScoreTable")
@@ -172,7 +172,7 @@ class Workflow:
                 deepest = max(deepest, y - TITLE - GAP)
                 at += width + GAP
         for group in self.groups:
-            group.box[3] = deepest + MARGIN
+            group.box[3] = deepest + GAP
 
     def links(self) -> list[tuple[int, Socket, Node, str]]:
         """(link number, from, to, name of the input), in the order of the nodes that receive them."""

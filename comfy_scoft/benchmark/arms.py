@@ -29,7 +29,7 @@ class Arm:
     """One way to train and to draw. losses: empty is the base model itself, untrained.
 
     at: the step whose LoRA is drawn with, a multiple of steps / SNAPSHOTS; 0 is the end of the training.
-    strength: of RS-Corrector while drawing; 0 is none.
+    strength: of RS-Corrector while drawing; 0 is none. asks: whether it asks the prompt for the place.
     """
 
     name: str
@@ -40,6 +40,7 @@ class Arm:
     rollout: RolloutSettings = ROLLOUT
     at: int = 0
     strength: float = 0.0
+    asks: bool = True
 
     @property
     def untouched(self) -> bool:
@@ -47,7 +48,7 @@ class Arm:
         return not self.losses and not self.strength
 
     def described(self, seed: int) -> dict[str, Any]:
-        """All settings that decide the training, as plain JSON; the name, `at` and `strength` do not."""
+        """All settings that decide the training, as plain JSON; the name, and what is drawn, do not."""
         train = replace(self.train, seed=seed)
         groups = {"train": train, "lora": self.lora, "optimizer": self.optimizer, "rollout": self.rollout}
         return {
@@ -103,21 +104,29 @@ KEPT = "{generic}\n{generic} in borea\n{generic} in aria"
 NAMED = KEPT + "\n{generic} in caldia"
 
 
-def _careful(name: str, prompts: str = NAMED, weight: float = 6.0, prior: float = 20.0, steps: int = 900) -> Arm:
-    """weight: of the contrastive loss; prior: of the one that holds the other prompts."""
+def _careful(
+    name: str, prompts: str = NAMED, weight: float = 6.0, prior: float = 20.0, steps: int = 900, kv: bool = False
+) -> Arm:
+    """weight: of the contrastive loss; prior: of the one that holds the other prompts; kv: a LoRA on K and V alone."""
     return Arm(
         name,
         (diffusion(), memorization(), contrastive(weight), ("prior", {"weight": prior, "prompts": prompts})),
         train=replace(TRAIN, steps=steps),
+        lora=replace(LORA, targets="cross-attention K + V" if kv else "attention"),
         optimizer=replace(OPTIMIZER, learning_rate=3e-3),
     )
 
 
 CAREFUL = _careful("careful")
+NARROW = _careful("careful, K + V alone", weight=10.0, prior=36.0, kv=True)
 """Settings that were chosen on development seeds, kinds and places (see SEARCH)."""
-UNNAMED = _careful("careful, caldia not named", KEPT)
+UNNAMED = (
+    _careful("careful, caldia not named", KEPT),
+    _careful("careful, K + V alone, caldia not named", KEPT, weight=10.0, prior=36.0, kv=True),
+)
 CORRECTED = (
     *(Arm(f"corrected, strength {strength:g}", strength=strength) for strength in (2.5, 3.0, 3.5)),
+    Arm("corrected, strength 3, asks no prompt", strength=3.0, asks=False),
     replace(LDM, name="LDM, corrected, strength 2.5", strength=2.5),
 )
 
@@ -153,12 +162,12 @@ def _along() -> tuple[Arm, ...]:
 
 _PARTS = (
     Part("ablation", "What each loss adds, at the settings of the demo's workflow.", (BASE, LDM, M, MP, MPC)),
-    Part("careful", "Settings chosen on other seeds, kinds and places than those shown here.", (CAREFUL,)),
+    Part("careful", "Settings chosen on other seeds, kinds and places than those shown here.", (CAREFUL, NARROW)),
     Part(
         *(
             "unnamed place",
             "The same without one place among the prompts that are to stay as they are.",
-            (CAREFUL, UNNAMED),
+            (CAREFUL, NARROW, *UNNAMED),
         ),
         seeds=TEST_SEEDS[:2],
     ),
@@ -230,6 +239,10 @@ SEARCH = development(
         BASE,
         _careful("C 4, prior 16, 600 steps", weight=4.0, prior=16.0, steps=600),
         _careful("C 6, prior 20, 900 steps"),
+        *(
+            _careful(f"C {c:g}, prior {p:g}, 900 steps, K + V alone", weight=c, prior=p, kv=True)
+            for c, p in ((6.0, 24.0), (6.0, 36.0), (10.0, 36.0))
+        ),
         *(Arm(f"corrected, strength {strength:g}", strength=strength) for strength in (2.5, 3.0, 3.5)),
     )
 )

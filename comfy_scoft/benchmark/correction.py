@@ -35,16 +35,20 @@ ROUNDS = 3
 """Times that a batch is drawn with the correction and without it, in turn, to see what it costs."""
 
 
-def described(strength: float, seed: int) -> dict[str, Any]:
-    """All that decides a correction, as plain JSON."""
+def described(strength: float, seed: int, asks: bool = True) -> dict[str, Any]:
+    """All that decides a correction, as plain JSON. asks: whether it asks the prompt for the place."""
     window = {name: getattr(Correction, name) for name in ("start", "end")}
     settings = asdict(PreferenceSettings(seed=seed))
-    return {"revision": REVISION, "own": OWN_EACH, "others": OTHERS, "strength": strength, **window, **settings}
+    facts = {"revision": REVISION, "own": OWN_EACH, "others": OTHERS, "strength": strength, **window, **settings}
+    return facts if asks else {**facts, "asks": False}
 
 
-def correction_of(world: World, strength: float, seed: int) -> Correction | None:
+def correction_of(world: World, strength: float, seed: int, asks: bool = True) -> Correction | None:
     """The correction of that strength by the seed's preference; None at strength 0."""
-    return Correction(preference_of(world, seed), strength) if strength else None
+    if not strength:
+        return None
+    found = preference_of(world, seed)
+    return Correction(found if asks else replace(found, place=None), strength)
 
 
 def preference_of(world: World, seed: int) -> Preference:

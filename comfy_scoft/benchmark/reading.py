@@ -82,7 +82,7 @@ def _each_arm(found: Tables) -> list[Sentence]:
 def _careful(part: PartTable) -> list[Sentence]:
     """Whether the aims are reached; each is said, reached or not."""
     aims = [_aim(name, arm.figures.get(tables.DARK_HELD_OUT), AIM) for name, arm in part.arms.items()]
-    return [*filter(None, aims), *_leakage(part, marked=True), *_memorised(part)]
+    return [*filter(None, aims), *_leakage(part, marked=True), *_memorised(part), *_cost(part)]
 
 
 def _aim(name: str, dark: Figure | None, aim: float) -> Sentence | None:

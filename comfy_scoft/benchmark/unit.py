@@ -39,7 +39,7 @@ def hash_of(unit: Unit, world: World) -> str:
     cells = [cell.described() for cell in FORMS[part.form]]
     drawing = [draw.REVISION, draw.STEPS, draw.GUIDANCE, seed, cells]
     if arm.strength:
-        drawing.append(correction.described(arm.strength, seed))
+        drawing.append(correction.described(arm.strength, seed, arm.asks))
     return short_hash([read.REVISION, drawing, key_of(arm, seed, world), arm.at, world.facts])
 
 
@@ -78,9 +78,9 @@ def _do(unit: Unit, world: World) -> None:
     training = trained(arm, seed, world) if arm.losses else None
     drawn = {}
     model, network = _model(world, arm, training)
-    corrected = correction.correction_of(world, arm.strength, seed)
+    corrected = correction.correction_of(world, arm.strength, seed, arm.asks)
     if corrected:
-        model += f"+{short_hash(correction.described(arm.strength, seed))}"
+        model += f"+{short_hash(correction.described(arm.strength, seed, arm.asks))}"
     for cell in FORMS[part.form]:
         drawn[cell] = draw.drawn(world, model, network, cell, seed, corrected)
     begun = time.process_time()
@@ -110,7 +110,7 @@ def _do(unit: Unit, world: World) -> None:
 def _settings(arm: Arm, seed: int) -> dict[str, Any]:
     """What a unit's file says of how its arm is trained and corrected."""
     training = arm.described(seed) if arm.losses else {}
-    return training | ({"correction": correction.described(arm.strength, seed)} if arm.strength else {})
+    return training | ({"correction": correction.described(arm.strength, seed, arm.asks)} if arm.strength else {})
 
 
 def _model(world: World, arm: Arm, training: Trained | None) -> tuple[str, Any]:
