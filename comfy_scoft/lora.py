@@ -41,8 +41,7 @@ class LoraSettings:
     """rank and alpha (paper: both 64; the LoRA is scaled by alpha / rank), dropout in [0, 1), and the targets.
 
     targets: `attention` is the paper's (to_q, to_k, to_v, to_out.0 of every UNet attention). `cross-attention K + V`
-        is what Custom Diffusion trains (Kumari et al., arXiv 2212.04488): only the reading of the prompt changes, so
-        that less changes where the prompt names something else.
+        is what Custom Diffusion trains (Kumari et al., arXiv 2212.04488): only the reading of the prompt changes.
     dora: also train the magnitude of each output channel, apart from its direction (DoRA, arXiv 2402.09353). Steps
         take longer and more memory, and fewer programs read the file (`export_kohya`).
     start_from: name of the LoRA that training goes on from, for people; "" is none. `attach` is given its tensors.

@@ -132,12 +132,13 @@ CORRECTED = (
 
 
 def _weights() -> tuple[Arm, ...]:
-    """Each of the three weights and the margin alone, lower and higher than the workflow's."""
+    """Each of the three weights and the margin alone, lower and higher than the workflow's, and a narrower LoRA."""
     arms = [Arm(f"M {w:g}", (diffusion(), memorization(w))) for w in (0.1, 0.6, 1.2)]
     arms += [Arm(f"P {w:g}", (diffusion(), memorization(), perceptual(w))) for w in (0.1, 0.3, 3.0)]
     arms += [Arm(f"C {w:g}", (diffusion(), memorization(), contrastive(w))) for w in (0.1, 0.3, 3.0)]
     arms += [Arm(f"margin {m:g}", (diffusion(), memorization(), contrastive(margin=m))) for m in (0.0, 0.1, 0.2)]
-    return (M, MP, MPC, *arms)
+    narrow = replace(MPC, name="K + V alone", lora=NARROW.lora)
+    return (M, MP, MPC, *arms, narrow)
 
 
 def _features() -> tuple[Arm, ...]:
@@ -182,7 +183,11 @@ _PARTS = (
         seeds=TEST_SEEDS[:2],
     ),
     Part(
-        *("weights", "Each weight and the margin alone, lower and higher.", _weights()),
+        *(
+            "weights",
+            "Each weight and the margin alone, lower and higher, and a LoRA on the cross-attention's K and V alone.",
+            _weights(),
+        ),
         seeds=TEST_SEEDS[:2],
         form="lean",
     ),

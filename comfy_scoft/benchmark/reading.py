@@ -235,7 +235,7 @@ def _cost(part: PartTable) -> list[Sentence]:
 def _weights(found: Tables) -> list[Sentence]:
     """For each setting that is varied: where the bias is corrected most and least, and whether that is a difference."""
     part, sentences = found["weights"], []
-    usual = {"M": "+M", "P": "+MP", "C": "+MPC", "margin": "+MPC"}
+    usual = {"M": "+M", "P": "+MP", "C": "+MPC", "margin": "+MPC", "K": "+MPC"}
     for setting, reference in usual.items():
         names = [n for n in part.arms if n.split(" ")[0] == setting]
         for name in names:

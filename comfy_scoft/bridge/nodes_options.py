@@ -68,7 +68,7 @@ class LoraOptions(io.ComfyNode):
                     own,
                     "targets",
                     "Which layers of the UNet it is attached to. attention is the paper's choice; cross-attention K + "
-                    "V changes only how the prompt is read, so that less leaks into other places.",
+                    "V changes only how the prompt is read.",
                 ),
                 number(own, "dropout", 0.0, 0.95, 0.05, "Share of the LoRA's inputs switched off at random."),
                 io.Boolean.Input(

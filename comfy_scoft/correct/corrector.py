@@ -28,7 +28,7 @@ class Correction:
     """
 
     preference: Preference
-    strength: float = 2.5
+    strength: float = 3.0
     start: float = 0.0
     end: float = 0.6
 
