@@ -24,8 +24,8 @@ that you draw under *other_places*."""
 
 CORRECT = """## Move what is being drawn
 Nothing in the model changes: while any sampler runs, each step is moved a little towards the preference, never \
-further than *strength* times what the prompt itself moves it. Too much harms the picture: try 1 to 3. It works on a \
-LoRA too."""
+further than *strength* times what the prompt itself moves it. Too much harms the picture. It works on a LoRA too: one \
+that corrects already needs less."""
 
 DRAW = """## Four models, the same prompts and seeds
 People whom no community picture shows: in nuvia, in *borea*, and without a place. Only nuvia should change."""
@@ -74,8 +74,8 @@ def rs_corrector(w: Workflow) -> None:
     w.group("4 · Correct", GREEN, CORRECT)
     w.column()
     corrected = [
-        w.add("SCoFT_RSCorrector", title, model=model, preference=learned["preference"])["model"]
-        for title, model in (("Correct the base", base["MODEL"]), ("Correct the LoRA", lora))
+        w.add("SCoFT_RSCorrector", title, model=model, preference=learned["preference"], strength=strength)["model"]
+        for title, model, strength in (("Correct the base", base["MODEL"], 3.0), ("Correct the LoRA", lora, 1.0))
     ]
     w.group("5 · Draw people it was never shown", ORANGE, DRAW)
     w.column(340)
