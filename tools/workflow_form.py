@@ -23,8 +23,9 @@ GAP, MARGIN, BAND = 50, 30, 60
 PREVIEWS = ("SaveImage", "PreviewImage", "SCoFT_PreviewDataset", "SCoFT_TrainLora", "SCoFT_ScoreTable")
 PREVIEWS += ("SCoFT_FilterNegatives", "SCoFT_PlotSurvey", "SCoFT_Memorization", "PreviewAny")
 TEXTS = ("ReadCard", "SaveLora", "ExportJob", "BuildSurvey", "LoadResponses", "AggregateSurvey", "PlotSurvey")
-GROWS = {f"SCoFT_{name}": 240 for name in TEXTS}
-"""Pixels by which a node grows for the text that web/text.js shows after a run; kept free where a node is below."""
+GROWS = {f"SCoFT_{name}": 240 for name in TEXTS} | {"SCoFT_BiasOracle": 40}
+"""Pixels by which a node grows for the text that web/text.js, or its progress, shows after a run; kept free where a
+node is below."""
 
 Schema = dict[str, Any]
 
