@@ -117,12 +117,15 @@ def _careful(
     )
 
 
-CAREFUL = _careful("careful")
-NARROW = _careful("careful, K + V alone", weight=10.0, prior=36.0, kv=True)
+def _narrow(name: str, prompts: str = NAMED) -> Arm:
+    return _careful(name, prompts, weight=10.0, prior=36.0, kv=True)
+
+
+CAREFUL, NARROW = _careful("careful"), _narrow("careful, K + V alone")
 """Settings that were chosen on development seeds, kinds and places (see SEARCH)."""
 UNNAMED = (
-    _careful("careful, caldia not named", KEPT),
-    _careful("careful, K + V alone, caldia not named", KEPT, weight=10.0, prior=36.0, kv=True),
+    _careful(f"{CAREFUL.name}, caldia not named", KEPT),
+    _narrow(f"{NARROW.name}, caldia not named", KEPT),
 )
 CORRECTED = (
     *(Arm(f"corrected, strength {strength:g}", strength=strength) for strength in (2.5, 3.0, 3.5)),
