@@ -1,4 +1,4 @@
-"""The nodes that load answers, aggregate and plot them, in a real ComfyUI's folders."""
+"""The nodes that build a survey, load its answers, aggregate and plot them, in a real ComfyUI's folders."""
 
 from __future__ import annotations
 
@@ -8,17 +8,21 @@ from pathlib import Path
 
 import build_workflows
 import pytest
+import torch
 import workflow_survey_figures
 from comfy_inprocess import start
 from comfy_server import ComfyServer
-from workflow_form import Workflow
+from survey_toys import LABELS, data_of, image_sets
+from workflow_form import Workflow, compact
 
 comfy = start()
 import folder_paths  # noqa: E402
 
-from comfy_scoft.bridge import nodes_survey  # noqa: E402
+from comfy_scoft.bridge import nodes_survey, nodes_survey_build  # noqa: E402
 from comfy_scoft.bridge.nodes_survey import EXAMPLE, SHIPPED, AggregateSurvey, LoadResponses, PlotSurvey  # noqa: E402
+from comfy_scoft.bridge.nodes_survey_build import BuildSurvey  # noqa: E402
 from comfy_scoft.plots import score_table  # noqa: E402
+from comfy_scoft.survey.build import SurveySettings  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
@@ -79,6 +83,27 @@ def test_a_new_answer_file_makes_the_node_run_again(comfy_folders):
     (folder / "new.json").write_text(json.dumps(data), encoding="utf-8")
     assert LoadResponses.fingerprint_inputs(folder="answers") != before
     assert "1 a participant's second file" in LoadResponses.execute("answers").args[1]
+
+
+def test_the_node_writes_the_page_and_its_key_under_comfyuis_output(comfy_folders):
+    widgets = compact(BuildSurvey.GET_NODE_INFO_V1())["inputs"]
+    given = {name: entry["default"] for name, entry in widgets.items() if entry["widget"]}
+    first, second, third = image_sets()
+    with torch.inference_mode():
+        answer = BuildSurvey.execute(first, second, **{**given, "pages": 2, "set_4": third})
+    survey, path = answer.args
+    assert Path(path) == comfy_folders / "output/scoft/surveys" / "how-do-these-pictures-show-your-culture.html"
+    assert survey.generators == LABELS[:3] and len(survey.pages) == 3
+    assert answer.ui["text"][0].startswith("output/scoft/surveys/how-do-these-pictures-show-your-culture.html\n")
+    assert data_of(Path(path).read_bytes())["id"] == survey.id
+    assert given == {name: getattr(SurveySettings(), name) for name in given}
+
+
+@pytest.mark.parametrize("node", nodes_survey_build.NODES)
+def test_everything_that_a_person_meets_is_explained(node):
+    schema = node.define_schema()
+    assert schema.category.startswith("SCoFT/") and len(schema.description) > 40 and schema.display_name
+    assert all(part.tooltip for part in [*schema.inputs, *schema.outputs])
 
 
 def test_from_answers_to_figures_in_a_running_comfyui(comfy: ComfyServer):

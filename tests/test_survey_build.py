@@ -9,25 +9,17 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-import comfy_inprocess as tiny
 import numpy as np
 import pytest
 import torch
 from survey_toys import LABELS, data_of, image_sets, picture, pixels
 
-tiny.start()
-
-import folder_paths  # noqa: E402  (ComfyUI's, which needs a started ComfyUI)
-from workflow_form import compact  # noqa: E402
-
-from comfy_scoft.bridge import nodes_survey_build  # noqa: E402
-from comfy_scoft.bridge.nodes_survey_build import BuildSurvey  # noqa: E402
-from comfy_scoft.generate import ImageSet  # noqa: E402
-from comfy_scoft.survey.build import SurveySettings, build, file_name, save  # noqa: E402
-from comfy_scoft.survey.items import default_items, read_items  # noqa: E402
-from comfy_scoft.survey.languages import FOLDER, language, languages  # noqa: E402
-from comfy_scoft.survey.render import in_script  # noqa: E402
-from comfy_scoft.survey.spec import Survey, from_json, to_json  # noqa: E402
+from comfy_scoft.generate import ImageSet
+from comfy_scoft.survey.build import SurveySettings, build, file_name, save
+from comfy_scoft.survey.items import default_items, read_items
+from comfy_scoft.survey.languages import FOLDER, language, languages
+from comfy_scoft.survey.render import in_script
+from comfy_scoft.survey.spec import Survey, from_json, to_json
 
 SETTINGS = SurveySettings(pages=3, attention_checks=1, seed=4, culture="Nuvia")
 PAPERS_IDS = ["alignment", "representation", "stereotypes", "offensiveness"]
@@ -324,28 +316,3 @@ def test_a_mistake_is_said_in_one_sentence(sets: list[ImageSet], settings: dict,
     with pytest.raises(ValueError, match=said) as caught:
         build(sets, replace(SETTINGS, **settings))
     assert "\n" not in str(caught.value) and str(caught.value).endswith(".")
-
-
-# --- the node
-
-
-def test_the_node_writes_the_page_and_its_key_under_comfyuis_output(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(folder_paths, "output_directory", str(tmp_path))
-    widgets = compact(BuildSurvey.GET_NODE_INFO_V1())["inputs"]
-    given = {name: entry["default"] for name, entry in widgets.items() if entry["widget"]}
-    first, second, third = image_sets()
-    with torch.inference_mode():
-        answer = BuildSurvey.execute(first, second, **{**given, "pages": 2, "set_4": third})
-    survey, path = answer.args
-    assert Path(path) == tmp_path / "scoft" / "surveys" / "how-do-these-pictures-show-your-culture.html"
-    assert survey.generators == LABELS[:3] and len(survey.pages) == 3
-    assert answer.ui["text"][0].startswith("output/scoft/surveys/how-do-these-pictures-show-your-culture.html\n")
-    assert data_of(Path(path).read_bytes())["id"] == survey.id
-    assert given == {name: getattr(SurveySettings(), name) for name in given}
-
-
-@pytest.mark.parametrize("node", nodes_survey_build.NODES)
-def test_everything_that_a_person_meets_is_explained(node) -> None:
-    schema = node.define_schema()
-    assert schema.category.startswith("SCoFT/") and len(schema.description) > 40 and schema.display_name
-    assert all(part.tooltip for part in [*schema.inputs, *schema.outputs])
