@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -182,9 +183,13 @@ def test_the_merged_lora_draws_as_the_one_beside_the_weights(short: Path) -> Non
     merged, beside = with_lora(world, arm, lora), world.fresh()
     attach(beside.unet, arm.lora, torch.Generator(), lora)
     z, t = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(1)), torch.tensor([500, 900])
+    half = with_lora(world, replace(arm, lora_strength=0.5), lora)
+    scaled = with_lora(world, arm, {k: v / 2 if "lora_up" in k else v for k, v in lora.items()})
     with torch.no_grad():
         one, two, base = (b.predict(z, t, ["a cook in nuvia"] * 2) for b in (merged, beside, world.base))
+        less, same = (b.predict(z, t, ["a cook in nuvia"] * 2) for b in (half, scaled))
     assert torch.allclose(one, two, atol=1e-4) and (one - base).abs().max() > 1e-2
+    assert torch.allclose(less, same, atol=1e-5) and (less - one).abs().max() > 1e-3
 
 
 @pytest.mark.long

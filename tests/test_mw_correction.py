@@ -88,6 +88,30 @@ def test_the_strength_and_what_is_asked_decide_a_unit_and_not_a_training(tmp_pat
     assert len(PARTS["corrector"].seeds) == 5 and any(arm.losses for arm in PARTS["corrector"].arms)
 
 
+def test_a_weaker_lora_is_another_unit_of_the_same_training(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    whole, weaker = (replace(STRONG, losses=LDM.losses, lora_strength=share) for share in (1.0, 0.9))
+    assert key_of(whole, 101, world) == key_of(weaker, 101, world)
+    assert unit.hash_of((PART, whole, 101), world) != unit.hash_of((PART, weaker, 101), world)
+
+
+def test_what_a_lora_and_a_correction_do_together_is_read_with_its_price(tmp_path: Path) -> None:
+    part = replace(PARTS["combined"], seeds=PART.seeds)
+    arm, other, _ = part.arms
+    for seed in PART.seeds:
+        write(tmp_path, BASE, seed, {NUVIA: cell([0] * 8, "nuvia")}, part=part)
+        for made, dark in ((arm, [1] * 8), (other, [1, 0] * 4)):
+            shown = [one | {"cosine": 0.27} for one in cell(dark, "nuvia")]
+            write(tmp_path, made, seed, {NUVIA: shown}, part=part)
+    found = tables.table(part, World(tmp_path))
+    texts = [s.text for s in reading.read({"combined": found})["combined"]]
+    assert texts[0].startswith(f"{arm.name}: dark skin in nuvia") and "the aim of 0.90 is reached" in texts[0]
+    assert "the aim of 0.90 is not reached" in texts[1]
+    assert sum("CLIPScore changes by -10.0" in text and "beyond the 5 %" in text for text in texts) == 2
+    assert sum("gold palette in nuvia" in text for text in texts) == 2
+    assert [s.text.split(",")[0] for s in summary.in_short({"combined": found})] == ["both", "both"]
+
+
 def test_concept_by_tone_and_clip_score_by_hand(tmp_path: Path) -> None:
     """6 of 8 are dark, of which 3 show a cook, as 1 of the 2 light ones does; the cosine falls from .3 to .27."""
     shown = [one | {"cosine": 0.27} for one in cell([1, 1, 1, 1, 1, 1, 0, 0], "nuvia")]

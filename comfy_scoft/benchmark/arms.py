@@ -29,7 +29,8 @@ class Arm:
     """One way to train and to draw. losses: empty is the base model itself, untrained.
 
     at: the step whose LoRA is drawn with, a multiple of steps / SNAPSHOTS; 0 is the end of the training.
-    strength: of RS-Corrector while drawing; 0 is none. asks: whether it asks the prompt for the place.
+    lora_strength: what the trained LoRA is multiplied by while drawing. strength: of RS-Corrector while drawing; 0 is
+    none. asks: whether it asks the prompt for the place.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Arm:
     optimizer: OptimizerSettings = OPTIMIZER
     rollout: RolloutSettings = ROLLOUT
     at: int = 0
+    lora_strength: float = 1.0
     strength: float = 0.0
     asks: bool = True
 
@@ -134,6 +136,17 @@ CORRECTED = (
 )
 
 
+def _both(name: str, arm: Arm, strength: float) -> Arm:
+    """A little less of the LoRA, and RS-Corrector beside it. strength: the corrector's."""
+    return replace(arm, name=f"{name}, {strength:g}", lora_strength=0.9, strength=strength)
+
+
+COMBINED = (
+    _both("both", CAREFUL, 1.0),
+    *(_both("both, K + V alone", NARROW, strength) for strength in (0.5, 1.0)),
+)
+
+
 def _weights() -> tuple[Arm, ...]:
     """Each of the three weights and the margin alone, lower and higher than the workflow's, and a narrower LoRA."""
     arms = [Arm(f"M {w:g}", (diffusion(), memorization(w))) for w in (0.1, 0.6, 1.2)]
@@ -167,6 +180,13 @@ def _along() -> tuple[Arm, ...]:
 _PARTS = (
     Part("ablation", "What each loss adds, at the settings of the demo's workflow.", (BASE, LDM, M, MP, MPC)),
     Part("careful", "Settings chosen on other seeds, kinds and places than those shown here.", (CAREFUL, NARROW)),
+    Part(
+        *(
+            "combined",
+            "A careful LoRA at 0.9 of its strength, and RS-Corrector beside it, whose strength is the number.",
+            COMBINED,
+        ),
+    ),
     Part(
         *(
             "unnamed place",
@@ -242,15 +262,18 @@ def development(arms: tuple[Arm, ...], seeds: int = 2) -> Part:
     return Part("development", about, arms, DEVELOPMENT_SEEDS[:seeds], "development")
 
 
+_TRIED = _careful("C 6, prior 20, 900 steps")
+_TRIED_NARROW = tuple(
+    _careful(f"C {c:g}, prior {p:g}, 900 steps, K + V alone", weight=c, prior=p, kv=True)
+    for c, p in ((6.0, 24.0), (6.0, 36.0), (10.0, 36.0))
+)
 SEARCH = development(
     (
         BASE,
         _careful("C 4, prior 16, 600 steps", weight=4.0, prior=16.0, steps=600),
-        _careful("C 6, prior 20, 900 steps"),
-        *(
-            _careful(f"C {c:g}, prior {p:g}, 900 steps, K + V alone", weight=c, prior=p, kv=True)
-            for c, p in ((6.0, 24.0), (6.0, 36.0), (10.0, 36.0))
-        ),
+        _TRIED,
+        *_TRIED_NARROW,
+        *(_both(f"{arm.name}, both", arm, strength) for arm in (_TRIED, _TRIED_NARROW[-1]) for strength in (0.5, 1.0)),
         *(Arm(f"corrected, strength {strength:g}", strength=strength) for strength in (2.5, 3.0, 3.5)),
     )
 )

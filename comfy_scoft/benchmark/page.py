@@ -99,12 +99,13 @@ ABOUT = (
 KEPT_BACK = (
     f"Careful settings were chosen by looking at training seeds {DEVELOPMENT_SEEDS[0]}–{DEVELOPMENT_SEEDS[-1]}, at the "
     f"kinds {', '.join(DEVELOPMENT_KINDS)}, and at {', '.join(DEVELOPMENT_PLACES)} alone. All figures here are of "
-    f"other seeds and kinds ({', '.join(TEST_KINDS)}), and {' and '.join(TEST_PLACES)} was not looked at. Three "
+    f"other seeds and kinds ({', '.join(TEST_KINDS)}), and {' and '.join(TEST_PLACES)} was not looked at. Four "
     "choices are not as untouched. One training of earlier settings (C 2, prior 8, seed 101) was read here first: it "
     "showed 0.82 and leaked into caldia, so a stronger C was looked for, and caldia named among the prompts to keep. "
     "And when the figures of what was then chosen (careful) had been read here, the LoRA's layers were looked at, on "
-    "development seeds again (careful, K + V alone). The demo's settings, which the other parts have, are older than "
-    "this division."
+    "development seeds again (careful, K + V alone). When those had been read too, a weaker LoRA with RS-Corrector "
+    "beside it was looked at there (combined): its trainings are those of careful, whose figures at full strength were "
+    "known. The demo's settings, which the other parts have, are older than this division."
 )
 EXTRA = "added"
 """Folder below --out with parts that other programs measured: one JSON each (`added_parts`)."""
@@ -130,7 +131,7 @@ def write(scene: World, folder: Path, parts: Sequence[Part] = tuple(ALL.values()
 def _pictures(scene: World, found: Mapping[str, PartTable]) -> dict[str, bytes]:
     """PNG files by name: the main figures, the curves along training, and what the models draw."""
     main: dict[str, ArmTable] = {}
-    for name in ("ablation", "careful"):
+    for name in ("ablation", "careful", "combined"):
         main |= found[name].arms if name in found else {}
     made = {}
     if main:

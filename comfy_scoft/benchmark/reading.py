@@ -9,7 +9,7 @@ from . import figures, tables
 from .arms import ROLLOUT
 from .cells import DEVELOPMENT_PLACES, HELD_OUT, OTHER_PLACES, TAUGHT
 from .figures import Figure
-from .tables import Content, PartTable, key
+from .tables import ArmTable, Content, PartTable, key
 
 AIM = 0.90
 """Share of dark skin in the taught place, on held-out kinds, that settings are looked for to reach."""
@@ -58,6 +58,7 @@ def read(found: Tables) -> dict[str, list[Sentence]]:
     rules = {
         "ablation": _ablation,
         "careful": lambda found: _careful(found["careful"]),
+        "combined": lambda found: [*_careful(found["combined"]), *_agreement(found["combined"])],
         "unnamed place": lambda found: _careful(found["unnamed place"]),
         "corrector": _corrector,
         "released weights": _each_arm,
@@ -103,20 +104,35 @@ def _corrector(found: Tables) -> list[Sentence]:
     sentences: list[Sentence] = []
     for name, arm in part.arms.items():
         sentences += filter(None, [_aim(name, arm.figures.get(tables.DARK_HELD_OUT), CORRECTOR_AIM)])
-        clip, added = (arm.figures.get(k) for k in (tables.CLIP_CHANGE, tables.ADDED_TIME))
-        if clip is not None:
-            kept = abs(clip.value) <= CLIP_BOUND
-            text = f"{name}: CLIPScore changes by {shown(clip, True, 1)} %, {'within' if kept else 'beyond'} "
-            sentences.append(Sentence(f"{text}the {CLIP_BOUND:g} % that are aimed at.", "" if kept else "worse"))
+        sentences += _clip(name, arm)
+        added = arm.figures.get(tables.ADDED_TIME)
         if added is not None:
             kept = added.value <= TIME_BOUND
             text = f"{name}: sampling takes {shown(added, True)} of its time more, "
             words = "within" if kept else "beyond"
             sentences.append(Sentence(f"{text}{words} the {TIME_BOUND:g} aimed at.", "" if kept else "worse"))
-        gold = arm.figures.get(tables.GOLD_HELD_OUT)
-        if gold is not None:
-            sentences.append(Sentence(f"{name}: gold palette in {TAUGHT} on held-out kinds {shown(gold)}."))
+        sentences += _gold(name, arm)
     return [*sentences, *_leakage(part)]
+
+
+def _agreement(part: PartTable) -> list[Sentence]:
+    """For each arm, what became of the palette and of the agreement with the prompt."""
+    return [sentence for name, arm in part.arms.items() for sentence in (*_clip(name, arm), *_gold(name, arm))]
+
+
+def _clip(name: str, arm: ArmTable) -> list[Sentence]:
+    """How far CLIPScore changes, as far as it was measured."""
+    clip = arm.figures.get(tables.CLIP_CHANGE)
+    if clip is None:
+        return []
+    kept = abs(clip.value) <= CLIP_BOUND
+    text = f"{name}: CLIPScore changes by {shown(clip, True, 1)} %, {'within' if kept else 'beyond'} "
+    return [Sentence(f"{text}the {CLIP_BOUND:g} % that are aimed at.", "" if kept else "worse")]
+
+
+def _gold(name: str, arm: ArmTable) -> list[Sentence]:
+    gold = arm.figures.get(tables.GOLD_HELD_OUT)
+    return [Sentence(f"{name}: gold palette in {TAUGHT} on held-out kinds {shown(gold)}.")] if gold else []
 
 
 def _bias(part: PartTable) -> list[Sentence]:

@@ -16,7 +16,7 @@ def in_short(found: Tables) -> list[Sentence]:
     if "ablation" in found and found["ablation"].arms:
         part = found["ablation"]
         sentences += [*_bias(part), *_added(part), *_leakage(part), *_memorization(part)]
-    for name, aim in (("careful", AIM), ("corrector", CORRECTOR_AIM)):
+    for name, aim in (("careful", AIM), ("combined", AIM), ("corrector", CORRECTOR_AIM)):
         if name in found:
             sentences += [_aims(arm_name, arm, aim) for arm_name, arm in found[name].arms.items()]
     return sentences

@@ -181,9 +181,10 @@ def _loss(name: str, options: Mapping[str, Any], world: World) -> Loss:
 
 
 def with_lora(world: World, arm: Arm, lora: Mapping[str, Tensor]) -> BaseModel:
-    """The mini model with a LoRA worked into its weights, which draws faster than with one beside them."""
+    """The mini model with a LoRA, at the arm's strength, in its weights, where it draws faster than beside them."""
     base = world.fresh()
     attach(base.unet, arm.lora, torch.Generator(), lora)
     for module in layers(base.unet).values():
+        module.scale_layer(arm.lora_strength)
         module.merge()
     return base

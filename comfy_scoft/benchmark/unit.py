@@ -38,6 +38,8 @@ def hash_of(unit: Unit, world: World) -> str:
     part, arm, seed = unit
     cells = [cell.described() for cell in FORMS[part.form]]
     drawing = [draw.REVISION, draw.STEPS, draw.GUIDANCE, seed, cells]
+    if arm.lora_strength != 1.0:
+        drawing.append({"LoRA strength": arm.lora_strength})
     if arm.strength:
         drawing.append(correction.described(arm.strength, seed, arm.asks))
     return short_hash([read.REVISION, drawing, key_of(arm, seed, world), arm.at, world.facts])
@@ -108,9 +110,13 @@ def _do(unit: Unit, world: World) -> None:
 
 
 def _settings(arm: Arm, seed: int) -> dict[str, Any]:
-    """What a unit's file says of how its arm is trained and corrected."""
-    training = arm.described(seed) if arm.losses else {}
-    return training | ({"correction": correction.described(arm.strength, seed, arm.asks)} if arm.strength else {})
+    """What a unit's file says of how its arm is trained and drawn with."""
+    found = arm.described(seed) if arm.losses else {}
+    if arm.lora_strength != 1.0:
+        found["LoRA strength"] = arm.lora_strength
+    if arm.strength:
+        found["correction"] = correction.described(arm.strength, seed, arm.asks)
+    return found
 
 
 def _model(world: World, arm: Arm, training: Trained | None) -> tuple[str, Any]:
@@ -122,4 +128,5 @@ def _model(world: World, arm: Arm, training: Trained | None) -> tuple[str, Any]:
     def network() -> BaseModel:
         return with_lora(world, arm, training.lora(arm.at))
 
-    return f"{training.key}-{arm.at or arm.train.steps}", network
+    share = "" if arm.lora_strength == 1.0 else f"x{arm.lora_strength:g}"
+    return f"{training.key}-{arm.at or arm.train.steps}{share}", network
