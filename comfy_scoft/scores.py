@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+CHANGE = "change"
+"""The group of paired changes; by place, "change · <place>"."""
 
 
 @dataclass(frozen=True)
@@ -47,11 +50,28 @@ class Scores:
 
 
 def add(chain: Scores | None, found: Scores) -> Scores:
-    """A chain of scores and new ones after it; figures that the chain has already are not repeated."""
+    """A chain of scores and new ones after it; figures that the chain has already are not repeated.
+
+    The chain's first "change" keeps that name. One of another model, which has the same, is called after its model:
+    "change, LoRA".
+    """
     if chain is None:
         return found
     known = {(row.name, row.group) for row in chain.rows}
-    return chain.merged(Scores(tuple(r for r in found.rows if (r.name, r.group) not in known), found.settings))
+    models = {_model(group) for _, group in known}
+    fresh = [model for row in found.rows if (model := _model(row.group)) not in models]
+    rows = [
+        replace(row, group=row.group.replace(CHANGE, f"{CHANGE}, {fresh[0]}", 1))
+        if fresh and _model(row.group) == CHANGE and (row.name, row.group) in known
+        else row
+        for row in found.rows
+    ]
+    return chain.merged(Scores(tuple(r for r in rows if (r.name, r.group) not in known), found.settings))
+
+
+def _model(group: str) -> str:
+    """ "LoRA" of the group "LoRA · nuvia", which is by place, and of "LoRA"."""
+    return group.partition(" · ")[0]
 
 
 def _quoted(text: str) -> str:

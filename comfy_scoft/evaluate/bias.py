@@ -14,7 +14,7 @@ from einops import rearrange
 
 from ..generate import ImageSet, require_match
 from ..mini import oracle, world
-from ..scores import Score, Scores
+from ..scores import CHANGE, Score, Scores
 from ..statistics import paired_share_change, wilson_interval
 
 NO_PLACE = "no place"
@@ -125,7 +125,7 @@ def _change(name: str, place: str, before: Facts, after: Facts) -> list[Score]:
     if not both:
         return []
     interval = paired_share_change([first[i] for i in both], [second[i] for i in both])
-    return [Score(name, f"change · {place}", *interval, len(both))]
+    return [Score(name, f"{CHANGE} · {place}", *interval, len(both))]
 
 
 def _order(key: tuple[str, str]) -> tuple[int, int]:

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from ..features import FeatureNetwork
 from ..generate import ImageSet
-from ..scores import Score, Scores
+from ..scores import CHANGE, Score, Scores
 from ..statistics import RESAMPLES, bootstrap_mean, paired_difference_interval
 from .pictures import BATCH, Observer, Work, checked_sets, embeddings, of_images
 
@@ -53,6 +53,6 @@ def measure(
     ]
     if len(found) == 2:
         change = paired_difference_interval(found[1], found[0], groups=images.prompts)
-        rows.append(Score(title, "change", *change, len(found[1]), CAUTION))
+        rows.append(Score(title, CHANGE, *change, len(found[1]), CAUTION))
     said = f"mean of max(100 cos, 0) over pictures and their {len(known)} prompts; interval by {RESAMPLES} bootstrap "
     return Scores(tuple(rows), ((title, said + "samples of the prompts; higher agrees better"),))

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from .. import memory, validation
 from ..base_model import BaseModel
 from ..cache import Cache
-from ..scores import Score, Scores
+from ..scores import CHANGE, Score, Scores
 from ..statistics import RESAMPLES, Interval, bootstrap_mean, difference_interval, paired_difference_interval
 
 TRAINED, HELD_OUT, GAP = "denoising loss, training pictures", "denoising loss, held-out pictures", "denoising gap"
@@ -93,10 +93,10 @@ def figures(measured: Sequence[tuple[str, Losses]], settings: str = "") -> Score
         rows += [Score(name, label, *bootstrap_mean(found[k]), len(found[k])) for label, found in measured]
         if len(measured) == 2:
             (_, before), (_, after) = measured
-            rows.append(Score(name, "change", *paired_difference_interval(after[k], before[k]), len(after[k])))
+            rows.append(Score(name, CHANGE, *paired_difference_interval(after[k], before[k]), len(after[k])))
     count = sum(map(len, measured[0][1]))
     rows += [Score(GAP, label, *gap(found), count, CAUTION) for label, found in measured]
     if len(measured) == 2:
-        rows.append(Score(GAP, "change", *gap_change(measured[1][1], measured[0][1]), count, CAUTION))
+        rows.append(Score(GAP, CHANGE, *gap_change(measured[1][1], measured[0][1]), count, CAUTION))
     said = f"mean ‖target − prediction‖²{settings}; interval by {RESAMPLES} bootstrap samples of the records"
     return Scores(tuple(rows), ((GAP, said),))

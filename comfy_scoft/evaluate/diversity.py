@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..features import FeatureNetwork
 from ..generate import ImageSet
-from ..scores import Score, Scores
+from ..scores import CHANGE, Score, Scores
 from ..statistics import RESAMPLES, Interval, bootstrap_mean, paired_difference_interval
 from .pictures import BATCH, Observer, Work, checked_sets, device_of, features, of_images
 
@@ -89,7 +89,7 @@ def measure(
     if len(found) == 2:
         before, after = (list(own.values()) for own in found)
         change = paired_difference_interval(after, before) if count > 1 else _mean([after[0] - before[0]])
-        rows.append(Score(title, "change", *change, len(images.prompts), note))
+        rows.append(Score(title, CHANGE, *change, len(images.prompts), note))
     said = f"mean distance over all pairs of pictures of a prompt, mean over {count} prompts; interval by {RESAMPLES} "
     return Scores(tuple(rows), ((title, said + "bootstrap samples of the prompts; higher is more varied"),))
 

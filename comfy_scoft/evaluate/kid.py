@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from ..features import FeatureNetwork
 from ..generate import ImageSet
 from ..records import Dataset
-from ..scores import Score, Scores
+from ..scores import CHANGE, Score, Scores
 from ..statistics import Interval, drawn_weights, tails
 from .pictures import BATCH, Observer, Pictures, Work, checked_sets, embeddings, of_images, of_records, require_one_size
 
@@ -151,7 +151,7 @@ def measure(
     for part, x in zip(sets, found, strict=True):
         rows.append(Score(title, part.label, *_shown(kid(x, y, settings)), len(x)))
     if len(found) == 2:
-        rows.append(Score(title, "change", *_shown(kid_change(found[1], found[0], y, settings)), len(found[1])))
+        rows.append(Score(title, CHANGE, *_shown(kid_change(found[1], found[0], y, settings)), len(found[1])))
     return Scores(tuple(rows), ((title, _said(settings, len(y))),))
 
 

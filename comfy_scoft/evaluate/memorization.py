@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from ..features import FeatureNetwork
 from ..generate import ImageSet
 from ..records import Dataset
-from ..scores import Score, Scores
+from ..scores import CHANGE, Score, Scores
 from ..statistics import RESAMPLES, bootstrap_mean, paired_difference_interval, paired_share_change, wilson_interval
 from .pictures import BATCH, Observer, Work, checked_sets, embeddings, of_images, of_records
 
@@ -156,7 +156,7 @@ def _similarity_rows(sets: Sequence[ImageSet], alike: Sequence[Sequence[float]],
     ]
     if len(values) == 2:
         change = paired_difference_interval(values[1], values[0], groups=prompts)
-        rows.append(Score(title, "change", *change, len(prompts), note))
+        rows.append(Score(title, CHANGE, *change, len(prompts), note))
     return rows
 
 
@@ -168,7 +168,7 @@ def _copy_rows(sets: Sequence[ImageSet], near: Sequence[Copies], network: str, n
         for part, own in zip(sets, facts, strict=True)
     ]
     if len(facts) == 2:
-        rows.append(Score(title, "change", *paired_share_change(*facts), len(facts[1]), note))
+        rows.append(Score(title, CHANGE, *paired_share_change(*facts), len(facts[1]), note))
     return rows
 
 
