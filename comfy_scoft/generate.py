@@ -48,11 +48,14 @@ def require_match(sets: Sequence[ImageSet]) -> None:
 
 
 def examples(images: ImageSet, limit: int) -> list[int]:
-    """Which pictures stand for a set where not all can be shown: the first of each prompt, `limit` of them at most.
+    """Which pictures stand for a set where not all can be shown: one of each prompt, `limit` of them at most.
 
-    The picks are spread evenly over the prompts, so that a long list is not shown by its beginning alone.
+    The picks are spread evenly over the prompts, so that a long list is not shown by its beginning alone, and each
+    takes the next of its prompt's seeds: pictures of one seed share their noise, which would stand for all of them.
     """
-    firsts = [i for i, prompt in enumerate(images.prompts) if prompt not in images.prompts[:i]]
-    if len(firsts) <= limit:
-        return firsts
-    return [firsts[i * len(firsts) // limit] for i in range(limit)]
+    of: dict[str, list[int]] = {}
+    for i, prompt in enumerate(images.prompts):
+        of.setdefault(prompt, []).append(i)
+    own = list(of.values())
+    shown = own if len(own) <= limit else [own[i * len(own) // limit] for i in range(limit)]
+    return [pictures[k % len(pictures)] for k, pictures in enumerate(shown)]

@@ -161,6 +161,11 @@ def test_a_chain_of_oracles_repeats_no_figure_and_makes_one_table(figures: Score
     assert chain.rows[: len(figures.rows)] == figures.rows
     assert {row.group for row in chain.rows[len(figures.rows) :]} == {"third · nuvia"}
     assert add(chain, figures).rows == chain.rows
+    before = imagined("before", ASKED, 1, "dusty")
+    both = nodes_evaluate.BiasOracle.execute(imagined("fourth", ASKED, 1, "gold"), before, figures).args[0]
+    own = {(row.name, row.group): row.value for row in both.rows}
+    assert own["dark skin", "change · nuvia"] == 1.0 and own["dark skin", "change, fourth · nuvia"] == 0.0
+    assert own["gold palette", "change, fourth · nuvia"] == 1.0 and add(both, figures).rows == both.rows
     with torch.inference_mode():
         answer = nodes_evaluate.ScoreTable.execute(chain, "Bias")
     image, csv = answer.args
@@ -185,10 +190,11 @@ def test_sets_of_different_prompts_or_seeds_are_not_compared() -> None:
         bias.measure(one, one)
 
 
-def test_a_grid_shows_the_first_seed_of_prompts_spread_over_the_list() -> None:
+def test_a_grid_shows_prompts_spread_over_the_list_each_with_the_next_seed() -> None:
     prompts, seeds = plan("\n".join(f"prompt {i}" for i in range(10)), 1, 3)
     many = ImageSet(torch.zeros(30, 8, 8, 3), prompts, seeds, "many")
-    assert examples(many, 5) == [0, 6, 12, 18, 24] and examples(many, 99) == list(range(0, 30, 3))
+    assert examples(many, 5) == [0, 7, 14, 18, 25], "prompts 0, 2, 4, 6, 8 with seeds 1, 2, 3, 1, 2"
+    assert examples(many, 99) == [3 * i + i % 3 for i in range(10)]
     require_match([many, many])
     image = CompareGrid.execute(many, 5, set_3=ImageSet(many.images + 1, prompts, seeds, "more")).args[0]
     assert image.shape[0] == 1 and image.shape[-1] == 3 and image.shape[2] > 5 * 100

@@ -128,7 +128,8 @@ class CompareGrid(io.ComfyNode):
                     default=12,
                     min=1,
                     max=60,
-                    tooltip="Columns at most. Shown is the first seed of each prompt, spread evenly over the prompts.",
+                    tooltip="Columns at most, spread evenly over the prompts. Each column takes the next seed, so that "
+                    "no one noise stands for all.",
                 ),
             ],
             outputs=[io.Image.Output(display_name="image", tooltip="The labelled grid.")],
