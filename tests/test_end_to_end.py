@@ -157,12 +157,16 @@ def test_the_ablation_draws_and_measures_its_five_models(comfy: ComfyServer) -> 
     assert all(outputs[number]["images"] for number in demo.of_kind(prompt, "SaveImage"))
 
 
-def test_the_careful_workflow_trains_with_the_loss_that_holds_other_places(comfy: ComfyServer) -> None:
-    prompt = until(shortened("careful", demo.WORKFLOW.with_name("train-cultural-lora-careful.json")), "SCoFT_SaveLora")
-    entry = comfy.client.run(prompt, PATIENCE)
-    assert entry["outputs"][only(prompt, "SCoFT_SaveLora")]["text"]
-    rows = runs.read_metrics(comfy.base / "output" / "scoft" / "runs" / "careful")
-    assert {"diffusion", "memorization", "contrastive", "prior"} <= {name for row in rows for name in row}
+def test_the_careful_workflow_holds_other_places_and_corrects_beside_the_lora(comfy: ComfyServer) -> None:
+    prompt = shortened("careful", demo.WORKFLOW.with_name("train-cultural-lora-careful.json"))
+    prompt[only(prompt, "SCoFT_LearnPreference")]["inputs"]["steps"] = 2
+    outputs = comfy.client.run(prompt, PATIENCE)["outputs"]
+    assert outputs[only(prompt, "SCoFT_SaveLora")]["text"]
+    trained = runs.read_metrics(comfy.base / "output" / "scoft" / "runs" / "careful")
+    assert {"diffusion", "memorization", "contrastive", "prior"} <= {name for row in trained for name in row}
+    assert list((comfy.base / "output" / "scoft" / "preferences").glob("nuvia-careful*.safetensors"))
+    rows = demo.figures(demo.shown_text(outputs, demo.of_kind(prompt, "SCoFT_ScoreTable")))["nuvia"]["dark skin"]
+    assert {"before", "after", "corrected too"} <= set(rows)
 
 
 def test_training_works_again_in_the_same_server_and_gives_the_same_lora(

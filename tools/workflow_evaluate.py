@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from workflow_correct import FIRST_OF_FEW
 from workflow_form import Node, Socket, Workflow
 
 from comfy_scoft.mini.splits import HELD_OUT_KINDS
@@ -121,7 +122,7 @@ def _sets(w: Workflow, base: Node, lora: Socket) -> dict[str, dict[str, Socket]]
             given: dict[str, Any] = {
                 "clip": base["CLIP"],
                 "vae": base["VAE"],
-                "seed": 1,
+                "seed": FIRST_OF_FEW,
                 "images_per_prompt": SEEDS[name],
             }
             drawn = w.add(

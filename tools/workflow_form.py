@@ -20,6 +20,9 @@ TITLE, SLOT, WIDGET, TEXT_WIDGET, LONGEST_TEXT, PREVIEW, CHART = 30, 22, 28, 110
 chart and the sentence above it."""
 GAP, MARGIN, BAND = 50, 30, 60
 """Between nodes; between a group's border and its nodes; between groups."""
+SCALE, OFFSET = 0.65, (125, 215)
+"""How the editor opens a workflow: large enough that words are drawn (below 0.57 they are not), and its first group
+beside the page's own bars."""
 PREVIEWS = ("SaveImage", "PreviewImage", "SCoFT_PreviewDataset", "SCoFT_TrainLora", "SCoFT_ScoreTable")
 PREVIEWS += ("SCoFT_FilterNegatives", "SCoFT_PlotSurvey", "SCoFT_Memorization", "PreviewAny")
 TEXTS = ("ReadCard", "SaveLora", "ExportJob", "BuildSurvey", "LoadResponses", "AggregateSurvey", "PlotSurvey")
@@ -222,7 +225,7 @@ class Workflow:
             ],
             "groups": groups,
             "config": {},
-            "extra": {"ds": {"scale": 0.4, "offset": [60, 80]}},
+            "extra": {"ds": {"scale": SCALE, "offset": list(OFFSET)}},
             "version": 0.4,
         }
 

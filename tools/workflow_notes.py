@@ -25,11 +25,11 @@ training copies instead of learning. Stopping is safe, what was learned is kept.
 `output/loras` with a card that says whose pictures it was made of."""
 
 DRAW = """## The test: people of whom it has seen no picture
-Cooks, judges, heroes: no community picture shows them. Both models draw each with the same seeds: in nuvia, in \
+Cooks, judges, heroes: no community picture shows them. Each model draws them with the same seeds: in nuvia, in \
 *borea* (another place) and with no place. What should change is nuvia, and nuvia alone."""
 
 COMPARE = """## Did it work, and what did it cost?
-The grid shows both models below one another. The oracle reads every picture and counts. In nuvia, dark skin and \
+The grid shows the models below one another. The oracle reads every picture and counts. In nuvia, dark skin and \
 the gold palette should rise. In borea and without a place they should stay: what changes there is *leakage*, \
 and is shown too."""
 
