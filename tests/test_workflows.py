@@ -10,6 +10,7 @@ from typing import Any
 import build_workflows
 import pytest
 import workflow_form
+from PIL import Image
 from workflow_form import Workflow, compact
 
 from comfy_scoft.mini.splits import HELD_OUT_KINDS, TRAINED_KINDS
@@ -120,6 +121,13 @@ def test_each_group_has_a_number_a_colour_and_a_note(name: str) -> None:
     assert len(notes) == len(form["groups"]) >= 3 and all(len(n["widgets_values"][0]) > 80 for n in notes)
     assert [g["title"].split(" · ")[0] for g in form["groups"]] == [str(i + 1) for i in range(len(notes))]
     assert len({g["color"] for g in form["groups"]}) == len(notes)
+
+
+@every_workflow
+def test_each_has_a_square_picture_for_the_browser_of_templates_and_one_of_its_graph(name: str) -> None:
+    small, whole = ROOT / "workflows" / f"{name}.jpg", ROOT / "docs" / "workflows" / f"{name}.jpg"
+    assert Image.open(small).size == (512, 512) and small.stat().st_size < 100_000
+    assert Image.open(whole).width == 3200 and f"docs/workflows/{name}.jpg" in (ROOT / "README.md").read_text("utf-8")
 
 
 def test_the_first_workflow_measures_a_hundred_pictures_of_unseen_people_a_place() -> None:

@@ -1,4 +1,4 @@
-"""Takes the pictures beside the shipped workflows: `workflows/<name>.jpg`, the graph as ComfyUI's editor shows it.
+"""Takes the pictures of the shipped workflows' graphs, as ComfyUI's editor shows them: `docs/workflows/<name>.jpg`.
 
     python tools/screenshot_workflows.py http://127.0.0.1:8188 [name …] [--run] [--chromium /usr/bin/chromium]
 
@@ -14,7 +14,8 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-FOLDER = Path(__file__).resolve().parent.parent / "workflows"
+ROOT = Path(__file__).resolve().parent.parent
+FOLDER, GRAPHS = ROOT / "workflows", ROOT / "docs" / "workflows"
 WIDTH = 3200
 QUALITY = 80
 PATIENCE = 120_000
@@ -86,9 +87,9 @@ def take(url: str, names: Sequence[str], chromium: str, run: bool) -> None:
             page.wait_for_timeout(2000)
             page.evaluate(FIT, list(view))
             page.wait_for_timeout(3000)
-            page.screenshot(path=FOLDER / f"{name}.jpg", type="jpeg", quality=QUALITY)
+            page.screenshot(path=GRAPHS / f"{name}.jpg", type="jpeg", quality=QUALITY)
             page.close()
-            print(f"{name}.jpg: {(FOLDER / f'{name}.jpg').stat().st_size / 1e3:.0f} kB")
+            print(f"{name}.jpg: {(GRAPHS / f'{name}.jpg').stat().st_size / 1e3:.0f} kB")
         browser.close()
 
 
