@@ -10,7 +10,7 @@ import pytest
 
 from comfy_scoft import report
 from comfy_scoft.benchmark import page, tables
-from comfy_scoft.benchmark.arms import ALL, CAREFUL, MPC, NARROW, SEARCH, Arm
+from comfy_scoft.benchmark.arms import ALL, CAREFUL, COMBINED, MPC, NARROW, SEARCH, Arm
 from comfy_scoft.benchmark.cells import DEVELOPMENT_SEEDS, OTHER_PLACES
 from comfy_scoft.benchmark.page import _figure, shown
 from comfy_scoft.losses import LOSSES
@@ -35,7 +35,9 @@ CORRECTOR: tuple[Column, ...] = (
 QUOTED = (
     *(("README.md", "ablation", arm, README) for arm in ("LDM", "+M", "+MP", "+MPC")),
     *(("README.md", "careful", arm.name, README) for arm in ALL["careful"].arms),
+    *(("README.md", "combined", arm.name, README) for arm in COMBINED),
     *(("docs/rs-corrector.md", "corrector", arm.name, CORRECTOR) for arm in ALL["corrector"].arms),
+    *(("docs/rs-corrector.md", "combined", arm.name, CORRECTOR) for arm in COMBINED),
 )
 
 
@@ -49,7 +51,9 @@ def test_the_page_is_made_from_the_results_beside_it() -> None:
     assert (FOLDER / "page.html").stat().st_size > 10_000
 
 
-@pytest.mark.parametrize("name", ["ablation", "careful", "corrector", "control"])
+@pytest.mark.parametrize(
+    "name", ["ablation", "careful", "combined", "corrector", "released weights", "features", "control"]
+)
 def test_the_main_parts_are_whole_and_of_todays_settings(name: str) -> None:
     found = part(name)
     assert found["missing"] == [] and found["seeds"] == list(ALL[name].seeds)
@@ -58,6 +62,7 @@ def test_the_main_parts_are_whole_and_of_todays_settings(name: str) -> None:
         settings = dict(found["arms"][arm.name]["settings"])
         corrected = settings.pop("correction", {})
         assert (corrected.get("strength", 0.0), corrected.get("asks", True)) == (arm.strength, arm.asks)
+        assert settings.pop("LoRA strength", 1.0) == arm.lora_strength
         assert settings == (json.loads(json.dumps(arm.described(settings["train"]["seed"]))) if arm.losses else {})
 
 
@@ -78,11 +83,17 @@ def test_what_was_chosen_was_chosen_on_other_seeds() -> None:
     assert set(SEARCH.seeds) <= set(DEVELOPMENT_SEEDS) and SEARCH.form == "development"
     for chosen in (CAREFUL, NARROW):
         assert any(arm.described(1) == chosen.described(1) for arm in SEARCH.arms), "chosen among what was tried"
+    for chosen in COMBINED:
+        assert any(as_drawn(arm) == as_drawn(chosen) for arm in SEARCH.arms), "chosen among what was tried"
+
+
+def as_drawn(arm: Arm) -> tuple[dict[str, Any], float, float]:
+    return arm.described(1), arm.lora_strength, arm.strength
 
 
 @pytest.mark.parametrize(
     "workflow, arm",
-    [("train-cultural-lora-mini", MPC), ("train-cultural-lora-careful", CAREFUL)],
+    [("train-cultural-lora-mini", MPC), ("train-cultural-lora-careful", NARROW)],
     ids=["mini", "careful"],
 )
 def test_a_workflow_has_the_settings_of_its_arm(workflow: str, arm: Arm) -> None:
@@ -104,3 +115,16 @@ def test_a_workflow_has_the_settings_of_its_arm(workflow: str, arm: Arm) -> None
         if "features" in given:
             assert given.pop("features") == nodes["SCoFT_LoadFeatures"]["network"]
         assert given == {key: nodes[chain[name]][key] for key in given}, name
+
+
+@pytest.mark.parametrize("workflow", ["train-cultural-lora-careful", "rs-corrector"])
+def test_a_corrected_lora_is_drawn_with_the_strengths_that_were_measured(workflow: str) -> None:
+    path = ROOT / "workflows" / "api" / f"{workflow}.json"
+    nodes = json.loads(path.read_text(encoding="utf-8"))
+    found = []
+    for node in nodes.values():
+        if node["class_type"] == "SCoFT_RSCorrector":
+            model = nodes[node["inputs"]["model"][0]]
+            found.append((model["inputs"].get("strength_model"), node["inputs"]["strength"]))
+    chosen = next(arm for arm in COMBINED if arm.described(1) == NARROW.described(1))
+    assert (chosen.lora_strength, chosen.strength) in found
