@@ -103,8 +103,12 @@ def test_each_workflow_opens_from_the_template_browser_as_it_is(editor: ComfyPag
     assert editor.page.evaluate(UNKNOWN) == []
     found = editor.graph()
     assert wires(found) == wires(shipped)
-    assert values(found) == values(shipped)
     for ours, theirs in zip(by_id(found), by_id(shipped), strict=True):
+        # a page may save a node without widgets with an empty list or with nothing
+        shown, saved = ours.get("widgets_values") or [], theirs.get("widgets_values") or []
+        if not ours["type"].startswith("SCoFT_"):  # a newer ComfyUI may give a node of its own one widget more
+            shown = shown[: len(saved)]
+        assert shown == saved
         assert (ours["type"], ours.get("title"), ours["pos"]) == (theirs["type"], theirs.get("title"), theirs["pos"])
     editor.page.evaluate(FIT)
     editor.shot(f"template-{name}")
@@ -118,11 +122,6 @@ def test_a_workflow_of_which_a_node_is_unknown_is_said_so(editor: ComfyPage) -> 
     editor.page.get_by_text("SCoFT_NoSuchNode").first.wait_for()
     assert editor.page.evaluate(UNKNOWN) == ["SCoFT_NoSuchNode"]
     editor.dismiss()
-
-
-def values(graph: dict) -> dict[int, list]:
-    """What each node's widgets hold; a page may save a node without widgets with an empty list or with nothing."""
-    return {node["id"]: node.get("widgets_values") or [] for node in graph["nodes"]}
 
 
 def by_id(graph: dict) -> list[dict]:
