@@ -8,7 +8,7 @@ from typing import Any
 from ..lora import LoraSettings
 from ..rollout import RolloutSettings
 from ..settings import OptimizerSettings, TrainSettings, deciding
-from .cells import DEVELOPMENT_SEEDS, TEST_SEEDS
+from .cells import DEVELOPMENT_SEEDS, FRESH_SEEDS, TEST_SEEDS
 
 Loss = tuple[str, dict[str, Any]]
 """A loss's name on the menu and its settings; `features` is the name of a feature network."""
@@ -145,6 +145,8 @@ COMBINED = (
     _both("both", CAREFUL, 1.0),
     *(_both("both, K + V alone", NARROW, strength) for strength in (0.5, 1.0)),
 )
+PRESET = COMBINED[1]
+"""What the workflow train-cultural-lora-careful trains and draws with."""
 
 
 def _weights() -> tuple[Arm, ...]:
@@ -186,6 +188,14 @@ _PARTS = (
             "A careful LoRA at 0.9 of its strength, and RS-Corrector beside it, whose strength is the number.",
             COMBINED,
         ),
+    ),
+    Part(
+        *(
+            "fresh seeds",
+            "The careful workflow's settings once more, with training seeds that were named before any was trained.",
+            (NARROW, PRESET),
+        ),
+        seeds=FRESH_SEEDS,
     ),
     Part(
         *(

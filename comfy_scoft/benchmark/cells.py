@@ -21,6 +21,8 @@ TEST_KINDS = HELD_OUT_KINDS[1::2]
 DEVELOPMENT_KINDS = HELD_OUT_KINDS[::2]
 DEVELOPMENT_SEEDS = (1, 2, 3, 4, 5)
 TEST_SEEDS = (101, 102, 103, 104, 105)
+FRESH_SEEDS = (106, 107, 108, 109, 110)
+"""Named before any of them was trained: nothing was chosen by them or after them."""
 TAUGHT = world.BIASED_PLACE
 DEVELOPMENT_PLACES = ("borea", "aria", NO_PLACE)
 TEST_PLACES = ("caldia",)

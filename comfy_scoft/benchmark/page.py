@@ -18,6 +18,7 @@ from .cells import (
     DEVELOPMENT_KINDS,
     DEVELOPMENT_PLACES,
     DEVELOPMENT_SEEDS,
+    FRESH_SEEDS,
     HOUSES,
     OTHER_PLACES,
     TAUGHT,
@@ -105,7 +106,9 @@ KEPT_BACK = (
     "And when the figures of what was then chosen (careful) had been read here, the LoRA's layers were looked at, on "
     "development seeds again (careful, K + V alone). When those had been read too, a weaker LoRA with RS-Corrector "
     "beside it was looked at there (combined): its trainings are those of careful, whose figures at full strength were "
-    "known. The demo's settings, which the other parts have, are older than this division."
+    "known. So what was chosen from them, the careful workflow's settings, was trained once more with seeds "
+    f"{FRESH_SEEDS[0]}–{FRESH_SEEDS[-1]}, which were named before any of them was trained (fresh seeds). The demo's "
+    "settings, which the other parts have, are older than this division."
 )
 EXTRA = "added"
 """Folder below --out with parts that other programs measured: one JSON each (`added_parts`)."""

@@ -58,7 +58,8 @@ def read(found: Tables) -> dict[str, list[Sentence]]:
     rules = {
         "ablation": _ablation,
         "careful": lambda found: _careful(found["careful"]),
-        "combined": lambda found: [*_careful(found["combined"]), *_agreement(found["combined"])],
+        "combined": lambda found: _combined(found["combined"]),
+        "fresh seeds": lambda found: _combined(found["fresh seeds"]),
         "unnamed place": lambda found: _careful(found["unnamed place"]),
         "corrector": _corrector,
         "released weights": _each_arm,
@@ -113,6 +114,10 @@ def _corrector(found: Tables) -> list[Sentence]:
             sentences.append(Sentence(f"{text}{words} the {TIME_BOUND:g} aimed at.", "" if kept else "worse"))
         sentences += _gold(name, arm)
     return [*sentences, *_leakage(part)]
+
+
+def _combined(part: PartTable) -> list[Sentence]:
+    return [*_careful(part), *_agreement(part)]
 
 
 def _agreement(part: PartTable) -> list[Sentence]:

@@ -16,9 +16,10 @@ def in_short(found: Tables) -> list[Sentence]:
     if "ablation" in found and found["ablation"].arms:
         part = found["ablation"]
         sentences += [*_bias(part), *_added(part), *_leakage(part), *_memorization(part)]
-    for name, aim in (("careful", AIM), ("combined", AIM), ("corrector", CORRECTOR_AIM)):
+    for name, aim in (("careful", AIM), ("combined", AIM), ("fresh seeds", AIM), ("corrector", CORRECTOR_AIM)):
         if name in found:
-            sentences += [_aims(arm_name, arm, aim) for arm_name, arm in found[name].arms.items()]
+            part, fresh = found[name], name == "fresh seeds"
+            sentences += [_aims(f"{arm}, {name}" if fresh else arm, own, aim) for arm, own in part.arms.items()]
     return sentences
 
 
