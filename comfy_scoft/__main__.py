@@ -12,6 +12,15 @@ from pathlib import Path
 
 from .command import answered
 
+ON_THE_CARD = {
+    "title": "what the LoRA is called",
+    "trigger_phrase": "words that call up what it learned",
+    "authors": "who made it",
+    "licence": "what others may do with it",
+    "consent": "who agreed, to what, and where the pictures come from",
+}
+"""What only people can say (the fields of `CardFields`), and what to write there."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb and return the exit status; a fault of the input is one sentence on stderr and status 1."""
@@ -55,6 +64,8 @@ def parser() -> argparse.ArgumentParser:
     )
     one.add_argument("--models", type=Path, help="where to look for model files that the job only names")
     one.add_argument("--threads", type=int, help="CPU threads; the same number gives the same bits")
+    for name, words in ON_THE_CARD.items():
+        one.add_argument(f"--{name.replace('_', '-')}", default="", metavar="TEXT", help=f"for the card: {words}")
     return found
 
 
@@ -96,6 +107,7 @@ def train(options: argparse.Namespace) -> int:
     if options.threads:
         torch.set_num_threads(options.threads)
     job = read_job(options.job)
+    said = CardFields(**{name: getattr(options, name) for name in ON_THE_CARD})
     out = options.out or job.folder / "trained"
     processes, _ = launched()
     folder = Path(processes.first(str(run_folder(out / "runs", job.name, options.resume)) if processes.main else ""))
@@ -118,7 +130,7 @@ def train(options: argparse.Namespace) -> int:
     if not processes.main:
         return 0
     record = training_record(run, result, rows, time.monotonic() - started)
-    path = save_lora(out, job.name, result.lora, CardFields(), record)
+    path = save_lora(out, job.name, result.lora, said, record)
     print(f"{path}\n{path.with_suffix('.md')}\n{folder / 'metrics.jsonl'}")
     return 0
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 from toys import toy_base, toy_features, toy_run
 
 from comfy_scoft import features, job, job_models, runs
-from comfy_scoft.__main__ import main
+from comfy_scoft.__main__ import ON_THE_CARD, main
+from comfy_scoft.card import CardFields
 from comfy_scoft.errors import Interrupted
 from comfy_scoft.losses import ContrastiveLoss, DiffusionLoss, MemorizationLoss, PerceptualLoss
 from comfy_scoft.trainer import Watch
@@ -80,6 +83,19 @@ def test_the_command_line_trains_a_job_and_goes_on_with_it(tmp_path: Path, capsy
     assert not (out / "runs" / "toys-2").exists()
     assert main(["train", str(path), "--out", str(out)]) == 0
     assert (out / "runs" / "toys-2").is_dir() and (out / "toys_00003.safetensors").is_file()
+
+
+def test_what_only_people_can_say_is_said_on_the_command_line(tmp_path: Path) -> None:
+    assert set(ON_THE_CARD) == {field.name for field in fields(CardFields)}
+    words = {name: f"the {name} of toyland" for name in ON_THE_CARD}
+    given = [part for name, text in words.items() for part in (f"--{name.replace('_', '-')}", text)]
+    path, out = export(tmp_path, steps=1), tmp_path / "out"
+    assert main(["train", str(path), "--out", str(out), *given]) == 0
+    lora = out / "toys_00001.safetensors"
+    card = lora.with_suffix(".md").read_text(encoding="utf-8")
+    assert all(text in card for text in words.values())
+    with safe_open(lora, "pt") as file:
+        assert file.metadata()["modelspec.author"] == words["authors"]
 
 
 def test_a_job_that_cannot_be_run_is_refused_in_a_sentence(tmp_path: Path, capsys) -> None:

@@ -10,8 +10,11 @@ BLUE, RED, VIOLET, GREEN, ORANGE, TEAL = "#3f789e", "#8a3b3b", "#6b4a8e", "#4a7a
 OLIVE = "#7d7a2f"
 
 MODELS = """## Correct a model without training it
-The base model, and the LoRA that workflow 1 saves as *nuvia-mini*: run that first, or choose your own checkpoint and \
-LoRA. The community's pictures say how the place should look."""
+The base model, and the LoRA that `train-cultural-lora-mini` saves as *nuvia-mini*: run that first. The community's \
+pictures say how the place should look. **With a model and pictures of your own** change the size and CFG of all nodes \
+that draw (Stable Diffusion 1.5: 512 and 7.5), the *resolution*, *place* and *other_places* of the learning node, and \
+the prompts. Mute the three nodes that count, *The figures* and *The table* (Ctrl+M): they read the mini world \
+alone."""
 
 OWN = """## How the model sees the same things
 The base model draws the community's own captions. So both sets show the same scenes, and what differs between them is \

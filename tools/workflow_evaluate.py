@@ -12,12 +12,15 @@ from comfy_scoft.mini.splits import HELD_OUT_KINDS
 BLUE, RED, ORANGE, VIOLET, TEAL = "#3f789e", "#8a3b3b", "#a1663a", "#6b4a8e", "#2f7d7d"
 
 MODELS = """## Did this LoRA help?
-The base model, and the LoRA that workflow 1 saves as *nuvia-mini*: run that first, or choose your own checkpoint and \
-LoRA. Everything to the right is measured with and without it."""
+The base model, and the LoRA that `train-cultural-lora-mini` saves as *nuvia-mini*: run that first. Everything to the \
+right is measured with and without it. **A model and LoRA of your own:** choose them here, then change the size and \
+CFG of all nodes that draw (Stable Diffusion 1.5: 512 and 7.5), the *resolution* of *The same, without drawing*, both \
+data sets, the network, and the four lists of prompts. Bypass *Count what they show* (Ctrl+B): it reads the mini world \
+alone. Pictures that were kept back lie in a folder `test` inside yours."""
 
 REAL = """## What is measured against
 The community's pictures: those that were **trained on**, and the **test** pictures that were kept back. The network \
-below turns pictures into numbers; with photographs take CLIP, DINOv2 or DreamSim in its place."""
+below turns pictures into numbers; with photographs take CLIP ViT-B/32 in its place."""
 
 DRAW = """## Two models, the same prompts and seeds
 **Test captions**: what the test pictures show. **Training captions**, word for word: what was learned by heart shows \

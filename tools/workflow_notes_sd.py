@@ -6,7 +6,9 @@ import workflow_files as files
 
 _PICTURES = """**Your pictures:** a folder `my community` in ComfyUI's `input` folder, and beside each picture a text \
 file of the same name with its caption (`market.jpg`, `market.txt`). In the node below write whose pictures these are, \
-and the place they show, instead of *Korean* and *Korea*."""
+and the place they show, instead of *Korean* and *Korea*. Put every fifth picture into a folder `test` inside it: it \
+is not learned, and shows later what was. Who took a picture and who agreed has columns in a `metadata.csv` (see the \
+help page of Load Dataset)."""
 
 _FIRST = (
     "## Before the first run\nDownload these files, put them where the table says, and press R to refresh the menus."
@@ -27,9 +29,9 @@ Put the LoRA into `models/loras`. One that you trained here is in `output/loras`
 card beside it (the `.md` file of the same name): whose pictures it was made of, and what its makers ask of you."""
 
 SEE = """## What is in the pictures
-**BLIP** describes each picture in plain words, five times, as somebody would who does not know the place: *a woman \
-in a dress* where you wrote *a bride in hanbok*. Look through these captions: they must not name the place. \
-**MiDaS** sees what is near and what is far."""
+**BLIP** describes each picture in plain words, five times, as somebody would who does not know the place: *a woman in \
+a dress* where you wrote *a bride in hanbok*. Look through these captions: they must not name the place. **MiDaS** \
+sees what is near and what is far."""
 
 NEGATIVES = """## What the model itself would have shown
 For each of your pictures the base model draws the same scene five times, with its own idea of the place; the depth \
@@ -45,21 +47,26 @@ fifth layer of CLIP sees them. To leave one out, select it and press Ctrl+B."""
 TRAIN_SD15 = """## The paper's settings
 3000 steps of 4 pictures, learning rate 0.0001 on a cosine, rank 64, 512 pixels; the authors took 2.5 hours on a V100. \
 bf16 halves what the weights need; on a card without it choose fp32. Stopping is safe: what was learned is kept, and \
-*resume* goes on. The LoRA is saved in `output/loras` with a card: fill in who made it, under which licence, and who \
-agreed."""
+*resume* goes on. The LoRA is saved in `output/loras` with a card: fill in its title, the words that call it up (*in \
+Korea*), who made it, under which licence, and who agreed. *Korea* also stands in *preview_prompt* and in the prompts \
+on the right. Switch *flip* off if your pictures hold writing or dress that must not be mirrored."""
 
 TRAIN_SDXL = """## The paper's settings at XL's size
 The paper trained Stable Diffusion 1.x. The same losses and weights serve XL, at 1024 pixels, with activations \
 computed again instead of kept, to save memory. Stopping is safe: what was learned is kept, and *resume* goes on. The \
-LoRA is saved in `output/loras` with a card: fill in who made it, under which licence, and who agreed."""
+LoRA is saved in `output/loras` with a card: fill in its title, the words that call it up (*in Korea*), who made it, \
+under which licence, and who agreed. *Korea* also stands in *preview_prompt* and in the prompts on the right. Switch \
+*flip* off if your pictures hold writing or dress that must not be mirrored."""
 
 COMPARE = """## Did it work?
 Both models draw the same prompts from the same seeds. Write prompts of your own, also of things that none of your \
-pictures shows, and ask people of the community which row is right: they are the judges, and no figure replaces them."""
+pictures shows, and ask people of the community which row is right: they are the judges, and no figure replaces \
+them."""
 
 KEEP = """## Keep the set
 The pictures are saved with captions, depth maps and negatives under `output/scoft/datasets`. Load Dataset then lists \
-the set as *my community with negatives (saved)*, and training need not make them again."""
+the set as *my community with negatives (saved)*. To train with it, choose it in `train-cultural-lora-sd15` and bypass \
+*Draw the stereotype* there (Ctrl+B): that node would put its own negatives in place of these."""
 
 LISTS = """## Any nodes you like
 **Dataset To Lists** takes the set apart, one entry for each picture: stock nodes then run once for each. Everything \
@@ -69,8 +76,9 @@ here because the latents are square, as training cuts the pictures too."""
 
 USE = """## A LoRA is used like any other
 Stock nodes only. The upper row is the base model, the lower one the same with the LoRA; prompt and seed are equal. \
-The words that call it up are the trigger phrase on its card, such as *in Korea*. A strength of 1 is what was \
-trained; less is a weaker correction."""
+The words that call it up are the trigger phrase on its card, such as *in Korea*. A strength of 1 is what was trained; \
+less is a weaker correction. If faces come out overdone, try 0.8 to 0.9."""
 
 PROMPT = """## The same words for both
-Write the place into the prompt: that is where the model's idea was corrected. Elsewhere little should change."""
+Write the place into the prompt: that is where the model's idea was corrected. Other places, and prompts without one, \
+may change too: draw some and look."""

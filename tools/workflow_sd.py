@@ -22,7 +22,7 @@ TRAIN = {"steps": 3000, "batch_size": 1, "accumulation": 4, "seed": 1024, "preci
 EYE = {"network": "CLIP RN50 (layer 5)", "checkpoint": files.CLIP_RN50.name}
 THRESHOLD = 0.1
 PROMPTS = "a street in Korea\na family at dinner in Korea\na wedding in Korea\na street"
-CARD = {"filename_prefix": "my-community", "title": "Korea as its people show it", "trigger_phrase": "in Korea"}
+CARD = {"filename_prefix": "my-community"}
 WORDS = "photo of a market street in Korea"
 SAMPLER = {"steps": 30, "cfg": 7.5, "sampler_name": "dpmpp_2m", "scheduler": "karras", "denoise": 1.0}
 

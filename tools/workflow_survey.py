@@ -8,17 +8,20 @@ from workflow_form import Socket, Workflow
 BLUE, ORANGE, RED = "#3f789e", "#a1663a", "#8a3b3b"
 
 MODELS = """## Which models do people compare?
-The base model and the LoRA that workflow 1 saves as *nuvia-mini*: run that first, or choose your own checkpoint and \
-LoRA. For one more model copy a LoRA loader and a Generate Set, and connect it to the survey: up to six."""
+The base model and the LoRA that `train-cultural-lora-mini` saves as *nuvia-mini*: run that first, or choose your own \
+checkpoint and LoRA; then change the size and CFG of the nodes that draw (Stable Diffusion 1.5: 512 and 7.5), the \
+prompts, and *culture* and *title* of the survey. For one more model copy a LoRA loader and a Generate Set, and \
+connect it to the survey: up to six."""
 
 DRAW = """## The same prompts and seeds for all
 One prompt a line; each becomes a page. Only what the models differ in may differ between the sets, so copy prompts \
 and seed when you add one. Every set needs a label of its own: it is for you, people never see it."""
 
 SURVEY = """## One file for everybody
-*path* is an HTML file. Send it or put it on a stick: it opens on any phone or computer, works without the internet, \
-and sends nothing. People rank the pictures blind, in random order, and hand back a small file. The `.survey.json` \
-beside the page is the **key**: it says which model drew what. Keep it to yourself."""
+The page is an HTML file in `output/scoft/surveys`; the node shows its name. Send it or put it on a stick: it opens on \
+any phone or computer, works without the internet, and sends nothing. People rank the pictures blind, in random order, \
+and hand back a small file. The `.survey.json` beside the page is the **key**: it says which model drew what. Keep it \
+to yourself."""
 
 CHECKPOINT, LORA = "scoft-mini.safetensors", "nuvia-mini_00001.safetensors"
 DRAWING = {"width": 64, "height": 64, "steps": 20, "cfg": 3.0, "sampler_name": "ddim", "scheduler": "normal", "seed": 1}
