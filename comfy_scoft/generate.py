@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 
@@ -23,18 +25,38 @@ class ImageSet:
                 f"An image set has {len(self.images)} images, {len(self.prompts)} prompts and {len(self.seeds)} seeds, "
                 "but it needs one prompt and one seed for each image."
             )
+        require_numbers(self.images, self.label)
+
+
+def require_numbers(images: Tensor, name: str) -> None:
+    """Raises ValueError where a value of the pictures (N, ...) is not finite, as where half precision overflows."""
+    bad = [i for i, image in enumerate(images) if not torch.isfinite(image).all()]
+    if bad:
+        raise ValueError(
+            f"{len(bad)} of the {len(images)} pictures of {name!r} (the first is number {bad[0] + 1}) hold values that "
+            "are not numbers, so nothing can be measured of them: half precision has overflowed; start ComfyUI with "
+            "--fp32-vae, or take another VAE or checkpoint."
+        )
 
 
 def plan(prompts: str, seed: int, images_per_prompt: int) -> tuple[tuple[str, ...], tuple[int, ...]]:
     """Prompts (one a line, empty lines left out) and seeds, one of each a picture: every prompt with the same seeds.
 
-    Seeds are seed, seed + 1, …, seed + images_per_prompt - 1. Raises ValueError where there is no prompt.
+    Seeds are seed, seed + 1, …, seed + images_per_prompt - 1; a line that comes again goes on with the seeds after
+    these, for else its pictures would be drawn twice and counted as two. Raises ValueError where there is no prompt.
     """
     lines = [line.strip() for line in prompts.splitlines() if line.strip()]
     if not lines:
         raise ValueError("There is no prompt to draw; write at least one, each on a line of its own.")
-    seeds = range(seed, seed + images_per_prompt)
-    return tuple(line for line in lines for _ in seeds), tuple(s for _ in lines for s in seeds)
+    asked: list[str] = []
+    seeds: list[int] = []
+    before: Counter[str] = Counter()
+    for line in lines:
+        first = seed + before[line] * images_per_prompt
+        asked += [line] * images_per_prompt
+        seeds += range(first, first + images_per_prompt)
+        before[line] += 1
+    return tuple(asked), tuple(seeds)
 
 
 def require_match(sets: Sequence[ImageSet]) -> None:

@@ -85,6 +85,11 @@ class Dataset:
             return self
         return self.replace(record for record in self.records if record.split == name)
 
+    def without(self, other: Dataset) -> Dataset:
+        """The records whose picture is none of the other's. May be empty."""
+        own = {record.image for record in other.records}
+        return self.replace(record for record in self.records if record.image not in own)
+
     def fingerprint(self) -> str:
         """SHA-256 (64 hex digits) over the words of every record and the name, size and time of every file.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -18,6 +19,10 @@ class Interval(NamedTuple):
     value: float
     low: float
     high: float
+
+    def cut(self, least: float, most: float = math.inf) -> Interval:
+        """The same with its ends cut to what the figure can be; without an interval (NaN) it stays as it is."""
+        return self._replace(low=max(self.low, least), high=min(self.high, most)) if self.low == self.low else self
 
 
 def wilson_interval(k: int, n: int, confidence: float = 0.95) -> Interval:
@@ -62,6 +67,25 @@ def paired_share_change(before: Sequence[bool], after: Sequence[bool]) -> Interv
     return Interval(change, low, high)
 
 
+def grouped_share(facts: Sequence[bool], groups: Sequence[Hashable]) -> Interval:
+    """Share of facts that hold, whose groups (such as prompts) may be alike: Wilson's interval and the bootstrap over
+    groups, the lower of the lower ends and the higher of the higher ones, cut to [0, 1]."""
+    own = wilson_interval(sum(facts), len(facts))
+    return _joined(own, bootstrap_mean([float(fact) for fact in facts], groups=groups)).cut(0.0, 1.0)
+
+
+def grouped_share_change(before: Sequence[bool], after: Sequence[bool], groups: Sequence[Hashable]) -> Interval:
+    """The same of share after - share before, of pairs: Newcombe's interval and the bootstrap over groups."""
+    own = paired_share_change(before, after)
+    other = paired_difference_interval([*map(float, after)], [*map(float, before)], groups=groups)
+    return _joined(own, other).cut(-1.0, 1.0)
+
+
+def _joined(own: Interval, other: Interval) -> Interval:
+    """The first one's value, with what both span."""
+    return Interval(own.value, min(own.low, other.low), max(own.high, other.high))
+
+
 def bootstrap_mean(
     values: Sequence[float],
     seed: int = 0,
@@ -69,7 +93,7 @@ def bootstrap_mean(
     resamples: int = RESAMPLES,
     confidence: float = 0.95,
 ) -> Interval:
-    """Mean of values with its percentile bootstrap interval, from a generator seeded by `seed`.
+    """Mean of values with its percentile bootstrap interval (see `reach`), from a generator seeded by `seed`.
 
     groups: what each value belongs to, such as its prompt. Whole groups are then drawn, for values of one group are
     alike, and counting them as independent would make the interval too narrow; with a single group, its values are.
@@ -83,7 +107,8 @@ def bootstrap_mean(
         known = {group: i for i, group in enumerate(dict.fromkeys(groups))}
         number = np.array([known[group] for group in groups])
         sums, counts = np.bincount(number, sample), np.bincount(number).astype(np.float64)
-    return Interval(float(sample.mean()), *tails(_drawn_means(sums, counts, seed, resamples), confidence))
+    drawn = _drawn_means(sums, counts, seed, resamples)
+    return _interval(float(sample.mean()), drawn, len(sums), confidence)
 
 
 def difference_interval(
@@ -93,13 +118,14 @@ def difference_interval(
     resamples: int = RESAMPLES,
     confidence: float = 0.95,
 ) -> Interval:
-    """Mean of first - mean of second, two samples of their own, with its percentile bootstrap interval.
+    """Mean of first - mean of second, two samples of their own, with its percentile bootstrap interval (see `reach`).
 
     The order of the values does not matter. Raises ValueError as `bootstrap_mean` does.
     """
     one, two = _sample(first), _sample(second)
     drawn = [_drawn_means(v, np.ones(len(v)), seed + i, resamples) for i, v in enumerate((one, two))]
-    return Interval(float(one.mean() - two.mean()), *tails(drawn[0] - drawn[1], confidence))
+    few = min(len(one), len(two))
+    return _interval(float(one.mean() - two.mean()), drawn[0] - drawn[1], few, confidence)
 
 
 def paired_difference_interval(
@@ -136,6 +162,27 @@ def tails(values: np.ndarray, confidence: float = 0.95) -> tuple[float, float]:
     tail = (1.0 - confidence) / 2.0
     low, high = np.quantile(values, (tail, 1.0 - tail))
     return float(low), float(high)
+
+
+def reach(n: int, confidence: float = 0.95) -> float:
+    """What the ends of a percentile bootstrap interval of n values are moved outwards by, as a factor.
+
+    Resampling n values spreads less than drawing n new ones, by sqrt((n - 1) / n), and its normal tails take no account
+    of how badly few values tell their own spread, which Student's t does; of 3 values the plain interval holds the mean
+    in 74 of 100 cases instead of 95. The factor is 9.2 for n = 2, 1.21 for 10 and 1.02 for 100. Source: T. Hesterberg,
+    The American Statistician 69 (2015) 371-386, who takes further quantiles instead, of which few values have none.
+    """
+    from scipy.stats import norm, t
+
+    tail = (1.0 + confidence) / 2.0
+    return float(t.ppf(tail, n - 1) / norm.ppf(tail)) * (n / (n - 1)) ** 0.5
+
+
+def _interval(value: float, drawn: np.ndarray, n: int, confidence: float) -> Interval:
+    """value with the tails of the bootstrap means, which come from n values."""
+    low, high = tails(drawn, confidence)
+    factor = reach(n, confidence)
+    return Interval(value, value - factor * (value - low), value + factor * (high - value))
 
 
 def _sample(values: Sequence[float]) -> np.ndarray:

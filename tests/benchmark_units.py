@@ -68,7 +68,7 @@ def write(
         "settings": arm.described(seed) if arm.losses else {},
         "training": {"cpu_seconds": seconds} if arm.losses else {},
         "cells": cells,
-        "measures": measured or measures((1.0, 1.0), (1.0, 1.0)),
+        "measures": measured or measures((1.0,) * 12, (1.0,) * 12),
         "cpu_seconds": {"training": seconds, "drawing": 1.0, "reading": 1.0},
         "versions": {"python": "3"},
     }
@@ -83,7 +83,7 @@ def four_arms(out: Path) -> Path:
     none, half, most = [0] * 8, [1, 1, 1, 1, 0, 0, 0, 0], [1] * 8
     for seed in PART.seeds:
         write(out, BASE, seed, {NUVIA: cell(none, "nuvia"), CALDIA: cell(half, "caldia")})
-        gap = measures((0.7, 0.8), (1.0, 1.0, 1.2, 1.2))
+        gap = measures((0.7, 0.8) * 6, ((1.0,) * 12 + (1.2,) * 12))
         write(out, LDM, seed, {NUVIA: cell(half, "nuvia", half), CALDIA: cell(most, "caldia")}, gap)
         write(out, M, seed, {NUVIA: cell(half, "nuvia", most), CALDIA: cell(half, "caldia")}, seconds=30.0)
         write(out, MPC, seed, {NUVIA: cell(most, "nuvia", most), CALDIA: cell(none, "caldia", half)}, gap)

@@ -16,6 +16,7 @@ from toys import PlainFeatures, toy_features
 from comfy_scoft.evaluate import diversity
 from comfy_scoft.features import FeatureOptions, load_features
 from comfy_scoft.generate import ImageSet
+from comfy_scoft.statistics import bootstrap_mean
 
 
 def set_of(label: str, counts: tuple[int, ...], side: int = 24, seed: int = 0, alike: float = 0.0) -> ImageSet:
@@ -41,7 +42,7 @@ def test_it_is_the_mean_over_prompts_with_an_interval_over_them() -> None:
         pairs = [network.distance(features[[i]], features[[j]]) for i, j in combinations(range(start, end), 2)]
         by_prompt.append(float(torch.cat(pairs).mean()))
     assert row.value == pytest.approx(sum(by_prompt) / 3, abs=1e-6)
-    assert min(by_prompt) - 1e-6 <= row.low < row.value < row.high <= max(by_prompt) + 1e-6
+    assert (row.low, row.high) == pytest.approx(bootstrap_mean(by_prompt)[1:], abs=1e-6) and row.low >= 0.0
     assert (row.name, row.group, row.n) == ("diversity within a prompt · toy", "base", 9)
 
 
@@ -87,6 +88,7 @@ def test_order_and_batches_do_not_matter() -> None:
 def test_prompts_of_one_picture_are_left_out_and_one_prompt_has_no_interval() -> None:
     (row,) = diversity.measure(set_of("base", (2, 1, 2)), toy_features()).rows
     assert row.note == "1 of 3 prompts have one picture and are left out." and math.isfinite(row.low)
+    assert row.n == 4, "only those that count"
     (lone,) = diversity.measure(set_of("base", (3,)), toy_features()).rows
     assert math.isnan(lone.low) and math.isfinite(lone.value) and "no interval" in lone.note
 

@@ -93,6 +93,10 @@ def test_held_out_pictures_say_what_is_near(community: Dataset, mini: FeatureNet
     plain, told = (memorization.measure(fresh, community, mini, held_out=h).scores.rows[1] for h in (None, held_out))
     assert plain.value > 0.5, "the subjects of the test pictures are among the training pictures"
     assert told.value <= 1 / 8 and not told.note and told.n == 8
+    both = memorization.measure(fresh, community, mini, held_out=community).scores.rows[1]
+    assert both == told, "training pictures among the held-out ones are left out"
+    with pytest.raises(ValueError, match="Every held-out picture is a training picture too"):
+        memorization.measure(fresh, community, mini, held_out=community.split("train"))
     own = memorization.measure(drawn_as(community.split("train"), "copied"), community, mini, held_out=held_out)
     assert own.scores.rows[1].value == 1.0 and "as only 5% of 8 held-out pictures are" in own.scores.settings[1][1]
 

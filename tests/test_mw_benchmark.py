@@ -34,6 +34,11 @@ def test_a_share_has_the_wider_of_both_intervals() -> None:
     apart = figures.share([[True] * 50, [False] * 50, [True] * 50])
     pooled = wilson_interval(100, 150)
     assert apart.high - apart.low > pooled.high - pooled.low and 0.0 <= apart.low and apart.high <= 1.0
+    pooled = wilson_interval(539, 540)
+    nearly = figures.share([[True] * 108] * 4 + [[True] * 107 + [False]])
+    assert nearly.low <= pooled.low and nearly.high == 1.0, "what both span, cut to what a share can be"
+    uneven = figures.share([[True]] * 4 + [[True] * 17 + [False] * 3])
+    assert uneven.low <= uneven.value == 21 / 24 <= uneven.high
     one = figures.share([[True, True, False]])
     assert (one.value, one.low, one.high) == pytest.approx(wilson_interval(2, 3))
 
@@ -52,6 +57,20 @@ def test_the_mean_of_records_sees_both_chances() -> None:
     assert same.value == 1.5 and same.low < 1.0 and same.high > 2.0 and same.n == 4
     apart = figures.mean_of_records([[1.0, 1.0], [3.0, 3.0]])  # records agree, trainings differ: ± 12.706
     assert apart.value == 2.0 and apart.high - 2.0 == pytest.approx(12.706, abs=1e-2)
+
+
+def test_a_mean_of_pictures_counts_them_all_and_keeps_to_what_it_can_be() -> None:
+    found = figures.mean_of_pictures([[99.0, 100.0], [98.0, 100.0, 99.0]], (0.0, 100.0))
+    assert found.value == pytest.approx(99.2) and (found.n, found.high) == (5, 100.0)
+    assert figures.mean([0.1, 0.9], (0.0, 1.0)) == figures.Figure(0.5, 0.0, 1.0, 2, 2)
+    assert math.isnan(figures.mean([0.1], (0.0, 1.0)).low)
+
+
+def test_over_kinds_is_students_interval_over_their_means() -> None:
+    """.5, .7 and .9: mean .7, deviation .2, t of two degrees of freedom 4.303, so ± 4.303 · .2 / √3 = .4969."""
+    found = figures.over_kinds({"cook": 0.5, "judge": 0.7, "hero": 0.9}, 5, (0.0, 1.0))
+    assert (found.value, found.high, found.n, found.seeds) == (pytest.approx(0.7), 1.0, 3, 5)
+    assert found.low == pytest.approx(0.2031, abs=1e-3)
 
 
 # --- tables ---
@@ -149,14 +168,15 @@ def test_the_hash_of_a_unit_follows_its_settings_and_nothing_else(tmp_path: Path
 def test_what_settings_are_chosen_by_is_not_what_is_reported() -> None:
     assert not set(cells.TEST_KINDS) & set(cells.DEVELOPMENT_KINDS)
     assert sorted(cells.TEST_KINDS + cells.DEVELOPMENT_KINDS) == sorted(HELD_OUT_KINDS)
-    assert not set(cells.TEST_SEEDS) & set(cells.DEVELOPMENT_SEEDS)
+    groups = (cells.TEST_SEEDS, cells.DEVELOPMENT_SEEDS, cells.FRESH_SEEDS)
+    assert len({seed for group in groups for seed in group}) == sum(map(len, groups))
     assert not set(cells.TEST_PLACES) & set(cells.DEVELOPMENT_PLACES)
     development = cells.FORMS["development"]
     assert {cell.place for cell in development} == {"nuvia", *cells.DEVELOPMENT_PLACES}
     shown = {kind for cell in development for kind in cell.kinds if kind not in TRAINED_KINDS}
     assert shown == set(cells.DEVELOPMENT_KINDS)
     for part in PARTS.values():
-        assert set(part.seeds) <= set(cells.TEST_SEEDS)
+        assert set(part.seeds) <= {*cells.TEST_SEEDS, *cells.FRESH_SEEDS}
         asked = {kind for cell in cells.FORMS[part.form] for kind in cell.kinds if cell.what == cells.HELD_OUT}
         assert asked == set(cells.TEST_KINDS)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from benchmark_units import NUVIA, PART, cell, four_arms, measures, write
 
-from comfy_scoft.benchmark import reading, summary, tables
+from comfy_scoft.benchmark import aims, reading, sentences, summary, tables
 from comfy_scoft.benchmark.arms import BASE, PARTS, M
 from comfy_scoft.benchmark.figures import Figure
 from comfy_scoft.benchmark.training import World
@@ -34,13 +34,22 @@ def made_up(tmp_path: Path) -> Path:
     ],
 )
 def test_a_change_is_better_worse_or_not_shown(change: Figure, more_is_better: bool, verdict: str, words: str) -> None:
-    found = reading.change_sentence("C", "dark skin", change, more_is_better)
+    found = sentences.change_sentence("C", "dark skin", change, more_is_better)
     assert found.verdict == verdict and found.text == f"C changes dark skin {words}"
 
 
 def test_a_change_without_an_interval_shows_nothing() -> None:
-    found = reading.change_sentence("C", "diversity", Figure(0.4, math.nan, math.nan, 9, 1), True)
+    found = sentences.change_sentence("C", "diversity", Figure(0.4, math.nan, math.nan, 9, 1), True)
     assert found.verdict == "not shown" and found.text.endswith("by +0.40 (one training, no interval).")
+
+
+def test_one_training_alone_shows_no_difference() -> None:
+    found = sentences.change_sentence("C", "dark skin", Figure(0.4, 0.2, 0.6, 108, 1), True)
+    assert (found.verdict, found.text) == ("not shown", "C changes dark skin by +0.40 [+0.20, +0.60] (one training).")
+
+
+def leaks(fact: str, own: dict[str, Figure]) -> sentences.Sentence:
+    return aims.leaks("LDM", fact, aims.judged(own))
 
 
 def test_every_place_that_leaks_or_may_leak_is_named() -> None:
@@ -50,19 +59,22 @@ def test_every_place_that_leaks_or_may_leak_is_named() -> None:
         "caldia": Figure(0.0, -0.08, 0.08, 100, 5),
         "no place": Figure(0.0, -0.04, 0.04, 100, 5),
     }
-    found = reading._leaks("LDM", "dark skin", own)
+    found = leaks("dark skin", own)
     assert found.verdict == "worse"
     assert found.text == (
         "LDM: dark skin leaks into borea +0.20 [+0.10, +0.30], aria -0.20 [-0.30, -0.06]; is not shown to leave alone "
         "caldia +0.00 [-0.08, +0.08] (within ±0.05 in no place)."
     )
-    unsure = reading._leaks("LDM", "dark skin", {"caldia": own["caldia"]})
+    unsure = leaks("dark skin", {"caldia": own["caldia"]})
     assert unsure.verdict == "not shown" and "leaks into" not in unsure.text
-    clean = reading._leaks("LDM", "dark skin", {"no place": own["no place"]})
-    assert clean.verdict == "better" and "no leakage" in clean.text
+    clean = leaks("dark skin", {"no place": own["no place"]})
+    assert (clean.verdict, clean.text) == (
+        "better",
+        "LDM: no leakage of dark skin into no place: every interval lies within ±0.05.",
+    )
     palette = {"caldia": Figure(-0.19, -0.27, -0.11, 100, 5)}
-    assert "own palette changes in caldia -0.19" in reading._leaks("LDM", "own palette", palette).text
-    assert reading._leaks("LDM", "dark skin", {"borea": Figure(0.01, math.nan, math.nan, 9, 1)}).verdict == "not shown"
+    assert "own palette changes in caldia -0.19" in leaks("own palette", palette).text
+    assert leaks("dark skin", {"borea": Figure(0.01, math.nan, math.nan, 9, 1)}).verdict == "not shown"
 
 
 def test_the_ablation_is_read_with_what_is_unflattering(made_up: Path) -> None:
@@ -96,7 +108,16 @@ def test_the_head_of_the_page_says_what_is_better_worse_and_not_shown(made_up: P
     assert not any("Within ±0.05" in text for text in said), "+M's interval is wide"
 
 
-@pytest.mark.parametrize("dark, words, verdict", [([1] * 8, "reached", "better"), ([1, 0] * 4, "not reached", "worse")])
+@pytest.mark.parametrize(
+    "dark, words, verdict",
+    [
+        ([1] * 80, "reached, and so by the whole interval", "better"),
+        ([1] * 8, "reached on average, but the interval reaches below it", "not shown"),
+        ([1] * 72 + [0] * 8, "reached on average, but the interval reaches below it", "not shown"),
+        ([1] * 71 + [0] * 9, "not reached on average, but the interval reaches it", "not shown"),
+        ([1, 0] * 40, "not reached", "worse"),
+    ],
+)
 def test_the_aim_of_the_careful_part_is_said_to_be_reached_or_not(
     tmp_path: Path, dark: list[int], words: str, verdict: str
 ) -> None:
@@ -106,11 +127,11 @@ def test_the_aim_of_the_careful_part_is_said_to_be_reached_or_not(
         write(tmp_path, BASE, seed, here, part=part)
         write(tmp_path, part.arms[0], seed, here, part=part)
     found = reading.read({"careful": tables.table(part, World(tmp_path))})["careful"]
-    assert found[0].verdict == verdict and f"the aim of 0.90 is {words}" in found[0].text
+    assert found[0].verdict == verdict and f"the aim of 0.90 is {words}." in found[0].text
     assert any("borea (looked at when settings were chosen)" in sentence.text for sentence in found)
     short = summary.in_short({"careful": tables.table(part, World(tmp_path))})
     assert [s.verdict for s in short] == ["worse" if verdict == "worse" else "not shown"]
-    assert f"aim 0.90 {words}; not shown to leave alone borea" in short[0].text
+    assert f"aim 0.90 {words}; not shown to leave alone borea; CLIPScore +0.0" in short[0].text
 
 
 def test_the_control_and_the_features_are_read_in_both_directions(tmp_path: Path) -> None:
@@ -136,7 +157,7 @@ def test_training_further_is_read_for_each_line(tmp_path: Path) -> None:
     for seed in PART.seeds:
         write(tmp_path, BASE, seed, {NUVIA: cell([0] * 8, "nuvia")}, part=part)
         for k, arm in enumerate(part.arms[:6]):
-            own = measures((1.0 - 0.1 * k, 1.0 - 0.1 * k), (1.0, 1.0), diversity=0.5 - 0.05 * k)
+            own = measures((1.0 - 0.1 * k,) * 12, (1.0,) * 12, diversity=0.5 - 0.05 * k)
             write(tmp_path, arm, seed, {NUVIA: cell([1] * 8, "nuvia")}, own, part=part)
     found = reading.read({"along training": tables.table(part, World(tmp_path))})["along training"]
     assert [s.verdict for s in found] == ["worse", "worse"]

@@ -14,6 +14,7 @@ import nodes  # noqa: E402  (ComfyUI's, which needs a started ComfyUI)
 from comfy_scoft.bridge import nodes_evaluate, nodes_generate  # noqa: E402
 from comfy_scoft.bridge.nodes_generate import CompareGrid, GenerateSet  # noqa: E402
 from comfy_scoft.evaluate import bias  # noqa: E402
+from comfy_scoft.evaluate.pictures import of_images  # noqa: E402
 from comfy_scoft.generate import ImageSet, examples, plan, require_match  # noqa: E402
 from comfy_scoft.mini import world  # noqa: E402
 from comfy_scoft.scores import Scores, add  # noqa: E402
@@ -61,6 +62,21 @@ def test_every_prompt_gets_the_same_seeds() -> None:
     )
     with pytest.raises(ValueError, match="There is no prompt"):
         plan(" \n\n", 1, 1)
+
+
+def test_a_prompt_that_comes_again_is_drawn_from_other_seeds() -> None:
+    prompts, seeds = plan("a cat\na dog\na cat", 5, 2)
+    assert prompts == ("a cat", "a cat", "a dog", "a dog", "a cat", "a cat") and seeds == (5, 6, 5, 6, 7, 8)
+
+
+def test_pictures_that_are_not_numbers_are_refused_in_a_sentence() -> None:
+    images = torch.rand(3, 4, 4, 3)
+    images[1, 0, 0, 0] = torch.nan
+    with pytest.raises(ValueError, match=r"1 of the 3 pictures of 'base' \(the first is number 2\)[^.]*\.$") as error:
+        ImageSet(images, ("a cat",) * 3, (1, 2, 3), "base")
+    assert "--fp32-vae" in str(error.value)
+    with pytest.raises(ValueError, match="3 of the 3 pictures of 'other pictures'"):
+        of_images(images / 0.0, "other pictures")
 
 
 @pytest.mark.parametrize("sampler", ["ddim", "euler_ancestral"])

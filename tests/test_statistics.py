@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from comfy_scoft.statistics import bootstrap_mean, difference_interval, paired_difference_interval, wilson_interval
+from comfy_scoft.statistics import (
+    bootstrap_mean,
+    difference_interval,
+    grouped_share,
+    grouped_share_change,
+    paired_difference_interval,
+    paired_share_change,
+    reach,
+    wilson_interval,
+)
 
 
 def test_wilson_equals_its_formula() -> None:
@@ -32,11 +41,44 @@ def test_a_bootstrap_interval_agrees_with_scipys_and_with_the_normal_one() -> No
     other = scipy.stats.bootstrap(
         (values,), np.mean, n_resamples=10_000, method="percentile", rng=2
     ).confidence_interval
-    assert found.value == pytest.approx(values.mean()) and found[1:] == pytest.approx(tuple(other), abs=0.02)
-    wide = 1.96 * values.std() / 80**0.5
+    moved = [found.value + reach(80) * (end - found.value) for end in other]
+    assert found.value == pytest.approx(values.mean()) and found[1:] == pytest.approx(tuple(moved), abs=0.02)
+    wide = 1.9905 * values.std(ddof=1) / 80**0.5  # Student's t of 79 degrees of freedom
     assert found[1:] == pytest.approx((values.mean() - wide, values.mean() + wide), abs=0.04)
     assert bootstrap_mean(values.tolist()) == found, "seeded"
     assert bootstrap_mean(values[::-1].tolist()) == pytest.approx(found, abs=1e-12), "in any order"
+
+
+def test_the_reach_of_few_values_by_hand() -> None:
+    """Student's t of n - 1 degrees of freedom over the normal 1.96, times sqrt(n / (n - 1))."""
+    assert reach(2) == pytest.approx(12.7062 / 1.95996 * 2**0.5, abs=1e-3)
+    assert reach(10) == pytest.approx(2.26216 / 1.95996 * (10 / 9) ** 0.5, abs=1e-4)
+    assert reach(100_000) == pytest.approx(1.0, abs=1e-4)
+
+
+@pytest.mark.parametrize("count", [2, 3, 6, 12])
+def test_an_interval_of_few_groups_holds_the_mean_as_often_as_it_says(count: int) -> None:
+    """Of 400 samples whose mean is 0: the plain percentile interval held it in 50 (2 groups) to 91 % (12)."""
+    rng = np.random.default_rng(count)
+    held = 0
+    for k in range(400):
+        centres = rng.normal(size=count)
+        values = np.repeat(centres, 3) + 0.1 * rng.normal(size=3 * count)
+        found = bootstrap_mean(values.tolist(), k, np.repeat(np.arange(count), 3).tolist(), resamples=1000)
+        held += found.low <= 0.0 <= found.high
+    assert 0.91 <= held / 400 <= 0.985
+
+
+def test_a_share_of_groups_that_are_alike_has_the_wider_ends() -> None:
+    """One of ten prompts has all the copies: counting pictures says .07 to .15, and prompts say that it may be none."""
+    facts, prompts = [True] * 20 + [False] * 180, [f"prompt {i // 20}" for i in range(200)]
+    alone, found = wilson_interval(20, 200), grouped_share(facts, prompts)
+    assert found.value == 0.1 and found.low == 0.0 and found.high > 0.3 > 0.2 > alone.high
+    none = grouped_share([False] * 200, prompts)
+    assert none == wilson_interval(0, 200), "where all are alike, Wilson's is no point"
+    change = grouped_share_change([False] * 200, facts, prompts)
+    assert change.value == 0.1 and change.low <= 0.0 and change.high > paired_share_change([False] * 200, facts).high
+    assert grouped_share_change(facts, facts, prompts) == paired_share_change(facts, facts)
 
 
 def test_values_that_are_alike_within_groups_get_a_wider_interval() -> None:

@@ -15,10 +15,10 @@ from torch import Tensor
 from ..plots import compare_grid
 from ..plots.page import COLOURS, INK, LINE, MUTED, Page
 from . import tables
+from .aims import BOUND
 from .cells import FORMS, HELD_OUT, OTHER_PLACES, TAUGHT
 from .draw import cell_file
 from .figures import Figure
-from .reading import BOUND
 from .tables import ArmTable, PartTable
 from .training import World
 

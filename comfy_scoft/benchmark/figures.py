@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ..statistics import Interval, bootstrap_mean, paired_share_change, wilson_interval
 
 INTERVAL = (
-    "Intervals are 95 %. Of two it is the wider: Student's t over the trainings (seeds), which sees that trainings "
-    "differ, and one over all pictures (Wilson's; Newcombe's for paired changes; a bootstrap for losses), which sees "
-    "that pictures do. With one seed there is only the second."
+    "Intervals are 95 %. Shares, their changes, CLIPScore and the memorisation gap have two, and what both span is "
+    "shown: Student's t over the trainings (seeds), which sees that trainings differ, and one over all pictures "
+    "(Wilson's; Newcombe's for paired changes; a bootstrap for the others), which sees that pictures do. With one "
+    "seed there is only the second (marked ¹), and no difference counts as shown. All other figures have the first "
+    "alone. The kinds of people are the same few in every training, so what an interval says holds for these; where "
+    "it says “as a sample of kinds” it is Student's t over the kinds and would hold for others like them. Of twenty "
+    "intervals one misses by chance, and there are hundreds here: a single one that just leaves out 0 is no "
+    "discovery."
 )
+
+
+Limits = tuple[float, float]
+NONE: Limits = (-math.inf, math.inf)
 
 
 @dataclass(frozen=True)
@@ -53,22 +62,29 @@ def t_interval(values: Sequence[float]) -> Interval:
 
 
 def share(facts: Sequence[Sequence[bool]]) -> Figure:
-    """Share of pictures for which something holds. facts: one list for each training, all of one length."""
+    """Share of pictures for which something holds. facts: one list for each training, none of them empty."""
     pooled = [fact for own in facts for fact in own]
     over = t_interval([sum(own) / len(own) for own in facts])
-    return _wider(over, wilson_interval(sum(pooled), len(pooled)), 0.0, len(pooled), len(facts))
+    return _joined(wilson_interval(sum(pooled), len(pooled)), over, (0.0, 1.0), len(pooled), len(facts))
 
 
 def change(before: Sequence[Sequence[bool]], after: Sequence[Sequence[bool]]) -> Figure:
     """Share after less share before, of pictures of the same prompts and noise; one list for each training."""
     pooled = [[fact for own in side for fact in own] for side in (before, after)]
     over = t_interval([sum(b) / len(b) - sum(a) / len(a) for a, b in zip(before, after, strict=True)])
-    return _wider(over, paired_share_change(*pooled), -1.0, len(pooled[0]), len(before))
+    return _joined(paired_share_change(*pooled), over, (-1.0, 1.0), len(pooled[0]), len(before))
 
 
-def mean(values: Sequence[float], n: int = 0) -> Figure:
-    """Mean of one figure a training, of which nothing is known picture by picture; n: pictures of all trainings."""
-    return Figure(*t_interval(values), n or len(values), len(values))
+def mean(values: Sequence[float], limits: Limits = NONE) -> Figure:
+    """Mean of one figure a training, of which nothing is known picture by picture. limits: what the figure can be."""
+    return Figure(*t_interval(values).cut(*limits), len(values), len(values))
+
+
+def mean_of_pictures(values: Sequence[Sequence[float]], limits: Limits = NONE) -> Figure:
+    """Mean of one figure a picture. values: one list for each training, each of its own pictures."""
+    pooled = [value for own in values for value in own]
+    over = t_interval([math.fsum(own) / len(own) for own in values])
+    return _joined(bootstrap_mean(pooled), over, limits, len(pooled), len(values))
 
 
 def mean_of_records(values: Sequence[Sequence[float]]) -> Figure:
@@ -78,13 +94,16 @@ def mean_of_records(values: Sequence[Sequence[float]]) -> Figure:
     """
     records = [math.fsum(own) / len(own) for own in zip(*values, strict=True)]
     over = t_interval([math.fsum(own) / len(own) for own in values])
-    return _wider(over, bootstrap_mean(records), -math.inf, len(records), len(values))
+    return _joined(bootstrap_mean(records), over, NONE, len(records), len(values))
 
 
-def _wider(over_seeds: Interval, pooled: Interval, least: float, n: int, seeds: int) -> Figure:
-    """The wider of the two, cut to what the figure can be: [least, 1], or no limits."""
-    chosen = pooled
-    if not math.isnan(over_seeds.low) and over_seeds.high - over_seeds.low > pooled.high - pooled.low:
-        chosen = over_seeds
-    most = math.inf if math.isinf(least) else 1.0
-    return Figure(over_seeds.value, max(chosen.low, least), min(chosen.high, most), n, seeds)
+def over_kinds(values: Mapping[str, float], seeds: int, limits: Limits) -> Figure:
+    """Mean of one figure a kind, as if the kinds were a sample of all kinds: Student's t over them; n counts kinds."""
+    return Figure(*t_interval(list(values.values())).cut(*limits), len(values), seeds)
+
+
+def _joined(pooled: Interval, over_seeds: Interval, limits: Limits, n: int, seeds: int) -> Figure:
+    """The pooled value, with what both intervals span."""
+    ends = [interval for interval in (pooled, over_seeds) if not math.isnan(interval.low)]
+    joined = Interval(pooled.value, min(own.low for own in ends), max(own.high for own in ends))
+    return Figure(*joined.cut(*limits), n, seeds)

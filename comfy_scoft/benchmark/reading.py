@@ -3,54 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
-from . import figures, tables
+from . import aims, figures, tables
+from .aims import BOUND
 from .arms import ROLLOUT
-from .cells import DEVELOPMENT_PLACES, HELD_OUT, OTHER_PLACES, TAUGHT
+from .cells import HELD_OUT, TAUGHT
 from .figures import Figure
-from .tables import ArmTable, Content, PartTable, key
+from .sentences import Sentence, change_sentence, shown, verdict
+from .tables import Content, PartTable, key
 
-AIM = 0.90
-"""Share of dark skin in the taught place, on held-out kinds, that settings are looked for to reach."""
-CORRECTOR_AIM, CLIP_BOUND, TIME_BOUND = 0.70, 5.0, 0.25
-"""RS-Corrector's aims: share of dark skin as above, change of CLIPScore in %, and share of time added to sampling."""
-BOUND = 0.05
-"""Leakage counts as gone where the whole interval of the paired difference lies within ± this."""
 STEPS = (("LDM", "+M", "M"), ("+M", "+MP", "P"), ("+M", "+MPC", "C"), ("+MP", "+MPC", "C in place of P"))
 """(arm before, arm after, what was added)."""
 
 Tables = Mapping[str, PartTable]
-
-
-@dataclass(frozen=True)
-class Sentence:
-    """verdict: "better", "worse", "not shown" or "" (a plain statement); the page puts it before the text."""
-
-    text: str
-    verdict: str = ""
-
-
-def verdict(change: Figure, more_is_better: bool) -> str:
-    """ "not shown" where the interval holds 0; else whether the change is for the better."""
-    if change.holds(0.0):
-        return "not shown"
-    return "better" if (change.value > 0) == more_is_better else "worse"
-
-
-def shown(figure: Figure, signed: bool = False, digits: int = 2) -> str:
-    """ "0.61 [0.52, 0.70]"; the value alone where there is no interval."""
-    form = f"{{:{'+' if signed else ''}.{digits}f}}"
-    if not figure.known:
-        return f"{form.format(figure.value)} (one training, no interval)"
-    return f"{form.format(figure.value)} [{form.format(figure.low)}, {form.format(figure.high)}]"
-
-
-def change_sentence(what: str, thing: str, change: Figure, more_is_better: bool, digits: int = 2) -> Sentence:
-    """ "C changes dark skin in nuvia by +0.08 [+0.02, +0.14]." and whether that is better, worse or not shown."""
-    found = verdict(change, more_is_better)
-    said = ": the interval holds 0, so no difference is shown" if found == "not shown" and change.known else ""
-    return Sentence(f"{what} changes {thing} by {shown(change, True, digits)}{said}.", found)
 
 
 def read(found: Tables) -> dict[str, list[Sentence]]:
@@ -73,30 +38,18 @@ def read(found: Tables) -> dict[str, list[Sentence]]:
 
 def _ablation(found: Tables) -> list[Sentence]:
     part = found["ablation"]
-    return [*_bias(part), *_steps(part), *_leakage(part), *_memorised(part), *_cost(part)]
+    return [*_bias(part), *_steps(part), *aims.kinds(part), *aims.leakages(part), *_memorised(part), *_cost(part)]
 
 
 def _each_arm(found: Tables) -> list[Sentence]:
     part = found["released weights"]
-    return [*_bias(part), *_leakage(part)]
+    return [*_bias(part), *aims.leakages(part)]
 
 
 def _careful(part: PartTable) -> list[Sentence]:
     """Whether the aims are reached; each is said, reached or not."""
-    aims = [_aim(name, arm.figures.get(tables.DARK_HELD_OUT), AIM) for name, arm in part.arms.items()]
-    return [*filter(None, aims), *_leakage(part, marked=True), *_memorised(part), *_cost(part)]
-
-
-def _aim(name: str, dark: Figure | None, aim: float) -> Sentence | None:
-    if dark is None:
-        return None
-    reached = dark.value >= aim
-    sure = " (and so is the whole interval)" if dark.known and dark.low >= aim else ""
-    return Sentence(
-        f"{name}: dark skin in {TAUGHT} on held-out kinds is {shown(dark)}; the aim of {aim:.2f} is "
-        f"{'reached' + sure if reached else 'not reached'}.",
-        "better" if reached else "worse",
-    )
+    own = [sentence for name, arm in part.arms.items() for sentence in aims.dark_skin(name, arm, aims.AIM)]
+    return [*own, *aims.kinds(part), *aims.leakages(part, marked=True), *_memorised(part), *_cost(part)]
 
 
 def _corrector(found: Tables) -> list[Sentence]:
@@ -104,40 +57,15 @@ def _corrector(found: Tables) -> list[Sentence]:
     part = found["corrector"]
     sentences: list[Sentence] = []
     for name, arm in part.arms.items():
-        sentences += filter(None, [_aim(name, arm.figures.get(tables.DARK_HELD_OUT), CORRECTOR_AIM)])
-        sentences += _clip(name, arm)
-        added = arm.figures.get(tables.ADDED_TIME)
-        if added is not None:
-            kept = added.value <= TIME_BOUND
-            text = f"{name}: sampling takes {shown(added, True)} of its time more, "
-            words = "within" if kept else "beyond"
-            sentences.append(Sentence(f"{text}{words} the {TIME_BOUND:g} aimed at.", "" if kept else "worse"))
-        sentences += _gold(name, arm)
-    return [*sentences, *_leakage(part)]
+        sentences += aims.dark_skin(name, arm, aims.CORRECTOR_AIM)
+        sentences += [*aims.clip_score(name, arm), *aims.added_time(name, arm), *aims.gold(name, arm)]
+    return [*sentences, *aims.kinds(part), *aims.leakages(part)]
 
 
 def _combined(part: PartTable) -> list[Sentence]:
-    return [*_careful(part), *_agreement(part)]
-
-
-def _agreement(part: PartTable) -> list[Sentence]:
-    """For each arm, what became of the palette and of the agreement with the prompt."""
-    return [sentence for name, arm in part.arms.items() for sentence in (*_clip(name, arm), *_gold(name, arm))]
-
-
-def _clip(name: str, arm: ArmTable) -> list[Sentence]:
-    """How far CLIPScore changes, as far as it was measured."""
-    clip = arm.figures.get(tables.CLIP_CHANGE)
-    if clip is None:
-        return []
-    kept = abs(clip.value) <= CLIP_BOUND
-    text = f"{name}: CLIPScore changes by {shown(clip, True, 1)} %, {'within' if kept else 'beyond'} "
-    return [Sentence(f"{text}the {CLIP_BOUND:g} % that are aimed at.", "" if kept else "worse")]
-
-
-def _gold(name: str, arm: ArmTable) -> list[Sentence]:
-    gold = arm.figures.get(tables.GOLD_HELD_OUT)
-    return [Sentence(f"{name}: gold palette in {TAUGHT} on held-out kinds {shown(gold)}.")] if gold else []
+    """As of a careful part, and what became of the palette and of the agreement with the prompt."""
+    rest = [s for name, arm in part.arms.items() for s in (*aims.clip_score(name, arm), *aims.gold(name, arm))]
+    return [*_careful(part), *rest]
 
 
 def _bias(part: PartTable) -> list[Sentence]:
@@ -189,41 +117,6 @@ def measure_change(pairs: Sequence[tuple[Content, Content]], group: str, name: s
     if any(None in pair for pair in values):
         return None
     return figures.mean([after - before for before, after in values])
-
-
-def _leakage(part: PartTable, marked: bool = False) -> list[Sentence]:
-    """For each arm, every place that is not shown to be left alone is named.
-
-    marked: the places that were looked at when settings were chosen are said to be.
-    """
-    sentences = []
-    for name, arm in part.arms.items():
-        for fact in ("dark skin", "own palette") if not arm.arm.untouched else ():
-            own = {p: arm.figures[k] for p in OTHER_PLACES if (k := tables.leakage(fact, p)) in arm.figures}
-            if own:
-                sentences.append(_leaks(name, fact, {_place(p, marked): f for p, f in own.items()}))
-    return sentences
-
-
-def _leaks(name: str, fact: str, own: Mapping[str, Figure]) -> Sentence:
-    outside = {p: f for p, f in own.items() if f.low > BOUND or f.high < -BOUND}
-    unsure = {p: f for p, f in own.items() if p not in outside and not f.within(BOUND)}
-    if not outside and not unsure:
-        none = "no leakage of dark skin" if fact == "dark skin" else "other places keep their own palette"
-        return Sentence(f"{name}: {none}: every interval lies within ±{BOUND:.2f}.", "better")
-    said = []
-    verb = "leaks into" if fact == "dark skin" else "changes in"
-    for words, group in ((verb, outside), ("is not shown to leave alone", unsure)):
-        if group:
-            said.append(f"{words} " + ", ".join(f"{p} {shown(f, True)}" for p, f in group.items()))
-    clean = [p for p in own if p not in outside and p not in unsure]
-    rest = f" (within ±{BOUND:.2f} in {', '.join(clean)})" if clean else ""
-    return Sentence(f"{name}: {fact} {'; '.join(said)}{rest}.", "worse" if outside else "not shown")
-
-
-def _place(place: str, marked: bool) -> str:
-    looked_at = marked and place in DEVELOPMENT_PLACES
-    return f"{place} (looked at when settings were chosen)" if looked_at else place
 
 
 def _memorised(part: PartTable) -> list[Sentence]:

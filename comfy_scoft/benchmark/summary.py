@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from . import tables
-from .cells import HELD_OUT, OTHER_PLACES, TAUGHT
-from .reading import AIM, BOUND, CORRECTOR_AIM, STEPS, Sentence, Tables, gap_change, shown, verdict
-from .tables import ArmTable, PartTable, key
+from .aims import AIM, BOUND, CORRECTOR_AIM, in_one, leakage
+from .cells import HELD_OUT, TAUGHT
+from .reading import STEPS, Tables, gap_change
+from .sentences import Sentence, shown, verdict
+from .tables import PartTable, key
 
 
 def in_short(found: Tables) -> list[Sentence]:
@@ -18,8 +18,9 @@ def in_short(found: Tables) -> list[Sentence]:
         sentences += [*_bias(part), *_added(part), *_leakage(part), *_memorization(part)]
     for name, aim in (("careful", AIM), ("combined", AIM), ("fresh seeds", AIM), ("corrector", CORRECTOR_AIM)):
         if name in found:
-            part, fresh = found[name], name == "fresh seeds"
-            sentences += [_aims(f"{arm}, {name}" if fresh else arm, own, aim) for arm, own in part.arms.items()]
+            for arm, own in found[name].arms.items():
+                called = f"{arm}, {name}" if name == "fresh seeds" else arm
+                sentences.append(in_one(called, own, aim, corrector=name == "corrector"))
     return sentences
 
 
@@ -51,23 +52,15 @@ def _added(part: PartTable) -> list[Sentence]:
     return [Sentence(f"{text}: {'; '.join(found[v])}.", v) for v, text in words.items() if v in found]
 
 
-def leaking(arm: ArmTable) -> tuple[list[str], list[str]]:
-    """Places that dark skin leaks into (the whole interval beyond ±BOUND), and those of which it is not shown that it
-    does not."""
-    own = {p: arm.figures[k] for p in OTHER_PLACES if (k := tables.leakage("dark skin", p)) in arm.figures}
-    sure = [place for place, figure in own.items() if figure.low > BOUND or figure.high < -BOUND]
-    return sure, [place for place, figure in own.items() if place not in sure and not figure.within(BOUND)]
-
-
 def _leakage(part: PartTable) -> list[Sentence]:
-    trained = {name: leaking(arm) for name, arm in part.arms.items() if arm.arm.losses}
-    leaky = [f"{name} into {', '.join(sure)}" for name, (sure, _) in trained.items() if sure]
-    clean = [name for name, (sure, unsure) in trained.items() if not sure and not unsure]
+    trained = {name: leakage(arm) for name, arm in part.arms.items() if arm.arm.losses}
+    leaky = [f"{name} into {', '.join(found.outside)}" for name, found in trained.items() if found.outside]
+    clean = [name for name, found in trained.items() if found.verdict == "better"]
     sentences = []
     if leaky:
         sentences.append(Sentence(f"Dark skin leaks beyond ±{BOUND:.2f}: {'; '.join(leaky)}.", "worse"))
     if clean:
-        sentences.append(Sentence(f"Within ±{BOUND:.2f} in every other place: {', '.join(clean)}.", "better"))
+        sentences.append(Sentence(f"Within ±{BOUND:.2f} in every place that was drawn: {', '.join(clean)}.", "better"))
     return sentences
 
 
@@ -79,18 +72,3 @@ def _memorization(part: PartTable) -> list[Sentence]:
     found = verdict(change, more_is_better=False)
     words = {"better": "lowers", "worse": "raises", "not shown": "is not shown to change"}
     return [Sentence(f"M {words[found]} the memorisation gap ({shown(change, True, 4)}).", found)]
-
-
-def _aims(name: str, arm: ArmTable, aim: float) -> Sentence:
-    """Whether settings that were looked for reach both aims."""
-    dark = arm.figures.get(tables.DARK_HELD_OUT)
-    sure, unsure = leaking(arm)
-    enough = dark is not None and dark.value >= aim
-    said: Sequence[str] = [
-        f"dark skin {shown(dark)}, aim {aim:.2f} {'reached' if enough else 'not reached'}" if dark else "",
-        f"leaks into {', '.join(sure)}" if sure else "",
-        f"not shown to leave alone {', '.join(unsure)}" if unsure else "",
-        "no leakage of dark skin" if not sure and not unsure else "",
-    ]
-    worst = "worse" if sure or not enough else "not shown" if unsure else "better"
-    return Sentence(f"{name}, on what was kept back: {'; '.join(words for words in said if words)}.", worst)

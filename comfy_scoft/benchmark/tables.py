@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +14,7 @@ from ..mini import world
 from . import figures
 from .arms import BASE, Arm, Part
 from .cells import HELD_OUT, HOUSES, OTHER_PLACES, TAUGHT, TRAINED
-from .figures import Figure
+from .figures import Figure, Limits
 from .training import World
 from .unit import hash_of, unit_file
 
@@ -48,9 +49,17 @@ DIVERSITY_HELD_OUT, DIVERSITY_TRAINED = (key("diversity", what, TAUGHT) for what
 KID_OWN, KID_OTHER = f"KID · {TAUGHT} to {TAUGHT}, as its people show it", f"KID · {TAUGHT} to other places"
 
 
+POSITIVE: Limits = (0.0, math.inf)
+
+
 def leakage(name: str, place: str) -> str:
     """The key of the paired LoRA − base difference of a figure in another place."""
     return key("leakage", name, place)
+
+
+def as_sample(name: str) -> str:
+    """The key of a figure with the interval that it has where the kinds are a sample of all kinds."""
+    return key(name, "as a sample of kinds")
 
 
 @dataclass(frozen=True)
@@ -118,6 +127,7 @@ def arm_figures(units: Mapping[int, Content], base: Mapping[int, Content]) -> di
                 found[key(fact, what, place)] = figures.share([facts(c, fact, name) for c in contents])
     pairs = [(base[seed], content) for seed, content in units.items() if seed in base]
     found |= _leakage(pairs)
+    found |= _over_kinds(contents, pairs)
     found |= _measured(contents)
     found |= _agreement(contents, pairs)
     if pairs:
@@ -181,6 +191,31 @@ def _leakage(pairs: Sequence[tuple[Content, Content]]) -> dict[str, Figure]:
     return found
 
 
+def shares_by_kind(contents: Sequence[Content], place: str = TAUGHT) -> dict[str, float]:
+    """Share of dark skin of each held-out kind in a place, mean over the trainings."""
+    cell, found = key(HELD_OUT, "", place), defaultdict(list)
+    for content in contents:
+        for row, fact in zip(content["cells"][cell], facts(content, "dark skin", cell), strict=True):
+            found[row["kind"]].append(fact)
+    return {kind: sum(own) / len(own) for kind, own in found.items()}
+
+
+def _over_kinds(contents: Sequence[Content], pairs: Sequence[tuple[Content, Content]]) -> dict[str, Figure]:
+    """Dark skin in the taught place and its change elsewhere, with intervals over the kinds."""
+    found = {}
+    for place in (TAUGHT, *OTHER_PLACES):
+        if not all(key(HELD_OUT, "", place) in content["cells"] for content in contents):
+            continue
+        if place == TAUGHT:
+            found[as_sample(DARK_HELD_OUT)] = figures.over_kinds(shares_by_kind(contents), len(contents), (0.0, 1.0))
+        elif pairs:
+            before, after = (shares_by_kind(side, place) for side in zip(*pairs, strict=True))
+            changes = {kind: share - before[kind] for kind, share in after.items()}
+            name = as_sample(leakage("dark skin", place))
+            found[name] = figures.over_kinds(changes, len(pairs), (-1.0, 1.0))
+    return found
+
+
 def _agreement(contents: Sequence[Content], pairs: Sequence[tuple[Content, Content]]) -> dict[str, Figure]:
     """In the taught place, on held-out kinds: whether pictures of either tone show what was asked for; CLIPScore."""
     found: dict[str, Figure] = {}
@@ -192,13 +227,13 @@ def _agreement(contents: Sequence[Content], pairs: Sequence[tuple[Content, Conte
         ]
         if known := [group for group in groups if group]:
             found[name] = figures.share(known)
-    found[CLIP] = figures.mean_of_records([clip_scores(c, cell) for c in contents])
+    found[CLIP] = figures.mean_of_pictures([clip_scores(c, cell) for c in contents], (0.0, 100.0))
     changes = []
     for before, after in pairs:
         was, now = (math.fsum(clip_scores(content, cell)) for content in (before, after))
         changes.append(100.0 * (now / was - 1.0))
     if changes:
-        found[CLIP_CHANGE] = figures.mean(changes)
+        found[CLIP_CHANGE] = figures.mean(changes, (-100.0, math.inf))
     return found
 
 
@@ -211,19 +246,19 @@ def _measured(contents: Sequence[Content]) -> dict[str, Figure]:
     """Means over the seeds of what was measured of a whole model."""
     found = {}
     measured = [content["measures"] for content in contents]
-    for group, name in (("diversity", "diversity"), ("KID", "KID")):
+    for group, limits in (("diversity", POSITIVE), ("KID", figures.NONE)):
         for cell in measured[0][group]:
             values = [own[group][cell] for own in measured]
             if None not in values:
-                found[f"{name} · {cell}"] = figures.mean(values)
+                found[f"{group} · {cell}"] = figures.mean(values, limits)
     if all("similarity" in own for own in measured):
-        found[SIMILARITY] = figures.mean([own["similarity"] for own in measured])
+        found[SIMILARITY] = figures.mean([own["similarity"] for own in measured], (-1.0, 1.0))
         copies = [[i < own["copies"][0] for i in range(own["copies"][1])] for own in measured]
         found[COPIES] = figures.share(copies)
     if all("added time" in own for own in measured):
         found[ADDED_TIME] = figures.mean([own["added time"] for own in measured])
     if all(content["training"] for content in contents):
-        found[SECONDS] = figures.mean([content["training"]["cpu_seconds"] for content in contents])
+        found[SECONDS] = figures.mean([content["training"]["cpu_seconds"] for content in contents], POSITIVE)
     return found
 
 

@@ -95,8 +95,7 @@ def held_out(given: Dataset | None, trained: Dataset) -> Dataset | None:
     """The pictures of a data set that are not trained on, so that the same set can be connected twice."""
     if given is None:
         return None
-    own = {record.image for record in trained.records}
-    found = given.replace(record for record in given.records if record.image not in own)
+    found = given.without(trained)
     if not len(found):
         raise ValueError(
             f"Every picture of the validation set {given.name!r} is trained on too, so it would show nothing; connect "

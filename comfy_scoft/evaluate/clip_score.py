@@ -48,7 +48,7 @@ def measure(
     found = [clip_scores(embeddings(network, of_images(s.images, s.label), work, batch), texts) for s in sets]
     title = f"CLIPScore · {network.name}"
     rows = [
-        Score(title, part.label, *bootstrap_mean(values, groups=part.prompts), len(values), CAUTION)
+        Score(title, part.label, *bootstrap_mean(values, groups=part.prompts).cut(0.0, 100.0), len(values), CAUTION)
         for part, values in zip(sets, found, strict=True)
     ]
     if len(found) == 2:

@@ -78,22 +78,22 @@ def measure(
     for part in sets:
         seen = features(network, of_images(part.images, part.label), work, batch)
         found.append(diversities(seen, part.prompts, distance, check=lambda: work.add(0)))
-    count = len(found[-1])
+    count, pictures = len(found[-1]), sum(prompt in found[-1] for prompt in images.prompts)
     notes = [f"{total - count} of {total} prompts have one picture and are left out."] if total > count else []
     notes += ["Diversity of a single prompt has no interval over prompts."] if count < 2 else []
     title, note = f"diversity within a prompt · {network.name}", " ".join(notes)
     rows = [
-        Score(title, part.label, *_mean(list(own.values())), len(part.prompts), note)
+        Score(title, part.label, *_mean(list(own.values())), pictures, note)
         for part, own in zip(sets, found, strict=True)
     ]
     if len(found) == 2:
         before, after = (list(own.values()) for own in found)
         change = paired_difference_interval(after, before) if count > 1 else _mean([after[0] - before[0]])
-        rows.append(Score(title, CHANGE, *change, len(images.prompts), note))
+        rows.append(Score(title, CHANGE, *change, pictures, note))
     said = f"mean distance over all pairs of pictures of a prompt, mean over {count} prompts; interval by {RESAMPLES} "
     return Scores(tuple(rows), ((title, said + "bootstrap samples of the prompts; higher is more varied"),))
 
 
 def _mean(values: Sequence[float]) -> Interval:
     """The mean with its interval; of one value, without."""
-    return bootstrap_mean(values) if len(values) > 1 else Interval(values[0], math.nan, math.nan)
+    return bootstrap_mean(values).cut(0.0) if len(values) > 1 else Interval(values[0], math.nan, math.nan)

@@ -14,7 +14,13 @@ from ..features import FeatureNetwork
 from ..generate import ImageSet
 from ..records import Dataset
 from ..scores import CHANGE, Score, Scores
-from ..statistics import RESAMPLES, bootstrap_mean, paired_difference_interval, paired_share_change, wilson_interval
+from ..statistics import (
+    RESAMPLES,
+    bootstrap_mean,
+    grouped_share,
+    grouped_share_change,
+    paired_difference_interval,
+)
 from .pictures import BATCH, Observer, Work, checked_sets, embeddings, of_images, of_records
 
 QUANTILE = 0.05
@@ -109,9 +115,10 @@ def measure(
 
     Only records of the split "train" count, for only those are trained on. Pictures whose prompt is no caption of them
     are left out of the similarity, and a note says how many prompts; the share takes all pictures. held_out: pictures
-    that were not trained on, by which `copies` tells what is near.
+    that were not trained on, by which `copies` tells what is near; those of it that were are left out.
     Raises ValueError, one sentence, where fewer than two pictures have such a prompt, for a set without training
-    pictures, sets that do not belong together, and a network that gives no vector for a picture.
+    pictures, held-out pictures that all are training pictures, sets that do not belong together, and a network that
+    gives no vector for a picture.
     """
     sets = checked_sets(images, compared_with)
     training = dataset.split("train")
@@ -121,7 +128,12 @@ def measure(
             "load that split."
         )
     height, width = images.images.shape[1:3]
-    fresh = held_out if held_out is not None and len(held_out) else None
+    fresh = held_out.without(training) if held_out is not None and len(held_out) else None
+    if fresh is not None and not len(fresh):
+        raise ValueError(
+            "Every held-out picture is a training picture too, so nothing would tell what is near; connect pictures of "
+            "another split, for example Load Dataset with the split 'test'."
+        )
     work = Work(len(training) + len(fresh or ()) + sum(len(s.images) for s in sets), observe)
     known = embeddings(network, of_records(training, (height, width)), work, batch)
     found = [embeddings(network, of_images(s.images, s.label), work, batch) for s in sets]
@@ -151,7 +163,7 @@ def _similarity_rows(sets: Sequence[ImageSet], alike: Sequence[Sequence[float]],
     title = f"similarity to training pictures of the same prompt · {network}"
     values = [[row[i] for i in kept] for row in alike]
     rows = [
-        Score(title, part.label, *bootstrap_mean(own, groups=prompts), len(own), note)
+        Score(title, part.label, *bootstrap_mean(own, groups=prompts).cut(-1.0, 1.0), len(own), note)
         for part, own in zip(sets, values, strict=True)
     ]
     if len(values) == 2:
@@ -164,11 +176,13 @@ def _copy_rows(sets: Sequence[ImageSet], near: Sequence[Copies], network: str, n
     title = f"near copies of training pictures · {network}"
     facts = [copies.copied.tolist() for copies in near]
     rows = [
-        Score(title, part.label, *wilson_interval(sum(own), len(own)), len(own), note)
+        Score(title, part.label, *grouped_share(own, part.prompts), len(own), note)
         for part, own in zip(sets, facts, strict=True)
     ]
     if len(facts) == 2:
-        rows.append(Score(title, CHANGE, *paired_share_change(*facts), len(facts[1]), note))
+        rows.append(
+            Score(title, CHANGE, *grouped_share_change(facts[0], facts[1], sets[-1].prompts), len(facts[1]), note)
+        )
     return rows
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..dataset import aligned
 from ..features import FeatureNetwork
-from ..generate import ImageSet, require_match
+from ..generate import ImageSet, require_match, require_numbers
 from ..records import Dataset
 
 BATCH = 16
@@ -53,6 +53,7 @@ def of_images(images: Tensor, name: str) -> Pictures:
     """Pictures of a batch (N, H, W, 3) in [0, 1]."""
     if images.ndim != 4 or images.shape[-1] != 3:
         raise ValueError(f"Pictures have the shape (N, H, W, 3), but {name!r} has {tuple(images.shape)}.")
+    require_numbers(images, name)
     height, width = images.shape[1:3]
 
     def at(some: range) -> Tensor:

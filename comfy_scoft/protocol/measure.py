@@ -78,17 +78,17 @@ class Measurer:
             self._texts |= dict(zip(fresh, rows, strict=True))
         texts = torch.stack([self._texts[prompt] for prompt in prompts])
         scores = [HESSEL * score for score in clip_scores(self._of_set(drawn, "clip"), texts)]
-        return figure(bootstrap_mean(scores, groups=prompts), len(scores))
+        return figure(bootstrap_mean(scores, groups=prompts).cut(0.0, 100.0 * HESSEL), len(scores))
 
     def _memorization(self, drawn: Drawn, pairs: Dataset, role: str) -> Figure:
         prompts, captions = drawn.wanted.prompts, [record.caption for record in pairs.records]
         alike = similarities(self._of_set(drawn, role), prompts, self._of_records(pairs, role), captions)
-        return figure(bootstrap_mean(alike, groups=prompts), len(alike))
+        return figure(bootstrap_mean(alike, groups=prompts).cut(-1.0, 1.0), len(alike))
 
     def _diversity(self, drawn: Drawn) -> Figure:
         each = list(diversities(self._of_set(drawn, "dreamsim"), drawn.wanted.prompts, cosine).values())
         alone = Interval(each[0], math.nan, math.nan)
-        return figure(bootstrap_mean(each) if len(each) > 1 else alone, len(drawn.files))
+        return figure(bootstrap_mean(each).cut(0.0) if len(each) > 1 else alone, len(drawn.files))
 
     def _of_set(self, drawn: Drawn, role: str) -> Tensor:
         return self._embedded(drawn.pictures(self.study.side, drawn.wanted.name), role, drawn.key)
