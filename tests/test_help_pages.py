@@ -34,6 +34,7 @@ WIDEST_LINE = 30
 PAPERS = {
     "2401.08053": "SCoFT",
     "2312.04810": "RS-Corrector",
+    "1411.5279": "bootstrap",
     "1706.08500": "FID",
     "1711.05101": "AdamW",
     "1801.01401": "KID",

@@ -111,10 +111,10 @@ def test_the_head_of_the_page_says_what_is_better_worse_and_not_shown(made_up: P
 @pytest.mark.parametrize(
     "dark, words, verdict",
     [
-        ([1] * 80, "reached, and so by the whole interval", "better"),
-        ([1] * 8, "reached on average, but the interval reaches below it", "not shown"),
-        ([1] * 72 + [0] * 8, "reached on average, but the interval reaches below it", "not shown"),
-        ([1] * 71 + [0] * 9, "not reached on average, but the interval reaches it", "not shown"),
+        ([1] * 80, "reached by the whole interval", "better"),
+        ([1] * 8, "reached on average, not by the whole interval", "not shown"),
+        ([1] * 72 + [0] * 8, "reached on average, not by the whole interval", "not shown"),
+        ([1] * 71 + [0] * 9, "not reached on average, but within the interval", "not shown"),
         ([1, 0] * 40, "not reached", "worse"),
     ],
 )

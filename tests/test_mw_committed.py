@@ -25,7 +25,7 @@ README: tuple[Column, ...] = ((tables.DARK_HELD_OUT, False, 2), *LEAKS, (tables.
 CORRECTOR: tuple[Column, ...] = (
     (tables.DARK_HELD_OUT, False, 2),
     (tables.GOLD_HELD_OUT, False, 2),
-    (tables.CLIP_CHANGE, True, 1),
+    (tables.clip_change(), True, 1),
     (tables.KID_OWN, False, 0),
     (tables.DIVERSITY_HELD_OUT, False, 3),
     (tables.leakage("dark skin", "caldia"), True, 2),

@@ -84,12 +84,12 @@ def _place(place: str, marked: bool) -> str:
 def reached(dark: Figure, aim: float) -> tuple[str, str]:
     """In words whether an aim for a share is reached, and the verdict: by the whole interval or not shown."""
     if dark.known and dark.low >= aim:
-        return "reached, and so by the whole interval", "better"
+        return "reached by the whole interval", "better"
     if dark.known and dark.high < aim:
         return "not reached", "worse"
     if dark.value >= aim:
-        return "reached on average, but the interval reaches below it", "not shown"
-    return "not reached on average, but the interval reaches it", "not shown"
+        return "reached on average, not by the whole interval", "not shown"
+    return "not reached on average, but within the interval", "not shown"
 
 
 def dark_skin(name: str, arm: ArmTable, aim: float) -> list[Sentence]:
@@ -103,7 +103,7 @@ def dark_skin(name: str, arm: ArmTable, aim: float) -> list[Sentence]:
 
 def clip_score(name: str, arm: ArmTable) -> list[Sentence]:
     """How far CLIPScore changes, as far as it was measured."""
-    change = arm.figures.get(tables.CLIP_CHANGE)
+    change = arm.figures.get(tables.clip_change())
     if change is None:
         return []
     words, found = _kept(change, -CLIP_BOUND, CLIP_BOUND)
@@ -125,7 +125,8 @@ def _kept(change: Figure, low: float, high: float) -> tuple[str, str]:
     if not low <= change.value <= high:
         beyond = change.known and (change.high < low or change.low > high)
         return ("beyond", "worse") if beyond else ("on average beyond", "not shown")
-    return ("within", "") if change.known and low <= change.low and change.high <= high else ("on average within", "")
+    whole = change.known and low <= change.low and change.high <= high
+    return ("within", "") if whole else ("on average within", "not shown")
 
 
 def gold(name: str, arm: ArmTable) -> list[Sentence]:
@@ -146,7 +147,7 @@ def kinds(part: PartTable) -> list[Sentence]:
         changes = [f"{p} {shown(arm.figures[k], True)}" for p, k in own.items() if k in arm.figures]
         text = f"{name}: kind by kind dark skin in {TAUGHT} is {low:.2f} ({least}) to {high:.2f} ({most}); as a sample "
         text += f"of kinds it is {shown(dark)}"
-        sentences.append(Sentence(text + (f", and its change {', '.join(changes)}." if changes else ".")))
+        sentences.append(Sentence(text + (f", and its change in {', '.join(changes)}." if changes else ".")))
     return sentences
 
 
@@ -163,11 +164,13 @@ def in_one(name: str, arm: ArmTable, aim: float, corrector: bool = False) -> Sen
     said += [f"leaks into {', '.join(found.outside)}"] if found.outside else []
     said += [f"not shown to leave alone {', '.join(found.unsure)}"] if found.unsure else []
     said += [f"leaves alone {', '.join(found.inside)}"] if found.inside else []
-    clip = arm.figures.get(tables.CLIP_CHANGE)
+    clip = arm.figures.get(tables.clip_change())
     if clip is not None:
         said.append(f"CLIPScore {shown(clip, True, 1)} %")
     if corrector:
         own_aims = [*clip_score(name, arm), *added_time(name, arm)]
         verdicts += [sentence.verdict for sentence in own_aims]
         said += ["too slow" for sentence in added_time(name, arm) if sentence.verdict == "worse"]
-    return Sentence(f"{name}, on test kinds and seeds: {'; '.join(said)}.", max(verdicts, key=VERDICTS.index))
+    return Sentence(
+        f"{name}, on test kinds and seeds: {'; '.join(said)}.", max(filter(None, verdicts), key=VERDICTS.index)
+    )

@@ -62,6 +62,11 @@ GROUPS: tuple[tuple[str, str, tuple[Column, ...]], ...] = (
         tuple((place, leakage("own palette", place), True, 2) for place in OTHER_PLACES),
     ),
     (
+        "Leakage: CLIPScore in other places",
+        "Its change in %, LoRA − base, the same prompts and noise: below 0 the pictures agree less with their prompts.",
+        tuple((place, tables.clip_change(place), True, 1) for place in OTHER_PLACES),
+    ),
+    (
         "Memorisation, diversity and cost",
         "The memorisation gap is how far the loss on training pictures draws ahead of that on fresh pictures with the "
         "same captions, LoRA − base. Similarity (cosine) and near copies compare drawn pictures of trained captions "
@@ -86,7 +91,7 @@ GROUPS: tuple[tuple[str, str, tuple[Column, ...]], ...] = (
             ("KID, community", tables.KID_OWN, False, 0),
             ("KID, other places", tables.KID_OTHER, False, 0),
             ("CLIPScore", tables.CLIP, False, 1),
-            ("its change, %", tables.CLIP_CHANGE, True, 1),
+            ("its change, %", tables.clip_change(), True, 1),
             ("concept, dark", tables.CONCEPT_DARK, False, 2),
             ("concept, light", tables.CONCEPT_LIGHT, False, 2),
         ),

@@ -41,7 +41,6 @@ DARK_HELD_OUT, GOLD_HELD_OUT, CONCEPT_HELD_OUT = (
 DARK_TRAINED, GOLD_TRAINED = (key(name, TRAINED, TAUGHT) for name in ("dark skin", "gold palette"))
 CONCEPT_DARK, CONCEPT_LIGHT = (key("right concept", f"{tone} skin", TAUGHT) for tone in ("dark", "light"))
 CLIP = key("CLIPScore", HELD_OUT, TAUGHT)
-CLIP_CHANGE = key("CLIPScore, change in %", HELD_OUT, TAUGHT)
 ADDED_TIME = "added sampling time"
 SOUND = key("right concept", HOUSES, TAUGHT)
 GAP, SIMILARITY, COPIES, SECONDS = "memorisation gap", "similarity", "near copies", "training seconds"
@@ -55,6 +54,11 @@ POSITIVE: Limits = (0.0, math.inf)
 def leakage(name: str, place: str) -> str:
     """The key of the paired LoRA − base difference of a figure in another place."""
     return key("leakage", name, place)
+
+
+def clip_change(place: str = TAUGHT) -> str:
+    """The key of the change of CLIPScore in a place, in % of the base model's."""
+    return key("CLIPScore, change in %", HELD_OUT, place)
 
 
 def as_sample(name: str) -> str:
@@ -217,7 +221,8 @@ def _over_kinds(contents: Sequence[Content], pairs: Sequence[tuple[Content, Cont
 
 
 def _agreement(contents: Sequence[Content], pairs: Sequence[tuple[Content, Content]]) -> dict[str, Figure]:
-    """In the taught place, on held-out kinds: whether pictures of either tone show what was asked for; CLIPScore."""
+    """On held-out kinds: whether pictures of either tone show what was asked for in the taught place; CLIPScore there,
+    and its change in every place."""
     found: dict[str, Figure] = {}
     cell = key(HELD_OUT, "", TAUGHT)
     for name, dark in ((CONCEPT_DARK, True), (CONCEPT_LIGHT, False)):
@@ -228,12 +233,15 @@ def _agreement(contents: Sequence[Content], pairs: Sequence[tuple[Content, Conte
         if known := [group for group in groups if group]:
             found[name] = figures.share(known)
     found[CLIP] = figures.mean_of_pictures([clip_scores(c, cell) for c in contents], (0.0, 100.0))
-    changes = []
-    for before, after in pairs:
-        was, now = (math.fsum(clip_scores(content, cell)) for content in (before, after))
-        changes.append(100.0 * (now / was - 1.0))
-    if changes:
-        found[CLIP_CHANGE] = figures.mean(changes, (-100.0, math.inf))
+    for place in (TAUGHT, *OTHER_PLACES):
+        cell = key(HELD_OUT, "", place)
+        changes = []
+        for both in pairs:
+            if all(cell in content["cells"] for content in both):
+                was, now = (math.fsum(clip_scores(content, cell)) for content in both)
+                changes.append(100.0 * (now / was - 1.0))
+        if changes:
+            found[clip_change(place)] = figures.mean(changes, (-100.0, math.inf))
     return found
 
 
