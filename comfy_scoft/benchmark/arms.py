@@ -198,6 +198,10 @@ _PARTS = (
         seeds=FRESH_SEEDS,
     ),
     Part(
+        *("ten seeds", "The same over both sets of seeds: narrower, and half of it not as untouched.", (PRESET,)),
+        seeds=(*TEST_SEEDS, *FRESH_SEEDS),
+    ),
+    Part(
         *(
             "unnamed place",
             "The same without one place among the prompts that are to stay as they are.",

@@ -117,7 +117,8 @@ KEPT_BACK = (
     "LoRA with RS-Corrector beside it was looked at on development seeds (combined): its trainings are those of "
     "careful, whose figures at full strength were known. So what was chosen from them, the careful workflow's "
     f"settings, was trained once more with seeds {FRESH_SEEDS[0]}–{FRESH_SEEDS[-1]}, which were named before any of "
-    "them was trained (fresh seeds). The demo's settings, which the other parts have, are older than this division."
+    "them was trained (fresh seeds; ten seeds takes both sets together). The demo's settings, which the other parts "
+    "have, are older than this division."
 )
 EXTRA = "added"
 """Folder below --out with parts that other programs measured: one JSON each (`added_parts`)."""

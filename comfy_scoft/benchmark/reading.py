@@ -25,6 +25,7 @@ def read(found: Tables) -> dict[str, list[Sentence]]:
         "careful": lambda found: _careful(found["careful"]),
         "combined": lambda found: _combined(found["combined"]),
         "fresh seeds": lambda found: _combined(found["fresh seeds"]),
+        "ten seeds": lambda found: _combined(found["ten seeds"]),
         "unnamed place": lambda found: _careful(found["unnamed place"]),
         "corrector": _corrector,
         "released weights": _each_arm,

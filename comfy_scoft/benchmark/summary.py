@@ -9,6 +9,9 @@ from .reading import STEPS, Tables, gap_change
 from .sentences import Sentence, shown, verdict
 from .tables import PartTable, key
 
+AIMED = {"careful": AIM, "combined": AIM, "fresh seeds": AIM, "ten seeds": AIM, "corrector": CORRECTOR_AIM}
+"""Parts whose settings were looked for, and the share of dark skin that they should reach."""
+
 
 def in_short(found: Tables) -> list[Sentence]:
     """What a hurried reader should know: bias, what each loss adds, leakage, memorisation, and the aims."""
@@ -16,11 +19,10 @@ def in_short(found: Tables) -> list[Sentence]:
     if "ablation" in found and found["ablation"].arms:
         part = found["ablation"]
         sentences += [*_bias(part), *_added(part), *_leakage(part), *_memorization(part)]
-    for name, aim in (("careful", AIM), ("combined", AIM), ("fresh seeds", AIM), ("corrector", CORRECTOR_AIM)):
-        if name in found:
-            for arm, own in found[name].arms.items():
-                called = f"{arm}, {name}" if name == "fresh seeds" else arm
-                sentences.append(in_one(called, own, aim, corrector=name == "corrector"))
+    for name, aim in AIMED.items():
+        for arm, own in found[name].arms.items() if name in found else ():
+            called = f"{arm}, {name}" if name.endswith("seeds") else arm
+            sentences.append(in_one(called, own, aim, corrector=name == "corrector"))
     return sentences
 
 
