@@ -36,6 +36,7 @@ QUOTED = (
     *(("README.md", "ablation", arm, README) for arm in ("LDM", "+M", "+MP", "+MPC")),
     *(("README.md", "careful", arm.name, README) for arm in ALL["careful"].arms),
     *(("README.md", "combined", arm.name, README) for arm in COMBINED),
+    *(("README.md", name, PRESET.name, README) for name in ("fresh seeds", "ten seeds")),
     *(("docs/rs-corrector.md", "corrector", arm.name, CORRECTOR) for arm in ALL["corrector"].arms),
     *(("docs/rs-corrector.md", "combined", arm.name, CORRECTOR) for arm in COMBINED),
 )
@@ -52,7 +53,8 @@ def test_the_page_is_made_from_the_results_beside_it() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["ablation", "careful", "combined", "corrector", "released weights", "features", "control"]
+    "name",
+    [name for name in ALL if name != SEARCH.name],
 )
 def test_the_main_parts_are_whole_and_of_todays_settings(name: str) -> None:
     found = part(name)
@@ -70,13 +72,27 @@ def quoted(part_name: str, arm: str, columns: tuple[Column, ...]) -> str:
     """A row of a document's table."""
     figures = part(part_name)["arms"][arm]["figures"]
     cells = [shown(_figure(figures[key]), signed, digits) for key, signed, digits in columns]
-    return f"| {arm} | " + " | ".join(cells) + " |"
+    called = f"{arm}, {part_name}" if part_name.endswith("seeds") else arm
+    return f"| {called} | " + " | ".join(cells) + " |"
 
 
-@pytest.mark.parametrize("row", QUOTED, ids=lambda row: f"{row[0]}-{row[2]}")
+@pytest.mark.parametrize("row", QUOTED, ids=lambda row: f"{row[0]}-{row[1]}-{row[2]}")
 def test_the_documents_quote_the_page(row: tuple[str, str, str, tuple[Column, ...]]) -> None:
     document, *what = row
     assert quoted(*what) in (ROOT / document).read_text(encoding="utf-8").splitlines()
+
+
+def test_the_documents_say_what_holds_for_kinds_in_general() -> None:
+    figures = part("ten seeds")["arms"][PRESET.name]["figures"]
+    sample = shown(_figure(figures[tables.as_sample(tables.DARK_HELD_OUT)]))
+    assert f"{sample} if these six kinds are taken as a sample of all" in words("README.md")
+    blind = part("corrector")["arms"]["corrected, strength 3, asks no prompt"]["figures"]
+    said = [f"{shown(_figure(blind[tables.clip_change(place)]), True, 1)} %" for place in ("caldia", "no place")]
+    assert f"CLIPScore {said[0]} in caldia and {said[1]} with no place" in words("docs/rs-corrector.md")
+
+
+def words(document: str) -> str:
+    return " ".join((ROOT / document).read_text(encoding="utf-8").split())
 
 
 def test_what_was_chosen_was_chosen_on_other_seeds() -> None:

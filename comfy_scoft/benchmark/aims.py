@@ -65,7 +65,7 @@ def leaks(name: str, fact: str, found: Leakage, marked: bool = False) -> Sentenc
         return ", ".join(_place(p, marked) for p in group)
 
     if found.verdict == "better":
-        none = "no leakage of dark skin into" if fact == "dark skin" else "its own palette is kept by"
+        none = "no leakage of dark skin into" if fact == "dark skin" else "each place's own palette is kept in"
         return Sentence(f"{name}: {none} {places(found.inside)}: every interval lies within ±{BOUND:.2f}.", "better")
     said = []
     verb = "leaks into" if fact == "dark skin" else "changes in"
