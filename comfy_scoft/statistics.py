@@ -169,7 +169,7 @@ def reach(n: int, confidence: float = 0.95) -> float:
 
     Resampling n values spreads less than drawing n new ones, by sqrt((n - 1) / n), and its normal tails take no account
     of how badly few values tell their own spread, which Student's t does; of 3 values the plain interval holds the mean
-    in 74 of 100 cases instead of 95. The factor is 9.2 for n = 2, 1.21 for 10 and 1.02 for 100. Source: T. Hesterberg,
+    in 74 of 100 cases instead of 95. The factor is 9.2 for n = 2, 1.22 for 10 and 1.02 for 100. Source: T. Hesterberg,
     The American Statistician 69 (2015) 371-386, who takes further quantiles instead, of which few values have none.
     """
     from scipy.stats import norm, t

@@ -104,6 +104,8 @@ KEPT = "{generic}\n{generic} in borea\n{generic} in aria"
 
 
 NAMED = KEPT + "\n{generic} in caldia"
+INVENTED = "velmora tirsk ombela quandor zhelu pastrin ikkaro noubel".split()
+"""Names of places that no picture, prompt or measurement knows."""
 
 
 def _careful(
@@ -128,6 +130,7 @@ CAREFUL, NARROW = _careful("careful"), _narrow("careful, K + V alone")
 UNNAMED = (
     _careful(f"{CAREFUL.name}, caldia not named", KEPT),
     _narrow(f"{NARROW.name}, caldia not named", KEPT),
+    _narrow(f"{NARROW.name}, invented names for caldia", "\n".join([KEPT, *(f"{{generic}} in {n}" for n in INVENTED)])),
 )
 CORRECTED = (
     *(Arm(f"corrected, strength {strength:g}", strength=strength) for strength in (2.5, 3.0, 3.5)),
