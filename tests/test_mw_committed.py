@@ -54,7 +54,7 @@ def test_the_page_is_made_from_the_results_beside_it() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    [name for name in ALL if name != SEARCH.name],
+    list(ALL),
 )
 def test_the_main_parts_are_whole_and_of_todays_settings(name: str) -> None:
     found = part(name)
