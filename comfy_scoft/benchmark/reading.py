@@ -144,6 +144,8 @@ def _cost(part: PartTable) -> list[Sentence]:
     if len(times) < 2:
         return []
     (fast, least), (slow, most) = (pick(times.items(), key=lambda item: item[1]) for pick in (min, max))
+    if fast == slow:  # arms that only draw otherwise share their trainings
+        return []
     return [Sentence(f"Training took from {least:.0f} ({fast}) to {most:.0f} CPU seconds ({slow}).")]
 
 
