@@ -195,7 +195,8 @@ def fingerprint(files: Sequence[Path]) -> str:
 
 
 def demo(options: argparse.Namespace, python: Path, comfyui: Path, rest: Sequence[str]) -> int:
-    """Starts ComfyUI and lets `comfy_scoft demo` drive it."""
+    """Starts ComfyUI and lets `comfy_scoft demo` drive it, on one thread: several round otherwise, core by core."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     with server(python, comfyui, options.cache / "comfy") as running:
         command = [str(python), "-m", "comfy_scoft", "demo", "--server", running.url, "--base", str(running.base)]
         return subprocess.run([*command, *rest], cwd=ROOT, stdin=subprocess.DEVNULL).returncode
