@@ -46,6 +46,10 @@ def test_a_change_without_an_interval_shows_nothing() -> None:
 def test_one_training_alone_shows_no_difference() -> None:
     found = sentences.change_sentence("C", "dark skin", Figure(0.4, 0.2, 0.6, 108, 1), True)
     assert (found.verdict, found.text) == ("not shown", "C changes dark skin by +0.40 [+0.20, +0.60] (one training).")
+    assert aims.reached(Figure(0.97, 0.92, 0.99, 108, 1), 0.9) == ("reached by one training", "not shown")
+    assert aims.reached(Figure(0.5, 0.4, 0.6, 108, 1), 0.9) == ("not reached by one training", "not shown")
+    assert leaks("dark skin", {"borea": Figure(0.4, 0.3, 0.5, 108, 1)}).verdict == "not shown"
+    assert leaks("dark skin", {"borea": Figure(0.0, -0.04, 0.04, 108, 1)}).verdict == "not shown"
 
 
 def leaks(fact: str, own: dict[str, Figure]) -> sentences.Sentence:

@@ -41,8 +41,9 @@ def leakage(arm: ArmTable, fact: str = "dark skin") -> Leakage:
 
 
 def judged(own: Mapping[str, Figure]) -> Leakage:
-    outside = {p: f for p, f in own.items() if f.low > BOUND or f.high < -BOUND}
-    inside = {p: f for p, f in own.items() if f.within(BOUND)}
+    several = {p: f for p, f in own.items() if f.seeds > 1}  # one training shows nothing
+    outside = {p: f for p, f in several.items() if f.low > BOUND or f.high < -BOUND}
+    inside = {p: f for p, f in several.items() if f.within(BOUND)}
     return Leakage(outside, {p: f for p, f in own.items() if p not in outside and p not in inside}, inside)
 
 
@@ -83,13 +84,14 @@ def _place(place: str, marked: bool) -> str:
 
 def reached(dark: Figure, aim: float) -> tuple[str, str]:
     """In words whether an aim for a share is reached, and the verdict: by the whole interval or not shown."""
-    if dark.known and dark.low >= aim:
+    shows = dark.known and dark.seeds > 1
+    if shows and dark.low >= aim:
         return "reached by the whole interval", "better"
-    if dark.known and dark.high < aim:
+    if shows and dark.high < aim:
         return "not reached", "worse"
     if dark.value >= aim:
-        return "reached on average, not by the whole interval", "not shown"
-    return "not reached on average, but within the interval", "not shown"
+        return "reached on average, not by the whole interval" if shows else "reached by one training", "not shown"
+    return "not reached on average, but within the interval" if shows else "not reached by one training", "not shown"
 
 
 def dark_skin(name: str, arm: ArmTable, aim: float) -> list[Sentence]:
