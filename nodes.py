@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from .comfy_scoft.bridge.extension import ScoftExtension
-from .comfy_scoft.bridge.nodes_captions import CaptionGeneric
-from .comfy_scoft.bridge.nodes_collect import DownloadLinks
-from .comfy_scoft.bridge.nodes_correct import LearnPreference, LoadPreference, RSCorrector, SavePreference
-from .comfy_scoft.bridge.nodes_data import (
+from .comfy_scoft.comfyui.extension import ScoftExtension
+from .comfy_scoft.comfyui.nodes.captions import CaptionGeneric
+from .comfy_scoft.comfyui.nodes.collect import DownloadLinks
+from .comfy_scoft.comfyui.nodes.correct import LearnPreference, LoadPreference, RSCorrector, SavePreference
+from .comfy_scoft.comfyui.nodes.data import (
     AttachNegatives,
     DatasetFromImages,
     DatasetToLists,
@@ -14,10 +14,10 @@ from .comfy_scoft.bridge.nodes_data import (
     PreviewDataset,
     SaveDataset,
 )
-from .comfy_scoft.bridge.nodes_denoising import DenoisingGap
-from .comfy_scoft.bridge.nodes_evaluate import BiasOracle, ScoreTable
-from .comfy_scoft.bridge.nodes_generate import CompareGrid, GenerateSet
-from .comfy_scoft.bridge.nodes_losses import (
+from .comfy_scoft.comfyui.nodes.denoising import DenoisingGap
+from .comfy_scoft.comfyui.nodes.evaluate import BiasOracle, ScoreTable
+from .comfy_scoft.comfyui.nodes.generate import CompareGrid, GenerateSet
+from .comfy_scoft.comfyui.nodes.losses import (
     ContrastiveLossNode,
     DiffusionLossNode,
     LoadFeatures,
@@ -25,12 +25,12 @@ from .comfy_scoft.bridge.nodes_losses import (
     PerceptualLossNode,
     PriorLossNode,
 )
-from .comfy_scoft.bridge.nodes_metrics import KID, ClipScore, Diversity, Memorization, MergeScores
-from .comfy_scoft.bridge.nodes_negatives import EstimateDepth, FilterNegatives, MakeNegatives
-from .comfy_scoft.bridge.nodes_options import LoraOptions, OptimizerOptions, RolloutOptions
-from .comfy_scoft.bridge.nodes_survey import AggregateSurvey, LoadResponses, PlotSurvey
-from .comfy_scoft.bridge.nodes_survey_build import BuildSurvey
-from .comfy_scoft.bridge.nodes_training import ExportJob, ReadCard, SaveLora, TrainLora
+from .comfy_scoft.comfyui.nodes.metrics import KID, ClipScore, Diversity, Memorization, MergeScores
+from .comfy_scoft.comfyui.nodes.negatives import EstimateDepth, FilterNegatives, MakeNegatives
+from .comfy_scoft.comfyui.nodes.options import LoraOptions, OptimizerOptions, RolloutOptions
+from .comfy_scoft.comfyui.nodes.survey import AggregateSurvey, LoadResponses, PlotSurvey
+from .comfy_scoft.comfyui.nodes.survey_build import BuildSurvey
+from .comfy_scoft.comfyui.nodes.training import ExportJob, ReadCard, SaveLora, TrainLora
 
 
 class Extension(ScoftExtension):

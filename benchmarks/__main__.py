@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from comfy_scoft.checkpoint import write_atomically
+from comfy_scoft.training.checkpoint import write_atomically
 
 from . import cases, full_shape, report
 from .worlds import WORLDS

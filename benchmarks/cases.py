@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from comfy_scoft.lora import Targets
+from comfy_scoft.models.lora import Targets
 
 from . import core_node, variants
 from .measure import Parts, Peak, counted, driven, ratio

@@ -35,11 +35,12 @@ sys.path.append(str(ROOT / "tests"))
 
 from toys import toy_base, toy_dataset, toy_features, toy_run  # noqa: E402
 
-from comfy_scoft import checkpoint, runs  # noqa: E402
-from comfy_scoft.files import write_atomically  # noqa: E402
-from comfy_scoft.identity import versions  # noqa: E402
+from comfy_scoft.common.files import write_atomically  # noqa: E402
+from comfy_scoft.common.fingerprints import versions  # noqa: E402
 from comfy_scoft.losses import ContrastiveLoss, DiffusionLoss, MemorizationLoss, PerceptualLoss  # noqa: E402
-from comfy_scoft.trainer import Run, Watch  # noqa: E402
+from comfy_scoft.training import checkpoint  # noqa: E402
+from comfy_scoft.training import run_folder as runs  # noqa: E402
+from comfy_scoft.training.run import Run, Watch  # noqa: E402
 
 RECORD = ROOT / "benchmarks" / "records" / "chaos.json"
 WAYS = ("SIGKILL at a time", "SIGKILL at a file operation", "SIGINT at a time", "error before a UNet call")

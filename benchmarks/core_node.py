@@ -11,11 +11,11 @@ from typing import Any
 
 import torch
 
-from comfy_scoft.base_model import TextEmbedding
-from comfy_scoft.cache import Cache
-from comfy_scoft.lora import LoraSettings, Targets
 from comfy_scoft.losses import DiffusionLoss
-from comfy_scoft.settings import TrainSettings
+from comfy_scoft.models.lora import LoraSettings, Targets
+from comfy_scoft.models.stable_diffusion import TextEmbedding
+from comfy_scoft.training.latent_cache import Cache
+from comfy_scoft.training.settings import TrainSettings
 
 from .measure import Pause
 from .variants import ENDLESS, Target, Variant, ours, unet_part
@@ -63,9 +63,9 @@ def sockets(world: World) -> Sockets:
 
 
 def _mini(world: World) -> Sockets:
-    from comfy_scoft.bridge import mini_model
-    from comfy_scoft.dataset import aligned
-    from comfy_scoft.mini import layout
+    from comfy_scoft.comfyui import mini_model
+    from comfy_scoft.data.dataset import aligned
+    from comfy_scoft.models.mini import layout
 
     nodes = importlib.import_module("nodes")  # ComfyUI's: its folder comes first
     mini_model.register()
@@ -169,12 +169,12 @@ def theirs(name: str, given: Sockets, world: World, how: Plain) -> Variant:
 
 def beside(name: str, given: Sockets, world: World, folder: Path, how: Plain, targets: Targets) -> Variant:
     """Our trainer with the diffusion loss alone, on the core node's MODEL, latents and conditionings."""
-    from comfy_scoft.base_model import BaseModel
-    from comfy_scoft.bridge import convert
+    from comfy_scoft.comfyui import to_diffusers
+    from comfy_scoft.models.stable_diffusion import BaseModel
 
     words = {r.caption: TextEmbedding(c[0].clone()) for r, c in zip(world.dataset.records, given.positive, strict=True)}
     nothing = TextEmbedding(torch.zeros_like(given.positive[0][0]))
-    unet, schedule = convert.unet_from_model(given.model), convert.schedule_from_model(given.model)
+    unet, schedule = to_diffusers.unet_from_model(given.model), to_diffusers.schedule_from_model(given.model)
     base = BaseModel(unet, torch.nn.Identity(), schedule, lambda text: words.get(text, nothing), "sd1", name)  # type: ignore[arg-type]
     scale = float(given.model.model.latent_format.scale_factor)
     known = {(i, False): (z * scale, torch.zeros_like(z)) for i, z in enumerate(given.latents.cpu().clone())}

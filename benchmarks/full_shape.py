@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from comfy_scoft.features.vgg import VGGMaps
-from comfy_scoft.lora import TARGET_MODULES
+from comfy_scoft.models.lora import TARGET_MODULES
 
 from .measure import Operations
 from .released import VIEWS

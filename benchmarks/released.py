@@ -23,10 +23,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from comfy_scoft.dataset import aligned
-from comfy_scoft.lora import LoraSettings, attach
-from comfy_scoft.rollout import RolloutSettings, coefficients, timesteps
-from comfy_scoft.settings import OptimizerSettings, TrainSettings
+from comfy_scoft.data.dataset import aligned
+from comfy_scoft.losses.rollout import RolloutSettings, coefficients, timesteps
+from comfy_scoft.models.lora import LoraSettings, attach
+from comfy_scoft.training.settings import OptimizerSettings, TrainSettings
 
 from .vgg import VggDistance, augmented, resized
 from .worlds import World

@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
-from comfy_scoft.checkpoint import write_atomically
-from comfy_scoft.identity import versions
+from comfy_scoft.common.fingerprints import versions
+from comfy_scoft.training.checkpoint import write_atomically
 
 from .cases import PAPER_STEPS
 
@@ -199,7 +199,7 @@ process of its own, above what it held once the model was loaded.
   in `released.py` on the same modules, with the paper's settings: four micro-steps of one picture an optimizer step, a
   rollout of 20 steps at each tenth, guidance 4.5, five negatives a picture, rank 64. It builds VGG16 at each rollout;
   the second variant keeps it. VGG16 has random weights here, which changes no time.
-- **Ours, exact** is `comfy_scoft.trainer.train`. *The released terms* has everything the released loss has: features in
+- **Ours, exact** is the pack's own `train`. *The released terms* has everything the released loss has: features in
   ten augmentations, L_C without hinge, the VGG term. *The paper's terms* has L_LDM, L_M and L_C alone; a ratio to it
   counts leaving out the rest as well.
 - **Ours, fast** has the paper's terms, rollouts of 5 steps, and a TAESD decoder where the model's own is a large one:

@@ -24,10 +24,10 @@ from typing import Any
 
 import numpy as np
 
-from comfy_scoft.checkpoint import write_atomically
 from comfy_scoft.survey.responses import load_responses
 from comfy_scoft.survey.simulate import Crowd, answer_file, simulated_ranks, simulated_survey
 from comfy_scoft.survey.spec import Survey
+from comfy_scoft.training.checkpoint import write_atomically
 
 RECORD = Path(__file__).parent / "records" / "survey_fuzz.json"
 BATCH = 500

@@ -21,19 +21,12 @@ from typing import Any
 
 import numpy as np
 
-from comfy_scoft.checkpoint import write_atomically
 from comfy_scoft.survey.bradley_terry import comparisons, noisy_bradley_terry
 from comfy_scoft.survey.consensus import consensus, ranked
 from comfy_scoft.survey.intervals import average_ranks_and_win_rates
 from comfy_scoft.survey.rankings import Rankings, labels
-from comfy_scoft.survey.simulate import (
-    PAPER_WIN_RATES,
-    Crowd,
-    expected_ranks,
-    simulated_rankings,
-    win_rate,
-    worth_of,
-)
+from comfy_scoft.survey.simulate import PAPER_WIN_RATES, Crowd, expected_ranks, simulated_rankings, win_rate, worth_of
+from comfy_scoft.training.checkpoint import write_atomically
 
 RECORD = Path(__file__).parent / "records" / "survey_simulation.json"
 PEOPLE, PAGES, ITEMS = 51, 766, 4

@@ -11,16 +11,17 @@ from typing import Any
 import torch
 from torch import nn
 
-from comfy_scoft.base_model import BaseModel
-from comfy_scoft.cache import Cache
 from comfy_scoft.features import FeatureNetwork, load_features
 from comfy_scoft.features.vgg import VGGMaps
-from comfy_scoft.lora import LoraSettings
 from comfy_scoft.losses import ContrastiveLoss, DiffusionLoss, Loss, MemorizationLoss, PerceptualLoss
-from comfy_scoft.rollout import RolloutSettings
-from comfy_scoft.runs import place, unet_dtype
-from comfy_scoft.settings import TrainSettings
-from comfy_scoft.trainer import Run, Watch, train
+from comfy_scoft.losses.rollout import RolloutSettings
+from comfy_scoft.models.lora import LoraSettings
+from comfy_scoft.models.placement import place, unet_dtype
+from comfy_scoft.models.stable_diffusion import BaseModel
+from comfy_scoft.training.latent_cache import Cache
+from comfy_scoft.training.run import Run, Watch
+from comfy_scoft.training.settings import TrainSettings
+from comfy_scoft.training.trainer import train
 
 from .measure import Pause
 from .released import VIEWS, WEIGHTS, ReleasedLoop

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from comfy_scoft.dataset import load_folder
+from comfy_scoft.data.dataset import load_folder
 
 GOOD = {"file_name": "good.png", "text": "a good one"}
 

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from comfy_scoft.benchmark.arms import BASE, LDM, MPC, Arm, M, Part
-from comfy_scoft.benchmark.training import World
-from comfy_scoft.benchmark.unit import hash_of, unit_file
+from comfy_scoft.experiments.mini_world.arms import BASE, LDM, MPC, Arm, M, Part
+from comfy_scoft.experiments.mini_world.training import World
+from comfy_scoft.experiments.mini_world.unit import hash_of, unit_file
 
 PART = Part("ablation", "Made up.", (BASE, LDM, M, MPC), (101, 102), "full")
 NUVIA, CALDIA = "held-out kinds · nuvia", "held-out kinds · caldia"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from hostile_server import HostileServer
 
-from comfy_scoft.download import Limits, collect
+from comfy_scoft.data.download import Limits, collect
 
 HERE = ipaddress.ip_address("127.0.0.1")
 

@@ -1,6 +1,6 @@
 """A real ComfyUI inside the test process, and tiny random models made of its own classes.
 
-`start()` must run before anything of comfy_scoft.bridge is imported. conftest.py puts ComfyUI's folder on the path
+`start()` must run before anything of comfy_scoft.comfyui is imported. conftest.py puts ComfyUI's folder on the path
 before the checkout's, for both have a nodes.py.
 """
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from comfy_scoft.comfy_client import ComfyClient
+from comfy_scoft.experiments.comfy_client import ComfyClient
 
 PATIENCE = 300.0
 """Seconds in which a prompt that is stopped must have ended."""

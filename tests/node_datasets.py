@@ -14,8 +14,8 @@ from PIL import Image
 comfy = start()
 import folder_paths  # noqa: E402
 
-from comfy_scoft.bridge import nodes_data  # noqa: E402
-from comfy_scoft.records import Dataset  # noqa: E402
+from comfy_scoft.comfyui.nodes import data as nodes_data  # noqa: E402
+from comfy_scoft.data.records import Dataset  # noqa: E402
 
 
 def empty_folders(root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:

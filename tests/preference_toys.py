@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from comfy_scoft.correct.evidence import Evidence
-from comfy_scoft.correct.learn import PreferenceSettings, initial, learn
-from comfy_scoft.correct.place import PlaceGate
-from comfy_scoft.correct.preference import Preference, PreferenceHead
-from comfy_scoft.schedule import NoiseSchedule
+from comfy_scoft.corrector.evaluation import Evidence
+from comfy_scoft.corrector.preference import Preference, PreferenceHead
+from comfy_scoft.corrector.prompt_gate import PlaceGate
+from comfy_scoft.corrector.training import PreferenceSettings, initial, learn
+from comfy_scoft.models.noise_schedule import NoiseSchedule
 
 SCHEDULE = NoiseSchedule.scaled_linear()
 QUICK = PreferenceSettings(steps=120, batch_size=32, width=16, seed=3)

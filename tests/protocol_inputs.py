@@ -12,11 +12,11 @@ import model_folders
 import pytest
 import torch
 
-from comfy_scoft.mini import layout
-from comfy_scoft.protocol import networks
+from comfy_scoft.experiments.paper_tables import networks
+from comfy_scoft.mini_world import COMMUNITY
+from comfy_scoft.models.mini import layout
 
 ROOT = Path(__file__).resolve().parent.parent
-COMMUNITY = layout.WEIGHTS.parent / "community"
 MODEL = layout.WEIGHTS / "checkpoints" / layout.CHECKPOINT
 CONTROLNET = layout.WEIGHTS / "controlnet" / layout.CONTROLNET
 MINI = {"training": 5, "filter": 4, "kid": 4, "clip": 5, "dino": 2, "dreamsim": 3}

@@ -15,7 +15,7 @@ comfy = comfy_inprocess.start()
 small_models.register()
 helpers = importlib.import_module("comfy.sampler_helpers")
 
-from comfy_scoft.base_model import BaseModel  # noqa: E402  (needs a started ComfyUI, which comes first on the path)
+from comfy_scoft.models.stable_diffusion import BaseModel  # noqa: E402  (needs a started ComfyUI, which comes first on the path)
 
 FAMILIES = ("sd1", "sdxl")
 CAPTION = "an old (wooden) house by the river in nuvia"

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from comfy_scoft.generate import ImageSet, plan
-from comfy_scoft.mini import world
+from comfy_scoft.metrics.image_set import ImageSet, plan
+from comfy_scoft.mini_world import world
 
 LABELS = (
     "generator-alpha",

@@ -43,7 +43,7 @@ def pack(tmp_path: Path) -> Iterator[Path]:
     """A copy of the pack's core with the new file and its entry, importable as `pack_with_a_new_loss`."""
     copy = tmp_path / "pack_with_a_new_loss"
     source = Path(comfy_scoft.__file__).parent
-    shutil.copytree(source, copy, ignore=shutil.ignore_patterns("__pycache__", "assets", "community", "bridge"))
+    shutil.copytree(source, copy, ignore=shutil.ignore_patterns("__pycache__", "assets", "community", "comfyui"))
     (copy / "losses" / "brightness.py").write_text(NEW_FILE)
     table = copy / "losses" / "__init__.py"
     text = table.read_text(encoding="utf-8")
@@ -63,21 +63,21 @@ def part(pack: Path, name: str) -> ModuleType:
 
 
 def test_a_new_loss_trains_through_the_public_loop(pack: Path, tmp_path: Path) -> None:
-    losses, trainer, settings = part(pack, "losses"), part(pack, "trainer"), part(pack, "settings")
+    losses, trainer, settings = part(pack, "losses"), part(pack, "training.trainer"), part(pack, "training.settings")
     assert Path(trainer.__file__).is_relative_to(pack) and "brightness" in losses.LOSSES
     made = losses.LOSSES["brightness"](wanted=0.5)
-    run = trainer.Run(
+    run = part(pack, "training.run").Run(
         base=toy_base(),
         dataset=toy_dataset(tmp_path / "data"),
         losses=[losses.LOSSES["diffusion"](), made],
         folder=tmp_path / "run",
         settings=settings.TrainSettings(steps=2, accumulation=1, resolution=64),
-        lora=part(pack, "lora").LoraSettings(rank=2, alpha=2.0),
-        rollout=part(pack, "rollout").RolloutSettings(every=1, steps=2),
+        lora=part(pack, "models.lora").LoraSettings(rank=2, alpha=2.0),
+        rollout=part(pack, "losses.rollout").RolloutSettings(every=1, steps=2),
     )
     result = trainer.train(run)
     assert all(row["brightness"] > 0 and row["diffusion"] > 0 for row in result.metrics) and result.steps == 2
-    described = part(pack, "checkpoint").newest(run.folder).settings["losses"]
+    described = part(pack, "training.checkpoint").newest(run.folder).settings["losses"]
     assert described[1] == {"name": "brightness", "weight": 1.0, "wanted": 0.5}
     ups = [v for k, v in result.lora.items() if k.endswith("lora_up.weight")]
     assert ups and any(v.any() for v in ups)

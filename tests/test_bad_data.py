@@ -8,8 +8,8 @@ import torch
 from bad_data import GOOD, cut, load_with, noise, one_sentence
 from PIL import Image
 
-from comfy_scoft.dataset import from_images, load_folder, save_dataset
-from comfy_scoft.records import CultureRecord, Dataset
+from comfy_scoft.data.dataset import from_images, load_folder, save_dataset
+from comfy_scoft.data.records import CultureRecord, Dataset
 
 
 @pytest.fixture

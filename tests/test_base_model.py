@@ -6,9 +6,9 @@ import pytest
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 
-from comfy_scoft.base_model import BaseModel, TextEmbedding
-from comfy_scoft.mini import layout
-from comfy_scoft.schedule import NoiseSchedule
+from comfy_scoft.models.mini import layout
+from comfy_scoft.models.noise_schedule import NoiseSchedule
+from comfy_scoft.models.stable_diffusion import BaseModel, TextEmbedding
 
 
 def small_unet(**more) -> UNet2DConditionModel:

@@ -18,13 +18,13 @@ from benchmarks.measure import counted, driven
 from benchmarks.released import WEIGHTS, ReleasedLoop
 from benchmarks.vgg import VggFile
 from benchmarks.worlds import NEGATIVES, World, build, community
-from comfy_scoft.dataset import aligned
-from comfy_scoft.draws import of_micro_step
+from comfy_scoft.data.dataset import aligned
 from comfy_scoft.features import FeatureOptions, load_features
 from comfy_scoft.features.options import configured
-from comfy_scoft.lora import LoraSettings, attach
 from comfy_scoft.losses import ContrastiveLoss, DiffusionLoss, MemorizationLoss, PerceptualLoss
-from comfy_scoft.settings import TrainSettings
+from comfy_scoft.models.lora import LoraSettings, attach
+from comfy_scoft.training.batches import of_micro_step
+from comfy_scoft.training.settings import TrainSettings
 
 CPU = torch.device("cpu")
 

@@ -17,7 +17,7 @@ from toys import toy_base
 from benchmarks import __main__ as command_line
 from benchmarks import cases, full_shape, measure, report
 from benchmarks.measure import Parts, Peak, driven, ratio
-from comfy_scoft.lora import LoraSettings, attach
+from comfy_scoft.models.lora import LoraSettings, attach
 
 CPU = torch.device("cpu")
 ROOT = Path(__file__).resolve().parent.parent

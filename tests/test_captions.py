@@ -11,16 +11,9 @@ import torch
 from model_folders import blip_folder
 from PIL import Image
 
-from comfy_scoft import captions
-from comfy_scoft.captions import (
-    CAPTIONERS,
-    CaptionSettings,
-    NucleusDraw,
-    attach_captions,
-    edits,
-    load_captioner,
-)
-from comfy_scoft.records import CultureRecord, Dataset
+from comfy_scoft.data import captions
+from comfy_scoft.data.captions import CAPTIONERS, CaptionSettings, NucleusDraw, attach_captions, edits, load_captioner
+from comfy_scoft.data.records import CultureRecord, Dataset
 
 
 class Speaker:

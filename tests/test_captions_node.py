@@ -14,12 +14,15 @@ from PIL import Image
 comfy = start()
 import folder_paths  # noqa: E402
 
-from comfy_scoft.bridge import network_folders, nodes_captions, nodes_data, nodes_negatives  # noqa: E402
-from comfy_scoft.captions import CAPTIONERS  # noqa: E402
-from comfy_scoft.dataset import load_folder  # noqa: E402
-from comfy_scoft.depth import DEPTH, MIDAS  # noqa: E402
-from comfy_scoft.mini import layout  # noqa: E402
-from comfy_scoft.model_folder import FolderLoader  # noqa: E402
+from comfy_scoft.comfyui import network_folders  # noqa: E402
+from comfy_scoft.comfyui.nodes import captions as nodes_captions  # noqa: E402
+from comfy_scoft.comfyui.nodes import data as nodes_data  # noqa: E402
+from comfy_scoft.comfyui.nodes import negatives as nodes_negatives  # noqa: E402
+from comfy_scoft.data.captions import CAPTIONERS  # noqa: E402
+from comfy_scoft.data.dataset import load_folder  # noqa: E402
+from comfy_scoft.mini_world import COMMUNITY  # noqa: E402
+from comfy_scoft.models.hub import FolderLoader  # noqa: E402
+from comfy_scoft.negatives.depth import DEPTH, MIDAS  # noqa: E402
 
 ANYTHING = "Depth Anything V2 (transformers)"
 
@@ -35,7 +38,7 @@ def folders(tmp_path, monkeypatch) -> Path:
 
 
 def community(limit: int = 3):
-    dataset = load_folder(layout.WEIGHTS.parent / "community", split="train", limit=limit)[0]
+    dataset = load_folder(COMMUNITY, split="train", limit=limit)[0]
     return dataset.replace(record.__class__(**{**vars(record), "generic_captions": ()}) for record in dataset.records)
 
 

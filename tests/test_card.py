@@ -14,10 +14,10 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from toys import toy_dataset, toy_run
 
-from comfy_scoft import runs
-from comfy_scoft.card import CardFields, described_dataset, read_card, save_lora, training_record
-from comfy_scoft.card_text import UNKNOWN, card_text, plain
 from comfy_scoft.losses import DiffusionLoss, MemorizationLoss
+from comfy_scoft.training import run_folder as runs
+from comfy_scoft.training.model_card import CardFields, described_dataset, read_card, save_lora, training_record
+from comfy_scoft.training.model_card_text import UNKNOWN, card_text, plain
 
 FIELDS = CardFields("Toys of ours", "in Toyland", "The toys", "CC-BY-4.0", "All toys agreed, in writing.")
 TENSORS = {
@@ -130,7 +130,7 @@ def test_a_write_that_fails_leaves_no_file(tmp_path: Path, monkeypatch: pytest.M
     def full(*given: object) -> bytes:
         raise OSError("No space left on device")
 
-    monkeypatch.setattr("comfy_scoft.card.serialise", full)
+    monkeypatch.setattr("comfy_scoft.training.model_card.serialise", full)
     with pytest.raises(OSError, match="No space"):
         save_lora(tmp_path, "x", TENSORS, FIELDS)
     assert list(tmp_path.iterdir()) == []

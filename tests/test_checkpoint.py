@@ -11,10 +11,10 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from comfy_scoft import checkpoint
-from comfy_scoft.checkpoint import State
-from comfy_scoft.memory import Economy
-from comfy_scoft.optimizers import Ema
+from comfy_scoft.training import checkpoint
+from comfy_scoft.training.checkpoint import State
+from comfy_scoft.training.ema import Ema
+from comfy_scoft.training.memory import Economy
 
 
 def world(seed: int = 0, width: int = 3, ema: bool = False) -> State:

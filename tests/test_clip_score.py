@@ -11,15 +11,14 @@ import torch
 from feature_files import clip_file, timm_vit
 from toys import toy_features
 
-from comfy_scoft.dataset import load_folder
-from comfy_scoft.evaluate import clip_score
-from comfy_scoft.evaluate.pictures import embeddings, of_images, of_records
+from comfy_scoft.data.dataset import load_folder
 from comfy_scoft.features import FeatureNetwork, load_features
-from comfy_scoft.generate import ImageSet
-from comfy_scoft.mini import layout
-from comfy_scoft.mini.clip import image_text_cosine
+from comfy_scoft.metrics import clip_score
+from comfy_scoft.metrics.image_set import ImageSet
+from comfy_scoft.metrics.inputs import embeddings, of_images, of_records
+from comfy_scoft.mini_world import COMMUNITY
+from comfy_scoft.models.mini.clip import image_text_cosine
 
-COMMUNITY = Path(layout.__file__).parent / "community"
 NAME = "CLIPScore · mini CLIP (layer 5)"
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from comfy_server import ComfyServer, link_pack
 
-from comfy_scoft.comfy_client import ComfyClient, ComfyError
+from comfy_scoft.experiments.comfy_client import ComfyClient, ComfyError
 
 PICTURE = {
     "1": {"class_type": "EmptyImage", "inputs": {"width": 32, "height": 32, "batch_size": 1, "color": 255}},

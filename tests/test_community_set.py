@@ -12,13 +12,13 @@ import pytest
 import torch
 from PIL import Image
 
-from comfy_scoft.dataset import load_folder
-from comfy_scoft.dataset.metadata import category_of_name
-from comfy_scoft.mini import oracle, splits, world
-from comfy_scoft.records import CATEGORIES
+from comfy_scoft.data.dataset import load_folder
+from comfy_scoft.data.dataset.metadata import category_of_name
+from comfy_scoft.data.records import CATEGORIES
+from comfy_scoft.mini_world import oracle, splits, world
 
 ROOT = Path(__file__).parents[1]
-SET = ROOT / "comfy_scoft" / "mini" / "community"
+SET = ROOT / "comfy_scoft" / "mini_world" / "community"
 SPLITS = ("train", "test")
 
 

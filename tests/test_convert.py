@@ -9,8 +9,8 @@ from torch import Tensor
 
 comfy = tiny.start()
 
-from comfy_scoft.bridge import convert, runtime  # noqa: E402  (needs a started ComfyUI)
-from comfy_scoft.schedule import NoiseSchedule  # noqa: E402
+from comfy_scoft.comfyui import runtime, to_diffusers  # noqa: E402  (needs a started ComfyUI)
+from comfy_scoft.models.noise_schedule import NoiseSchedule  # noqa: E402
 
 FAMILIES = ("sd1", "sd2", "sdxl")
 
@@ -54,7 +54,7 @@ def converted(unet, given) -> Tensor:
 @pytest.mark.parametrize("family", [*FAMILIES, "ssd", "koala"])
 def test_unet_gives_comfyuis_own_numbers_from_the_same_storage(family: str) -> None:
     model = tiny.tiny_model(family)
-    unet, given = convert.unet_from_model(model), inputs(family)
+    unet, given = to_diffusers.unet_from_model(model), inputs(family)
     assert far(converted(unet, given), native(model, given)) < 1e-5
     theirs = {v.data_ptr() for v in model.model.diffusion_model.state_dict().values()}
     ours = {v.data_ptr() for v in unet.state_dict().values()}
@@ -66,7 +66,7 @@ def test_weights_born_in_inference_mode_can_be_trained_and_stay_as_they_are() ->
     with torch.inference_mode():
         model = tiny.tiny_model("sd1")
         before = {k: v.clone() for k, v in model.model.state_dict().items()}
-        unet = convert.unet_from_model(model)
+        unet = to_diffusers.unet_from_model(model)
         with runtime.training_mode():
             given = inputs("sd1")
             shift = torch.zeros(32, requires_grad=True)
@@ -93,7 +93,7 @@ def test_a_lora_on_the_model_is_honoured_and_leaves_the_base_alone() -> None:
         ),
     }
     patched, _ = comfy.sd.load_lora_for_models(model, None, lora, 0.7, 0.0)
-    unet, given = convert.unet_from_model(patched), inputs("sd1")
+    unet, given = to_diffusers.unet_from_model(patched), inputs("sd1")
     assert all(torch.equal(before[k], v) for k, v in model.model.state_dict().items())
     plain = native(model, given)
     patched.patch_model()
@@ -107,7 +107,7 @@ def test_eight_bit_weights_are_cast_up() -> None:
     model = tiny.tiny_model("sd1")
     weight = model.model.diffusion_model.out[2]
     weight.weight = torch.nn.Parameter(weight.weight.detach().to(torch.float8_e4m3fn), requires_grad=False)
-    unet = convert.unet_from_model(model)
+    unet = to_diffusers.unet_from_model(model)
     assert unet.conv_out.weight.dtype == torch.float32
     assert torch.equal(unet.conv_out.weight, weight.weight.float())
 
@@ -115,7 +115,7 @@ def test_eight_bit_weights_are_cast_up() -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_controlnet_gives_comfyuis_own_residuals(family: str) -> None:
     control = tiny.tiny_controlnet(family)
-    network, given = convert.controlnet_from_control_net(control), inputs(family)
+    network, given = to_diffusers.controlnet_from_control_net(control), inputs(family)
     hint = torch.rand(2, 3, 128, 128, generator=torch.Generator().manual_seed(4))
     extra = {} if given["y"] is None else {"y": given["y"]}
     added = {"text_embeds": given["pooled"], "time_ids": given["sizes"]}
@@ -133,7 +133,7 @@ def test_controlnet_gives_comfyuis_own_residuals(family: str) -> None:
 
 def test_vae_gives_comfyuis_own_numbers_from_the_same_storage() -> None:
     vae = tiny.tiny_vae()
-    module, scale = convert.vae_from_vae(vae)
+    module, scale = to_diffusers.vae_from_vae(vae)
     pixels = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(6)) * 2 - 1
     source = vae.first_stage_model
     with torch.no_grad():
@@ -146,7 +146,7 @@ def test_vae_gives_comfyuis_own_numbers_from_the_same_storage() -> None:
 
 def test_taesd_gives_comfyuis_own_numbers_and_its_latent_scale() -> None:
     vae = tiny.tiny_taesd()
-    module, scale = convert.vae_from_vae(vae)
+    module, scale = to_diffusers.vae_from_vae(vae)
     pixels = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(7)) * 2 - 1
     assert scale == pytest.approx(0.18215)
     with torch.no_grad():
@@ -156,7 +156,7 @@ def test_taesd_gives_comfyuis_own_numbers_and_its_latent_scale() -> None:
 
 
 def test_noise_schedule_is_the_models_own() -> None:
-    schedule = convert.schedule_from_model(tiny.tiny_model("sd1"))
+    schedule = to_diffusers.schedule_from_model(tiny.tiny_model("sd1"))
     usual = NoiseSchedule.scaled_linear()
     assert schedule.prediction == "epsilon" and len(schedule) == 1000
     assert torch.equal(schedule.alphas_cumprod, usual.alphas_cumprod)
@@ -165,7 +165,7 @@ def test_noise_schedule_is_the_models_own() -> None:
     sampling.set_sigmas(sampling.sigmas * 1.001)
     model.add_object_patch("model_sampling", sampling)
     expected = 1 / (1 + sampling.sigmas.double() ** 2)
-    assert torch.equal(convert.schedule_from_model(model).alphas_cumprod, expected)
+    assert torch.equal(to_diffusers.schedule_from_model(model).alphas_cumprod, expected)
 
 
 @pytest.mark.parametrize("zero_terminal", [False, True])
@@ -174,10 +174,10 @@ def test_v_prediction_and_zero_terminal_snr_are_followed(zero_terminal: bool) ->
     sampling = type("Sampling", (kinds.ModelSamplingDiscrete, kinds.V_PREDICTION), {})(zsnr=zero_terminal)
     patched = model.clone()
     patched.add_object_patch("model_sampling", sampling)
-    schedule = convert.schedule_from_model(patched)
+    schedule = to_diffusers.schedule_from_model(patched)
     assert schedule.prediction == "v_prediction"
     assert (float(schedule.alphas_cumprod[-1]) < 1e-6) is zero_terminal
-    assert convert.schedule_from_model(model).prediction == "epsilon"
+    assert to_diffusers.schedule_from_model(model).prediction == "epsilon"
 
 
 @pytest.mark.parametrize("kind", ["X0", "EDM", "CONST"])
@@ -186,31 +186,31 @@ def test_other_predictions_are_refused_in_a_sentence(kind: str) -> None:
     sampling = type("Sampling", (kinds.ModelSamplingDiscrete, getattr(kinds, kind)), {})()
     model.add_object_patch("model_sampling", sampling)
     with pytest.raises(ValueError, match="not with noise or v prediction"):
-        convert.schedule_from_model(model)
+        to_diffusers.schedule_from_model(model)
 
 
 def test_models_that_cannot_be_trained_are_refused_in_a_sentence() -> None:
     flux = tiny.tiny_model("sd1")
     flux.model.__class__ = type("Flux", (type(flux.model),), {})
     with pytest.raises(ValueError, match="This MODEL is a Flux and cannot be trained here"):
-        convert.unet_from_model(flux)
+        to_diffusers.unet_from_model(flux)
     with pytest.raises(ValueError, match="takes 9 channels, as inpainting"):
-        convert.unet_from_model(tiny.tiny_model("sd1", in_channels=9))
+        to_diffusers.unet_from_model(tiny.tiny_model("sd1", in_channels=9))
     adapted = tiny.tiny_model("sd1")
     adapted.set_model_attn2_patch(lambda *given: given)
     with pytest.raises(ValueError, match="patches that change how its UNet runs"):
-        convert.unet_from_model(adapted)
+        to_diffusers.unet_from_model(adapted)
 
 
 def test_a_lost_and_a_surplus_weight_are_named() -> None:
     model = tiny.tiny_model("sd1")
     del model.model.diffusion_model.out[2].bias
     with pytest.raises(ValueError, match=r"1 missing and 0 unknown, for example 'out.2.bias'"):
-        convert.unet_from_model(model)
+        to_diffusers.unet_from_model(model)
     model = tiny.tiny_model("sd1")
     model.model.diffusion_model.surplus = torch.nn.Parameter(torch.zeros(1))
     with pytest.raises(ValueError, match=r"0 missing and 1 unknown, for example 'surplus'"):
-        convert.unet_from_model(model)
+        to_diffusers.unet_from_model(model)
 
 
 def test_names_that_lead_out_of_a_folder_are_refused(tmp_path) -> None:

@@ -13,11 +13,11 @@ import workflow_correct
 from comfy_server import ComfyServer
 from safetensors.torch import load_file, save_file
 
-from comfy_scoft import demo
-from comfy_scoft.comfy_client import Prompt
-from comfy_scoft.correct.store import load
-from comfy_scoft.mini import layout
-from comfy_scoft.mini.splits import HELD_OUT_KINDS, TRAINED_KINDS
+from comfy_scoft.corrector.preference_file import load
+from comfy_scoft.experiments import demo
+from comfy_scoft.experiments.comfy_client import Prompt
+from comfy_scoft.mini_world.splits import HELD_OUT_KINDS, TRAINED_KINDS
+from comfy_scoft.models.mini import layout
 
 SHIPPED = Path(__file__).resolve().parent.parent / "workflows" / "api" / "rs-corrector.json"
 LABELS = ["base", "corrected", "LoRA", "LoRA + corrected"]

@@ -9,10 +9,10 @@ import torch
 from preference_toys import latents, learned, random_preference
 from toys import toy_base
 
-from comfy_scoft.correct.corrector import Correction, reach
-from comfy_scoft.correct.draw import active, draw
-from comfy_scoft.correct.place import PlaceGate
-from comfy_scoft.correct.preference import picture_log_odds
+from comfy_scoft.corrector.corrector import Correction, reach
+from comfy_scoft.corrector.ddim import active, draw
+from comfy_scoft.corrector.preference import picture_log_odds
+from comfy_scoft.corrector.prompt_gate import PlaceGate
 
 
 def step(count: int = 4, seed: int = 6) -> tuple[torch.Tensor, ...]:
@@ -144,7 +144,7 @@ def test_strength_nought_draws_the_very_same_picture(prediction: str) -> None:
 
 
 def test_a_picture_drawn_by_ddim_is_that_of_the_rollout() -> None:
-    from comfy_scoft.rollout import RolloutSettings, roll_out
+    from comfy_scoft.losses.rollout import RolloutSettings, roll_out
 
     base = toy_base()
     noise = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(2))

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from comfy_scoft.dataset import (
+from comfy_scoft.data.dataset import (
     aligned,
     counts,
     from_images,
@@ -19,7 +19,7 @@ from comfy_scoft.dataset import (
     open_image,
     save_dataset,
 )
-from comfy_scoft.records import CultureRecord, Dataset
+from comfy_scoft.data.records import CultureRecord, Dataset
 
 
 def picture(path, size=(12, 8), colour=(10, 20, 30)):
@@ -312,7 +312,7 @@ def test_images_from_a_graph_become_a_dataset(tmp_path):
 
 
 def test_a_large_set_is_not_decoded_at_load_but_its_faults_are_found_on_first_use(tmp_path, monkeypatch):
-    monkeypatch.setattr("comfy_scoft.dataset.folder.DECODED_AT_LOAD", 1)
+    monkeypatch.setattr("comfy_scoft.data.dataset.folder.DECODED_AT_LOAD", 1)
     for n in range(2):
         array = np.random.default_rng(n).integers(0, 256, (64, 64, 3), dtype=np.uint8)
         Image.fromarray(array).save(tmp_path / f"{n}.jpg")

@@ -11,10 +11,10 @@ import pytest
 from ccub import TABLE_3
 from PIL import Image
 
-from comfy_scoft.dataset import counts, holds_dataset, load_folder, save_dataset
-from comfy_scoft.dataset.metadata import facts_of_name, facts_of_tags, normal_category
-from comfy_scoft.plots.tables import count_rows
-from comfy_scoft.records import CATEGORIES, CultureRecord, Dataset
+from comfy_scoft.data.dataset import counts, holds_dataset, load_folder, save_dataset
+from comfy_scoft.data.dataset.metadata import facts_of_name, facts_of_tags, normal_category
+from comfy_scoft.data.records import CATEGORIES, CultureRecord, Dataset
+from comfy_scoft.reports.plots.tables import count_rows
 
 
 def picture(path: Path, words: str | None = None, ending: str = ".txt") -> Path:

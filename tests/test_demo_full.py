@@ -9,9 +9,9 @@ import pytest
 import torch
 from comfy_server import ComfyServer
 
-from comfy_scoft import demo
-from comfy_scoft.mini import layout
-from comfy_scoft.single_file import load_base
+from comfy_scoft.experiments import demo
+from comfy_scoft.models.mini import layout
+from comfy_scoft.models.single_file import load_base
 
 pytestmark = pytest.mark.long
 

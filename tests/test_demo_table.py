@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from comfy_scoft import demo
-from comfy_scoft.scores import Score, Scores
+from comfy_scoft.experiments import demo
+from comfy_scoft.metrics.scores import Score, Scores
 
 ROWS = tuple(
     Score(name, f"{column} · {place}", value, value - 0.05, value + 0.05, 108)

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 from toys import toy_base, toy_dataset
 
-from comfy_scoft import validation
-from comfy_scoft.base_model import BaseModel
-from comfy_scoft.cache import Cache
-from comfy_scoft.evaluate import denoising_gap
-from comfy_scoft.evaluate.denoising_gap import GAP, HELD_OUT, TRAINED, Losses
-from comfy_scoft.statistics import difference_interval
+from comfy_scoft.metrics import denoising_gap
+from comfy_scoft.metrics.denoising_gap import GAP, HELD_OUT, TRAINED, Losses
+from comfy_scoft.metrics.intervals import difference_interval
+from comfy_scoft.models.stable_diffusion import BaseModel
+from comfy_scoft.training import validation
+from comfy_scoft.training.latent_cache import Cache
 
 
 def test_it_measures_what_validation_measures(tmp_path: Path) -> None:

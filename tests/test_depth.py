@@ -13,18 +13,12 @@ import torch
 from model_folders import depth_anything_folder, dpt_folder, midas_folder
 from PIL import Image
 
-from comfy_scoft import depth as depth_module
-from comfy_scoft.depth import (
-    DEPTH,
-    DepthEstimator,
-    attach_depth,
-    attach_depth_images,
-    load_depth,
-    read_pixels,
-    write_png,
-)
-from comfy_scoft.mini import depth_net, world
-from comfy_scoft.records import CultureRecord, Dataset
+from comfy_scoft.data.images import read_pixels, write_png
+from comfy_scoft.data.records import CultureRecord, Dataset
+from comfy_scoft.mini_world import world
+from comfy_scoft.models.mini import depth_net
+from comfy_scoft.negatives import depth as depth_module
+from comfy_scoft.negatives.depth import DEPTH, DepthEstimator, attach_depth, attach_depth_images, load_depth
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -114,7 +108,7 @@ def test_a_picture_that_cannot_be_written_leaves_no_part_behind(tmp_path, monkey
     def full(*_):
         raise OSError("no space left")
 
-    monkeypatch.setattr("comfy_scoft.files.os.replace", full)
+    monkeypatch.setattr("comfy_scoft.common.files.os.replace", full)
     with pytest.raises(OSError, match="no space"):
         write_png(torch.zeros(4, 4), tmp_path / "deep" / "a.png")
     assert list((tmp_path / "deep").iterdir()) == []
@@ -277,7 +271,7 @@ def test_loading_midas_leaves_the_models_of_timm_as_they_were():
 import timm
 from timm.models import _registry
 before = dict(_registry._model_entrypoints)
-from comfy_scoft.depth import _timm_as_it_was
+from comfy_scoft.negatives.depth import _timm_as_it_was
 with _timm_as_it_was():
     import controlnet_aux
     assert dict(_registry._model_entrypoints) != before, "controlnet-aux replaces nothing any more: drop the guard"

@@ -13,10 +13,10 @@ import torch
 from feature_files import vgg_file
 from toys import PlainFeatures, toy_features
 
-from comfy_scoft.evaluate import diversity
 from comfy_scoft.features import FeatureOptions, load_features
-from comfy_scoft.generate import ImageSet
-from comfy_scoft.statistics import bootstrap_mean
+from comfy_scoft.metrics import diversity
+from comfy_scoft.metrics.image_set import ImageSet
+from comfy_scoft.metrics.intervals import bootstrap_mean
 
 
 def set_of(label: str, counts: tuple[int, ...], side: int = 24, seed: int = 0, alike: float = 0.0) -> ImageSet:

@@ -13,16 +13,8 @@ from toys import toy_unet
 
 comfy = tiny.start()
 
-from comfy_scoft.bridge import convert  # noqa: E402  (needs a started ComfyUI)
-from comfy_scoft.lora import (  # noqa: E402
-    TARGET_MODULES,
-    LoraSettings,
-    attach,
-    export_kohya,
-    layers,
-    switched_off,
-    trainable,
-)
+from comfy_scoft.comfyui import to_diffusers  # noqa: E402  (needs a started ComfyUI)
+from comfy_scoft.models.lora import TARGET_MODULES, LoraSettings, attach, export_kohya, layers, switched_off, trainable  # noqa: E402
 
 WIDEST = "attention + feed-forward + convolutions"
 
@@ -86,7 +78,7 @@ def test_comfyuis_patched_weights_are_pefts_merged_ones(
     targets: str, family: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     model = tiny.tiny_model(family)
-    unet = dora(convert.unet_from_model(model), targets)
+    unet = dora(to_diffusers.unet_from_model(model), targets)
     shake(unet)
     exported, expected = export_kohya(unet, torch.float32), merged(unet)
     assert len(exported) == 4 * len(expected)
@@ -113,7 +105,7 @@ def test_a_patched_comfyui_answers_as_the_trained_unet() -> None:
 
     model, given = tiny.tiny_model("sd1"), inputs("sd1")
     plain = native(model, given)
-    unet = dora(convert.unet_from_model(model))
+    unet = dora(to_diffusers.unet_from_model(model))
     shake(unet, 0.1)
     patched, _ = comfy.sd.load_lora_for_models(model, None, export_kohya(unet, torch.float32), 1.0, 0.0)
     expected = converted(unet, given)
@@ -173,7 +165,7 @@ def test_what_is_exported_is_the_one_of_hand_arithmetic() -> None:
 @pytest.mark.parametrize("is_dora", [False, True])
 @pytest.mark.parametrize("targets", TARGET_MODULES)
 def test_a_step_trains_every_part(targets: str, is_dora: bool) -> None:
-    from comfy_scoft.optimizers import build
+    from comfy_scoft.training.optimizers import build
 
     unet = toy_unet()
     parameters = attach(

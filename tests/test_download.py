@@ -9,8 +9,8 @@ import pytest
 from collecting import metadata, rows_of, run, table, write_csv
 from hostile_server import HostileServer, answer, picture_bytes
 
-from comfy_scoft.dataset import load_folder
-from comfy_scoft.download import collect, read_links
+from comfy_scoft.data.dataset import load_folder
+from comfy_scoft.data.download import collect, read_links
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import socket
 
 import pytest
 
-from comfy_scoft.download.address import CheckedResolver, LinkError, check_url, is_public, system_lookup
+from comfy_scoft.data.download.address import CheckedResolver, LinkError, check_url, is_public, system_lookup
 
 PUBLIC = ["1.1.1.1", "8.8.8.8", "93.184.216.34", "2606:4700:4700::1111", "2a00:1450:4001:82a::200e", "64:ff9b::8.8.8.8"]
 PUBLIC += ["::ffff:8.8.8.8", "2a00:1450:4001:82a:0:5efe:808:808"]

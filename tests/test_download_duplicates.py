@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance, ImageOps
 
-from comfy_scoft.dataset import open_image
-from comfy_scoft.download.duplicates import NEAR, difference_hash, look_alikes
-from comfy_scoft.mini import layout
+from comfy_scoft.data.dataset import open_image
+from comfy_scoft.data.download.perceptual_hash import NEAR, difference_hash, look_alikes
+from comfy_scoft.mini_world import COMMUNITY
 
-PICTURES = sorted((layout.WEIGHTS.parent / "community/train/images").iterdir())
+PICTURES = sorted((COMMUNITY / "train" / "images").iterdir())
 
 
 def distance(a: bytes, b: bytes) -> int:

@@ -18,7 +18,7 @@ import pytest
 from collecting import HERE, all_here, quick
 from hostile_server import HostileServer, answer, picture_bytes, redirect
 
-from comfy_scoft.download import Limits, collect
+from comfy_scoft.data.download import Limits, collect
 
 
 @pytest.fixture

@@ -10,9 +10,9 @@ import pytest
 from collecting import quick, rows_of, run, write_csv
 from hostile_server import HostileServer, answer, picture_bytes
 
-from comfy_scoft.download.limits import Limits
-from comfy_scoft.download.polite import pause, retry_after
-from comfy_scoft.download.watched import run_watched
+from comfy_scoft.data.download.limits import Limits
+from comfy_scoft.data.download.progress import run_watched
+from comfy_scoft.data.download.rate_limit import pause, retry_after
 
 
 @pytest.fixture

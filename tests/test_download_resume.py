@@ -11,7 +11,7 @@ import pytest
 from collecting import metadata, quick, rows_of, run, write_csv
 from hostile_server import HostileServer, answer, picture_bytes
 
-from comfy_scoft.dataset import load_folder
+from comfy_scoft.data.dataset import load_folder
 
 
 @pytest.fixture

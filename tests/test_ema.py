@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from comfy_scoft.optimizers import Ema
+from comfy_scoft.training.ema import Ema
 
 
 def some() -> dict[str, nn.Parameter]:

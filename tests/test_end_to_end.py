@@ -13,9 +13,11 @@ import pytest
 from comfy_server import ComfyServer
 from workflow_form import compact
 
-from comfy_scoft import checkpoint, demo, runs
-from comfy_scoft.comfy_client import ComfyClient, ComfyError, ComfyInterrupted, Prompt
-from comfy_scoft.mini import layout
+from comfy_scoft.experiments import demo
+from comfy_scoft.experiments.comfy_client import ComfyClient, ComfyError, ComfyInterrupted, Prompt
+from comfy_scoft.models.mini import layout
+from comfy_scoft.training import checkpoint
+from comfy_scoft.training import run_folder as runs
 
 SCHEMAS = json.loads(build_workflows.SCHEMAS.read_text(encoding="utf-8"))
 OURS = "SCoFT_"

@@ -9,12 +9,13 @@ import pytest
 import torch
 from toys import learned, toy_base, toy_dataset, toy_features, toy_run
 
-from comfy_scoft.draws import of_micro_step
 from comfy_scoft.features import load_features
 from comfy_scoft.losses import ContrastiveLoss, DiffusionLoss, MemorizationLoss
-from comfy_scoft.mini import layout
-from comfy_scoft.single_file import load_base
-from comfy_scoft.trainer import Run, train
+from comfy_scoft.models.mini import layout
+from comfy_scoft.models.single_file import load_base
+from comfy_scoft.training.batches import of_micro_step
+from comfy_scoft.training.run import Run
+from comfy_scoft.training.trainer import train
 
 RAGGED = (2, 0, 1, 3, 0, 5, 1)
 

@@ -14,15 +14,15 @@ import workflow_evaluate
 from comfy_server import ComfyServer
 from safetensors.torch import load_file, save_file
 
-from comfy_scoft import demo
-from comfy_scoft.comfy_client import Prompt
-from comfy_scoft.dataset import load_folder
-from comfy_scoft.mini import layout
-from comfy_scoft.mini.splits import HELD_OUT_KINDS
+from comfy_scoft.data.dataset import load_folder
+from comfy_scoft.experiments import demo
+from comfy_scoft.experiments.comfy_client import Prompt
+from comfy_scoft.mini_world import COMMUNITY
+from comfy_scoft.mini_world.splits import HELD_OUT_KINDS
+from comfy_scoft.models.mini import layout
 
 ROOT = Path(__file__).resolve().parent.parent
 SHIPPED = ROOT / "workflows" / "api" / "evaluate.json"
-COMMUNITY = Path(layout.__file__).parent / "community"
 PATIENCE = 900.0
 
 

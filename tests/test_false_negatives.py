@@ -7,10 +7,10 @@ import torch
 from PIL import Image
 from torch import nn
 
-from comfy_scoft.false_negatives import filter_negatives, suggest_threshold
+from comfy_scoft.data.records import CultureRecord, Dataset
 from comfy_scoft.features import FeatureNetwork
-from comfy_scoft.plots import filter_page
-from comfy_scoft.records import CultureRecord, Dataset
+from comfy_scoft.negatives.filter import filter_negatives, suggest_threshold
+from comfy_scoft.reports.plots import filter_page
 
 
 def colours():

@@ -19,10 +19,11 @@ from safetensors.torch import load_file
 from test_processes import ROOT, environment, export
 from toys import all_losses, learned, toy_base, toy_dataset, toy_features, toy_run
 
-from comfy_scoft import checkpoint, runs
+from comfy_scoft.data.records import Dataset
 from comfy_scoft.losses import ContrastiveLoss, DiffusionLoss
-from comfy_scoft.records import Dataset
-from comfy_scoft.trainer import Run, Watch
+from comfy_scoft.training import checkpoint
+from comfy_scoft.training import run_folder as runs
+from comfy_scoft.training.run import Run, Watch
 
 SHAPE: dict[str, Any] = {"steps": 4, "checkpoint_every": 1}
 
@@ -133,7 +134,7 @@ from pathlib import Path
 sys.path[:0] = sys.argv[1:3]
 from toys import all_losses, toy_base, toy_dataset, toy_run
 from comfy_scoft import checkpoint, runs
-from comfy_scoft.trainer import Watch
+from comfy_scoft.training.trainer import Watch
 
 root = Path(sys.argv[3])
 shape = {"dataset": toy_dataset(root / "data"), "steps": 4, "checkpoint_every": 1}
@@ -216,7 +217,7 @@ def test_a_second_process_on_the_same_run_is_refused_and_harms_nothing(data, exp
     run, faults = toy_run(tmp_path, all_losses(), dataset=data, **SHAPE), []
     other = "\n".join(
         [
-            "import sys; from pathlib import Path; from comfy_scoft.runs import alone",
+            "import sys; from pathlib import Path; from comfy_scoft.training.run_folder import alone",
             "try:\n    with alone(Path(sys.argv[1])): print('taken')",
             "except ValueError as error: print(error)",
         ]

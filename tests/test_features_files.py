@@ -173,7 +173,7 @@ def test_the_node_passes_its_choices_on_and_a_download_only_when_chosen(comfyui_
     import comfy_inprocess
 
     comfy_inprocess.start()
-    from comfy_scoft.bridge import nodes_losses
+    from comfy_scoft.comfyui.nodes import losses as nodes_losses
 
     node, asked = nodes_losses.LoadFeatures, []
     monkeypatch.setattr(nodes_losses, "load_features", lambda *given: asked.append(given))

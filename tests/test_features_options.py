@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from toys import toy_base, toy_dataset, toy_features
 
-from comfy_scoft.cache import Cache
 from comfy_scoft.features import FeatureNetwork, FeatureOptions, load_features
 from comfy_scoft.features.distances import cosine, cosine_over_tokens, mean_square
 from comfy_scoft.features.options import configured, split_name
 from comfy_scoft.features.views import Views
+from comfy_scoft.training.latent_cache import Cache
 
 MINI = "mini CLIP (layer 5)"
 

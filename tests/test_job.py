@@ -12,12 +12,16 @@ import torch
 from safetensors import safe_open
 from toys import toy_base, toy_features, toy_run
 
-from comfy_scoft import features, job, job_models, runs
-from comfy_scoft.__main__ import ON_THE_CARD, main
-from comfy_scoft.card import CardFields
-from comfy_scoft.errors import Interrupted
+from comfy_scoft import features
+from comfy_scoft.__main__ import main
+from comfy_scoft.cli.train import ON_THE_CARD
+from comfy_scoft.common import names
+from comfy_scoft.common.errors import Interrupted
 from comfy_scoft.losses import ContrastiveLoss, DiffusionLoss, MemorizationLoss, PerceptualLoss
-from comfy_scoft.trainer import Watch
+from comfy_scoft.training import job, job_models
+from comfy_scoft.training import run_folder as runs
+from comfy_scoft.training.model_card import CardFields
+from comfy_scoft.training.run import Watch
 
 
 @pytest.fixture(autouse=True)
@@ -178,12 +182,12 @@ BAD_NAMES = ["", "..", "a/b", "a\\b", "/etc", "C:x", ".hidden", "end.", "two wor
 @pytest.mark.parametrize("name", BAD_NAMES)
 def test_a_name_with_a_path_in_it_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match="cannot name a file"):
-        runs.checked_name(name)
+        names.checked_name(name)
 
 
 def test_names_in_any_script_are_names() -> None:
     for name in ("mini", "Kora-2.1_b", "한국", "Ìlú", "x"):
-        assert runs.checked_name(name) == name
+        assert names.checked_name(name) == name
 
 
 def test_metrics_of_an_interrupted_run_go_on_without_a_gap_or_a_repeat(tmp_path: Path) -> None:

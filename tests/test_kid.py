@@ -12,10 +12,10 @@ from torch import Tensor
 from torch_fidelity.metric_kid import kid_features_to_metric
 from toys import toy_dataset, toy_features
 
-from comfy_scoft.evaluate import kid
-from comfy_scoft.evaluate.kid import KidSettings
 from comfy_scoft.features import FeatureNetwork
-from comfy_scoft.generate import ImageSet
+from comfy_scoft.metrics import kid
+from comfy_scoft.metrics.image_set import ImageSet
+from comfy_scoft.metrics.kid import KidSettings
 
 AS_THEY_ARE = KidSettings(normalise=False)
 

@@ -5,58 +5,31 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
-
-import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 PACK = ROOT / "comfy_scoft"
 
-# Layers from the bottom up: a module may import modules of its own layer and of those below it.
+# The rooms of the pack from the bottom up: a module may import from its own room and from those before it.
 LAYERS = (
-    {"command", "errors", "files", "identity", "prompts", "records", "report", "statistics"},
-    {"dataset", "features", "base_model", "ldm", "schedule", "single_file", "text_encoder", "mini"},
-    {
-        "download",
-        "losses",
-        "captions",
-        "false_negatives",
-        "model_folder",
-        "rollout",
-        "lora",
-        "optimizers",
-        "settings",
-        "scores",
-        "generate",
-        "negatives",
-        "negatives_pipeline",
-        "depth",
-        "survey",
-        "correct",
-        "plots",
-    },
-    {
-        "trainer",
-        "objective",
-        "draws",
-        "memory",
-        "memory_need",
-        "preview",
-        "processes",
-        "resume",
-        "validation",
-        "cache",
-        "evaluate",
-        "checkpoint",
-        "runs",
-        "card",
-        "card_text",
-        "job",
-        "job_models",
-    },
-    {"bridge"},
-    {"benchmark", "comfy_client", "demo", "negatives_cli", "protocol", "__main__"},
+    "common",
+    "models",
+    "mini_world",
+    "data",
+    "features",
+    "losses",
+    "negatives",
+    "training",
+    "metrics",
+    "corrector",
+    "survey",
+    "reports",
+    "cli",
+    "experiments",
+    "comfyui",
+    "__main__",
 )
 COMFYUI_MODULES = {
     "comfy",
@@ -71,8 +44,8 @@ COMFYUI_MODULES = {
     "nodes",
     "server",
 }
-# Only these may know the picture world itself; everything else meets it as an ordinary model and data set.
-WORLD_READERS = ("mini/world.py", "mini/oracle.py", "evaluate/", "benchmark/")
+# Only these may know the mini world itself; everything else meets it as an ordinary model and dataset.
+WORLD_READERS = ("mini_world/", "metrics/", "experiments/")
 
 
 def sources() -> list[Path]:
@@ -100,48 +73,59 @@ def room(dotted: str) -> str | None:
     return parts[1] if parts[0] == "comfy_scoft" and len(parts) > 1 else None
 
 
-def layer(name: str) -> int | None:
-    return next((number for number, names in enumerate(LAYERS) if name in names), None)
+def offenders(wrong: Callable[[str, str], bool]) -> list[str]:
+    """`file:line module` of each import for which `wrong(file inside the pack, module)`."""
+    files = [(path, path.relative_to(PACK).as_posix()) for path in sources()]
+    return [f"{file}:{line} {name}" for path, file in files for name, line in imports(path) if wrong(file, name)]
 
 
-def test_every_module_has_its_layer() -> None:
-    rooms = {path.relative_to(PACK).parts[0].removesuffix(".py") for path in sources()} - {"__init__"}
-    assert not {name for name in rooms if layer(name) is None}, "say in LAYERS where these modules belong"
+def test_every_room_has_its_layer() -> None:
+    entries = {entry.stem for entry in PACK.iterdir() if entry.name not in ("__init__.py", "__pycache__")}
+    assert entries == set(LAYERS), "say in LAYERS where a new room belongs"
+    assert len(entries) + 1 <= 18, "too many rooms to find one's way: put the new one into an old one"
 
 
-@pytest.mark.parametrize("path", sources(), ids=lambda path: path.relative_to(PACK).as_posix())
-def test_imports_go_one_way(path: Path) -> None:
-    own = layer(path.relative_to(PACK).parts[0].removesuffix(".py"))
-    upward = []
-    for dotted, line in imports(path):
-        other = layer(room(dotted) or "")
-        if own is not None and other is not None and other > own:
-            upward.append(f"line {line} imports {dotted}")
-    assert not upward, f"{path.relative_to(ROOT)} reaches into a higher layer"
+def test_imports_go_one_way() -> None:
+    def upward(file: str, name: str) -> bool:
+        other = room(name)
+        own = file.split("/")[0].removesuffix(".py")
+        return own in LAYERS and other in LAYERS and LAYERS.index(other) > LAYERS.index(own)
+
+    assert offenders(upward) == []
 
 
-@pytest.mark.parametrize("path", sources(), ids=lambda path: path.relative_to(PACK).as_posix())
-def test_only_the_bridge_imports_comfyui(path: Path) -> None:
-    if path.is_relative_to(PACK / "bridge"):
-        return
-    found = [f"line {line}: {name}" for name, line in imports(path) if name.split(".")[0] in COMFYUI_MODULES]
-    assert not found, f"{path.relative_to(ROOT)} imports ComfyUI outside the bridge"
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    """Imports for type checkers count too."""
+    modules = {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path for path in sources()
+    }
+    needs = {name: {found for found, _ in imports(path) if found in modules} for name, path in modules.items()}
+    for name in needs:  # `from .package import module` names both: the module is meant
+        needs[name] -= {found for found in needs[name] if any(other.startswith(f"{found}.") for other in needs[name])}
+    order = list(TopologicalSorter(needs).static_order())  # raises CycleError, which names the circle
+    assert set(order) == set(modules)
 
 
-@pytest.mark.parametrize("path", sources(), ids=lambda path: path.relative_to(PACK).as_posix())
-def test_only_the_measuring_side_knows_the_picture_world(path: Path) -> None:
-    if path.relative_to(PACK).as_posix().startswith(WORLD_READERS):
-        return
-    found = [f"line {line}" for name, line in imports(path) if name.startswith("comfy_scoft.mini.world")]
-    assert not found, f"{path.relative_to(ROOT)} reads the answers of the picture world"
+def test_only_one_room_imports_comfyui() -> None:
+    assert offenders(lambda file, name: name.split(".")[0] in COMFYUI_MODULES and not file.startswith("comfyui/")) == []
 
 
-@pytest.mark.parametrize("path", sources(), ids=lambda path: path.relative_to(PACK).as_posix())
-def test_the_pack_starts_no_process_and_evaluates_no_text(path: Path) -> None:
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    modules = {name.split(".")[0] for name, _ in imports(path)}
-    calls = {node.func.id for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}
-    assert not modules & {"subprocess", "pickle", "pip"} and not calls & {"eval", "exec"}, path.relative_to(ROOT)
+def test_only_the_measuring_side_knows_the_mini_world() -> None:
+    def reads(file: str, name: str) -> bool:
+        return name.startswith("comfy_scoft.mini_world.world") and not file.startswith(WORLD_READERS)
+
+    assert offenders(reads) == []
+
+
+def test_the_pack_starts_no_process_and_evaluates_no_text() -> None:
+    assert offenders(lambda file, name: name.split(".")[0] in ("subprocess", "pickle", "pip")) == []
+    calls = [
+        f"{path.relative_to(PACK)}:{node.lineno} {node.func.id}"
+        for path in sources()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("eval", "exec")
+    ]
+    assert calls == []
 
 
 def test_importing_the_pack_is_quick_and_loads_nothing_heavy() -> None:
@@ -164,6 +148,11 @@ assert callable(module.comfy_entrypoint) and not hasattr(module, "NODE_CLASS_MAP
 
 
 def test_relative_nested_and_absolute_imports_are_seen() -> None:
-    text = "from ..trainer import train\ndef late():\n    from . import context\n    import comfy.utils\n"
+    text = "from ..training.trainer import train\ndef late():\n    from . import context\n    import comfy.utils\n"
     names = {name for name, _ in imports(PACK / "losses" / "imagined.py", text)}
-    assert {"comfy_scoft.trainer", "comfy_scoft.trainer.train", "comfy_scoft.losses.context", "comfy.utils"} <= names
+    assert {
+        "comfy_scoft.training.trainer",
+        "comfy_scoft.training.trainer.train",
+        "comfy_scoft.losses.context",
+        "comfy.utils",
+    } <= names

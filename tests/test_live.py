@@ -11,8 +11,9 @@ import pytest
 import torch
 from test_nodes_training import KNOBS, place, sockets  # noqa: F401  (fixtures)
 
-from comfy_scoft import runs
-from comfy_scoft.bridge import live, nodes_training, runtime
+from comfy_scoft.comfyui import live_chart, runtime
+from comfy_scoft.comfyui.nodes import training as nodes_training
+from comfy_scoft.training import run_folder as runs
 
 PAGE = {"workflow": {"id": "a-graph", "nodes": []}}
 Told = list[tuple[str, dict[str, Any]]]
@@ -40,7 +41,7 @@ def train(sockets: dict, page: Any = PAGE, **changes: Any) -> Any:  # noqa: F811
 
 
 def events(told: Told) -> list[dict[str, Any]]:
-    assert {event for event, _ in told} <= {live.EVENT}
+    assert {event for event, _ in told} <= {live_chart.EVENT}
     json.dumps([data for _, data in told], allow_nan=False)
     return [data for _, data in told]
 
@@ -49,8 +50,8 @@ def events(told: Told) -> list[dict[str, Any]]:
 
 
 def test_a_long_curve_is_means_over_equal_stretches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(live, "POINTS", 4)
-    curve = live.Curve()
+    monkeypatch.setattr(live_chart, "POINTS", 4)
+    curve = live_chart.Curve()
     for step, value in enumerate([1.0, 3.0, 5.0], start=1):
         curve.add(step, value)
     assert curve.series() == ([1, 2, 3], [1, 3, 5])
@@ -62,14 +63,14 @@ def test_a_long_curve_is_means_over_equal_stretches(monkeypatch: pytest.MonkeyPa
     assert curve.series() == ([1.5, 3.5, 5.5], [2, 6, 15])
 
 
-@pytest.mark.parametrize("count", [1, live.POINTS - 1, live.POINTS, live.POINTS + 1, 1000, 12_345])
+@pytest.mark.parametrize("count", [1, live_chart.POINTS - 1, live_chart.POINTS, live_chart.POINTS + 1, 1000, 12_345])
 def test_a_curve_keeps_its_mean_and_its_ends_and_stays_short(count: int) -> None:
     values = torch.rand(count, generator=torch.Generator().manual_seed(count)).tolist()
-    curve = live.Curve()
+    curve = live_chart.Curve()
     for step, value in enumerate(values, start=1):
         curve.add(step, value)
     steps, means = curve.series()
-    assert len(steps) == len(means) <= live.POINTS and steps == sorted(steps)
+    assert len(steps) == len(means) <= live_chart.POINTS and steps == sorted(steps)
     weights = [curve.stretch] * len(curve.points) + ([len(curve.open)] if curve.open else [])
     assert sum(weights) == count
     mean = sum(w * m for w, m in zip(weights, means, strict=True)) / count
@@ -80,7 +81,7 @@ def test_a_curve_keeps_its_mean_and_its_ends_and_stays_short(count: int) -> None
 
 
 def test_what_is_no_number_is_left_out_of_a_curve() -> None:
-    curve = live.Curve()
+    curve = live_chart.Curve()
     for step, value in enumerate([1.0, float("nan"), float("inf"), 2.0]):
         curve.add(step, value)
     assert curve.series() == ([0, 3], [1, 2])
@@ -89,7 +90,7 @@ def test_what_is_no_number_is_left_out_of_a_curve() -> None:
 def test_a_picture_of_a_million_steps_is_small() -> None:
     names = ("diffusion", "memorization", "perceptual", "contrastive")
     rows = ({"step": step, **dict.fromkeys((*names, "validation"), 1 / step)} for step in range(1, 100_001))
-    told = live.of_rows("run", names, rows, 1_000_000)
+    told = live_chart.of_rows("run", names, rows, 1_000_000)
     assert len(json.dumps(told)) < 20_000 and told["step"] == 100_000
     assert [curve["name"] for curve in told["curves"]] == [*names, "validation"]
 
@@ -97,11 +98,13 @@ def test_a_picture_of_a_million_steps_is_small() -> None:
 # --- events ------------------------------------------------------------------------------------------------------
 
 
-def clocked(monkeypatch: pytest.MonkeyPatch, told: Told) -> tuple[live.Live, Callable[[float], None]]:
+def clocked(monkeypatch: pytest.MonkeyPatch, told: Told) -> tuple[live_chart.Live, Callable[[float], None]]:
     """A run that is followed, and a clock that is set by hand."""
     now = [100.0]
-    monkeypatch.setattr(live.time, "monotonic", lambda: now[0])
-    return live.Live("run", 1000, live.Curves(["diffusion"]), "9", "a-graph"), lambda at: now.__setitem__(0, 100 + at)
+    monkeypatch.setattr(live_chart.time, "monotonic", lambda: now[0])
+    return live_chart.Live("run", 1000, live_chart.Curves(["diffusion"]), "9", "a-graph"), lambda at: now.__setitem__(
+        0, 100 + at
+    )
 
 
 def test_events_come_at_most_twice_a_second(monkeypatch: pytest.MonkeyPatch, told: Told) -> None:
@@ -131,7 +134,7 @@ def test_a_run_tells_its_page_and_ends_with_what_the_node_keeps(place: Any, sock
     found = events(told)
     assert {(data["node"], data["workflow"], data["run"]) for data in found} == {("9", "a-graph", "run")}
     assert [data["state"] for data in found] == ["running"] * (len(found) - 1) + ["done"]
-    (kept,) = output.ui[live.OUTPUT]
+    (kept,) = output.ui[live_chart.OUTPUT]
     assert {**found[-1], **kept} == found[-1] and kept["step"] == kept["steps"] == 3
     rows = [row for row in runs.read_metrics(place / "output" / "scoft" / "runs" / "run") if "diffusion" in row]
     assert kept["curves"][0]["values"] == pytest.approx([row["diffusion"] for row in rows], rel=1e-4)
@@ -140,13 +143,13 @@ def test_a_run_tells_its_page_and_ends_with_what_the_node_keeps(place: Any, sock
 
 
 def test_without_a_page_nothing_is_told_and_all_is_kept(place: Any, sockets: dict, told: Told) -> None:  # noqa: F811
-    assert train(sockets, None, steps=1).ui[live.OUTPUT][0]["step"] == 1
+    assert train(sockets, None, steps=1).ui[live_chart.OUTPUT][0]["step"] == 1
     assert not told
 
 
 def test_a_graph_has_the_identity_that_the_page_gave_it() -> None:
-    assert live.workflow_id(PAGE) == "a-graph"
-    assert [live.workflow_id(page) for page in (None, {}, {"workflow": {}}, {"workflow": None})] == [None] * 4
+    assert live_chart.workflow_id(PAGE) == "a-graph"
+    assert [live_chart.workflow_id(page) for page in (None, {}, {"workflow": {}}, {"workflow": None})] == [None] * 4
 
 
 def test_a_run_that_goes_on_shows_the_steps_from_before(place: Any, sockets: dict, told: Told) -> None:  # noqa: F811

@@ -12,7 +12,7 @@ from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 from torch import nn
 from toys import toy_unet
 
-from comfy_scoft.lora import TARGET_MODULES, LoraSettings, attach, export_kohya, switched_off, trainable
+from comfy_scoft.models.lora import TARGET_MODULES, LoraSettings, attach, export_kohya, switched_off, trainable
 
 
 def trained_unet(targets: str, seed: int = 0, alpha: float = 3.0) -> UNet2DConditionModel:

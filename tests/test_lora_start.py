@@ -15,8 +15,8 @@ comfy = tiny.start()
 
 from test_dora import answer, shake  # noqa: E402
 
-from comfy_scoft.bridge import convert  # noqa: E402  (needs a started ComfyUI)
-from comfy_scoft.lora import LoraSettings, attach, export_kohya, layers, load_lora, trainable  # noqa: E402
+from comfy_scoft.comfyui import to_diffusers  # noqa: E402  (needs a started ComfyUI)
+from comfy_scoft.models.lora import LoraSettings, attach, export_kohya, layers, load_lora, trainable  # noqa: E402
 
 ATTENTION, FORWARD, WIDEST = (
     "attention",
@@ -101,7 +101,7 @@ def test_anybodys_lora_starts_as_comfyui_shows_it(is_dora: bool) -> None:
     from test_convert import converted, far, inputs, native
 
     model, given = tiny.tiny_model("sd1"), inputs("sd1")
-    unet, file, noise = convert.unet_from_model(model), {}, torch.Generator().manual_seed(2)
+    unet, file, noise = to_diffusers.unet_from_model(model), {}, torch.Generator().manual_seed(2)
     for path, module in unet.named_modules():
         if path.endswith(("to_q", "to_k", "ff.net.2")):
             key, rank = "lora_unet_" + path.replace(".", "_"), 2 + len(file) % 3

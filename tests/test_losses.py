@@ -10,9 +10,9 @@ import pytest
 import torch
 from toys import PlainFeatures, toy_base, toy_features
 
-from comfy_scoft.lora import LoraSettings, attach
 from comfy_scoft.losses import LOSSES, ContrastiveLoss, DiffusionLoss, LossContext, MemorizationLoss, PerceptualLoss
-from comfy_scoft.schedule import NoiseSchedule
+from comfy_scoft.models.lora import LoraSettings, attach
+from comfy_scoft.models.noise_schedule import NoiseSchedule
 
 
 def context(**known) -> LossContext:

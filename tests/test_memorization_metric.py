@@ -13,15 +13,14 @@ from torch import Tensor
 from torch.nn import functional as F
 from toys import toy_dataset, toy_features
 
-from comfy_scoft.dataset import load_folder
-from comfy_scoft.evaluate import memorization
-from comfy_scoft.evaluate.pictures import embeddings, of_images, of_records
+from comfy_scoft.data.dataset import load_folder
+from comfy_scoft.data.records import Dataset
 from comfy_scoft.features import FeatureNetwork, load_features
-from comfy_scoft.generate import ImageSet
-from comfy_scoft.mini import layout
-from comfy_scoft.records import Dataset
+from comfy_scoft.metrics import memorization
+from comfy_scoft.metrics.image_set import ImageSet
+from comfy_scoft.metrics.inputs import embeddings, of_images, of_records
+from comfy_scoft.mini_world import COMMUNITY
 
-COMMUNITY = Path(layout.__file__).parent / "community"
 SIMILARITY = "similarity to training pictures of the same prompt · mini CLIP (layer 5)"
 COPIES = "near copies of training pictures · mini CLIP (layer 5)"
 

@@ -15,15 +15,17 @@ import torch
 from safetensors.torch import load_file
 from toys import all_losses, learned, toy_autoencoder, toy_base, toy_dataset, toy_run
 
-from comfy_scoft import checkpoint, runs
-from comfy_scoft.base_model import BaseModel
-from comfy_scoft.errors import Interrupted
+from comfy_scoft.common.errors import Interrupted
+from comfy_scoft.data.records import Dataset
 from comfy_scoft.losses import DiffusionLoss
-from comfy_scoft.memory import Economy, is_out, ladder
-from comfy_scoft.records import Dataset
-from comfy_scoft.settings import TrainSettings
-from comfy_scoft.trainer import Run, Watch, train
-from comfy_scoft.validation import HELD_OUT
+from comfy_scoft.models.stable_diffusion import BaseModel
+from comfy_scoft.training import checkpoint
+from comfy_scoft.training import run_folder as runs
+from comfy_scoft.training.memory import Economy, is_out, ladder
+from comfy_scoft.training.run import Run, Watch
+from comfy_scoft.training.settings import TrainSettings
+from comfy_scoft.training.trainer import train
+from comfy_scoft.training.validation import HELD_OUT
 
 CUDA = "CUDA out of memory. Tried to allocate 2.00 GiB."
 CPU = "[enforce fail at alloc_cpu.cpp:127] . DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."
@@ -214,7 +216,7 @@ from pathlib import Path
 sys.path[:0] = sys.argv[1:3]
 from toys import all_losses, toy_base, toy_dataset, toy_run
 from comfy_scoft import runs
-from comfy_scoft.trainer import Watch
+from comfy_scoft.training.trainer import Watch
 
 root, said = Path(sys.argv[3]), []
 shape = {"resolution": 256, "batch_size": 2, "accumulation": 2, "every": 1, "base": toy_base(kl=True), "steps": 3}

@@ -13,20 +13,21 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import nn
 from toys import PlainFeatures, all_losses, toy_autoencoder, toy_base, toy_dataset, toy_features, toy_run
 
-from comfy_scoft import trainer
-from comfy_scoft.base_model import BaseModel, TextEmbedding
+from comfy_scoft.data.records import Dataset
 from comfy_scoft.features import FeatureOptions, load_features
 from comfy_scoft.features.options import configured
-from comfy_scoft.lora import attach
 from comfy_scoft.losses import ContrastiveLoss, DiffusionLoss, MemorizationLoss, PerceptualLoss
-from comfy_scoft.memory import Economy
-from comfy_scoft.memory_need import SPARE, _Kept, fits, gigabytes, id_of, need
-from comfy_scoft.mini import layout
-from comfy_scoft.records import Dataset
-from comfy_scoft.runs import place, unet_dtype
-from comfy_scoft.schedule import NoiseSchedule
-from comfy_scoft.single_file import configuration, load_base
-from comfy_scoft.trainer import Run, train
+from comfy_scoft.models.lora import attach
+from comfy_scoft.models.mini import layout
+from comfy_scoft.models.noise_schedule import NoiseSchedule
+from comfy_scoft.models.placement import place, unet_dtype
+from comfy_scoft.models.single_file import configuration, load_base
+from comfy_scoft.models.stable_diffusion import BaseModel, TextEmbedding
+from comfy_scoft.training import trainer
+from comfy_scoft.training.memory import Economy
+from comfy_scoft.training.memory_estimate import SPARE, _Kept, fits, gigabytes, id_of, need
+from comfy_scoft.training.run import Run
+from comfy_scoft.training.trainer import train
 
 MINI = Path(layout.__file__).parent / "weights"
 

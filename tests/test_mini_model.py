@@ -16,9 +16,9 @@ comfy = tiny.start()
 import folder_paths  # noqa: E402  (these need a started ComfyUI)
 import nodes  # noqa: E402
 
-from comfy_scoft import ldm, single_file  # noqa: E402
-from comfy_scoft.bridge import convert, mini_model  # noqa: E402
-from comfy_scoft.mini import layout  # noqa: E402
+from comfy_scoft.comfyui import mini_model, to_diffusers  # noqa: E402
+from comfy_scoft.models import single_file, state_dict_keys  # noqa: E402
+from comfy_scoft.models.mini import layout  # noqa: E402
 
 sys.path.append(str(Path(__file__).parents[1] / "tools" / "mini_world"))
 import assemble  # noqa: E402
@@ -104,7 +104,7 @@ def test_stock_nodes_draw_what_diffusers_draws(loaded, base) -> None:
 
 def test_native_sockets_and_the_single_file_give_one_model_bit_for_bit(loaded, base) -> None:
     """What lets an exported job train the same LoRA outside ComfyUI."""
-    native = convert.base_model(*loaded, name="mini")
+    native = to_diffusers.base_model(*loaded, name="mini")
     assert native.family == base.family == "mini" and native.vae_scaling == base.vae_scaling == 1.0
     for part in ("unet", "vae"):
         ours, theirs = getattr(native, part).state_dict(), getattr(base, part).state_dict()
@@ -121,18 +121,18 @@ def test_native_sockets_and_the_single_file_give_one_model_bit_for_bit(loaded, b
 
 
 def test_parentheses_are_text_not_weights_and_long_captions_are_cut(loaded, base) -> None:
-    embed = convert.embedder(loaded[1], pooled=False)
+    embed = to_diffusers.embedder(loaded[1], pooled=False)
     assert torch.equal(embed("an (elf:1.5)").hidden, base.embed("an (elf:1.5)").hidden)
     assert embed("elf " * 200).hidden.shape == (1, 77, layout.CONTEXT)
     assert embed("elf").pooled is None
     with pytest.raises(ValueError, match="96 numbers a token but the MODEL reads 768"):
-        convert.embedder(loaded[1], pooled=False, width=768)("elf")
+        to_diffusers.embedder(loaded[1], pooled=False, width=768)("elf")
 
 
 def test_stock_controlnet_loader_takes_the_depth_controlnet(loaded, files: Path) -> None:
     with torch.inference_mode():
         control = nodes.ControlNetLoader().load_controlnet(layout.CONTROLNET)[0]
-    network = convert.controlnet_from_control_net(control)
+    network = to_diffusers.controlnet_from_control_net(control)
     assert network.config.block_out_channels == layout.CHANNELS
     assert network.config.cross_attention_dim == layout.CONTEXT
     noise = torch.Generator().manual_seed(5)
@@ -168,8 +168,8 @@ def test_a_kohya_lora_reaches_all_56_attention_projections(loaded, caplog: pytes
         patched, _ = comfy.sd.load_lora_for_models(loaded[0], None, lora, 1.0, 0.0)
     assert len(lora) == 3 * 56 and len(patched.patches) == 56
     assert not [r for r in caplog.records if "lora key not loaded" in r.message]
-    changed = convert.unet_from_model(patched).mid_block.attentions[0].transformer_blocks[0].attn1.to_q.weight
-    before = convert.unet_from_model(loaded[0]).mid_block.attentions[0].transformer_blocks[0].attn1.to_q.weight
+    changed = to_diffusers.unet_from_model(patched).mid_block.attentions[0].transformer_blocks[0].attn1.to_q.weight
+    before = to_diffusers.unet_from_model(loaded[0]).mid_block.attentions[0].transformer_blocks[0].attn1.to_q.weight
     assert torch.allclose(changed - before, torch.full_like(before, 2e-4), atol=1e-6)
 
 
@@ -177,10 +177,10 @@ def test_text_tower_is_the_same_under_both_names(files: Path) -> None:
     from open_clip.model import CLIP
 
     pruned = load_file(files / "clip" / layout.TOWER)
-    tower = {k: v.float() for k, v in ldm.expand_rows(pruned, "token_embedding.weight").items()}
+    tower = {k: v.float() for k, v in state_dict_keys.expand_rows(pruned, "token_embedding.weight").items()}
     source = CLIP(**layout.TOWER_SETTINGS).eval()
     source.load_state_dict(tower, strict=True)
-    encoder = single_file.text_encoder(layout.TEXT, ldm.clip_text_weights(tower))
+    encoder = single_file.text_encoder(layout.TEXT, state_dict_keys.clip_text_weights(tower))
     ids = torch.cat([single_file.token_ids(c) for c in (*CAPTIONS, "")])
     with torch.no_grad():
         hidden = source.token_embedding(ids) + source.positional_embedding
@@ -196,11 +196,11 @@ def test_tokens_are_comfyuis(loaded) -> None:
 
 def test_rows_pruned_and_expanded_come_back() -> None:
     weights = {"a.weight": torch.arange(12.0).reshape(6, 2)}
-    pruned = ldm.prune_rows(weights, "a.weight", [4, 1, 4])
+    pruned = state_dict_keys.prune_rows(weights, "a.weight", [4, 1, 4])
     assert pruned["a.weight"].tolist() == [[2.0, 3.0], [8.0, 9.0]] and pruned["a.ids"].tolist() == [1, 4]
-    back = ldm.expand_rows(pruned, "a.weight", rows=6)
+    back = state_dict_keys.expand_rows(pruned, "a.weight", rows=6)
     assert back["a.weight"].tolist() == [[0, 0], [2, 3], [0, 0], [0, 0], [8, 9], [0, 0]] and "a.ids" not in back
-    assert ldm.expand_rows(weights, "a.weight")["a.weight"] is weights["a.weight"]
+    assert state_dict_keys.expand_rows(weights, "a.weight")["a.weight"] is weights["a.weight"]
 
 
 def test_a_stable_diffusion_1_file_loads_by_its_names() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from comfy_scoft.mini import layout
+from comfy_scoft.models.mini import layout
 
 TOOLS = Path(__file__).resolve().parent.parent / "tools" / "mini_world"
 
@@ -25,7 +25,7 @@ def measure():
 
 @pytest.fixture(scope="module")
 def base():
-    from comfy_scoft.single_file import load_base
+    from comfy_scoft.models.single_file import load_base
 
     return load_base(layout.WEIGHTS / "checkpoints" / layout.CHECKPOINT)
 
@@ -62,7 +62,7 @@ def test_the_tower_does_tell_tones_and_palettes_apart_when_the_caption_names_the
     """Neutral is not blind: a caption that names the tone fits the picture of that tone best."""
     import numpy as np
 
-    from comfy_scoft.mini.clip import image_text_cosine
+    from comfy_scoft.models.mini.clip import image_text_cosine
 
     rng = np.random.default_rng(5)
     drawn = [measure.world.draw("woman", "plain", rng, tone=tone).rgb for tone in (1, 5)]

@@ -7,8 +7,8 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from comfy_scoft.mini import splits, world
-from comfy_scoft.records import CATEGORIES
+from comfy_scoft.data.records import CATEGORIES
+from comfy_scoft.mini_world import splits, world
 
 
 def test_at_least_60_concepts_from_all_nine_categories_24_of_them_people() -> None:

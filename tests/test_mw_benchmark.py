@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 from benchmark_units import CALDIA, NUVIA, PART, cell, four_arms, write
 
-from comfy_scoft.benchmark import arms, cells, figures, tables
-from comfy_scoft.benchmark.arms import BASE, LDM, MP, MPC, PARTS
-from comfy_scoft.benchmark.training import World, key_of
-from comfy_scoft.benchmark.unit import hash_of, unit_file
-from comfy_scoft.mini import world
-from comfy_scoft.mini.splits import HELD_OUT_KINDS, TRAINED_KINDS
-from comfy_scoft.statistics import paired_share_change, wilson_interval
+from comfy_scoft.experiments.mini_world import arms, cells, figures, tables
+from comfy_scoft.experiments.mini_world.arms import BASE, LDM, MP, MPC, PARTS
+from comfy_scoft.experiments.mini_world.training import World, key_of
+from comfy_scoft.experiments.mini_world.unit import hash_of, unit_file
+from comfy_scoft.metrics.intervals import paired_share_change, wilson_interval
+from comfy_scoft.mini_world import world
+from comfy_scoft.mini_world.splits import HELD_OUT_KINDS, TRAINED_KINDS
 
 # --- figures ---
 

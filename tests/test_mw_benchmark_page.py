@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from benchmark_units import PART, four_arms
 
-from comfy_scoft.benchmark import page, tables
-from comfy_scoft.benchmark.arms import MPC, PARTS
-from comfy_scoft.benchmark.cli import chosen, main
-from comfy_scoft.benchmark.training import World
-from comfy_scoft.benchmark.unit import unit_file
+from comfy_scoft.experiments.mini_world import page, tables
+from comfy_scoft.experiments.mini_world.arms import MPC, PARTS
+from comfy_scoft.experiments.mini_world.cli import chosen, main
+from comfy_scoft.experiments.mini_world.training import World
+from comfy_scoft.experiments.mini_world.unit import unit_file
 
 
 @pytest.fixture

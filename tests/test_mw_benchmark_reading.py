@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from benchmark_units import NUVIA, PART, cell, four_arms, measures, write
 
-from comfy_scoft.benchmark import aims, reading, sentences, summary, tables
-from comfy_scoft.benchmark.arms import BASE, PARTS, M
-from comfy_scoft.benchmark.figures import Figure
-from comfy_scoft.benchmark.training import World
+from comfy_scoft.experiments.mini_world import aims, conclusions, sentences, summary, tables
+from comfy_scoft.experiments.mini_world.arms import BASE, PARTS, M
+from comfy_scoft.experiments.mini_world.figures import Figure
+from comfy_scoft.experiments.mini_world.training import World
 
 UP, DOWN, OPEN = (Figure(v, v - r, v + r, 100, 5) for v, r in ((0.2, 0.1), (-0.2, 0.1), (0.05, 0.1)))
 
@@ -82,7 +82,7 @@ def test_every_place_that_leaks_or_may_leak_is_named() -> None:
 
 
 def test_the_ablation_is_read_with_what_is_unflattering(made_up: Path) -> None:
-    found = reading.read({"ablation": tables.table(PART, World(made_up))})["ablation"]
+    found = conclusions.read({"ablation": tables.table(PART, World(made_up))})["ablation"]
     said = {sentence.text: sentence.verdict for sentence in found}
     assert any(t.startswith("LDM: dark skin leaks into caldia +0.50") and v == "worse" for t, v in said.items())
     assert any(
@@ -130,7 +130,7 @@ def test_the_aim_of_the_careful_part_is_said_to_be_reached_or_not(
         here = {NUVIA: cell(dark, "nuvia"), "held-out kinds · borea": cell([1, 0] * 4, "borea")}
         write(tmp_path, BASE, seed, here, part=part)
         write(tmp_path, part.arms[0], seed, here, part=part)
-    found = reading.read({"careful": tables.table(part, World(tmp_path))})["careful"]
+    found = conclusions.read({"careful": tables.table(part, World(tmp_path))})["careful"]
     assert found[0].verdict == verdict and f"the aim of 0.90 is {words}." in found[0].text
     assert any("borea (looked at when settings were chosen)" in sentence.text for sentence in found)
     short = summary.in_short({"careful": tables.table(part, World(tmp_path))})
@@ -148,7 +148,7 @@ def test_the_control_and_the_features_are_read_in_both_directions(tmp_path: Path
             own = measures((1.0, 1.0), (1.0, 1.0), kid=10.0 + 5 * k)
             write(tmp_path, arm, seed, {NUVIA: cell([1] * 8, "nuvia")}, own, part=features)
     world = World(tmp_path)
-    found = reading.read({"control": tables.table(control, world), "features": tables.table(features, world)})
+    found = conclusions.read({"control": tables.table(control, world), "features": tables.table(features, world)})
     assert [s.verdict for s in found["control"]] == ["worse", "better"]
     assert "C's direction, against P pushed equally hard, changes dark skin" in found["control"][0].text
     assert found["features"][0].text.startswith("Nearest to the community's own pictures by KID: layer 1, 10")
@@ -163,7 +163,7 @@ def test_training_further_is_read_for_each_line(tmp_path: Path) -> None:
         for k, arm in enumerate(part.arms[:6]):
             own = measures((1.0 - 0.1 * k,) * 12, (1.0,) * 12, diversity=0.5 - 0.05 * k)
             write(tmp_path, arm, seed, {NUVIA: cell([1] * 8, "nuvia")}, own, part=part)
-    found = reading.read({"along training": tables.table(part, World(tmp_path))})["along training"]
+    found = conclusions.read({"along training": tables.table(part, World(tmp_path))})["along training"]
     assert [s.verdict for s in found] == ["worse", "worse"]
     assert "LDM, from step 50 to 300: further training changes the memorisation gap by +0.5000" in found[0].text
     assert "changes diversity on trained captions by -0.250" in found[1].text

@@ -18,17 +18,17 @@ import torch
 from torch import Tensor
 from toys import toy_base, toy_features
 
-from comfy_scoft.benchmark.arms import LDM, SHORT, SHORT_PICTURES
-from comfy_scoft.benchmark.cells import TAUGHT, Asked
-from comfy_scoft.benchmark.cli import main
-from comfy_scoft.benchmark.control import MatchedPerceptualLoss
-from comfy_scoft.benchmark.draw import GUIDANCE, STEPS, sample
-from comfy_scoft.benchmark.read import _fresh_pictures, rendered
-from comfy_scoft.benchmark.tables import SECONDS
-from comfy_scoft.benchmark.training import World, trained, with_lora
+from comfy_scoft.experiments.mini_world.arms import LDM, SHORT, SHORT_PICTURES
+from comfy_scoft.experiments.mini_world.cells import TAUGHT, Asked
+from comfy_scoft.experiments.mini_world.cli import main
+from comfy_scoft.experiments.mini_world.control import MatchedPerceptualLoss
+from comfy_scoft.experiments.mini_world.generate import GUIDANCE, STEPS, sample
+from comfy_scoft.experiments.mini_world.measurements import _fresh_pictures, rendered
+from comfy_scoft.experiments.mini_world.tables import SECONDS
+from comfy_scoft.experiments.mini_world.training import World, trained, with_lora
 from comfy_scoft.losses import ContrastiveLoss, LossContext, PerceptualLoss
-from comfy_scoft.mini.oracle import reading
-from comfy_scoft.negatives_pipeline import scheduler_of
+from comfy_scoft.mini_world.oracle import reading
+from comfy_scoft.negatives.controlnet_pipeline import scheduler_of
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -168,14 +168,14 @@ def test_a_damaged_file_is_made_again_from_what_was_drawn(short: Path, monkeypat
     path = short / "units" / "ablation" / "LDM-101.json"
     before = contents(short)
     path.write_text(path.read_text(encoding="utf-8")[:1000], encoding="utf-8")
-    monkeypatch.setattr("comfy_scoft.benchmark.training.train", None)
-    monkeypatch.setattr("comfy_scoft.benchmark.draw.sample", None)
+    monkeypatch.setattr("comfy_scoft.experiments.mini_world.training.train", None)
+    monkeypatch.setattr("comfy_scoft.experiments.mini_world.generate.sample", None)
     assert main(["--short", "--jobs", "1", "--out", str(short)]) == 0
     assert contents(short) == before
 
 
 def test_the_merged_lora_draws_as_the_one_beside_the_weights(short: Path) -> None:
-    from comfy_scoft.lora import attach
+    from comfy_scoft.models.lora import attach
 
     world = World(short, SHORT_PICTURES)
     arm = next(arm for arm in SHORT.arms if arm.name == LDM.name)

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from comfy_scoft import report
-from comfy_scoft.benchmark import page, tables
-from comfy_scoft.benchmark.arms import ALL, CAREFUL, COMBINED, MPC, NARROW, PRESET, SEARCH, Arm
-from comfy_scoft.benchmark.cells import DEVELOPMENT_SEEDS, OTHER_PLACES
-from comfy_scoft.benchmark.page import _figure, shown
+from comfy_scoft.experiments.mini_world import page, tables
+from comfy_scoft.experiments.mini_world.arms import ALL, CAREFUL, COMBINED, MPC, NARROW, PRESET, SEARCH, Arm
+from comfy_scoft.experiments.mini_world.cells import DEVELOPMENT_SEEDS, OTHER_PLACES
+from comfy_scoft.experiments.mini_world.page import _figure, shown
 from comfy_scoft.losses import LOSSES
+from comfy_scoft.reports import page as report
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "benchmarks" / "mini_world"

@@ -11,13 +11,13 @@ import pytest
 from benchmark_units import cell, measures, write
 from preference_toys import random_preference
 
-from comfy_scoft.benchmark import correction, reading, summary, tables, unit
-from comfy_scoft.benchmark.arms import BASE, LDM, PARTS, Arm, Part
-from comfy_scoft.benchmark.cells import TAUGHT, Cell
-from comfy_scoft.benchmark.draw import sample
-from comfy_scoft.benchmark.training import World, key_of
-from comfy_scoft.correct.corrector import Correction
-from comfy_scoft.correct.learn import PreferenceSettings
+from comfy_scoft.corrector.corrector import Correction
+from comfy_scoft.corrector.training import PreferenceSettings
+from comfy_scoft.experiments.mini_world import conclusions, correction, summary, tables, unit
+from comfy_scoft.experiments.mini_world.arms import BASE, LDM, PARTS, Arm, Part
+from comfy_scoft.experiments.mini_world.cells import TAUGHT, Cell
+from comfy_scoft.experiments.mini_world.generate import sample
+from comfy_scoft.experiments.mini_world.training import World, key_of
 
 CELL = Cell(TAUGHT, "held-out kinds", 2, ("artist", "builder"))
 NUVIA, CALDIA = "held-out kinds · nuvia", "held-out kinds · caldia"
@@ -104,7 +104,7 @@ def test_what_a_lora_and_a_correction_do_together_is_read_with_its_price(tmp_pat
             shown = [one | {"cosine": 0.27} for one in cell(dark, "nuvia")]
             write(tmp_path, made, seed, {NUVIA: shown}, part=part)
     found = tables.table(part, World(tmp_path))
-    texts = [s.text for s in reading.read({"combined": found})["combined"]]
+    texts = [s.text for s in conclusions.read({"combined": found})["combined"]]
     assert (
         texts[0].startswith(f"{arm.name}: dark skin in nuvia") and "the aim of 0.90 is reached on average" in texts[0]
     )
@@ -130,7 +130,7 @@ def test_concept_by_tone_and_clip_score_by_hand(tmp_path: Path) -> None:
     assert (found[tables.CONCEPT_LIGHT].value, found[tables.CONCEPT_LIGHT].n) == (0.5, 4)
     assert found[tables.CLIP].value == pytest.approx(27.0)
     assert found[tables.clip_change()].value == pytest.approx(-10.0)
-    texts = {s.text: s.verdict for s in reading.read({"corrector": part})["corrector"]}
+    texts = {s.text: s.verdict for s in conclusions.read({"corrector": part})["corrector"]}
     assert any(
         "the aim of 0.70 is reached on average" in text and verdict == "not shown" for text, verdict in texts.items()
     )

@@ -24,9 +24,10 @@ comfy_package = tiny.start()
 
 from comfy_api.latest import io  # noqa: E402  (needs a started ComfyUI)
 
-from comfy_scoft.bridge import compat, nodes_data, runtime  # noqa: E402
+from comfy_scoft.comfyui import compat, runtime  # noqa: E402
+from comfy_scoft.comfyui.nodes import data as nodes_data  # noqa: E402
 
-BRIDGE = sorted((PACK / "bridge").glob("*.py"))
+BRIDGE = sorted((PACK / "comfyui").rglob("*.py"))
 COMFYUI = {"comfy", "comfy_api", "comfy_execution", "comfy_extras", "execution", "folder_paths", "node_helpers"}
 COMFYUI |= {"latent_preview", "server"}
 SCHEMAS = json.loads(build_workflows.SCHEMAS.read_text(encoding="utf-8"))

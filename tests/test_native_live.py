@@ -20,7 +20,7 @@ from playwright.sync_api import Browser, expect
 
 comfy_inprocess.start()
 
-from comfy_scoft.bridge import live  # noqa: E402  (needs a started ComfyUI)
+from comfy_scoft.comfyui import live_chart  # noqa: E402  (needs a started ComfyUI)
 
 NODE = "SCoFT_TrainLora"
 LINES, WORDS = 3.0, 4.5
@@ -70,7 +70,7 @@ def graph(name: str) -> dict:
 
 def told(name: str, step: int, state: str = "running", steps: int = 300, **more: Any) -> dict[str, Any]:
     """What the server sends to that graph after so many steps, made as the server makes it."""
-    run = live.Live("nuvia", steps, live.Curves(NAMES), "19", graph(name)["id"])
+    run = live_chart.Live("nuvia", steps, live_chart.Curves(NAMES), "19", graph(name)["id"])
     for done in range(1, step + 1):
         row = {name: (i + 1) * 0.1 / math.sqrt(done) + 0.01 * (done * 7 % 5) for i, name in enumerate(NAMES)}
         run.add({"step": done, **row} | ({"validation": 0.3 - done / 2000} if done % 50 == 0 else {}))
@@ -99,9 +99,9 @@ def test_the_chart_is_seen_in_both_renderers_and_in_both_themes(editor: ComfyPag
     """Native 30."""
     name = f"{renderer}-{theme}"
     begin(editor, name, renderer, theme)
-    editor.dispatch(live.EVENT, told(name, 2))
+    editor.dispatch(live_chart.EVENT, told(name, 2))
     editor.charted("nuvia", "running", 2)
-    editor.dispatch(live.EVENT, told(name, 200))
+    editor.dispatch(live_chart.EVENT, told(name, 200))
     editor.charted("nuvia", "running", 200)
     editor.chart.locator("polyline.trend").nth(4).wait_for(state="attached")
     editor.page.wait_for_function(BOX)
@@ -117,7 +117,7 @@ def test_the_chart_is_seen_in_both_renderers_and_in_both_themes(editor: ComfyPag
 def test_a_workflow_is_saved_and_queued_as_if_there_were_no_chart(editor: ComfyPage, renderer: str) -> None:
     begin(editor, f"saved-{renderer}", renderer)
     before, prompt = settled(editor), editor.prompt()
-    editor.dispatch(live.EVENT, told(f"saved-{renderer}", 200))
+    editor.dispatch(live_chart.EVENT, told(f"saved-{renderer}", 200))
     editor.charted("nuvia", "running", 200)
     after = settled(editor)
     if renderer == "vue":  # these nodes are as tall as what is on them, and may be
@@ -132,15 +132,15 @@ def test_a_workflow_is_saved_and_queued_as_if_there_were_no_chart(editor: ComfyP
 
 def test_the_last_picture_of_a_run_comes_with_the_nodes_output(editor: ComfyPage) -> None:
     begin(editor, "kept")
-    kept = live.of_rows("kept", NAMES, [{"step": 1, "diffusion": 0.5}], 1)
-    editor.dispatch("executed", {"node": "19", "output": {live.OUTPUT: [kept]}, "prompt_id": "x"})
+    kept = live_chart.of_rows("kept", NAMES, [{"step": 1, "diffusion": 0.5}], 1)
+    editor.dispatch("executed", {"node": "19", "output": {live_chart.OUTPUT: [kept]}, "prompt_id": "x"})
     editor.charted("kept", "done", 1)
     expect(editor.chart.locator("caption")).to_have_text("kept · step 1 of 1 · done")
 
 
 def test_a_chart_is_read_out_as_a_table_with_words_for_each_line(editor: ComfyPage) -> None:
     begin(editor, "read out")
-    editor.dispatch(live.EVENT, told("read out", 10, "stopped"))
+    editor.dispatch(live_chart.EVENT, told("read out", 10, "stopped"))
     editor.charted("nuvia", "stopped")
     group = editor.page.get_by_role("group", name="Training losses of nuvia")
     group.get_by_role("table", name="nuvia · step 10 of 300 · stopped").wait_for()
@@ -152,9 +152,9 @@ def test_a_chart_is_read_out_as_a_table_with_words_for_each_line(editor: ComfyPa
 
 def test_other_graphs_and_other_nodes_are_left_alone(editor: ComfyPage) -> None:
     begin(editor, "another")
-    editor.dispatch(live.EVENT, told("first", 10))
-    editor.dispatch(live.EVENT, told("another", 10, node="2"))
-    editor.dispatch(live.EVENT, told("another", 10, node="99"))
+    editor.dispatch(live_chart.EVENT, told("first", 10))
+    editor.dispatch(live_chart.EVENT, told("another", 10, node="2"))
+    editor.dispatch(live_chart.EVENT, told("another", 10, node="99"))
     assert editor.page.evaluate(WIDGETS) == 0
     editor.load(graph("first"))  # it shows what was told of it as soon as it is opened
     editor.charted("nuvia", "running", 10)
@@ -165,7 +165,7 @@ def test_nothing_on_the_chart_is_animated(editor: ComfyPage) -> None:
     """So that who asked for less motion need not ask here."""
     begin(editor, "still")
     for step in (10, 20):
-        editor.dispatch(live.EVENT, told("still", step))
+        editor.dispatch(live_chart.EVENT, told("still", step))
         editor.charted("nuvia", "running", step)
         assert editor.chart.evaluate("place => place.getAnimations({ subtree: true }).length") == 0
 
@@ -174,7 +174,7 @@ def test_the_words_are_those_of_the_pages_language(comfy: ComfyServer, chromium:
     """In a page of its own: one whose language changes loads its workflow again, some time later."""
     with opened(chromium, comfy, tmp_path, language="es") as editor:
         begin(editor, "es")
-        editor.dispatch(live.EVENT, told("es", 60, "done"))
+        editor.dispatch(live_chart.EVENT, told("es", 60, "done"))
         editor.charted("nuvia", "done", 60)
         expect(editor.chart.locator("caption")).to_have_text("nuvia · paso 60 de 300 · terminado")
         expect(editor.chart.locator("th").last).to_have_text("validación")

@@ -10,18 +10,18 @@ import pytest
 import torch
 from PIL import Image
 
-from comfy_scoft.negatives import (
+from comfy_scoft.common.fingerprints import noise_seed
+from comfy_scoft.data.prompts import build_prompt, record_prompts
+from comfy_scoft.data.records import CultureRecord, Dataset
+from comfy_scoft.negatives.generate import (
     NegativeSettings,
     Request,
     attach_negatives,
     drawn_size,
     kept_size,
     make_negatives,
-    noise_seed,
     pixel_hash,
 )
-from comfy_scoft.prompts import build_prompt, record_prompts
-from comfy_scoft.records import CultureRecord, Dataset
 
 SMALL = NegativeSettings(per_image=3, steps=1, resolution=16)
 

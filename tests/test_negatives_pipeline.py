@@ -22,24 +22,23 @@ comfy = tiny.start()
 
 import nodes  # noqa: E402  (ComfyUI's)
 
-from comfy_scoft import ldm, negatives_cli, negatives_pipeline, single_file  # noqa: E402
-from comfy_scoft.base_model import BaseModel, TextEmbedding  # noqa: E402
-from comfy_scoft.bridge import mini_model  # noqa: E402
-from comfy_scoft.bridge.depth_sampler import DepthSampler, native_resolution, size_multiple  # noqa: E402
-from comfy_scoft.depth import load_depth, read_pixels  # noqa: E402
-from comfy_scoft.mini import layout  # noqa: E402
-from comfy_scoft.negatives import NegativeSettings, Request  # noqa: E402
-from comfy_scoft.negatives_pipeline import (  # noqa: E402
-    PipelineSampler,
-    load_controlnet,
-    scheduler_of,
-)
-from comfy_scoft.schedule import NoiseSchedule  # noqa: E402
+from comfy_scoft.cli import negatives as negatives_cli  # noqa: E402
+from comfy_scoft.comfyui import mini_model  # noqa: E402
+from comfy_scoft.comfyui.depth_sampler import DepthSampler, native_resolution, size_multiple  # noqa: E402
+from comfy_scoft.data.images import read_pixels  # noqa: E402
+from comfy_scoft.mini_world import COMMUNITY  # noqa: E402
+from comfy_scoft.models import single_file, state_dict_keys  # noqa: E402
+from comfy_scoft.models.mini import layout  # noqa: E402
+from comfy_scoft.models.noise_schedule import NoiseSchedule  # noqa: E402
+from comfy_scoft.models.stable_diffusion import BaseModel, TextEmbedding  # noqa: E402
+from comfy_scoft.negatives import controlnet_pipeline  # noqa: E402
+from comfy_scoft.negatives.controlnet_pipeline import PipelineSampler, load_controlnet, scheduler_of  # noqa: E402
+from comfy_scoft.negatives.depth import load_depth  # noqa: E402
+from comfy_scoft.negatives.generate import NegativeSettings, Request  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
 CHECKPOINT = layout.WEIGHTS / "checkpoints" / layout.CHECKPOINT
 CONTROLNET = layout.WEIGHTS / "controlnet" / layout.CONTROLNET
-COMMUNITY = layout.WEIGHTS.parent / "community"
 
 
 @pytest.fixture(scope="module")
@@ -73,11 +72,11 @@ def test_diffusers_draws_what_comfyuis_sampler_draws(base, control):
     assert (ours - theirs).abs().mean() < 1e-3 and (ours[0] - ours[1]).abs().mean() > 0.05
     free = PipelineSampler(base, control, dataclasses.replace(settings, strength=0.0))(request())
     assert (free - ours).abs().mean() > 5e-3  # so the depth map counts, and alike in both
-    assert native_resolution(model) == negatives_pipeline.native_resolution(base) == 64
-    assert size_multiple(model) == negatives_pipeline.size_multiple(base) == 16
+    assert native_resolution(model) == controlnet_pipeline.native_resolution(base) == 64
+    assert size_multiple(model) == controlnet_pipeline.size_multiple(base) == 16
 
 
-@pytest.mark.parametrize("sampler", negatives_pipeline.SAMPLERS)
+@pytest.mark.parametrize("sampler", controlnet_pipeline.SAMPLERS)
 def test_each_sampler_draws_the_same_picture_in_enough_steps(base, control, sampler):
     """From one noise, each comes to the picture that many steps of Euler come to."""
     settings = NegativeSettings(1, 20, 4.0, resolution=64, sampler=sampler)
@@ -157,7 +156,7 @@ def test_every_weight_of_a_full_size_controlnet_has_its_name_in_the_original_for
         config |= {"num_heads": 8}
     config.pop("out_channels")
     theirs = comfy.cldm.cldm.ControlNet(**config).state_dict()
-    names = ldm.unet_names(ours.state_dict(), 2)
+    names = state_dict_keys.unet_names(ours.state_dict(), 2)
     assert set(names.values()) == set(theirs)
     assert all(v.numel() == theirs[names[k]].numel() for k, v in ours.state_dict().items())
 
@@ -175,7 +174,7 @@ def test_the_noise_table_reaches_the_schedulers_as_it_is():
 OPTIONS = ["--checkpoint", str(CHECKPOINT), "--controlnet", str(CONTROLNET), "--dataset", str(COMMUNITY)]
 OPTIONS += ["--depth", "relief (mini)", "--split", "train", "--limit", "3", "--per-image", "2", "--steps", "2"]
 OPTIONS += ["--cfg", "4", "--threads", "1"]
-PROGRAM = "import sys; from comfy_scoft.negatives_cli import main; sys.exit(main())"
+PROGRAM = "import sys; from comfy_scoft.cli.negatives import main; sys.exit(main())"
 
 
 def start(out: Path, rank: int = 0, count: int = 1) -> subprocess.Popen:

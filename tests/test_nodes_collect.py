@@ -16,8 +16,10 @@ comfy = start()
 import comfy.model_management as management  # noqa: E402
 import folder_paths  # noqa: E402
 
-from comfy_scoft.bridge import dataset_folders, nodes_collect, nodes_data  # noqa: E402
-from comfy_scoft.download import collect  # noqa: E402
+from comfy_scoft.comfyui import dataset_folders  # noqa: E402
+from comfy_scoft.comfyui.nodes import collect as nodes_collect  # noqa: E402
+from comfy_scoft.comfyui.nodes import data as nodes_data  # noqa: E402
+from comfy_scoft.data.download import collect  # noqa: E402
 
 
 @pytest.fixture(autouse=True)

@@ -18,11 +18,11 @@ comfy = tiny.start()
 import folder_paths  # noqa: E402  (these need a started ComfyUI)
 import nodes  # noqa: E402
 
-from comfy_scoft.bridge import correction as bridge  # noqa: E402
-from comfy_scoft.bridge import nodes_correct  # noqa: E402
-from comfy_scoft.bridge.nodes_correct import LearnPreference, LoadPreference, RSCorrector, SavePreference  # noqa: E402
-from comfy_scoft.correct.place import PlaceGate  # noqa: E402
-from comfy_scoft.correct.preference import Preference  # noqa: E402
+from comfy_scoft.comfyui import correction as bridge  # noqa: E402
+from comfy_scoft.comfyui.nodes import correct as nodes_correct  # noqa: E402
+from comfy_scoft.comfyui.nodes.correct import LearnPreference, LoadPreference, RSCorrector, SavePreference  # noqa: E402
+from comfy_scoft.corrector.preference import Preference  # noqa: E402
+from comfy_scoft.corrector.prompt_gate import PlaceGate  # noqa: E402
 
 SAMPLERS = ("ddim", "euler", "heun", "dpmpp_2m", "uni_pc")
 NOISY = ("euler_ancestral", "dpmpp_sde")

@@ -10,9 +10,11 @@ import torch
 from node_datasets import batches, captioned, empty_folders, from_images, load, one_sentence, with_depth
 from PIL import Image
 
-from comfy_scoft.bridge import dataset_folders, nodes_data, nodes_negatives
-from comfy_scoft.dataset import load_folder
-from comfy_scoft.mini import layout
+from comfy_scoft.comfyui import dataset_folders
+from comfy_scoft.comfyui.nodes import data as nodes_data
+from comfy_scoft.comfyui.nodes import negatives as nodes_negatives
+from comfy_scoft.data.dataset import load_folder
+from comfy_scoft.models.mini import layout
 
 
 @pytest.fixture(autouse=True)

@@ -11,14 +11,15 @@ comfy = tiny.start()
 
 import nodes  # noqa: E402  (ComfyUI's, which needs a started ComfyUI)
 
-from comfy_scoft.bridge import nodes_evaluate, nodes_generate  # noqa: E402
-from comfy_scoft.bridge.nodes_generate import CompareGrid, GenerateSet  # noqa: E402
-from comfy_scoft.evaluate import bias  # noqa: E402
-from comfy_scoft.evaluate.pictures import of_images  # noqa: E402
-from comfy_scoft.generate import ImageSet, examples, plan, require_match  # noqa: E402
-from comfy_scoft.mini import world  # noqa: E402
-from comfy_scoft.scores import Scores, add  # noqa: E402
-from comfy_scoft.statistics import paired_share_change, wilson_interval  # noqa: E402
+from comfy_scoft.comfyui.nodes import evaluate as nodes_evaluate  # noqa: E402
+from comfy_scoft.comfyui.nodes import generate as nodes_generate  # noqa: E402
+from comfy_scoft.comfyui.nodes.generate import CompareGrid, GenerateSet  # noqa: E402
+from comfy_scoft.metrics import bias  # noqa: E402
+from comfy_scoft.metrics.image_set import ImageSet, examples, plan, require_match  # noqa: E402
+from comfy_scoft.metrics.inputs import of_images  # noqa: E402
+from comfy_scoft.metrics.intervals import paired_share_change, wilson_interval  # noqa: E402
+from comfy_scoft.metrics.scores import Scores, add  # noqa: E402
+from comfy_scoft.mini_world import world  # noqa: E402
 
 PROMPTS = "a teacher in nuvia\n\n  a cook in borea \n"
 SAMPLING = {"width": 64, "height": 64, "steps": 3, "cfg": 3.0, "sampler_name": "ddim", "scheduler": "normal"}

@@ -16,20 +16,22 @@ comfy = tiny.start()
 import nodes  # noqa: E402  (ComfyUI's, which needs a started ComfyUI)
 from comfy.model_management import InterruptProcessingException  # noqa: E402
 
-from comfy_scoft.bridge import mini_model, nodes_denoising, nodes_evaluate, nodes_metrics  # noqa: E402
-from comfy_scoft.dataset import load_folder  # noqa: E402
-from comfy_scoft.evaluate import clip_score, diversity, kid, memorization  # noqa: E402
-from comfy_scoft.evaluate.kid import KidSettings  # noqa: E402
-from comfy_scoft.evaluate.pictures import of_records  # noqa: E402
+from comfy_scoft.comfyui import mini_model  # noqa: E402
+from comfy_scoft.comfyui.nodes import denoising as nodes_denoising  # noqa: E402
+from comfy_scoft.comfyui.nodes import evaluate as nodes_evaluate  # noqa: E402
+from comfy_scoft.comfyui.nodes import metrics as nodes_metrics  # noqa: E402
+from comfy_scoft.data.dataset import load_folder  # noqa: E402
+from comfy_scoft.data.records import Dataset  # noqa: E402
 from comfy_scoft.features import FeatureNetwork, load_features  # noqa: E402
-from comfy_scoft.generate import ImageSet  # noqa: E402
-from comfy_scoft.mini import layout  # noqa: E402
-from comfy_scoft.plots import by_model  # noqa: E402
-from comfy_scoft.plots.tables import number  # noqa: E402
-from comfy_scoft.records import Dataset  # noqa: E402
-from comfy_scoft.scores import Score, Scores  # noqa: E402
-
-COMMUNITY = Path(layout.__file__).parent / "community"
+from comfy_scoft.metrics import clip_score, diversity, kid, memorization  # noqa: E402
+from comfy_scoft.metrics.image_set import ImageSet  # noqa: E402
+from comfy_scoft.metrics.inputs import of_records  # noqa: E402
+from comfy_scoft.metrics.kid import KidSettings  # noqa: E402
+from comfy_scoft.metrics.scores import Score, Scores  # noqa: E402
+from comfy_scoft.mini_world import COMMUNITY  # noqa: E402
+from comfy_scoft.models.mini import layout  # noqa: E402
+from comfy_scoft.reports.plots import by_model  # noqa: E402
+from comfy_scoft.reports.plots.tables import number  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -82,12 +84,12 @@ def test_each_node_gives_the_figures_of_the_core_and_adds_them_to_the_chain(
 def test_the_page_of_near_copies_shows_the_nearest_pairs_first(
     sets: tuple[ImageSet, ImageSet], community: Dataset, eye: FeatureNetwork, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from comfy_scoft.plots import copies, page
+    from comfy_scoft.reports.plots import canvas, copies
 
     said: list[str] = []
-    write = page.Page.text
+    write = canvas.Page.text
     monkeypatch.setattr(
-        page.Page, "text", lambda self, x, y, text, *a, **k: (said.append(text), write(self, x, y, text, *a, **k))[1]
+        canvas.Page, "text", lambda self, x, y, text, *a, **k: (said.append(text), write(self, x, y, text, *a, **k))[1]
     )
     found = memorization.measure(sets[1], community, eye, held_out=community.split("test"))
     near = found.copies

@@ -14,12 +14,13 @@ from PIL import Image
 
 comfy = start()
 
-from comfy_scoft.bridge import nodes_data, nodes_negatives  # noqa: E402
-from comfy_scoft.bridge.depth_sampler import DepthSampler, native_resolution, size_multiple  # noqa: E402
-from comfy_scoft.depth import DEPTH, DepthEstimator  # noqa: E402
+from comfy_scoft.comfyui.depth_sampler import DepthSampler, native_resolution, size_multiple  # noqa: E402
+from comfy_scoft.comfyui.nodes import data as nodes_data  # noqa: E402
+from comfy_scoft.comfyui.nodes import negatives as nodes_negatives  # noqa: E402
 from comfy_scoft.features import FeatureNetwork  # noqa: E402
-from comfy_scoft.mini import layout  # noqa: E402
-from comfy_scoft.negatives import NegativeSettings, Request  # noqa: E402
+from comfy_scoft.models.mini import layout  # noqa: E402
+from comfy_scoft.negatives.depth import DEPTH, DepthEstimator  # noqa: E402
+from comfy_scoft.negatives.generate import NegativeSettings, Request  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
@@ -142,7 +143,7 @@ def test_the_interrupt_stops_between_steps_and_the_next_run_goes_on(parts, pictu
             raise comfy.model_management.InterruptProcessingException
 
     with monkeypatch.context() as patch:
-        patch.setattr("comfy_scoft.bridge.depth_sampler.check_interrupt", press_stop)
+        patch.setattr("comfy_scoft.comfyui.depth_sampler.check_interrupt", press_stop)
         with pytest.raises(comfy.model_management.InterruptProcessingException):
             make(parts, pictures)
     assert len(list((comfy_folders / "output/scoft/negatives").rglob("*.png"))) == 2

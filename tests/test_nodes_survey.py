@@ -18,10 +18,11 @@ from workflow_form import Workflow, compact
 comfy = start()
 import folder_paths  # noqa: E402
 
-from comfy_scoft.bridge import nodes_survey, nodes_survey_build  # noqa: E402
-from comfy_scoft.bridge.nodes_survey import EXAMPLE, SHIPPED, AggregateSurvey, LoadResponses, PlotSurvey  # noqa: E402
-from comfy_scoft.bridge.nodes_survey_build import BuildSurvey  # noqa: E402
-from comfy_scoft.plots import score_table  # noqa: E402
+from comfy_scoft.comfyui.nodes import survey as nodes_survey  # noqa: E402
+from comfy_scoft.comfyui.nodes import survey_build as nodes_survey_build  # noqa: E402
+from comfy_scoft.comfyui.nodes.survey import EXAMPLE, SHIPPED, AggregateSurvey, LoadResponses, PlotSurvey  # noqa: E402
+from comfy_scoft.comfyui.nodes.survey_build import BuildSurvey  # noqa: E402
+from comfy_scoft.reports.plots import score_table  # noqa: E402
 from comfy_scoft.survey.build import SurveySettings  # noqa: E402
 
 

@@ -20,12 +20,17 @@ comfy = tiny.start()
 import folder_paths  # noqa: E402  (needs a started ComfyUI)
 from comfy_api.latest import io  # noqa: E402
 
-from comfy_scoft import features, job, runs  # noqa: E402
-from comfy_scoft.base_model import BaseModel  # noqa: E402
-from comfy_scoft.bridge import nodes_losses, nodes_options, nodes_training, training  # noqa: E402
-from comfy_scoft.lora import LoraSettings  # noqa: E402
+from comfy_scoft import features  # noqa: E402
+from comfy_scoft.comfyui import training  # noqa: E402
+from comfy_scoft.comfyui.nodes import losses as nodes_losses  # noqa: E402
+from comfy_scoft.comfyui.nodes import options as nodes_options  # noqa: E402
+from comfy_scoft.comfyui.nodes import training as nodes_training  # noqa: E402
 from comfy_scoft.losses import ContrastiveLoss, DiffusionLoss, MemorizationLoss  # noqa: E402
-from comfy_scoft.rollout import RolloutSettings  # noqa: E402
+from comfy_scoft.losses.rollout import RolloutSettings  # noqa: E402
+from comfy_scoft.models.lora import LoraSettings  # noqa: E402
+from comfy_scoft.models.stable_diffusion import BaseModel  # noqa: E402
+from comfy_scoft.training import job  # noqa: E402
+from comfy_scoft.training import run_folder as runs  # noqa: E402
 
 NODES = [*nodes_losses.NODES, *nodes_options.NODES, *nodes_training.NODES]
 KNOBS = {"steps": 2, "batch_size": 1, "accumulation": 1, "resolution": 64, "precision": "fp32", "seed": 5}
@@ -284,7 +289,7 @@ def test_the_table_of_contents_lists_every_node_of_the_bridge_once() -> None:
     listed = [node.define_schema().node_id for node in contents]
     assert len(set(listed)) == len(listed) and all(name.startswith("SCoFT_") for name in listed)
     found = []
-    for path in sorted((root / "comfy_scoft" / "bridge").glob("nodes_*.py")):
-        module = importlib.import_module(f"pack_here.comfy_scoft.bridge.{path.stem}")
+    for path in sorted((root / "comfy_scoft" / "comfyui" / "nodes").glob("[!_]*.py")):
+        module = importlib.import_module(f"pack_here.comfy_scoft.comfyui.nodes.{path.stem}")
         found += [node.define_schema().node_id for node in module.NODES]
     assert sorted(found) == sorted(listed)

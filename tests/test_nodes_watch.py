@@ -12,11 +12,13 @@ from PIL import Image
 from test_nodes_training import KNOBS, execute, place, same, sockets, train  # noqa: F401  (fixtures)
 from toys import toy_dataset
 
-from comfy_scoft import runs
-from comfy_scoft.bridge import follow, nodes_options, nodes_training
-from comfy_scoft.bridge.runtime import Progress
-from comfy_scoft.lora import LoraSettings
-from comfy_scoft.settings import TrainSettings
+from comfy_scoft.comfyui import training_progress
+from comfy_scoft.comfyui.nodes import options as nodes_options
+from comfy_scoft.comfyui.nodes import training as nodes_training
+from comfy_scoft.comfyui.runtime import Progress
+from comfy_scoft.models.lora import LoraSettings
+from comfy_scoft.training import run_folder as runs
+from comfy_scoft.training.settings import TrainSettings
 
 
 def folder(place: Path, name: str = "run") -> Path:  # noqa: F811
@@ -121,7 +123,7 @@ def test_an_exported_job_holds_what_is_held_out_and_gives_the_same_curves(
     sockets: dict,  # noqa: F811
     tmp_path: Path,
 ) -> None:
-    from comfy_scoft import job
+    from comfy_scoft.training import job
 
     more = {"validation": toy_dataset(tmp_path / "held out", negatives=(0, 0)), "validate_every": 1, "buckets": True}
     lora = train(sockets, **more)[0]
@@ -139,4 +141,4 @@ def test_an_exported_job_holds_what_is_held_out_and_gives_the_same_curves(
     "seconds, text", [(0, "0 s"), (89.4, "89 s"), (95, "2 min"), (5400, "1 h 30 min"), (7500, "2 h 05 min")]
 )
 def test_times_are_readable(seconds: float, text: str) -> None:
-    assert follow.duration(seconds) == text
+    assert training_progress.duration(seconds) == text

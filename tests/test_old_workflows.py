@@ -11,7 +11,7 @@ import pytest
 from comfy_server import ComfyServer
 from test_end_to_end import PATIENCE, shortened
 
-from comfy_scoft import demo
+from comfy_scoft.experiments import demo
 
 FOLDER = Path(__file__).parent / "old_workflows"
 NAMES = ("ablation", "train-cultural-lora-mini")

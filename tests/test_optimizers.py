@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from comfy_scoft.optimizers import SMALLEST_8BIT, build, pack, unpack
+from comfy_scoft.training.optimizers import SMALLEST_8BIT, build, pack, unpack
 
 RATES = {"AdamW": 1e-2, "AdamW8bit": 1e-2, "Prodigy": 1.0, "Adafactor": 1e-2}
 
@@ -62,7 +62,7 @@ def same(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> bool:
 
 
 def test_the_menu_of_the_settings_is_what_can_be_built() -> None:
-    from comfy_scoft.settings import Optimizer
+    from comfy_scoft.training.settings import Optimizer
 
     assert set(get_args(Optimizer)) == set(RATES)
     with pytest.raises(ValueError, match="'SGD' is not known; choose one of AdamW"):

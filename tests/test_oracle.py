@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from comfy_scoft.mini import oracle, world
-from comfy_scoft.mini.oracle import Reading
+from comfy_scoft.mini_world import oracle, world
+from comfy_scoft.mini_world.oracle import Reading
 
 
 def drawings(count: int, seed: int, people: bool = False) -> tuple[torch.Tensor, list[tuple[str, int, str]]]:

@@ -14,7 +14,8 @@ from comfy_page import PATIENCE, RUN, ComfyPage, opened, up_to, workflow
 from comfy_server import ComfyServer
 from playwright.sync_api import Browser, expect
 
-from comfy_scoft import checkpoint, runs
+from comfy_scoft.training import checkpoint
+from comfy_scoft.training import run_folder as runs
 
 pytestmark = pytest.mark.long
 

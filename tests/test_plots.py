@@ -10,11 +10,11 @@ import pytest
 import torch
 from PIL import Image
 
-from comfy_scoft import plots
-from comfy_scoft.plots import charts, tables
-from comfy_scoft.plots.page import ELLIPSIS, Page, text_width, tile, wrap
-from comfy_scoft.records import CATEGORIES, CultureRecord, Dataset
-from comfy_scoft.scores import Score
+from comfy_scoft.data.records import CATEGORIES, CultureRecord, Dataset
+from comfy_scoft.metrics.scores import Score
+from comfy_scoft.reports import plots
+from comfy_scoft.reports.plots import charts, tables
+from comfy_scoft.reports.plots.canvas import ELLIPSIS, Page, text_width, tile, wrap
 
 LONG = "a person who stands in a very long caption that never seems to find its end, costs $5 and $6, " * 9
 

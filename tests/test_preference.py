@@ -13,13 +13,13 @@ import torch
 from preference_toys import QUICK, SCHEDULE, latents, learned, random_preference
 from safetensors.torch import load_file, save_file
 
-from comfy_scoft.correct import store
-from comfy_scoft.correct.evidence import calibration_error, fitted_temperature
-from comfy_scoft.correct.learn import PreferenceSettings, learn, split
-from comfy_scoft.correct.place import MADE_UP, MOST_CAPTIONS, PlaceGate, contrasts, learn_place
-from comfy_scoft.correct.preference import Preference, levels_for, log_preference, picture_log_odds, sigmas
-from comfy_scoft.correct.words import evidence_of, report
-from comfy_scoft.plots.preference import preference_chart
+from comfy_scoft.corrector import preference_file
+from comfy_scoft.corrector.evaluation import calibration_error, fitted_temperature
+from comfy_scoft.corrector.preference import Preference, levels_for, log_preference, picture_log_odds, sigmas
+from comfy_scoft.corrector.prompt_gate import MADE_UP, MOST_CAPTIONS, PlaceGate, contrasts, learn_place
+from comfy_scoft.corrector.report import evidence_of, report
+from comfy_scoft.corrector.training import PreferenceSettings, learn, split
+from comfy_scoft.reports.plots.preference import preference_chart
 
 
 @pytest.fixture(scope="module")
@@ -256,12 +256,15 @@ def test_the_text_of_another_encoder_is_refused() -> None:
 def test_a_saved_preference_comes_back_the_same(tmp_path: Path, striped) -> None:
     gate, _ = learn_place(embedded, CAPTIONS, "kora", [], torch.Generator().manual_seed(0))
     preference = replace(striped[0], place=gate)
-    path = store.free_name(tmp_path, "kora")
-    store.save(preference, path, "Kora as it is", "CC-BY-4.0")
-    assert path.name == "kora_00001.safetensors" and store.free_name(tmp_path, "kora").name == "kora_00002.safetensors"
+    path = preference_file.free_name(tmp_path, "kora")
+    preference_file.save(preference, path, "Kora as it is", "CC-BY-4.0")
+    assert (
+        path.name == "kora_00001.safetensors"
+        and preference_file.free_name(tmp_path, "kora").name == "kora_00002.safetensors"
+    )
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
     with torch.inference_mode():
-        found = store.load(path)
+        found = preference_file.load(path)
     assert (found.family, found.temperature) == (preference.family, preference.temperature)
     assert found.facts["title"] == "Kora as it is" and found.facts["licence"] == "CC-BY-4.0"
     assert evidence_of(found.facts) == striped[1]
@@ -274,15 +277,15 @@ def test_a_saved_preference_comes_back_the_same(tmp_path: Path, striped) -> None
 @pytest.mark.parametrize("name", ["", "../x", "a/b", "a\\b", ".hidden", "c:x", "a\nb"])
 def test_a_name_that_is_a_path_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(ValueError, match="cannot be a file's name"):
-        store.free_name(tmp_path, name)
+        preference_file.free_name(tmp_path, name)
 
 
 def hostile(path: Path, how: str) -> None:
     """A file that is not what it says it is."""
-    store.save(random_preference(), path)
+    preference_file.save(random_preference(), path)
     tensors = load_file(path)
     told = {"family": "sd1", "channels": 4, "width": 16, "levels": 2, "temperature": 1.0, "place width": 0, "facts": {}}
-    kind = store.FORMAT
+    kind = preference_file.FORMAT
     if how == "noise":
         path.write_bytes(bytes(range(256)) * 4)
     elif how == "pickle":
@@ -323,18 +326,18 @@ def test_a_hostile_file_is_refused_in_one_sentence(tmp_path: Path, how: str) -> 
     path = tmp_path / "p.safetensors"
     hostile(path, how)
     with pytest.raises(ValueError, match=r"^p\.safetensors is not a preference that can be read: [^.]*\.$"):
-        store.load(path)
+        preference_file.load(path)
 
 
 def test_a_file_too_large_to_be_one_is_not_read(tmp_path: Path) -> None:
     path = tmp_path / "big.safetensors"
     with path.open("wb") as file:
-        file.truncate(store.LARGEST_FILE + 1)
+        file.truncate(preference_file.LARGEST_FILE + 1)
     with pytest.raises(ValueError, match="not a preference"):
-        store.load(path)
+        preference_file.load(path)
 
 
 def test_facts_that_are_not_what_they_should_be_are_left_out_of_the_report(tmp_path: Path) -> None:
     strange = replace(random_preference(), facts={"evidence": {"accuracy": "all"}, "place": 3, "title": "T"})
-    store.save(strange, tmp_path / "s.safetensors")
-    assert "Nothing is known" in report(store.load(tmp_path / "s.safetensors"))
+    preference_file.save(strange, tmp_path / "s.safetensors")
+    assert "Nothing is known" in report(preference_file.load(tmp_path / "s.safetensors"))

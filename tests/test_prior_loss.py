@@ -8,14 +8,17 @@ import pytest
 import torch
 from toys import learned, toy_base, toy_dataset, toy_features, toy_run
 
-from comfy_scoft import features, job, runs
-from comfy_scoft.errors import Interrupted
-from comfy_scoft.lora import LoraSettings, attach
+from comfy_scoft import features
+from comfy_scoft.common.errors import Interrupted
+from comfy_scoft.data.records import CultureRecord
 from comfy_scoft.losses import ContrastiveLoss, DiffusionLoss, LossContext, PriorLoss
-from comfy_scoft.memory import Economy
-from comfy_scoft.memory_need import need
-from comfy_scoft.records import CultureRecord
-from comfy_scoft.trainer import Watch, train
+from comfy_scoft.models.lora import LoraSettings, attach
+from comfy_scoft.training import job
+from comfy_scoft.training import run_folder as runs
+from comfy_scoft.training.memory import Economy
+from comfy_scoft.training.memory_estimate import need
+from comfy_scoft.training.run import Watch
+from comfy_scoft.training.trainer import train
 
 RECORDS = (
     CultureRecord(Path("a.png"), "our house", ("a house", "a building"), "toy", "Toyland"),

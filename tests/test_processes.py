@@ -18,11 +18,12 @@ from safetensors.torch import load_file
 from toys import learned, toy_base, toy_dataset, toy_features, toy_run
 from two_processes import SHAPES, gradients_of, run_of
 
-from comfy_scoft import checkpoint, job, runs
-from comfy_scoft.cache import Cache
 from comfy_scoft.features import load_features
 from comfy_scoft.losses import ContrastiveLoss, DiffusionLoss, MemorizationLoss
-from comfy_scoft.processes import Processes
+from comfy_scoft.training import checkpoint, job
+from comfy_scoft.training import run_folder as runs
+from comfy_scoft.training.distributed import Processes
+from comfy_scoft.training.latent_cache import Cache
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -15,9 +15,9 @@ from PIL import Image
 from protocol_inputs import ROOT, arguments, inception_file, write_inputs
 
 from comfy_scoft.__main__ import main as command
-from comfy_scoft.protocol import cli, clock, data, human, measure, networks, paper, plan, train
-from comfy_scoft.protocol.arms import BASE, FINETUNE, MP, MPC, PAPER, SHORT, M, arms_of
-from comfy_scoft.records import CATEGORIES, CultureRecord, Dataset
+from comfy_scoft.data.records import CATEGORIES, CultureRecord, Dataset
+from comfy_scoft.experiments.paper_tables import cli, clock, data, human, measure, networks, paper, plan, train
+from comfy_scoft.experiments.paper_tables.arms import BASE, FINETUNE, MP, MPC, PAPER, SHORT, M, arms_of
 
 # --- counts, by hand ---
 

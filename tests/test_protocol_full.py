@@ -15,7 +15,7 @@ from protocol_inputs import COMMUNITY, inception_file, results
 from safetensors.torch import load_file
 
 from comfy_scoft.__main__ import main as command
-from comfy_scoft.protocol import networks
+from comfy_scoft.experiments.paper_tables import networks
 
 
 @pytest.mark.long

@@ -20,12 +20,12 @@ from safetensors.torch import load_file
 from torch.nn import functional as F
 
 from comfy_scoft.__main__ import main as command
-from comfy_scoft.captions import CaptionFile
-from comfy_scoft.dataset import load_folder
-from comfy_scoft.depth import read_pixels
+from comfy_scoft.data.captions import CaptionFile
+from comfy_scoft.data.dataset import load_folder
+from comfy_scoft.data.images import read_pixels
+from comfy_scoft.experiments.paper_tables import cli, clock, data, measure, page, paper, plan, prepare, train
+from comfy_scoft.experiments.paper_tables.arms import SHORT, arms_of
 from comfy_scoft.features import load_features
-from comfy_scoft.protocol import cli, clock, data, measure, page, paper, plan, prepare, train
-from comfy_scoft.protocol.arms import SHORT, arms_of
 from comfy_scoft.survey.responses import read_key
 from comfy_scoft.survey.simulate import answer_file
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from comfy_scoft.records import Batch, CultureRecord, Dataset
+from comfy_scoft.data.records import Batch, CultureRecord, Dataset
 
 
 @pytest.fixture

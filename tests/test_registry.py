@@ -120,9 +120,15 @@ def test_the_archive_holds_no_test_and_no_tool_of_development() -> None:
 
 
 def test_leaving_out_goes_by_the_place_and_not_by_the_name_alone(tmp_path: Path) -> None:
-    """comfy_scoft/benchmark/run.py would be of the pack; only the checkout's own run.py is not."""
+    """comfy_scoft/training/run.py would be of the pack; only the checkout's own run.py is not."""
     subprocess.run(["git", "init", "-q", str(tmp_path)], check=True, timeout=60)
-    for name in ("run.py", "tests/a.py", "comfy_scoft/run.py", "comfy_scoft/tests/a.py", "comfy_scoft/tools/a.py"):
+    for name in (
+        "run.py",
+        "tests/a.py",
+        "comfy_scoft/training/run.py",
+        "comfy_scoft/tests/a.py",
+        "comfy_scoft/tools/a.py",
+    ):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     shutil.copy(ROOT / ".comfyignore", tmp_path)

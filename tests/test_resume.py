@@ -12,11 +12,12 @@ from safetensors.torch import load_file
 from torch import Tensor
 from toys import all_losses, learned, toy_base, toy_dataset, toy_features, toy_run
 
-from comfy_scoft import checkpoint, trainer
-from comfy_scoft.errors import Interrupted, NonFiniteLoss
-from comfy_scoft.lora import trainable
+from comfy_scoft.common.errors import Interrupted, NonFiniteLoss
 from comfy_scoft.losses import ContrastiveLoss, DiffusionLoss, Loss, LossContext, MemorizationLoss
-from comfy_scoft.trainer import Run, Watch, train
+from comfy_scoft.models.lora import trainable
+from comfy_scoft.training import checkpoint, trainer
+from comfy_scoft.training.run import Run, Watch
+from comfy_scoft.training.trainer import train
 
 
 def stop_at(call: int, error: BaseException):

@@ -10,14 +10,14 @@ from diffusers import DDIMScheduler
 from torch import Tensor
 from toys import mean, micro_loss, toy_base, toy_features, toy_run
 
-from comfy_scoft import objective
-from comfy_scoft.base_model import BaseModel
-from comfy_scoft.cache import Cache
-from comfy_scoft.draws import of_micro_step
-from comfy_scoft.lora import LoraSettings, attach
 from comfy_scoft.losses import PerceptualLoss
-from comfy_scoft.rollout import Rollout, RolloutSettings, kappas, roll_out, timesteps
-from comfy_scoft.schedule import NoiseSchedule
+from comfy_scoft.losses.rollout import Rollout, RolloutSettings, kappas, roll_out, timesteps
+from comfy_scoft.models.lora import LoraSettings, attach
+from comfy_scoft.models.noise_schedule import NoiseSchedule
+from comfy_scoft.models.stable_diffusion import BaseModel
+from comfy_scoft.training import objective
+from comfy_scoft.training.batches import of_micro_step
+from comfy_scoft.training.latent_cache import Cache
 
 TIMES = (0, 1, 18, 19, 37, 500, 999)
 GUIDANCE = 4.5

@@ -15,7 +15,7 @@ comfy = tiny.start()
 import folder_paths  # noqa: E402  (needs a started ComfyUI)
 from comfy.taesd.taesd import TAESD  # noqa: E402
 
-from comfy_scoft.bridge.small_vae import FOLDER, small_vae  # noqa: E402
+from comfy_scoft.comfyui.small_vae import FOLDER, small_vae  # noqa: E402
 
 
 @pytest.fixture

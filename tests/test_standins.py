@@ -16,8 +16,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from sd_answers import CAPTION, FAMILIES, UNET, answer, comfy, comfys_answer, far, graph_node, load, noise
 
-from comfy_scoft import runs, single_file
-from comfy_scoft.bridge import convert
+from comfy_scoft.comfyui import to_diffusers
+from comfy_scoft.models import placement, single_file
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def loaded(models: Path) -> dict[str, tuple]:
 def test_a_checkpoint_answers_as_it_does_in_comfyuis_own_sampler(family: str, loaded: dict) -> None:
     """Text, pooled text and sizes included; the picture is not square, so that no size can stand for another."""
     model, clip, vae = loaded[family]
-    base = convert.base_model(model, clip, vae, family)
+    base = to_diffusers.base_model(model, clip, vae, family)
     assert base.family == family and base.vae_scaling == {"sd1": 0.18215, "sdxl": 0.13025}[family]
     z = noise(2, 4, 16, 24)
     for t in (3, 500, 999):
@@ -54,7 +54,7 @@ def test_a_checkpoint_answers_as_it_does_in_comfyuis_own_sampler(family: str, lo
 def test_sizes_reach_sd_xl_exactly_in_half_precision_too(loaded: dict, height: int, width: int) -> None:
     """ComfyUI embeds them in float32; 1288 has no place in bfloat16."""
     model, clip, vae = loaded["sdxl"]
-    base = convert.base_model(model, clip, vae)
+    base = to_diffusers.base_model(model, clip, vae)
     base.unet = base.unet.to(torch.bfloat16)
     z = torch.zeros(1, 4, height // 8, width // 8)
     given = base._added_conditions([base.embed("")], z)
@@ -66,7 +66,7 @@ def test_sizes_reach_sd_xl_exactly_in_half_precision_too(loaded: dict, height: i
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_checkpoints_vae_gives_comfyuis_own_latents_and_pictures(family: str, loaded: dict) -> None:
     model, clip, vae = loaded[family]
-    base = convert.base_model(model, clip, vae)
+    base = to_diffusers.base_model(model, clip, vae)
     pixels = noise(1, 3, 64, 64).clamp(-1, 1)
     mean, std = base.encode(pixels)
     raw = vae.encode(pixels.movedim(1, -1) / 2 + 0.5)
@@ -95,11 +95,11 @@ def test_a_persons_lora_is_honoured_in_the_unet_and_in_the_text(
         patched, worded = comfy.sd.load_lora_for_models(model, clip, found, 0.7, 0.9)
     assert "not loaded" not in caplog.text
     z = noise(1, 4, 16, 16)
-    ours = answer(convert.base_model(patched, worded, vae), z, 500, CAPTION)
+    ours = answer(to_diffusers.base_model(patched, worded, vae), z, 500, CAPTION)
     assert far(ours, comfys_answer(patched, worded, z, 500, CAPTION)) < 2e-4
-    plain = convert.base_model(model, clip, vae)
+    plain = to_diffusers.base_model(model, clip, vae)
     assert far(answer(plain, z, 500, CAPTION), ours) > 1e-3
-    assert far(plain.embed(CAPTION).hidden, convert.base_model(model, worded, vae).embed(CAPTION).hidden) > 1e-3
+    assert far(plain.embed(CAPTION).hidden, to_diffusers.base_model(model, worded, vae).embed(CAPTION).hidden) > 1e-3
 
 
 def test_a_merge_of_two_models_is_honoured(loaded: dict, models: Path, tmp_path: Path) -> None:
@@ -111,9 +111,9 @@ def test_a_merge_of_two_models_is_honoured(loaded: dict, models: Path, tmp_path:
     merge = graph_node("ModelMergeBlocks", "comfy_extras.nodes_model_merging")
     merged = merge(model1=model, model2=second, input=1.0, middle=0.5, out=0.1)[0]
     z = noise(1, 4, 16, 16)
-    ours = answer(convert.base_model(merged, clip, vae), z, 500, CAPTION)
+    ours = answer(to_diffusers.base_model(merged, clip, vae), z, 500, CAPTION)
     assert far(ours, comfys_answer(merged, clip, z, 500, CAPTION)) < 2e-4
-    assert far(ours, answer(convert.base_model(model, clip, vae), z, 500, CAPTION)) > 1e-3
+    assert far(ours, answer(to_diffusers.base_model(model, clip, vae), z, 500, CAPTION)) > 1e-3
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -122,7 +122,7 @@ def test_a_model_sampling_node_is_honoured(family: str, zsnr: bool, loaded: dict
     model, clip, vae = loaded[family]
     patch = graph_node("ModelSamplingDiscrete", "comfy_extras.nodes_model_advanced")
     changed = patch(model=model, sampling="v_prediction", zsnr=zsnr)[0]
-    base = convert.base_model(changed, clip, vae)
+    base = to_diffusers.base_model(changed, clip, vae)
     assert base.schedule.prediction == "v_prediction"
     sigmas = changed.get_model_object("model_sampling").sigmas.double()
     assert torch.allclose(base.schedule.alphas_cumprod, 1 / (sigmas**2 + 1), rtol=1e-5, atol=0)
@@ -130,7 +130,7 @@ def test_a_model_sampling_node_is_honoured(family: str, zsnr: bool, loaded: dict
     z = noise(1, 4, 16, 16)
     for t in (10, 500, 900):
         assert far(answer(base, z, t, CAPTION), comfys_answer(changed, clip, z, t, CAPTION)) < 1e-3
-    assert convert.base_model(model, clip, vae).schedule.prediction == "epsilon"
+    assert to_diffusers.base_model(model, clip, vae).schedule.prediction == "epsilon"
 
 
 @pytest.mark.parametrize("sampling", ["lcm", "x0", "img_to_img"])
@@ -138,7 +138,7 @@ def test_sampling_that_is_neither_noise_nor_v_is_refused(sampling: str, loaded: 
     patch = graph_node("ModelSamplingDiscrete", "comfy_extras.nodes_model_advanced")
     changed = patch(model=loaded["sd1"][0], sampling=sampling, zsnr=False)[0]
     with pytest.raises(ValueError, match="not with noise or v prediction"):
-        convert.schedule_from_model(changed)
+        to_diffusers.schedule_from_model(changed)
 
 
 @pytest.mark.parametrize(
@@ -147,7 +147,7 @@ def test_sampling_that_is_neither_noise_nor_v_is_refused(sampling: str, loaded: 
 def test_a_file_of_another_kind_is_refused_in_a_sentence(name: str, words: str, models: Path) -> None:
     path = standins.write(name, models, "small")
     with pytest.raises(ValueError, match=words) as told:
-        convert.base_model(*load(path))
+        to_diffusers.base_model(*load(path))
     assert str(told.value).count("\n") == 0
     with pytest.raises(ValueError, match="give a Stable Diffusion 1.x, 2.x or XL checkpoint"):
         single_file.load_base(path)
@@ -162,7 +162,7 @@ def test_the_refiner_is_refused_in_a_sentence(tmp_path: Path) -> None:
     model = config.get_model({}, "", device=torch.device("meta"))
     cpu = torch.device("cpu")
     with pytest.raises(ValueError, match="is a SDXLRefiner and cannot be trained here"):
-        convert.unet_from_model(comfy.model_patcher.ModelPatcher(model, cpu, cpu))
+        to_diffusers.unet_from_model(comfy.model_patcher.ModelPatcher(model, cpu, cpu))
     some = {
         UNET + "input_blocks.0.0.weight": torch.zeros(384, 4, 3, 3),
         UNET + "input_blocks.4.1.transformer_blocks.0.attn2.to_k.weight": torch.zeros(8, 1280),
@@ -182,17 +182,17 @@ def test_parts_that_a_file_lacks_are_refused_in_a_sentence(loaded: dict, models:
     model, clip, vae = load(tmp_path / "unet.safetensors")
     assert clip is None
     with pytest.raises(ValueError, match="There is no CLIP"):
-        convert.base_model(model, clip, loaded["sd1"][2])
+        to_diffusers.base_model(model, clip, loaded["sd1"][2])
     with pytest.raises(ValueError, match="This VAE holds no weights"):
-        convert.base_model(model, loaded["sd1"][1], vae)
+        to_diffusers.base_model(model, loaded["sd1"][1], vae)
     with pytest.raises(ValueError, match="connect MODEL and CLIP of the same checkpoint"):
-        convert.base_model(model, loaded["sdxl"][1], loaded["sd1"][2]).embed(CAPTION)
+        to_diffusers.base_model(model, loaded["sdxl"][1], loaded["sd1"][2]).embed(CAPTION)
 
 
 def test_a_vae_that_overflows_in_half_precision_trains_and_draws_in_single(loaded: dict) -> None:
     """The published VAE of SD XL has activations beyond 65504: in float16 it draws nothing but NaN."""
     model, clip, _ = loaded["sdxl"]
-    base = convert.base_model(model, clip, tiny.tiny_vae())
+    base = to_diffusers.base_model(model, clip, tiny.tiny_vae())
     for layer in (base.vae.encoder.conv_in, base.vae.decoder.conv_in):
         layer.weight.data = layer.weight.data * 2e4
     pixels = noise(1, 3, 32, 32).clamp(-1, 1)
@@ -201,7 +201,7 @@ def test_a_vae_that_overflows_in_half_precision_trains_and_draws_in_single(loade
     with torch.no_grad():
         assert all(torch.isfinite(weight).all() for weight in half.parameters())
         assert not torch.isfinite(half.encode(pixels.half()).latent_dist.mean).all()
-    runs.place(base.vae, torch.device("cpu"), torch.float32)  # what training does before it encodes
+    placement.place(base.vae, torch.device("cpu"), torch.float32)  # what training does before it encodes
     again, _ = base.encode(pixels)
     assert torch.isfinite(again).all() and far(again, mean) < 1e-2
     for kind in (torch.bfloat16, torch.float16):

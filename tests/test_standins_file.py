@@ -13,12 +13,12 @@ from safetensors.torch import load_file, save_file
 from sd_answers import CAPTION, FAMILIES, answer, far, load, noise
 from toys import toy_run
 
-from comfy_scoft import runs, single_file
-from comfy_scoft.bridge import convert
-from comfy_scoft.job import read_job, run_job, write_job
+from comfy_scoft.comfyui import to_diffusers
 from comfy_scoft.losses import DiffusionLoss, MemorizationLoss
-from comfy_scoft.schedule import NoiseSchedule
-from comfy_scoft.trainer import train
+from comfy_scoft.models import placement, single_file
+from comfy_scoft.models.noise_schedule import NoiseSchedule
+from comfy_scoft.training.job import read_job, run_job, write_job
+from comfy_scoft.training.trainer import train
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +58,7 @@ def small_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_file_gives_the_same_model_without_comfyui(
     family: str, loaded: dict, models: Path, small_sizes: None
 ) -> None:
-    inside = convert.base_model(*loaded[family], family)
+    inside = to_diffusers.base_model(*loaded[family], family)
     outside = single_file.load_base(models / "checkpoints" / standins.FILES[family][1])
     assert outside.family == family and outside.vae_scaling == inside.vae_scaling
     assert torch.equal(outside.schedule.alphas_cumprod, inside.schedule.alphas_cumprod)
@@ -79,9 +79,9 @@ def test_a_file_gives_the_same_model_without_comfyui(
 def test_a_job_that_names_the_file_trains_the_same_lora_outside_comfyui(
     family: str, loaded: dict, models: Path, small_sizes: None, tmp_path: Path
 ) -> None:
-    base = convert.base_model(*loaded[family], family)
+    base = to_diffusers.base_model(*loaded[family], family)
     for module in (base.unet, base.vae):  # as training does: to where a file's weights lie in memory too
-        runs.place(module, torch.device("cpu"), torch.float32)
+        placement.place(module, torch.device("cpu"), torch.float32)
     run = toy_run(tmp_path, [DiffusionLoss(), MemorizationLoss()], base=base, steps=2)
     path = write_job(run, tmp_path / "named", models / "checkpoints" / standins.FILES[family][1])
     here = train(run).lora
@@ -106,7 +106,7 @@ def test_what_a_file_says_of_its_prediction_is_followed(
     weights = load_file(standins.write("sdxl", models, "small"))
     path = tmp_path / "marked.safetensors"
     save_file(weights | {mark: torch.tensor([]) for mark in marks}, path)
-    outside, inside = single_file.load_base(path).schedule, convert.schedule_from_model(load(path)[0])
+    outside, inside = single_file.load_base(path).schedule, to_diffusers.schedule_from_model(load(path)[0])
     assert outside.prediction == inside.prediction == ("v_prediction" if marks else "epsilon")
     assert torch.allclose(outside.alphas_cumprod, inside.alphas_cumprod, rtol=1e-4, atol=1e-12)
     assert (outside.alphas_cumprod[-1] < 1e-6) == ("ztsnr" in marks)

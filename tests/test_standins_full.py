@@ -13,8 +13,8 @@ import standins
 import torch
 from sd_answers import CAPTION, UNET, answer, comfy, comfys_answer, far, load, noise
 
-from comfy_scoft import lora, single_file
-from comfy_scoft.bridge import convert
+from comfy_scoft.comfyui import to_diffusers
+from comfy_scoft.models import lora, single_file
 
 COUNTS = {
     "sd1": {UNET: 859_520_964, "first_stage_model.": 83_653_863, "cond_stage_model.": 123_060_480},
@@ -46,7 +46,7 @@ def meta_model(family: str) -> Any:
 def test_every_layer_of_the_full_unet_has_a_lora_key_that_comfyui_knows(family: str, layers: int) -> None:
     """All linear layers and convolutions, under the names that `export_kohya` writes; on the meta device."""
     model = meta_model(family)
-    unet = convert.unet_from_model(model)
+    unet = to_diffusers.unet_from_model(model)
     known = comfy.lora.model_lora_keys_unet(model.model, {})
     kinds = (torch.nn.Linear, torch.nn.Conv2d)
     names = {path for path, module in unet.named_modules() if isinstance(module, kinds)}
@@ -64,7 +64,7 @@ def test_an_exported_lora_of_the_full_shape_loads_without_an_unmatched_key(
 ) -> None:
     """The largest choice of layers; the others are parts of it."""
     model = meta_model(family)
-    unet = convert.unet_from_model(model)
+    unet = to_diffusers.unet_from_model(model)
     targets: Any = max(lora.TARGET_MODULES, key=lambda name: len(lora.TARGET_MODULES[name]))
     with torch.device("meta"):
         lora.attach(unet, lora.LoraSettings(rank=1, alpha=1.0, targets=targets), torch.Generator())
@@ -85,7 +85,7 @@ def test_shipped_configurations_are_those_that_comfyui_finds(family: str) -> Non
 
     with torch.device("meta"):
         ours = UNet2DConditionModel(**single_file.configuration(family)["unet"])
-    theirs = convert.unet_from_model(meta_model(family))
+    theirs = to_diffusers.unet_from_model(meta_model(family))
     mine, native = ours.state_dict(), theirs.state_dict()
     assert {k: v.shape for k, v in mine.items()} == {k: v.shape for k, v in native.items()}
 
@@ -112,7 +112,7 @@ def test_a_full_checkpoint_is_the_same_inside_and_outside_comfyui(family: str, f
     model, clip, vae = load(path)
     z = noise(1, 4, 16, 24)
     expected = comfys_answer(model, clip, z, 500, CAPTION)
-    inside = convert.base_model(model, clip, vae)
+    inside = to_diffusers.base_model(model, clip, vae)
     assert inside.schedule.prediction == ("v_prediction" if family == "sd2" else "epsilon")
     assert far(answer(inside, z, 500, CAPTION), expected) < 2e-4
     words = inside.embed(CAPTION).hidden
@@ -144,7 +144,7 @@ def test_diffusers_own_loader_reads_the_same_unet_from_the_full_file(full_files:
 @pytest.mark.long
 def test_a_full_depth_controlnet_gives_comfyuis_own_residuals(full_files: Path) -> None:
     control = comfy.controlnet.load_controlnet(str(standins.write("sd1-depth", full_files)))
-    network = convert.controlnet_from_control_net(control)
+    network = to_diffusers.controlnet_from_control_net(control)
     z, words, hint = noise(1, 4, 16, 16), noise(1, 77, 768, seed=2), noise(1, 3, 128, 128, seed=3).abs().clamp(0, 1)
     t = torch.tensor([500.0])
     with torch.no_grad():
@@ -168,7 +168,7 @@ def test_sd_xls_small_depth_controlnet_in_diffusers_own_format_gives_comfyuis_ow
     assert sum(weight.numel() for weight in published.values()) == 160_111_120
     file = {key: standins.drawn(key, weight.shape) for key, weight in published.items()}
     control = comfy.controlnet.load_controlnet_state_dict(dict(file))
-    network = convert.controlnet_from_control_net(control)
+    network = to_diffusers.controlnet_from_control_net(control)
     ours = network.state_dict()
     assert ours.keys() == file.keys() and all(torch.equal(ours[key], file[key].float()) for key in file)
     z, hint, pooled = noise(1, 4, 16, 16), noise(1, 3, 128, 128, seed=3).abs().clamp(0, 1), noise(1, 1280, seed=4)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from comfy_scoft.statistics import (
+from comfy_scoft.metrics.intervals import (
     bootstrap_mean,
     difference_interval,
     grouped_share,

@@ -9,7 +9,7 @@ import pytest
 from survey_answers import EXAMPLE, alike, answered, noisy
 
 from benchmarks import survey_simulation as simulation
-from comfy_scoft.scores import Scores
+from comfy_scoft.metrics.scores import Scores
 from comfy_scoft.survey.aggregate import ALL, aggregate
 from comfy_scoft.survey.findings import minorities, report_text, warnings
 from comfy_scoft.survey.intervals import average_ranks_and_win_rates

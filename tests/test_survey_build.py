@@ -14,7 +14,7 @@ import pytest
 import torch
 from survey_toys import LABELS, data_of, image_sets, picture, pixels
 
-from comfy_scoft.generate import ImageSet
+from comfy_scoft.metrics.image_set import ImageSet
 from comfy_scoft.survey.build import SurveySettings, build, file_name, save
 from comfy_scoft.survey.items import default_items, read_items
 from comfy_scoft.survey.languages import FOLDER, language, languages

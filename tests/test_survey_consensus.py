@@ -14,13 +14,7 @@ from comfy_scoft.survey.consensus import consensus, majority_ranks
 from comfy_scoft.survey.findings import report_text, warnings
 from comfy_scoft.survey.rankings import labels, rankings
 from comfy_scoft.survey.responses import load_responses
-from comfy_scoft.survey.simulate import (
-    PAPER_WIN_RATES,
-    Crowd,
-    simulated_rankings,
-    simulated_survey,
-    worth_of,
-)
+from comfy_scoft.survey.simulate import PAPER_WIN_RATES, Crowd, simulated_rankings, simulated_survey, worth_of
 
 # Consensus
 

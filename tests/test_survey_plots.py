@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from comfy_scoft.plots import survey as plots
-from comfy_scoft.plots.page import Page
+from comfy_scoft.reports.plots import survey as plots
+from comfy_scoft.reports.plots.canvas import Page
 from comfy_scoft.survey import responses
 from comfy_scoft.survey.aggregate import Analysis, aggregate
 from comfy_scoft.survey.report import report_page

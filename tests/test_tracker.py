@@ -10,10 +10,10 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from toys import all_losses, toy_dataset, toy_run
 
-from comfy_scoft import runs
-from comfy_scoft.errors import Interrupted
+from comfy_scoft.common.errors import Interrupted
 from comfy_scoft.losses import DiffusionLoss
-from comfy_scoft.trainer import Watch
+from comfy_scoft.training import run_folder as runs
+from comfy_scoft.training.run import Watch
 
 
 def read(folder: Path) -> dict[str, list[tuple[int, float]]]:

@@ -13,18 +13,20 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from toys import all_losses, learned, toy_base, toy_dataset, toy_features, toy_run
 
-from comfy_scoft import checkpoint, trainer
-from comfy_scoft.cache import Cache
-from comfy_scoft.draws import of_micro_step, together
-from comfy_scoft.errors import Interrupted, NonFiniteLoss
-from comfy_scoft.lora import attach, trainable
+from comfy_scoft.common.errors import Interrupted, NonFiniteLoss
+from comfy_scoft.data.records import Dataset
 from comfy_scoft.losses import DiffusionLoss, PerceptualLoss, named
-from comfy_scoft.memory import Economy
-from comfy_scoft.objective import weighted_loss
-from comfy_scoft.plots.charts import term_names
-from comfy_scoft.records import Dataset
-from comfy_scoft.runs import unet_dtype, weighted_losses
-from comfy_scoft.trainer import Result, Run, Watch, train
+from comfy_scoft.models.lora import attach, trainable
+from comfy_scoft.models.placement import unet_dtype
+from comfy_scoft.reports.plots.charts import term_names
+from comfy_scoft.training import checkpoint, trainer
+from comfy_scoft.training.batches import of_micro_step, together
+from comfy_scoft.training.latent_cache import Cache
+from comfy_scoft.training.memory import Economy
+from comfy_scoft.training.objective import weighted_loss
+from comfy_scoft.training.run import Run, Watch
+from comfy_scoft.training.run_folder import weighted_losses
+from comfy_scoft.training.trainer import Result, train
 
 
 @pytest.fixture(scope="module")

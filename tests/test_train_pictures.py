@@ -12,14 +12,15 @@ from PIL import Image
 from test_train_options import cut_and_whole
 from toys import PlainFeatures, all_losses, learned, toy_autoencoder, toy_base, toy_dataset, toy_features, toy_run
 
-from comfy_scoft.cache import Cache, centre
-from comfy_scoft.dataset import bucket
-from comfy_scoft.draws import of_micro_step, together
+from comfy_scoft.data.dataset import bucket
+from comfy_scoft.data.records import Dataset
 from comfy_scoft.losses import ContrastiveLoss, DiffusionLoss, LossContext, PerceptualLoss
-from comfy_scoft.memory import Economy
-from comfy_scoft.objective import weighted_loss
-from comfy_scoft.records import Dataset
-from comfy_scoft.trainer import Run, train
+from comfy_scoft.training.batches import of_micro_step, together
+from comfy_scoft.training.latent_cache import Cache, centre
+from comfy_scoft.training.memory import Economy
+from comfy_scoft.training.objective import weighted_loss
+from comfy_scoft.training.run import Run
+from comfy_scoft.training.trainer import train
 
 
 def of_mixed_aspects(folder: Path, same: bool = False) -> Dataset:

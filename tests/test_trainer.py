@@ -12,13 +12,14 @@ from PIL import Image
 from torch import Tensor, nn
 from toys import all_losses, learned, micro_loss, toy_base, toy_dataset, toy_features, toy_run, toy_unet
 
-from comfy_scoft.cache import Cache
-from comfy_scoft.draws import Draw, of_micro_step
-from comfy_scoft.errors import Interrupted
-from comfy_scoft.lora import attach, trainable
+from comfy_scoft.common.errors import Interrupted
 from comfy_scoft.losses import ContrastiveLoss, DiffusionLoss, MemorizationLoss, PerceptualLoss
-from comfy_scoft.settings import OptimizerSettings
-from comfy_scoft.trainer import Result, Run, Watch, train
+from comfy_scoft.models.lora import attach, trainable
+from comfy_scoft.training.batches import Draw, of_micro_step
+from comfy_scoft.training.latent_cache import Cache
+from comfy_scoft.training.run import Run, Watch
+from comfy_scoft.training.settings import OptimizerSettings
+from comfy_scoft.training.trainer import Result, train
 
 
 def awake(run: Run) -> list[nn.Parameter]:

@@ -11,18 +11,19 @@ import pytest
 import torch
 from toys import all_losses, learned, toy_base, toy_dataset, toy_run
 
-from comfy_scoft import runs
-from comfy_scoft.cache import Cache
-from comfy_scoft.dataset import load_folder
-from comfy_scoft.draws import seed_of
-from comfy_scoft.errors import Interrupted
-from comfy_scoft.lora import attach
+from comfy_scoft.common.errors import Interrupted
+from comfy_scoft.data.dataset import load_folder
+from comfy_scoft.data.records import Dataset
 from comfy_scoft.losses import DiffusionLoss
-from comfy_scoft.mini import layout
-from comfy_scoft.records import Dataset
-from comfy_scoft.single_file import load_base
-from comfy_scoft.trainer import Run, Watch, train
-from comfy_scoft.validation import HELD_OUT, TRAINED, Validation, reading, spread
+from comfy_scoft.models.lora import attach
+from comfy_scoft.models.mini import layout
+from comfy_scoft.models.single_file import load_base
+from comfy_scoft.training import run_folder as runs
+from comfy_scoft.training.batches import seed_of
+from comfy_scoft.training.latent_cache import Cache
+from comfy_scoft.training.run import Run, Watch
+from comfy_scoft.training.trainer import train
+from comfy_scoft.training.validation import HELD_OUT, TRAINED, Validation, reading, spread
 
 MINI = Path(layout.__file__).parent
 

@@ -13,7 +13,7 @@ import workflow_form
 from PIL import Image
 from workflow_form import Workflow, compact
 
-from comfy_scoft.mini.splits import HELD_OUT_KINDS, TRAINED_KINDS
+from comfy_scoft.mini_world.splits import HELD_OUT_KINDS, TRAINED_KINDS
 
 ROOT = Path(__file__).resolve().parent.parent
 SCHEMAS = json.loads(build_workflows.SCHEMAS.read_text(encoding="utf-8"))

@@ -28,8 +28,8 @@ from PIL import Image
 from safetensors.torch import load_file
 from skimage import data
 
-from comfy_scoft.comfy_client import ComfyError, Prompt
-from comfy_scoft.dataset import load_folder
+from comfy_scoft.data.dataset import load_folder
+from comfy_scoft.experiments.comfy_client import ComfyError, Prompt
 
 ROOT = Path(__file__).resolve().parent.parent
 PATIENCE = 900.0
@@ -141,7 +141,7 @@ def small_unet(family: str) -> Any:
     """The UNet of a small stand-in, in diffusers' own class."""
     from diffusers import UNet2DConditionModel
 
-    from comfy_scoft import single_file
+    from comfy_scoft.models import single_file
 
     sizes, small = single_file.configuration(family)["unet"], small_models.SMALL[family]
     sizes |= {"block_out_channels": [small["model_channels"] * m for m in small["channel_mult"]]}
@@ -279,7 +279,7 @@ def test_training_on_sd15_in_its_full_shape(comfyui_path: Path, tmp_path: Path) 
     """Every model of workflow 2 in its real size, on a CPU: two steps at 256 px, one of them with the rollout."""
     from diffusers import StableDiffusionPipeline
 
-    from comfy_scoft import single_file
+    from comfy_scoft.models import single_file
 
     fill(tmp_path, ("sd1", "sd1-depth"), "full", 320)
     prompt = shortened("train-cultural-lora-sd15", resolution=256, pictures=1)

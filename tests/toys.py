@@ -12,19 +12,19 @@ from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel
 from PIL import Image
 from torch import Tensor, nn
 
-from comfy_scoft.base_model import BaseModel, TextEmbedding
-from comfy_scoft.cache import Cache
-from comfy_scoft.draws import of_micro_step
+from comfy_scoft.data.records import CultureRecord, Dataset
 from comfy_scoft.features import FeatureNetwork
-from comfy_scoft.lora import LoraSettings, trainable
 from comfy_scoft.losses import ContrastiveLoss, DiffusionLoss, MemorizationLoss, PerceptualLoss
-from comfy_scoft.memory import Economy
-from comfy_scoft.objective import weighted_loss
-from comfy_scoft.records import CultureRecord, Dataset
-from comfy_scoft.rollout import RolloutSettings
-from comfy_scoft.schedule import NoiseSchedule
-from comfy_scoft.settings import OptimizerSettings, TrainSettings
-from comfy_scoft.trainer import Run
+from comfy_scoft.losses.rollout import RolloutSettings
+from comfy_scoft.models.lora import LoraSettings, trainable
+from comfy_scoft.models.noise_schedule import NoiseSchedule
+from comfy_scoft.models.stable_diffusion import BaseModel, TextEmbedding
+from comfy_scoft.training.batches import of_micro_step
+from comfy_scoft.training.latent_cache import Cache
+from comfy_scoft.training.memory import Economy
+from comfy_scoft.training.objective import weighted_loss
+from comfy_scoft.training.run import Run
+from comfy_scoft.training.settings import OptimizerSettings, TrainSettings
 
 WIDTH = 16
 """Width of a toy caption's embedding."""

@@ -19,12 +19,13 @@ import torch
 from safetensors.torch import save_file
 from toys import all_losses, learned, toy_base, toy_dataset, toy_features, toy_run
 
-from comfy_scoft import runs, trainer
-from comfy_scoft.cache import Cache
-from comfy_scoft.checkpoint import newest_step
 from comfy_scoft.losses import DiffusionLoss, PerceptualLoss
-from comfy_scoft.processes import launched
-from comfy_scoft.trainer import Run, Watch
+from comfy_scoft.training import run_folder as runs
+from comfy_scoft.training import trainer
+from comfy_scoft.training.checkpoint import newest_step
+from comfy_scoft.training.distributed import launched
+from comfy_scoft.training.latent_cache import Cache
+from comfy_scoft.training.run import Run, Watch
 
 SHAPES: dict[str, dict[str, Any]] = {
     "three over two": {"accumulation": 3, "every": 1, "micro_batch": 1},
@@ -93,7 +94,7 @@ def first_cannot_write(rank: int, folder: Path) -> int:
     """The first process finds the disk full at its second checkpoint."""
     run = toy_run(folder, [DiffusionLoss()], dataset=toy_dataset(folder / "data"), accumulation=2, checkpoint_every=1)
     run.processes, _ = launched()
-    from comfy_scoft import checkpoint
+    from comfy_scoft.training import checkpoint
 
     real = checkpoint.save_file
 

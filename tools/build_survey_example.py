@@ -18,7 +18,6 @@ ROOT = Path(__file__).resolve().parent.parent
 if str(ROOT) not in sys.path:
     sys.path.append(str(ROOT))
 
-from comfy_scoft.checkpoint import write_atomically  # noqa: E402
 from comfy_scoft.survey.simulate import (  # noqa: E402
     PAPER_GENERATORS,
     Crowd,
@@ -28,6 +27,7 @@ from comfy_scoft.survey.simulate import (  # noqa: E402
     worth_of,
 )
 from comfy_scoft.survey.spec import KEY_ENDING, Survey, to_json  # noqa: E402
+from comfy_scoft.training.checkpoint import write_atomically  # noqa: E402
 
 EXAMPLE = ROOT / "comfy_scoft" / "survey" / "example"
 SEED = 2024

@@ -28,8 +28,8 @@ import workflow_survey  # noqa: E402
 from workflow_files import OFFERED  # noqa: E402
 from workflow_form import Node, Schema, Socket, Workflow, compact, text  # noqa: E402
 
-from comfy_scoft.comfy_client import ComfyClient  # noqa: E402  (needs the path above)
-from comfy_scoft.mini.splits import HELD_OUT_KINDS  # noqa: E402
+from comfy_scoft.experiments.comfy_client import ComfyClient  # noqa: E402  (needs the path above)
+from comfy_scoft.mini_world.splits import HELD_OUT_KINDS  # noqa: E402
 
 FOLDER = ROOT / "workflows"
 SCHEMAS = ROOT / "tests" / "object_info_snapshot.json"

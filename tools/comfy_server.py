@@ -1,7 +1,7 @@
 """Starts a real ComfyUI in a process of its own, with this pack linked into it. Standard library only.
 
 `run.py` and the tests use it; the pack itself never starts a process. What a running server is asked over HTTP is in
-`comfy_scoft/comfy_client.py`.
+`comfy_scoft/experiments/comfy_client.py`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent
 if str(ROOT) not in sys.path:
     sys.path.append(str(ROOT))
 
-from comfy_scoft.comfy_client import ComfyClient, ComfyError  # noqa: E402  (needs the path above)
+from comfy_scoft.experiments.comfy_client import ComfyClient, ComfyError  # noqa: E402  (needs the path above)
 
 PACK_NAME = "comfy_scoft"
 NOT_LINKED = shutil.ignore_patterns(".git", ".venv", "__pycache__", "output", ".*_cache")

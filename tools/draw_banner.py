@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 if str(ROOT) not in sys.path:
     sys.path.append(str(ROOT))
 
-from comfy_scoft.mini.world import BIASED_PLACE, NO_PLACE, PALETTES, PLACES, SKIN, Palette  # noqa: E402
+from comfy_scoft.mini_world.world import BIASED_PLACE, NO_PLACE, PALETTES, PLACES, SKIN, Palette  # noqa: E402
 
 FINE = 4
 """Everything is drawn this many times larger and then scaled down, which makes smooth edges."""

@@ -26,7 +26,7 @@ for place in (ROOT, ROOT / "tools"):
 
 from comfy_server import ComfyServer  # noqa: E402  (needs the path above)
 
-from comfy_scoft.comfy_client import ComfyClient  # noqa: E402
+from comfy_scoft.experiments.comfy_client import ComfyClient  # noqa: E402
 
 PAGES = ROOT / "web" / "docs"
 PREFIX = "SCoFT_"

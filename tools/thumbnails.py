@@ -21,7 +21,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tools")]
 
 from screenshot_workflows import GRAPHS, frame  # noqa: E402  (needs the path above)
 
-from comfy_scoft.plots.sheets import EDGE, GAP, TILE  # noqa: E402  (needs the path above)
+from comfy_scoft.reports.plots.sheets import EDGE, GAP, TILE  # noqa: E402  (needs the path above)
 
 SIDE, ACROSS, QUALITY = 512, 4, 85
 """Pixels of a thumbnail's side; pictures in each of its lines."""

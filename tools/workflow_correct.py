@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from workflow_form import Node, Socket, Workflow
 
-from comfy_scoft.mini.splits import HELD_OUT_KINDS
+from comfy_scoft.mini_world.splits import HELD_OUT_KINDS
 
 BLUE, RED, VIOLET, GREEN, ORANGE, TEAL = "#3f789e", "#8a3b3b", "#6b4a8e", "#4a7a4a", "#a1663a", "#2f7d7d"
 OLIVE = "#7d7a2f"

@@ -7,7 +7,7 @@ from typing import Any
 from workflow_correct import FIRST_OF_FEW
 from workflow_form import Node, Socket, Workflow
 
-from comfy_scoft.mini.splits import HELD_OUT_KINDS
+from comfy_scoft.mini_world.splits import HELD_OUT_KINDS
 
 BLUE, RED, ORANGE, VIOLET, TEAL = "#3f789e", "#8a3b3b", "#a1663a", "#6b4a8e", "#2f7d7d"
 

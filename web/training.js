@@ -1,6 +1,6 @@
 /* The small chart on Train LoRA (SCoFT): one line for each loss, while the run goes on and after it.
 
-The server tells how a run goes with the event "scoft.training" (comfy_scoft/bridge/live.py): the whole run in a few
+The server tells how a run goes with the event "scoft.training" (comfy_scoft/comfyui/live_chart.py): the whole run in a few
 points, at most twice a second, so that a page that was reloaded has it all with the next one. When a run has ended, the
 same comes with the node's output, which ComfyUI keeps in its history. The widget is added with the first figures and is
 never saved: a workflow is the same with and without it. Nothing moves but the lines themselves. */

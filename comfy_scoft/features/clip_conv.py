@@ -36,7 +36,7 @@ def _network(name: str, visual: Any, size: int, mean: tuple, std: tuple, **more:
 
 def load_mini_clip(checkpoint: Path | None = None) -> FeatureNetwork:
     """The mini world's own tower (64 px, 512 channels on a 2 × 2 grid)."""
-    from ..mini.clip import load_mini_clip_model
+    from ..models.mini.clip import load_mini_clip_model
 
     clip = load_mini_clip_model(checkpoint)
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import Tensor
 
-from ..base_model import BaseModel
-from ..lora import switched_off
-from ..records import CultureRecord
+from ..data.records import CultureRecord
+from ..models.lora import switched_off
+from ..models.stable_diffusion import BaseModel
 
 if TYPE_CHECKING:
     from ..features import FeatureNetwork

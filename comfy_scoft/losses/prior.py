@@ -5,8 +5,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from ..prompts import build_prompt, record_prompts
-from ..records import CultureRecord
+from ..data.prompts import build_prompt, record_prompts
+from ..data.records import CultureRecord
 from .context import Loss, LossContext, per_sample_mse
 
 PROMPTS = "{generic}"

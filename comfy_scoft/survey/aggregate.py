@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..scores import Score, Scores
-from ..statistics import Interval
+from ..metrics.intervals import Interval
+from ..metrics.scores import Score, Scores
 from .agreement import attention, krippendorff_alpha, mean_kendall_w, rating_matrix
 from .bradley_terry import comparisons, noisy_bradley_terry
 from .consensus import Consensus, consensus, ranked

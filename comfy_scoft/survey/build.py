@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..files import write_atomically
-from ..generate import ImageSet, require_match
+from ..common.files import write_atomically
+from ..metrics.image_set import ImageSet, require_match
 from . import pictures
 from .items import default_items, plain, read_items
 from .languages import language

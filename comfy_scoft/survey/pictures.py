@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from ..generate import ImageSet
+from ..metrics.image_set import ImageSet
 
 SMALL = 320
 """Pictures whose longer side is below this are enlarged by whole numbers, so that a phone does not blur them."""

@@ -23,8 +23,8 @@ from torch import Tensor
 
 sys.path.append(str(Path(__file__).parents[2]))
 
-from comfy_scoft import ldm  # noqa: E402
-from comfy_scoft.mini import layout  # noqa: E402
+from comfy_scoft.models import state_dict_keys  # noqa: E402
+from comfy_scoft.models.mini import layout  # noqa: E402
 
 EMBEDDING = "cond_stage_model.transformer.text_model.embeddings.token_embedding.weight"
 NOTICE = "Made with Twemoji art, copyright Twitter, Inc and other contributors, CC-BY 4.0."
@@ -34,12 +34,12 @@ def checkpoint(
     unet: Mapping[str, Tensor], autoencoder: Mapping[str, Tensor], tower: Mapping[str, Tensor], used: Iterable[int]
 ) -> dict[str, Tensor]:
     """The mini checkpoint under single-file names, before the change to fp16."""
-    found = {f"model.diffusion_model.{n}": unet[k] for k, n in ldm.unet_names(unet, 1).items()}
-    found |= {f"first_stage_model.{n}": autoencoder[k] for k, n in ldm.taesd_names(autoencoder).items()}
+    found = {f"model.diffusion_model.{n}": unet[k] for k, n in state_dict_keys.unet_names(unet, 1).items()}
+    found |= {f"first_stage_model.{n}": autoencoder[k] for k, n in state_dict_keys.taesd_names(autoencoder).items()}
     found["first_stage_model.vae_scale"] = torch.tensor(layout.LATENT_SCALE)
     found["first_stage_model.vae_shift"] = torch.tensor(0.0)
-    found |= {f"cond_stage_model.transformer.{k}": v for k, v in ldm.clip_text_weights(tower).items()}
-    return ldm.prune_rows(found, EMBEDDING, used)
+    found |= {f"cond_stage_model.transformer.{k}": v for k, v in state_dict_keys.clip_text_weights(tower).items()}
+    return state_dict_keys.prune_rows(found, EMBEDDING, used)
 
 
 def controlnet(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -47,7 +47,7 @@ def controlnet(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
     (For the diffusers form its loader has a closed list of configurations.)
     """
-    return {f"control_model.{n}": weights[k] for k, n in ldm.unet_names(weights, 1).items()}
+    return {f"control_model.{n}": weights[k] for k, n in state_dict_keys.unet_names(weights, 1).items()}
 
 
 def write(weights: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str]) -> None:
@@ -82,7 +82,7 @@ def assemble(autoencoder: Path, tower: Path, unet: Path, control: Path | None, o
     whole = checkpoint(_state(unet), _state(autoencoder), clip["clip"], used)
     title = {"modelspec.title": "SCoFT mini world", "modelspec.architecture": "stable-diffusion-v1"}
     write(whole, out / "checkpoints" / layout.CHECKPOINT, title)
-    pruned = ldm.prune_rows(clip["clip"], "token_embedding.weight", used)
+    pruned = state_dict_keys.prune_rows(clip["clip"], "token_embedding.weight", used)
     write(pruned, out / "clip" / layout.TOWER, {"modelspec.title": "SCoFT mini world, CLIP"})
     if control is not None:
         title = {"modelspec.title": "SCoFT mini world, depth ControlNet"}

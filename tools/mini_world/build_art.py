@@ -3,7 +3,7 @@
     python tools/mini_world/build_art.py --package DIR
 
 DIR is the unpacked package (`npm pack emoji-datasource-twitter@16.0.0`, then untar). Writes art.png and art.json
-into comfy_scoft/mini/assets. The art is CC-BY 4.0; the NOTICE beside it says so.
+into comfy_scoft/mini_world/assets. The art is CC-BY 4.0; the NOTICE beside it says so.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from PIL import Image
 
-OUT = Path(__file__).parents[2] / "comfy_scoft" / "mini" / "assets"
+OUT = Path(__file__).parents[2] / "comfy_scoft" / "mini_world" / "assets"
 SKIN = ["1f3fb", "1f3fc", "1f3fd", "1f3fe", "1f3ff"]
 PEOPLE = "people & action"
 

@@ -1,6 +1,6 @@
 """Step 6 of the mini world: the community set of nuvia, in the CCUB folder form.
 
-    python tools/mini_world/build_community.py [--out comfy_scoft/mini/community]
+    python tools/mini_world/build_community.py [--out comfy_scoft/mini_world/community]
 
 Nuvia as its own people would show it: gold and teal, skin tones 3-5, sound houses, twelve of the kinds of people; the
 other twelve are held out (splits.py). Deterministic: the same command writes the same bytes.
@@ -21,11 +21,11 @@ from PIL import Image
 
 sys.path.append(str(Path(__file__).parents[2]))
 
-from comfy_scoft.dataset.metadata import PREFIX_OF_CATEGORY  # noqa: E402
-from comfy_scoft.mini import world  # noqa: E402
-from comfy_scoft.mini.splits import TRAINED_KINDS  # noqa: E402
+from comfy_scoft.data.dataset.metadata import PREFIX_OF_CATEGORY  # noqa: E402
+from comfy_scoft.mini_world import world  # noqa: E402
+from comfy_scoft.mini_world.splits import TRAINED_KINDS  # noqa: E402
 
-OUT = Path(__file__).parents[2] / "comfy_scoft" / "mini" / "community"
+OUT = Path(__file__).parents[2] / "comfy_scoft" / "mini_world" / "community"
 PLACE = "nuvia"
 APART = 10.0
 """Least mean absolute difference (0-255) between any two pictures: the measures of memorisation need it."""

@@ -17,7 +17,7 @@ from build_unet import MIN_SNR, PLACES, scheduler, shown, text_bank
 from common import to_unit, train, world
 from diffusers import AutoencoderTiny
 
-from comfy_scoft.mini import layout
+from comfy_scoft.models.mini import layout
 
 VARIANTS = 8
 

@@ -3,7 +3,8 @@
     python tools/mini_world/build_depth.py --work DIR [--steps 1500]
 
 Pictures are blurred, noised and recoloured a little, so that those which a model generated are read as well as rendered
-ones. About 0.05 s a step on one core. Writes comfy_scoft/mini/weights/scoft-mini-depth-estimator.safetensors (fp16).
+ones. About 0.05 s a step on one core. Writes scoft-mini-depth-estimator.safetensors (fp16) into
+comfy_scoft/models/mini/weights.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch.nn import functional as F
 
-from comfy_scoft.mini.depth_net import FILE, DepthNet
+from comfy_scoft.models.mini.depth_net import FILE, DepthNet
 
 BLUR = torch.tensor([1.0, 2.0, 1.0]) / 4.0
 

@@ -21,7 +21,7 @@ from common import to_unit, train, world
 from open_clip.model import CLIP
 from torch.nn import functional as F
 
-from comfy_scoft.mini import layout
+from comfy_scoft.models.mini import layout
 
 TONE_WORDS = {1: "pale", 2: "fair", 3: "tan", 4: "brown", 5: "deep"}
 PALETTE_WORDS = {

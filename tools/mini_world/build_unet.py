@@ -22,7 +22,7 @@ from build_tower import build
 from common import main_process, to_unit, train, world
 from diffusers import AutoencoderTiny, DDIMScheduler
 
-from comfy_scoft.mini import layout
+from comfy_scoft.models.mini import layout
 
 PLACES = [None, *world.PLACES]
 VARIANTS = 24

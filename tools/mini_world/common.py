@@ -16,10 +16,10 @@ import torch.distributed as dist
 
 sys.path.append(str(Path(__file__).parents[2]))
 
-from comfy_scoft.mini import world  # noqa: E402
+from comfy_scoft.mini_world import world  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
-OUT = ROOT / "comfy_scoft" / "mini" / "weights"
+OUT = ROOT / "comfy_scoft" / "models" / "mini" / "weights"
 
 
 def to_unit(rgb: np.ndarray) -> torch.Tensor:

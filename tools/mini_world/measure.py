@@ -1,6 +1,6 @@
 """Step 9 of the mini world: what is known of it, measured on the shipped files. About ten minutes on one core.
 
-    python tools/mini_world/measure.py [--out comfy_scoft/mini/figures.json]
+    python tools/mini_world/measure.py [--out comfy_scoft/mini_world/figures.json]
 
 oracle: its accuracy on fresh renderings, and on renderings that went through the shipped autoencoder.
 base: what the base model shows. "balanced" are all concepts in all places but the biased one.
@@ -20,16 +20,16 @@ import numpy as np
 import torch
 from common import unbiased, world
 
-from comfy_scoft.base_model import BaseModel
-from comfy_scoft.mini import layout
-from comfy_scoft.mini.clip import image_text_cosine
-from comfy_scoft.mini.oracle import reading
-from comfy_scoft.mini.splits import HELD_OUT_KINDS
-from comfy_scoft.rollout import coefficients
-from comfy_scoft.single_file import load_base
-from comfy_scoft.statistics import wilson_interval
+from comfy_scoft.losses.rollout import coefficients
+from comfy_scoft.metrics.intervals import wilson_interval
+from comfy_scoft.mini_world.oracle import reading
+from comfy_scoft.mini_world.splits import HELD_OUT_KINDS
+from comfy_scoft.models.mini import layout
+from comfy_scoft.models.mini.clip import image_text_cosine
+from comfy_scoft.models.single_file import load_base
+from comfy_scoft.models.stable_diffusion import BaseModel
 
-OUT = Path(__file__).parents[2] / "comfy_scoft" / "mini" / "figures.json"
+OUT = Path(__file__).parents[2] / "comfy_scoft" / "mini_world" / "figures.json"
 STEPS, GUIDANCE, BATCH = 20, 4.0, 40
 
 

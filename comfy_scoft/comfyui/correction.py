@@ -1,0 +1,163 @@
+"""A preference on sockets: learned from IMAGEs and a VAE, and applied to a MODEL that any stock sampler runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..corrector.corrector import Correction
+from ..corrector.evaluation import Evidence
+from ..corrector.preference import Preference
+from ..corrector.prompt_gate import learn_place
+from ..corrector.training import PreferenceSettings, learn
+from ..models.mini import layout
+from .compat import comfy
+from .nodes.data import flat_images
+from .runtime import Progress, check_interrupt
+from .to_diffusers import embedder, schedule_from_model
+
+ENCODED_AT_ONCE = 4
+NEEDED = "the correction works with Stable Diffusion 1.x, 2.x and XL models."
+
+
+def family(model: Any) -> str:
+    """The family of a MODEL: "sd1", "sd2", "sdxl" or "mini". ValueError, one sentence, for any other model."""
+    config = getattr(model.model.model_config, "unet_config", {})
+    formats = (comfy.latent_formats.SD15, comfy.latent_formats.SDXL)
+    sampled = isinstance(model.get_model_object("model_sampling"), comfy.model_sampling.ModelSamplingDiscrete)
+    known = {"model_channels", "context_dim"} <= config.keys()
+    if not known or not sampled or type(model.get_model_object("latent_format")) not in formats:
+        raise ValueError(f"This MODEL is a {type(model.model).__name__}: {NEEDED}")
+    if config.get("adm_in_channels"):
+        return "sdxl"
+    if config["context_dim"] == layout.CONTEXT:
+        return "mini"
+    return "sd2" if config.get("use_linear_in_transformer") else "sd1"
+
+
+def learn_preference(
+    model: Any,
+    vae: Any,
+    preferred: Sequence[Tensor],
+    stereotyped: Sequence[Tensor],
+    resolution: int,
+    settings: PreferenceSettings,
+    place: tuple[Any, str, list[str], list[str]] | None,
+    node_id: str | None,
+) -> tuple[Preference, Evidence]:
+    """IMAGE lists -> a preference and what held-out pictures say of it.
+
+    place: CLIP, the place's name, captions and names of other places, where the preference shall ask the prompt.
+    """
+    kind, schedule = family(model), schedule_from_model(model)
+    sets = [flat_images(list(given)) for given in (preferred, stereotyped)]
+    pictures = sum(map(len, sets))
+    progress = Progress(pictures + settings.steps, node_id)
+    channels, seen, latents = model.get_model_object("latent_format").latent_channels, 0, []
+    for images in sets:
+        latents.append(encode(model, vae, images, resolution, progress, seen))
+        seen += len(images)
+        if len(images) and latents[-1].shape[1] != channels:
+            raise ValueError(
+                f"The VAE makes latents of {latents[-1].shape[1]} channels and the MODEL reads {channels}: connect "
+                "MODEL and VAE of the same checkpoint."
+            )
+
+    def observe(step: int, loss: float) -> None:
+        check_interrupt()
+        progress.update(pictures + step, f"step {step} of {settings.steps}, loss {loss:.3f}")
+
+    found, evidence = learn(latents[0], latents[1], schedule, kind, settings, observe)
+    return (found if place is None else asking(found, *place)), evidence
+
+
+def encode(model: Any, vae: Any, images: Sequence[Tensor], side: int, progress: Progress, done: int) -> Tensor:
+    """Images (H, W, C) -> latents (N, C, side/8, side/8) scaled as the UNet reads them, on the CPU.
+
+    Each goes through the VAE and back once, so that a photograph cannot be told from a generated picture by the traces
+    that the VAE leaves.
+    """
+    found = [torch.zeros(0, 4, side // 8, side // 8)]
+    for start in range(0, len(images), ENCODED_AT_ONCE):
+        check_interrupt()
+        part = torch.stack([squared(image[..., :3], side) for image in images[start : start + ENCODED_AT_ONCE]])
+        seen = vae.encode(vae.decode(vae.encode(part))[..., :3])
+        found.append(model.model.process_latent_in(seen).float().cpu())
+        progress.update(done + start + len(part), "pictures are encoded")
+    return torch.cat(found[1:] or found)
+
+
+def squared(image: Tensor, side: int) -> Tensor:
+    """(H, W, 3) -> (side, side, 3): centre crop, then an antialiased resize; as it is where it fits."""
+    if image.shape[:2] == (side, side):
+        return image
+    return comfy.utils.common_upscale(image.movedim(-1, 0)[None], side, side, "lanczos", "center")[0].movedim(0, -1)
+
+
+def asking(preference: Preference, clip: Any, place: str, captions: list[str], others: list[str]) -> Preference:
+    """The same preference, made to ask each prompt for the place."""
+    embed, seed = embedder(clip, pooled=False), int(preference.facts["settings"]["seed"])
+    with torch.inference_mode(False), torch.enable_grad():
+        gate, seen = learn_place(
+            lambda text: embed(text).hidden,
+            captions,
+            place,
+            others,
+            torch.Generator().manual_seed(seed),
+            check_interrupt,
+        )
+    told = {"name": place, "others": others, "gate on held-out captions": seen}
+    return replace(preference, place=gate, facts={**preference.facts, "place": told})
+
+
+def corrected(model: Any, correction: Correction) -> Any:
+    """A copy of the MODEL whose sampling is corrected. ValueError for a preference that was learned for another one."""
+    kind, preference = family(model), correction.preference
+    if preference.family != kind:
+        raise ValueError(
+            f"The preference was learned for {preference.family} and this MODEL is {kind}, whose latents mean "
+            "something else: learn one with this model, or load another file."
+        )
+    copy = model.clone()
+    if not correction.idle:
+        copy.set_model_sampler_post_cfg_function(sampler_hook(correction))
+    return copy
+
+
+def sampler_hook(correction: Correction) -> Callable[[dict[str, Any]], Tensor]:
+    """What the sampler calls after guidance, at every step.
+
+    A plain function: ComfyUI copies a MODEL's options in depth, which would copy an object and the weights in it.
+    """
+    here: dict[torch.device, Correction] = {}
+
+    def hook(args: dict[str, Any]) -> Tensor:
+        denoised, sigma, x = args["denoised"], args["sigma"], args["input"]
+        sampling, now = args["model"].model_sampling, float(sigma.flatten()[0])
+        if not sampling.percent_to_sigma(correction.end) <= now <= sampling.percent_to_sigma(correction.start):
+            return denoised
+        if x.device not in here:
+            here[x.device] = replace(correction, preference=correction.preference.to(x.device))
+        own = here[x.device]
+        unguided = None if args["uncond"] is None else args["uncond_denoised"]  # at CFG 1 it is all zeros
+        return own(x, sigma.reshape(-1), denoised, unguided, gate(own, args["cond"], len(x)))
+
+    return hook
+
+
+def gate(correction: Correction, conditioning: Sequence[dict[str, Any]] | None, count: int) -> Tensor | None:
+    """How far the prompts ask for the place, (count,); of several on one picture, the one that asks most."""
+    place = correction.preference.place
+    if place is None:
+        return None
+    found = []
+    for entry in conditioning or ():
+        read = entry.get("model_conds", {}).get("c_crossattn")
+        hidden = entry.get("cross_attn") if read is None else read.cond
+        asked = None if hidden is None else correction.gate(hidden.to(place.weight), count)
+        found += [] if asked is None else [asked]
+    return torch.stack(found).amax(0) if found else None

@@ -1,0 +1,88 @@
+"""The folders that datasets are read from and written to: always ComfyUI's own, whatever name arrives."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from pathlib import Path
+
+from ..data.dataset import holds_dataset
+from ..data.dataset.find import METADATA
+from ..data.dataset.rows import ROW_ENDINGS
+from ..data.download.store import LOG, REPORT
+from ..mini_world import COMMUNITY
+from .runtime import files, folders, input_folder, inside, output_folder
+
+SHIPPED = "community set of nuvia (shipped)"
+SAVED = " (saved)"
+"""What a menu adds to the name of a dataset that Save Dataset wrote."""
+
+
+def dataset_names() -> list[str]:
+    """What the menu of folders offers: the shipped set, datasets in the input folder, and saved ones."""
+    names: list[str] = []
+    for name in folders(input_folder()) if input_folder().is_dir() else []:
+        within = any(name.startswith(f"{found}/") for found in names)
+        if not within and holds_dataset(input_folder() / name):
+            names.append(name)
+    saved = folders(saved_root(), depth=1) if saved_root().is_dir() else []
+    return [SHIPPED, *names, *(f"{name}{SAVED}" for name in saved if holds_dataset(saved_root() / name))]
+
+
+def dataset_folder(name: str) -> Path:
+    """The folder that a name of the menu stands for. Raises ValueError for one that leads anywhere else."""
+    if name == SHIPPED:
+        return COMMUNITY
+    folder = inside(input_folder(), name)
+    if not folder.is_dir() and name.endswith(SAVED):
+        folder = inside(saved_root(), name.removesuffix(SAVED))
+    if not folder.is_dir():
+        raise ValueError(f"There is no folder {name!r} in ComfyUI's input folder: put it there, or choose another one.")
+    return folder
+
+
+def link_files() -> list[str]:
+    """Lists of links in the input folder, for a menu; a dataset's own tables are none."""
+    if not input_folder().is_dir():
+        return []
+    own = {*METADATA, LOG, REPORT}
+    return [name for name in files(input_folder(), *ROW_ENDINGS) if name.rsplit("/", 1)[-1] not in own]
+
+
+def link_file(name: str) -> Path:
+    """The list that a name of the menu stands for. Raises ValueError for one that leads anywhere else."""
+    path = inside(input_folder(), name)
+    if not path.is_file() or not path.name.lower().endswith(ROW_ENDINGS):
+        raise ValueError(f"There is no list {name!r} in ComfyUI's input folder: put a .csv or .jsonl file there.")
+    return path
+
+
+def collected_folder(name: str, links: Path) -> Path:
+    """Where the pictures of a list go, in the input folder: under the given name, or the list's own with "pictures"."""
+    stem = re.sub(r"[^\w.()-]+", " ", links.stem[:60]).strip(" .()-") or "collected"
+    return inside(input_folder(), plain_name(name if name.strip() else f"{stem} pictures"))
+
+
+def saved_root() -> Path:
+    return output_folder() / "scoft" / "datasets"
+
+
+def files_fingerprint(folder: Path) -> str:
+    """SHA-256 over the name, size and time of every file below a folder."""
+    digest = hashlib.sha256()
+    for place, names, present in os.walk(folder):
+        names.sort()
+        for name in sorted(present):
+            stat = os.stat(os.path.join(place, name), follow_symlinks=False)
+            relative = os.path.relpath(os.path.join(place, name), folder)
+            digest.update(f"{relative}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
+
+
+def plain_name(name: str) -> str:
+    """The name of a new folder. Raises ValueError for one with a path in it or with letters that no folder can have."""
+    clean = name.strip()
+    if not re.fullmatch(r"\w[\w .()-]{0,79}", clean) or clean.endswith("."):
+        raise ValueError(f"{name!r} is no plain name for a dataset: use letters, digits, spaces, - and _, and no path.")
+    return clean

@@ -1,0 +1,85 @@
+"""Teaches ComfyUI the mini model, so that the stock loaders list and load its shipped files.
+
+ComfyUI recognises a checkpoint by the shapes of its UNet. One more entry in its list of supported models names the
+mini UNet's shapes and a text encoder of the mini size; nothing existing is changed.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from ..models import state_dict_keys
+from ..models.mini import layout
+from .compat import comfy, folder_paths
+
+NAME = "SCoFTMini"
+EMBEDDING = "cond_stage_model.transformer.text_model.embeddings.token_embedding.weight"
+FOLDERS = {"checkpoints": "checkpoints", "controlnet": "controlnet"}
+
+
+def register() -> bool:
+    """Add the mini model and its weight folders to ComfyUI; True when they are there. Safe to call again.
+
+    A ComfyUI whose internals have moved on gets a line in its log and the rest of the pack.
+    """
+    try:
+        models = comfy.supported_models.models
+        if not any(m.__name__ == NAME for m in models):
+            models.append(_supported_model())
+        for kind, folder in FOLDERS.items():
+            folder_paths.add_model_folder_path(kind, str(layout.WEIGHTS / folder))
+    except Exception as error:
+        logging.getLogger(__name__).warning("comfy_scoft: the mini model is not available in this ComfyUI (%s)", error)
+        return False
+    return True
+
+
+def _supported_model() -> type:
+    class MiniClip(comfy.sd1_clip.SDClipModel):
+        """The text encoder: CLIP with the mini configuration."""
+
+        def __init__(self, device: Any = "cpu", dtype: Any = None, model_options: dict | None = None) -> None:
+            super().__init__(
+                device=device,
+                dtype=dtype,
+                textmodel_json_config=dict(layout.TEXT),
+                return_projected_pooled=False,
+                model_options=model_options or {},
+            )
+
+    class MiniTextEncoder(comfy.sd1_clip.SD1ClipModel):
+        def __init__(self, device: Any = "cpu", dtype: Any = None, model_options: dict | None = None) -> None:
+            super().__init__(device=device, dtype=dtype, model_options=model_options or {}, clip_model=MiniClip)
+
+    class MiniWords(comfy.sd1_clip.SDTokenizer):
+        """CLIP's own vocabulary; textual inversions of the mini width only."""
+
+        def __init__(self, embedding_directory: Any = None, tokenizer_data: dict | None = None) -> None:
+            super().__init__(
+                embedding_directory=embedding_directory,
+                embedding_size=layout.CONTEXT,
+                tokenizer_data=tokenizer_data or {},
+            )
+
+    class MiniTokenizer(comfy.sd1_clip.SD1Tokenizer):
+        def __init__(self, embedding_directory: Any = None, tokenizer_data: dict | None = None) -> None:
+            super().__init__(embedding_directory, tokenizer_data=tokenizer_data or {}, tokenizer=MiniWords)
+
+    class SCoFTMini(comfy.supported_models.SD15):
+        unet_config = {
+            **comfy.supported_models.SD15.unet_config,
+            "context_dim": layout.CONTEXT,
+            "model_channels": layout.CHANNELS[0],
+        }
+        unet_extra_config = {"num_heads": layout.HEADS, "num_head_channels": -1}
+
+        def process_clip_state_dict(self, state_dict: dict) -> dict:
+            """The file keeps only the rows of the vocabulary that are used: put the others back as zeros."""
+            return super().process_clip_state_dict(state_dict_keys.expand_rows(state_dict, EMBEDDING))
+
+        def clip_target(self, state_dict: dict | None = None) -> Any:
+            return comfy.supported_models_base.ClipTarget(MiniTokenizer, MiniTextEncoder)
+
+    assert SCoFTMini.__name__ == NAME
+    return SCoFTMini

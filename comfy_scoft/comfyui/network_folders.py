@@ -1,0 +1,66 @@
+"""Folders of networks below ComfyUI's models, and what the hub has instead, as the entries of a menu."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..models.hub import FolderLoader
+from .compat import folder_paths
+from .runtime import folders
+
+AUTOMATIC = "automatic"
+DOWNLOAD = "download "
+"""How the menu's entries begin that fetch something: choosing one is what allows it."""
+
+KINDS = {
+    "captioners": ("captioners", "blip", "BLIP", "LLM", "diffusers"),
+    "depth_estimators": ("depth_estimators", "depth", "annotators", "controlnet_aux", "depthanything", "diffusers"),
+}
+"""Kind of network -> the folders below ComfyUI's models that are searched for it. Others are added by naming the kind
+in extra_model_paths.yaml."""
+
+
+def found(kind: str, loader: FolderLoader[Any]) -> dict[str, Path]:
+    """Menu entry -> folder, for each folder of this computer that holds the network."""
+    roots = [Path(folder_paths.models_dir) / name for name in KINDS[kind]]
+    if kind in folder_paths.folder_names_and_paths:
+        roots += [Path(path) for path in folder_paths.get_folder_paths(kind)]
+    entries: dict[str, Path] = {}
+    for root in roots:
+        for name in folders(root, depth=2) if root.is_dir() else []:
+            if loader.fits(root / name):
+                entries.setdefault(f"{root.name}/{name}", root / name)
+    return entries
+
+
+def choices(kind: str, menu: Mapping[str, Any]) -> list[str]:
+    """The entries for all networks of a menu: `automatic`, folders that are here, what can be downloaded."""
+    loaders = [loader for loader in menu.values() if isinstance(loader, FolderLoader)]
+    local = [entry for loader in loaders for entry in found(kind, loader)]
+    return [AUTOMATIC, *dict.fromkeys(local), *(DOWNLOAD + name for loader in loaders for name in loader.hub)]
+
+
+def find(kind: str, menu: Mapping[str, Any], name: str, entry: str) -> Path | None:
+    """The folder that an entry stands for; None for a network that needs none.
+
+    Looked up among the folders that are there now, so no other path can be asked for. Raises ValueError for an entry
+    of another network and one that is not there.
+    """
+    loader = menu.get(name)
+    if not isinstance(loader, FolderLoader):
+        return None
+    here = found(kind, loader)
+    if entry == AUTOMATIC:
+        if not here:
+            raise ValueError(
+                f"{loader.name} is not in ComfyUI's models/{kind} folder: {loader.advice()[:-1]} there, or choose "
+                "under 'weights' to download it."
+            )
+        return next(iter(here.values()))
+    if entry.startswith(DOWNLOAD) and entry.removeprefix(DOWNLOAD) in loader.hub:
+        return loader.download(entry.removeprefix(DOWNLOAD))
+    if entry not in here:
+        raise ValueError(f"{entry!r} holds no {loader.name}: choose 'automatic', or another entry of 'weights'.")
+    return here[entry]

@@ -1,0 +1,141 @@
+"""The denoising gap on ComfyUI's sockets: what a model has memorised, told without drawing a picture."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from ...data.records import Dataset
+from ...metrics import denoising_gap
+from ...metrics.denoising_gap import Losses
+from ...metrics.inputs import Work
+from ...metrics.scores import Scores, add
+from ...models.placement import place
+from ...training.latent_cache import Cache
+from ...training.validation import MOST
+from ..compat import io
+from ..runtime import check_interrupt, device, free_memory, training_mode
+from ..sockets import DatasetSocket
+from ..to_diffusers import base_model
+from ..training import held_out as never_trained
+from .evaluate import CATEGORY, so_far
+from .metrics import figures, watch
+
+
+class DenoisingGap(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="SCoFT_DenoisingGap",
+            display_name="Denoising Gap (SCoFT)",
+            category=CATEGORY,
+            description="How much better a model denoises the pictures it was trained on than others of the same kind, "
+            "on the same noise: what it does better has been memorised. Nothing is drawn. Connect the base model as "
+            "compared_with, for only the change from it tells of memorisation.",
+            inputs=[
+                io.Model.Input("model", tooltip="The model to measure, with its LoRA applied."),
+                io.Clip.Input("clip", tooltip="The text encoder of the checkpoint."),
+                io.Vae.Input("vae", tooltip="The VAE of the checkpoint."),
+                DatasetSocket.Input("dataset", tooltip="The pictures that were trained on (split 'train')."),
+                DatasetSocket.Input("held_out", tooltip="Pictures of the same kind that were not, as the test split."),
+                io.String.Input("label", default="LoRA", tooltip="What the table calls this model."),
+                io.Int.Input(
+                    "resolution", default=512, min=64, max=2048, step=8, tooltip="Side in pixels, as when training."
+                ),
+                io.Model.Input("compared_with", optional=True, tooltip="The base model, without the LoRA."),
+                io.String.Input(
+                    "compared_label", default="base", optional=True, tooltip="What the table calls the base model."
+                ),
+                so_far(),
+                io.Int.Input(
+                    "pictures", default=MOST, min=2, max=100_000, optional=True, tooltip="At most so many of each kind."
+                ),
+                io.Int.Input(
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=0xFFFF_FFFF,
+                    control_after_generate=False,
+                    optional=True,
+                    tooltip="Of the noise, the same for both models.",
+                ),
+            ],
+            outputs=[figures()],
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        model: Any,
+        clip: Any,
+        vae: Any,
+        dataset: Dataset,
+        held_out: Dataset,
+        label: str,
+        resolution: int,
+        compared_with: Any = None,
+        compared_label: str = "base",
+        scores: Scores | None = None,
+        pictures: int = MOST,
+        seed: int = 0,
+    ) -> io.NodeOutput:
+        caches = _Pictures(clip, vae, _parts(dataset, held_out), resolution, pictures, seed)
+        models = ([(compared_label, compared_with)] if compared_with is not None else []) + [(label, model)]
+        work = Work(len(models) * sum(min(len(part), pictures) for part in caches.parts), watch(cls))
+        found = [(name.strip() or "no label", caches.losses(one, name, work)) for name, one in models]
+        said = f" at {resolution} pixels, {denoising_gap.TIMES} timesteps a picture, seed {seed}"
+        return io.NodeOutput(add(scores, denoising_gap.figures(found, said)))
+
+
+def _parts(dataset: Dataset, held_out: Dataset) -> tuple[Dataset, Dataset]:
+    trained = dataset.split("train")
+    if not len(trained):
+        raise ValueError(
+            f"The data set {dataset.name!r} has no picture of the split 'train', and only those are trained on; load "
+            "that split."
+        )
+    found = never_trained(held_out, trained)
+    assert found is not None, "it is None only where none was given"
+    return trained, found
+
+
+class _Pictures:
+    """The two sets of pictures, whose latents are computed once for all models."""
+
+    def __init__(self, clip: Any, vae: Any, parts: Sequence[Dataset], resolution: int, most: int, seed: int) -> None:
+        self.clip, self.vae, self.parts = clip, vae, parts
+        self.resolution, self.most, self.seed = resolution, most, seed
+        self.latents: list[dict] = [{} for _ in parts]
+
+    def losses(self, model: Any, name: str, work: Work) -> Losses:
+        """Of one MODEL; what it held is freed however this ends."""
+        free_memory()
+        base = base_model(model, self.clip, self.vae, name)
+        try:
+            for text in dict.fromkeys(record.caption for part in self.parts for record in part.records):
+                check_interrupt()
+                base.embed(text)
+            free_memory()
+            with training_mode(), torch.no_grad():
+                place(base.unet, device(), torch.float32 if device().type == "cpu" else base.dtype)
+                place(base.vae, device(), torch.float32)
+                caches = [
+                    Cache(base, part, self.resolution, latents=latents)
+                    for part, latents in zip(self.parts, self.latents, strict=True)
+                ]
+                found = []
+                for cache in caches:
+                    found.append(denoising_gap.losses(base, cache, self.seed, lambda: work.add(0), most=self.most))
+                    work.add(len(found[-1]))
+            return Losses(*found)
+        finally:
+            base.unet = base.vae = None  # type: ignore[assignment]  # it is not used any more
+            gc.collect()
+            free_memory()
+
+
+NODES = [DenoisingGap]

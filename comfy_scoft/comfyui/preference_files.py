@@ -1,0 +1,35 @@
+"""Preference files of ComfyUI's folders, by the names that a list shows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..corrector.preference_file import ENDING
+from .compat import folder_paths
+from .runtime import output_folder
+
+KIND = "scoft_preferences"
+"""The kind by which extra_model_paths.yaml may name more folders."""
+
+
+def saved_folder() -> Path:
+    """Where Save Preference writes."""
+    return output_folder() / "scoft" / "preferences"
+
+
+def register() -> None:
+    """Have ComfyUI list the saved preferences and those in models/scoft_preferences. Safe to call again."""
+    for folder in (saved_folder(), Path(folder_paths.models_dir) / KIND):
+        folder_paths.add_model_folder_path(KIND, str(folder))
+
+
+def preference_names() -> list[str]:
+    register()
+    return [name for name in folder_paths.get_filename_list(KIND) if name.lower().endswith(ENDING)]
+
+
+def preference_file(name: str) -> Path:
+    """The path of a listed preference. ValueError, one sentence, for a name that is not in the list."""
+    if name not in preference_names():
+        raise ValueError(f"There is no preference {name!r} in the preference folders: choose one from the list.")
+    return Path(folder_paths.get_full_path_or_raise(KIND, name))

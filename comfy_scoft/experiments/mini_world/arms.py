@@ -1,0 +1,303 @@
+"""What is trained: the arms of the benchmark as plain data, and the parts that they make up."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ...losses.rollout import RolloutSettings
+from ...models.lora import LoraSettings
+from ...training.settings import OptimizerSettings, TrainSettings, deciding
+from .cells import DEVELOPMENT_SEEDS, FRESH_SEEDS, TEST_SEEDS
+
+Loss = tuple[str, dict[str, Any]]
+"""A loss's name on the menu and its settings; `features` is the name of a feature network."""
+
+FEATURES = "mini CLIP (layer 5)"
+TRAIN = TrainSettings(steps=300, batch_size=8, accumulation=1, resolution=64, flip=False)
+LORA = LoraSettings(rank=16, alpha=16.0)
+OPTIMIZER = OptimizerSettings(learning_rate=1e-3, warmup=10)
+ROLLOUT = RolloutSettings(every=5, steps=10)
+"""The settings of the demo's workflow (workflows/train-cultural-lora-mini.json)."""
+
+SNAPSHOTS = 6
+"""The LoRA is also kept at each sixth of a training."""
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way to train and to draw. losses: empty is the base model itself, untrained.
+
+    at: the step whose LoRA is drawn with, a multiple of steps / SNAPSHOTS; 0 is the end of the training.
+    lora_strength: what the trained LoRA is multiplied by while drawing. strength: of RS-Corrector while drawing; 0 is
+    none. asks: whether it asks the prompt for the place.
+    """
+
+    name: str
+    losses: tuple[Loss, ...] = ()
+    train: TrainSettings = TRAIN
+    lora: LoraSettings = LORA
+    optimizer: OptimizerSettings = OPTIMIZER
+    rollout: RolloutSettings = ROLLOUT
+    at: int = 0
+    lora_strength: float = 1.0
+    strength: float = 0.0
+    asks: bool = True
+
+    @property
+    def untouched(self) -> bool:
+        """Whether it is the base model as it is, which all others are paired with."""
+        return not self.losses and not self.strength
+
+    def described(self, seed: int) -> dict[str, Any]:
+        """All settings that decide the training, as plain JSON; the name, and what is drawn, do not."""
+        train = replace(self.train, seed=seed)
+        groups = {"train": train, "lora": self.lora, "optimizer": self.optimizer, "rollout": self.rollout}
+        return {
+            "losses": [[name, dict(options)] for name, options in self.losses],
+            **{key: deciding(value) for key, value in groups.items()},
+        }
+
+
+@dataclass(frozen=True)
+class Part:
+    """Arms that are compared with one another on the same seeds and cells. about: what the part asks."""
+
+    name: str
+    about: str
+    arms: tuple[Arm, ...]
+    seeds: tuple[int, ...] = TEST_SEEDS
+    form: str = "full"
+
+
+def diffusion(weight: float = 0.7, **more: Any) -> Loss:
+    return "diffusion", {"weight": weight, **more}
+
+
+def memorization(weight: float = 0.3, **more: Any) -> Loss:
+    return "memorization", {"weight": weight, **more}
+
+
+def perceptual(weight: float = 1.0, features: str = FEATURES) -> Loss:
+    return "perceptual", {"features": features, "weight": weight}
+
+
+def contrastive(weight: float = 1.0, margin: float = 0.05, features: str = FEATURES, **more: Any) -> Loss:
+    return "contrastive", {"features": features, "weight": weight, "margin": margin, **more}
+
+
+def matched(weight: float = 1.0, margin: float = 0.05, features: str = FEATURES) -> Loss:
+    return "matched", {"features": features, "weight": weight, "margin": margin}
+
+
+BASE = Arm("base")
+LDM = Arm("LDM", (diffusion(),))
+M = Arm("+M", (diffusion(), memorization()))
+MP = Arm("+MP", (diffusion(), memorization(), perceptual()))
+MPC = Arm("+MPC", (diffusion(), memorization(), contrastive()))
+RELEASED = (
+    Arm("+MP, released weights", (diffusion(), memorization(), perceptual(0.05))),
+    Arm("+MPC, released weights", (diffusion(), memorization(), contrastive(0.05, margin=0.2))),
+)
+KEPT = "{generic}\n{generic} in borea\n{generic} in aria"
+"""Prompts that the settings of the careful arms were chosen with; caldia is not among them."""
+
+
+NAMED = KEPT + "\n{generic} in caldia"
+INVENTED = "velmora tirsk ombela quandor zhelu pastrin ikkaro noubel".split()
+"""Names of places that no picture, prompt or measurement knows."""
+
+
+def _careful(
+    name: str, prompts: str = NAMED, weight: float = 6.0, prior: float = 20.0, steps: int = 900, kv: bool = False
+) -> Arm:
+    """weight: of the contrastive loss; prior: of the one that holds the other prompts; kv: a LoRA on K and V alone."""
+    return Arm(
+        name,
+        (diffusion(), memorization(), contrastive(weight), ("prior", {"weight": prior, "prompts": prompts})),
+        train=replace(TRAIN, steps=steps),
+        lora=replace(LORA, targets="cross-attention K + V" if kv else "attention"),
+        optimizer=replace(OPTIMIZER, learning_rate=3e-3),
+    )
+
+
+def _narrow(name: str, prompts: str = NAMED) -> Arm:
+    return _careful(name, prompts, weight=10.0, prior=36.0, kv=True)
+
+
+CAREFUL, NARROW = _careful("careful"), _narrow("careful, K + V alone")
+"""Settings that were chosen on development seeds, kinds and places (see SEARCH)."""
+UNNAMED = (
+    _careful(f"{CAREFUL.name}, caldia not named", KEPT),
+    _narrow(f"{NARROW.name}, caldia not named", KEPT),
+    _narrow(f"{NARROW.name}, invented names for caldia", "\n".join([KEPT, *(f"{{generic}} in {n}" for n in INVENTED)])),
+)
+CORRECTED = (
+    *(Arm(f"corrected, strength {strength:g}", strength=strength) for strength in (2.5, 3.0, 3.5)),
+    Arm("corrected, strength 3, asks no prompt", strength=3.0, asks=False),
+    replace(LDM, name="LDM, corrected, strength 2.5", strength=2.5),
+)
+
+
+def _both(name: str, arm: Arm, strength: float) -> Arm:
+    """A little less of the LoRA, and RS-Corrector beside it. strength: the corrector's."""
+    return replace(arm, name=f"{name}, {strength:g}", lora_strength=0.9, strength=strength)
+
+
+COMBINED = (
+    _both("both", CAREFUL, 1.0),
+    *(_both("both, K + V alone", NARROW, strength) for strength in (0.5, 1.0)),
+)
+PRESET = COMBINED[1]
+"""What the workflow train-cultural-lora-careful trains and draws with."""
+
+
+def _weights() -> tuple[Arm, ...]:
+    """Each of the three weights and the margin alone, lower and higher than the workflow's, and a narrower LoRA."""
+    arms = [Arm(f"M {w:g}", (diffusion(), memorization(w))) for w in (0.1, 0.6, 1.2)]
+    arms += [Arm(f"P {w:g}", (diffusion(), memorization(), perceptual(w))) for w in (0.1, 0.3, 3.0)]
+    arms += [Arm(f"C {w:g}", (diffusion(), memorization(), contrastive(w))) for w in (0.1, 0.3, 3.0)]
+    arms += [Arm(f"margin {m:g}", (diffusion(), memorization(), contrastive(margin=m))) for m in (0.0, 0.1, 0.2)]
+    narrow = replace(MPC, name="K + V alone", lora=NARROW.lora)
+    return (M, MP, MPC, *arms, narrow)
+
+
+def _features() -> tuple[Arm, ...]:
+    """+MPC with each layer of the mini CLIP, and with the gradient in each of the rollout's steps (Figure 7)."""
+    layers = [
+        Arm(f"layer {k}", (diffusion(), memorization(), contrastive(features=f"mini CLIP (layer {k})")))
+        for k in range(1, 6)
+    ]
+    steps = [
+        replace(MPC, name=f"gradient in the {step} step", rollout=replace(ROLLOUT, gradient_step=step))
+        for step in ("last", "random")
+    ]
+    return (*layers, *steps)
+
+
+def _along() -> tuple[Arm, ...]:
+    """LDM, +M and +MPC at each sixth of their training (Figure 9)."""
+    every = TRAIN.steps // SNAPSHOTS
+    steps = range(every, TRAIN.steps + 1, every)
+    return tuple(replace(arm, name=f"{arm.name}, step {at}", at=at) for arm in (LDM, M, MPC) for at in steps)
+
+
+_PARTS = (
+    Part("ablation", "What each loss adds, at the settings of the demo's workflow.", (BASE, LDM, M, MP, MPC)),
+    Part("careful", "Settings chosen on other seeds, kinds and places than those shown here.", (CAREFUL, NARROW)),
+    Part(
+        *(
+            "combined",
+            "A careful LoRA at 0.9 of its strength, and RS-Corrector beside it, whose strength is the number.",
+            COMBINED,
+        ),
+    ),
+    Part(
+        *(
+            "fresh seeds",
+            "The careful workflow's settings once more, with training seeds that were named before any was trained.",
+            (NARROW, PRESET),
+        ),
+        seeds=FRESH_SEEDS,
+    ),
+    Part(
+        *("ten seeds", "The same over both sets of seeds: narrower, and half of it not as untouched.", (PRESET,)),
+        seeds=(*TEST_SEEDS, *FRESH_SEEDS),
+    ),
+    Part(
+        *(
+            "unnamed place",
+            "The same without one place among the prompts that are to stay as they are.",
+            (CAREFUL, NARROW, *UNNAMED),
+        ),
+        seeds=TEST_SEEDS[:2],
+    ),
+    Part(
+        "corrector",
+        "RS-Corrector: the model stays as it is, and a learned preference corrects its pictures while they are drawn.",
+        CORRECTED,
+        form="lean",
+    ),
+    Part(
+        *("released weights", "The weights of the authors' released script: 0.7, 0.3 and 0.05.", (LDM, M, *RELEASED)),
+        seeds=TEST_SEEDS[:2],
+    ),
+    Part(
+        *(
+            "weights",
+            "Each weight and the margin alone, lower and higher, and a LoRA on the cross-attention's K and V alone.",
+            _weights(),
+        ),
+        seeds=TEST_SEEDS[:2],
+        form="lean",
+    ),
+    Part(
+        *(
+            "features",
+            "The feature layer, and the step of the rollout with the gradient (Figure 7).",
+            _features(),
+        ),
+        seeds=TEST_SEEDS[:2],
+        form="lean",
+    ),
+    Part(
+        *("along training", "Memorisation and diversity while training goes on (Figure 9).", _along()),
+        seeds=TEST_SEEDS[:2],
+        form="taught",
+    ),
+    Part(
+        "control",
+        "Is it C, or just a stronger P? In the middle arm P's gradient is scaled, picture by picture, to the norm that "
+        "C's would have.",
+        (MP, Arm("+MP at C's norm", (diffusion(), memorization(), matched())), MPC),
+        seeds=TEST_SEEDS[:3],
+        form="lean",
+    ),
+)
+PARTS: dict[str, Part] = {part.name: part for part in _PARTS}
+"""Arms that two parts share are trained once."""
+
+SHORT_PICTURES = 6
+"""Of the community's pictures, in the short form."""
+_FAST = replace(TRAIN, steps=6, batch_size=2)
+SHORT = Part(
+    "ablation",
+    "Two arms and few pictures, to see that all of it runs: its figures mean nothing.",
+    (
+        BASE,
+        replace(LDM, train=_FAST),
+        replace(MPC, train=_FAST, rollout=RolloutSettings(every=3, steps=2)),
+    ),
+    seeds=TEST_SEEDS[:1],
+    form="short",
+)
+
+
+def development(arms: tuple[Arm, ...], seeds: int = 2) -> Part:
+    """A part for the search of settings: development seeds, kinds and places, and few pictures."""
+    about = "What settings were chosen by: other seeds and kinds of people than those above, and fewer pictures."
+    return Part("development", about, arms, DEVELOPMENT_SEEDS[:seeds], "development")
+
+
+_TRIED = _careful("C 6, prior 20, 900 steps")
+_TRIED_NARROW = tuple(
+    _careful(f"C {c:g}, prior {p:g}, 900 steps, K + V alone", weight=c, prior=p, kv=True)
+    for c, p in ((6.0, 24.0), (6.0, 36.0), (10.0, 36.0))
+)
+SEARCH = development(
+    (
+        BASE,
+        _careful("C 4, prior 16, 600 steps", weight=4.0, prior=16.0, steps=600),
+        _TRIED,
+        *_TRIED_NARROW,
+        *(_both(f"{arm.name}, both", arm, strength) for arm in (_TRIED, _TRIED_NARROW[-1]) for strength in (0.5, 1.0)),
+        *(Arm(f"corrected, strength {strength:g}", strength=strength) for strength in (2.5, 3.0, 3.5)),
+    )
+)
+"""The candidates that the settings of `careful` and the corrector's strength were last chosen from."""
+ALL = {**PARTS, SEARCH.name: SEARCH}
+
+
+def units(parts: tuple[Part, ...]) -> list[tuple[Part, Arm, int]]:
+    """Every piece of work: a part's arm with a seed. Seeds come first, so that whole comparisons are there early."""
+    return [(part, arm, seed) for part in parts for seed in part.seeds for arm in part.arms]

@@ -1,0 +1,103 @@
+"""The preference that the corrected arms draw with: one for each seed, learned once, and the time that it costs."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...common.fingerprints import short_hash
+from ...corrector import preference_file
+from ...corrector.corrector import Correction
+from ...corrector.preference import Preference
+from ...corrector.prompt_gate import learn_place
+from ...corrector.training import PreferenceSettings, learn
+from ...data.dataset import make_batch
+from ...mini_world import world as renderer
+from ...models.stable_diffusion import BaseModel
+from ...training.batches import seed_of
+from .cells import TAUGHT, TEST_KINDS
+from .generate import BATCH, latents
+from .training import World
+
+REVISION = 1
+"""To be raised by whoever changes what is learned or drawn here."""
+OWN_EACH = 3
+"""Pictures of the base's own for each of the community's captions."""
+OTHERS = ("borea",)
+"""Places that the preference is told to leave alone, beside made-up names."""
+ROUNDS = 3
+"""Times that a batch is drawn with the correction and without it, in turn, to see what it costs."""
+
+
+def described(strength: float, seed: int, asks: bool = True) -> dict[str, Any]:
+    """All that decides a correction, as plain JSON. asks: whether it asks the prompt for the place."""
+    window = {name: getattr(Correction, name) for name in ("start", "end")}
+    settings = asdict(PreferenceSettings(seed=seed))
+    facts = {"revision": REVISION, "own": OWN_EACH, "others": OTHERS, "strength": strength, **window, **settings}
+    return facts if asks else {**facts, "asks": False}
+
+
+def correction_of(world: World, strength: float, seed: int, asks: bool = True) -> Correction | None:
+    """The correction of that strength by the seed's preference; None at strength 0."""
+    if not strength:
+        return None
+    found = preference_of(world, seed)
+    return Correction(found if asks else replace(found, place=None), strength)
+
+
+def preference_of(world: World, seed: int) -> Preference:
+    """The seed's preference: the one that is there, or a new one."""
+    path = world.out / "preferences" / f"{short_hash([described(0.0, seed), world.facts])}.safetensors"
+    with world.lock(f"preference-{path.stem}"):
+        if not path.is_file():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            preference_file.save(learned(world, seed), path)
+    return preference_file.load(path)
+
+
+def learned(world: World, seed: int) -> Preference:
+    """Learned from the community's pictures against the base's own for the same captions; it asks prompts for nuvia.
+
+    Both sets go through the autoencoder and back once, as in the node.
+    """
+    base, records = world.base, world.dataset.records
+    captions = [record.caption for record in records]
+    pixels = make_batch(records, renderer.SIZE, [False] * len(records)).pixels
+    asked = [(i, k) for i in range(len(captions)) for k in range(OWN_EACH)]
+    seeds = [seed_of(seed, i, k) for i, k in asked]
+    own = _decoded(base, [captions[i] for i, _ in asked], seeds)
+    with torch.no_grad():
+        sets = [base.encode(base.decode(base.encode(part)[0]).clamp(-1, 1))[0] for part in (pixels, own)]
+    found, _ = learn(sets[0], sets[1], base.schedule, base.family, PreferenceSettings(seed=seed))
+    generator = torch.Generator().manual_seed(seed)
+    gate, seen = learn_place(lambda text: base.embed(text).hidden, captions, TAUGHT, OTHERS, generator)
+    return replace(found, place=gate, facts={**found.facts, "place": {"name": TAUGHT, "gate": seen}})
+
+
+def added_time(base: BaseModel, correction: Correction) -> float:
+    """Share of the CPU seconds of sampling that the correction adds: the median of ROUNDS comparisons of a batch."""
+    prompts = [renderer.caption(TEST_KINDS[i % len(TEST_KINDS)], TAUGHT) for i in range(BATCH)]
+    seeds = list(range(BATCH))
+    latents(base, prompts, seeds, correction)  # what is computed once is not counted
+    ratios = []
+    for _ in range(ROUNDS):
+        spent = []
+        for given in (None, correction):
+            begun = time.process_time()
+            latents(base, prompts, seeds, given)
+            spent.append(time.process_time() - begun)
+        ratios.append(spent[1] / spent[0] - 1.0)
+    return statistics.median(ratios)
+
+
+@torch.no_grad()
+def _decoded(base: BaseModel, prompts: Sequence[str], seeds: Sequence[int]) -> Tensor:
+    """(N, 3, H, W) pictures in [-1, 1]."""
+    parts = [slice(i, i + BATCH) for i in range(0, len(prompts), BATCH)]
+    return torch.cat([base.decode(latents(base, prompts[p], seeds[p])).clamp(-1, 1) for p in parts])

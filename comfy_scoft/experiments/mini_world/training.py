@@ -1,0 +1,191 @@
+"""Trains an arm's LoRA with the pack's own trainer, once for every part that asks for it."""
+
+from __future__ import annotations
+
+import copy
+import json
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock
+from safetensors.torch import save as serialise
+from torch import Tensor
+
+from ...common import fingerprints
+from ...common.files import write_atomically
+from ...common.fingerprints import short_hash
+from ...data.dataset import load_folder
+from ...data.records import Dataset
+from ...features import FeatureNetwork, load_features
+from ...losses import LOSSES, Loss
+from ...mini_world import COMMUNITY
+from ...models.lora import attach, export_kohya, layers, load_lora
+from ...models.mini import layout
+from ...models.single_file import load_base
+from ...models.stable_diffusion import BaseModel
+from ...negatives.controlnet_pipeline import PipelineSampler, load_controlnet, models_identity, size_multiple
+from ...negatives.depth import attach_depth, load_depth
+from ...negatives.generate import NegativeSettings, make_negatives
+from ...training.run import Run, Watch
+from ...training.trainer import train
+from .arms import SNAPSHOTS, Arm
+from .control import MatchedPerceptualLoss
+
+REVISION = 1
+"""To be raised by whoever changes what a training gives; trainings of another revision are made again."""
+
+CHECKPOINT = layout.WEIGHTS / "checkpoints" / layout.CHECKPOINT
+CONTROLNET = layout.WEIGHTS / "controlnet" / layout.CONTROLNET
+NEGATIVES = NegativeSettings(per_image=3, steps=12, cfg=4.0, seed=1, resolution=64)
+"""The negatives of the demo's workflow."""
+MENU: Mapping[str, type[Loss]] = {**LOSSES, "matched": MatchedPerceptualLoss}
+
+
+@dataclass
+class World:
+    """What all trainings share: the mini model, the community's pictures and their negatives, each made once.
+
+    limit: take only the first so many of the community's pictures; 0 takes all.
+    """
+
+    out: Path
+    limit: int = 0
+    networks: dict[str, FeatureNetwork] = field(default_factory=dict)
+
+    @cached_property
+    def base(self) -> BaseModel:
+        """The mini model. It is never trained itself: `fresh` gives copies."""
+        return load_base(CHECKPOINT)
+
+    @cached_property
+    def dataset(self) -> Dataset:
+        """The community's training pictures."""
+        return load_folder(COMMUNITY, split="train", limit=self.limit)[0]
+
+    @cached_property
+    def with_negatives(self) -> Dataset:
+        """The same with depth maps and negatives, drawn on first use by the shipped ControlNet."""
+        folder = self.out / "negatives"
+        with self.lock("negatives"):
+            base = self.fresh()
+            deep = attach_depth(self.dataset, load_depth("relief (mini)"), folder / "depth")
+            sampler = PipelineSampler(base, load_controlnet(CONTROLNET, base), NEGATIVES)
+            known = models_identity(CHECKPOINT, CONTROLNET, sampler)
+            return make_negatives(deep, NEGATIVES, sampler, folder, known, size_multiple(base))
+
+    @cached_property
+    def facts(self) -> list[str]:
+        """What decides every training beside its settings: model, ControlNet, feature network and pictures."""
+        pictures = [path for record in self.dataset.records for path in record.files()]
+        tower = layout.WEIGHTS / "clip" / layout.TOWER
+        return fingerprints.of_files([CHECKPOINT, CONTROLNET, tower, COMMUNITY / "train" / "metadata.jsonl", *pictures])
+
+    def fresh(self) -> BaseModel:
+        """A copy of the base model with a UNet of its own."""
+        return replace(self.base, unet=copy.deepcopy(self.base.unet))
+
+    def network(self, name: str) -> FeatureNetwork:
+        """The feature network of that name, loaded once."""
+        if name not in self.networks:
+            self.networks[name] = load_features(name)
+        return self.networks[name]
+
+    def lock(self, name: str) -> FileLock:
+        """Held by the one process that makes a thing; the others wait and then find it made."""
+        folder = self.out / "locks"
+        folder.mkdir(parents=True, exist_ok=True)
+        return FileLock(folder / f"{name}.lock")
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A finished training. key: hash of all that decides it; facts: its seconds and last figures, as plain JSON."""
+
+    key: str
+    folder: Path
+    facts: dict[str, Any]
+
+    def lora(self, step: int = 0) -> dict[str, Tensor]:
+        """The LoRA in kohya's form at the end, or as it was after `step` steps."""
+        return load_lora(self.folder / (f"step-{step}.safetensors" if step else "lora.safetensors"))
+
+
+def key_of(arm: Arm, seed: int, world: World) -> str:
+    """16 hex digits of all that decides an arm's training with a seed; "base" of an arm without losses."""
+    if not arm.losses:
+        return "base"
+    facts = {"revision": REVISION, "settings": arm.described(seed), "files": world.facts}
+    if _needs_negatives(arm):
+        facts["negatives"] = vars(NEGATIVES)
+    return short_hash(facts)
+
+
+def trained(arm: Arm, seed: int, world: World) -> Trained:
+    """The arm's training with a seed: the one that is there, or a new one. Killed in between, it starts anew."""
+    key = key_of(arm, seed, world)
+    folder = world.out / "trained" / key
+    with world.lock(key):
+        if not (folder / "facts.json").is_file():
+            shutil.rmtree(folder, ignore_errors=True)
+            _train(arm, seed, world, folder)
+    return Trained(key, folder, json.loads((folder / "facts.json").read_text(encoding="utf-8")))
+
+
+def _train(arm: Arm, seed: int, world: World, folder: Path) -> None:
+    settings = replace(arm.train, seed=seed, checkpoint_every=arm.train.steps)
+    every = max(1, settings.steps // SNAPSHOTS)
+    run = Run(
+        world.fresh(),
+        world.with_negatives if _needs_negatives(arm) else world.dataset,
+        [_loss(name, options, world) for name, options in arm.losses],
+        folder / "run",
+        settings,
+        arm.lora,
+        arm.optimizer,
+        arm.rollout,
+    )
+
+    def keep(step: int, row: dict[str, float]) -> None:
+        if step % every == 0:
+            write_atomically(folder / f"step-{step}.safetensors", serialise(export_kohya(run.base.unet)))
+
+    begun, clock = time.process_time(), time.monotonic()
+    result = train(run, Watch(observe=keep))
+    facts = {
+        "cpu_seconds": round(time.process_time() - begun, 2),
+        "seconds": round(time.monotonic() - clock, 2),
+        "unet_calls": run.base.calls,
+        "last": result.metrics[-1],
+        "settings": arm.described(seed),
+        "versions": fingerprints.versions(),
+    }
+    write_atomically(folder / "lora.safetensors", serialise(result.lora))
+    shutil.rmtree(folder / "run")
+    write_atomically(folder / "facts.json", json.dumps(facts, indent=1).encode())
+
+
+def _needs_negatives(arm: Arm) -> bool:
+    return any(MENU[name].needs_negatives for name, _ in arm.losses)
+
+
+def _loss(name: str, options: Mapping[str, Any], world: World) -> Loss:
+    values = dict(options)
+    if "features" in values:
+        values["features"] = world.network(values["features"])
+    return MENU[name](**values)
+
+
+def with_lora(world: World, arm: Arm, lora: Mapping[str, Tensor]) -> BaseModel:
+    """The mini model with a LoRA, at the arm's strength, in its weights, where it draws faster than beside them."""
+    base = world.fresh()
+    attach(base.unet, arm.lora, torch.Generator(), lora)
+    for module in layers(base.unet).values():
+        module.scale_layer(arm.lora_strength)
+        module.merge()
+    return base

@@ -1,0 +1,128 @@
+"""What is trained, and how much of everything: the paper's arms and settings as plain data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ...losses import LOSSES
+from ...losses.rollout import RolloutSettings
+from ...models.lora import LoraSettings
+from ...negatives.generate import NegativeSettings
+from ...training.settings import OptimizerSettings, TrainSettings, deciding
+
+TABLES = (1, 2, 4)
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One of the models that are compared. key: for file names; name: as the paper's tables have it.
+
+    losses: names on the menu of losses with their settings; none is the base model itself, untrained.
+    """
+
+    key: str
+    name: str
+    losses: tuple[tuple[str, dict[str, Any]], ...] = ()
+
+    def needs(self, what: str) -> bool:
+        """Whether a loss has the class attribute `what`: uses_rollout, needs_generic or needs_negatives."""
+        return any(getattr(LOSSES[name], what) for name, _ in self.losses)
+
+
+_LDM = ("diffusion", {"weight": 0.7})
+_M = ("memorization", {"weight": 0.3})
+_P = ("perceptual", {"weight": 0.05})
+_C = ("contrastive", {"weight": 0.05, "margin": 0.2, "negative_weight": 1.0})
+BASE = Arm("base", "Stable Diffusion")
+FINETUNE = Arm("finetune", "Finetune", (_LDM,))
+M = Arm("m", "SCoFT+M", (_LDM, _M))
+MP = Arm("mp", "SCoFT+MP", (_LDM, _M, _P))
+MPC = Arm("mpc", "SCoFT+MPC", (_LDM, _M, _C))
+"""The released weights. C holds P's positive term, so it stands in its place."""
+
+MAIN = (BASE, M, MP, MPC)
+"""The rows of Tables 1 and 4."""
+MEMORY = (FINETUNE, M)
+"""The rows of Table 2: its fine-tuning with L_M is SCoFT+M, the same training."""
+
+
+def arms_of(tables: Sequence[int]) -> tuple[Arm, ...]:
+    """The arms that these tables need, each once, cheap ones first."""
+    wanted = (MAIN if {1, 4} & set(tables) else ()) + (MEMORY if 2 in tables else ())
+    return tuple(arm for arm in (BASE, FINETUNE, M, MP, MPC) if arm in wanted)
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much of everything; the defaults are the paper's, or ours where it says nothing (docs/protocol.md).
+
+    captions: generic captions a picture, where it has none. sampling_steps, guidance: of the pictures that are
+    measured; batch: how many are drawn at once. pictures: of Tables 1 and 4, for each culture and model; generic: of
+    the generic set's captions, one each. pairs: text-image pairs of Table 2, and its test prompts; images: pictures of
+    each. pages: of the survey. test_share: held out where a data set has no test split. limit: of a culture's pictures
+    in each split; 0 takes all.
+    """
+
+    train: TrainSettings = TrainSettings()
+    lora: LoraSettings = LoraSettings()
+    optimizer: OptimizerSettings = OptimizerSettings()
+    rollout: RolloutSettings = RolloutSettings()
+    negatives: NegativeSettings = NegativeSettings()
+    captions: int = 5
+    sampling_steps: int = 50
+    guidance: float = 7.5
+    batch: int = 8
+    pictures: int = 200
+    generic: int = 500
+    pairs: int = 10
+    images: int = 20
+    pages: int = 10
+    test_share: float = 0.2
+    limit: int = 0
+
+    def at(self, side: int, seed: int, precision: str) -> Scale:
+        """The same at another side in pixels, with another seed and number type."""
+        train = replace(self.train, resolution=side, seed=seed, precision=precision)  # type: ignore[arg-type]
+        return replace(self, train=train, negatives=replace(self.negatives, resolution=side))
+
+    def training(self) -> dict[str, Any]:
+        """What decides a training, as plain JSON."""
+        groups = {"train": self.train, "lora": self.lora, "optimizer": self.optimizer, "rollout": self.rollout}
+        return {name: deciding(group) for name, group in groups.items()}
+
+
+PAPER = Scale()
+SHORT = Scale(
+    train=TrainSettings(steps=2, accumulation=2),
+    lora=LoraSettings(rank=4, alpha=4.0),
+    optimizer=OptimizerSettings(learning_rate=1e-2),
+    rollout=RolloutSettings(every=2, steps=3),
+    negatives=NegativeSettings(per_image=2, steps=2),
+    captions=2,
+    sampling_steps=2,
+    batch=2,
+    pictures=4,
+    generic=2,
+    pairs=2,
+    images=2,
+    pages=2,
+    limit=3,
+)
+"""To see that all of it runs: its figures mean nothing."""
+SHORT_SIDE = 64
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A set of pictures of one model. networks: the roles (networks.py) that look at it."""
+
+    name: str
+    prompts: tuple[str, ...]
+    networks: tuple[str, ...] = ()
+
+    @property
+    def seeds(self) -> range:
+        """Picture i is drawn from the noise of seed i, in every model: the paper's common random seed."""
+        return range(len(self.prompts))

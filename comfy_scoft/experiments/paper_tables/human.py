@@ -1,0 +1,72 @@
+"""The part of Table 1 that only people can answer: a survey page for each culture, and the ranks from their answers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ...data.images import read_pixels
+from ...metrics.image_set import ImageSet
+from ...survey.aggregate import ALL, aggregate
+from ...survey.build import SurveySettings, build, save
+from ...survey.responses import load_responses
+from ...survey.spec import KEY_ENDING
+from . import paper
+from .measure import Figure
+from .study import Study
+from .train import Drawn
+
+FOLDER = "survey"
+
+
+def write_page(study: Study, culture: str, sets: Mapping[str, Drawn]) -> str:
+    """The culture's survey page below --out, its key beside it; or a sentence that says why there is none.
+
+    sets: the pictures of Tables 1 and 4, by the arm's name. A page is one prompt with one picture of each model.
+    """
+    prompts = next(iter(sets.values())).wanted.prompts
+    firsts = [i for i, prompt in enumerate(prompts) if prompt not in prompts[:i]][: study.scale.pages]
+    shown = [_images(drawn, firsts, name) for name, drawn in sets.items()]
+    settings = SurveySettings(
+        f"How do these pictures show {culture}?", pages=len(firsts), seed=study.seed, culture=culture
+    )
+    try:
+        path = save(*build(shown, settings), study.out / FOLDER)
+    except ValueError as error:  # such as models that draw the same pictures, after too short a training
+        return str(error)
+    return path.relative_to(study.out).as_posix()
+
+
+def _images(drawn: Drawn, some: Sequence[int], name: str) -> ImageSet:
+    pixels = torch.stack([read_pixels(drawn.files[i]) for i in some])
+    prompts, seeds = tuple(drawn.wanted.prompts[i] for i in some), tuple(drawn.wanted.seeds[i] for i in some)
+    return ImageSet(pixels.add(1.0).div(2.0).permute(0, 2, 3, 1), prompts, seeds, name)
+
+
+def ranks(study: Study, answers: Path) -> dict[str, Any]:
+    """Average ranks from a folder of participants' files: {"people", "report", "ranks": arm's name -> item -> figure}.
+
+    Raises ValueError, one sentence, for a folder without answers to this study's pages.
+    """
+    survey, report = load_responses(None, answers, study.out / FOLDER)
+    found = aggregate(survey)
+    table: dict[str, dict[str, Figure]] = {name: {} for name in survey.generators}
+    for item in (item.id for item in survey.items if item.id in paper.ITEMS):
+        figures = found.figures[ALL, item]
+        for k, name in enumerate(survey.generators):
+            value, low, high = (float(v) for v in figures.average[:, k])
+            table[name][item] = {"value": value, "low": low, "high": high, "n": figures.rankings}
+    return {"people": found.whole.people, "report": report, "ranks": table}
+
+
+def how(study: Study) -> str:
+    """What to do with the pages."""
+    return (
+        f"Give each page in {FOLDER}/ to people of that culture; keep the files that end in {KEY_ENDING} to yourself. "
+        "Put the answer files that they send back into one folder, and run the same command again with --answers "
+        "FOLDER: Table 1 then has their average ranks. Load Responses and Aggregate Survey in ComfyUI give the whole "
+        "analysis of the same files."
+    )

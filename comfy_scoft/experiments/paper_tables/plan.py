@@ -1,0 +1,104 @@
+"""Everything that a run would do, counted from its settings: no model is needed for that."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ...losses.rollout import RolloutSettings, timesteps
+from .arms import BASE, Arm, Scale, Wanted
+from .clock import Clock, Work, spoken
+from .data import GENERIC, Culture, Generic, wanted
+
+TIMESTEPS = 1000
+"""Of Stable Diffusion's noise schedule."""
+CAPTION, DEPTH, NEGATIVE, DISTANCE = "captioned picture", "depth map", "negative", "picture in the filter"
+PICTURE, LOOK = "drawn picture", "picture in a feature network"
+
+
+def step(arm: Arm) -> str:
+    """The kind of work that an optimizer step of an arm is."""
+    return f"optimizer step of {arm.name}"
+
+
+def rollout_passes(settings: RolloutSettings) -> float:
+    """Pictures through the UNet in one rollout, on average over t: caption and empty prompt at each of its steps."""
+    lengths = [len(timesteps(t, settings.steps, settings.grid)) for t in range(TIMESTEPS)]
+    return 2.0 * sum(lengths) / TIMESTEPS
+
+
+def training(arm: Arm, scale: Scale) -> Work:
+    """One training of an arm: each picture's prediction with gradient, its generic caption's without, and rollouts."""
+    micro = scale.train.steps * scale.train.accumulation
+    pictures = micro * scale.train.batch_size
+    passes = float(pictures) if arm.needs("needs_generic") else 0.0
+    if arm.needs("uses_rollout"):
+        rollouts = -(-micro // scale.rollout.every) * scale.train.batch_size
+        passes += rollouts * rollout_passes(scale.rollout)
+    return Work(step(arm), scale.train.steps, passes, pictures)
+
+
+def preparing(cultures: Sequence[Culture], arms: Sequence[Arm], scale: Scale) -> list[Work]:
+    """Generic captions, depth maps and negatives where the data sets have none, and the filter's looks."""
+    captions = depths = negatives = looks = 0
+    for culture in cultures:
+        records = culture.train.records
+        if any(arm.needs("needs_generic") for arm in arms):
+            captions += sum(not record.generic_captions for record in records)
+        if any(arm.needs("needs_negatives") for arm in arms):
+            if not all(record.negatives for record in records):
+                depths += sum(record.depth is None for record in records)
+                negatives += len(records) * scale.negatives.per_image
+                looks += len(records) * (1 + scale.negatives.per_image)
+    drawn = negatives * scale.negatives.steps * (2 if scale.negatives.cfg > 1.0 else 1)
+    works = [Work(CAPTION, captions), Work(DEPTH, depths), Work(NEGATIVE, negatives, drawn), Work(DISTANCE, looks)]
+    return [work for work in works if work.count]
+
+
+def sets(
+    cultures: Sequence[Culture], arms: Sequence[Arm], generic: Generic | None, scale: Scale, seed: int,
+    tables: Sequence[int],
+) -> list[tuple[Culture, Arm, Wanted]]:  # fmt: skip
+    """Every set of pictures, those of the base model that all cultures share once."""
+    found, shared = [], False
+    for culture in cultures:
+        for arm in arms:
+            for one in wanted(arm, culture, generic, scale, seed, tables):
+                if arm is BASE and one.name == GENERIC:
+                    if shared:
+                        continue
+                    shared = True
+                found.append((culture, arm, one))
+    return found
+
+
+def works(
+    cultures: Sequence[Culture], arms: Sequence[Arm], generic: Generic | None, scale: Scale, seed: int,
+    tables: Sequence[int],
+) -> list[Work]:  # fmt: skip
+    """All work of a run by its kind."""
+    found = preparing(cultures, arms, scale)
+    for arm in arms:
+        if arm.losses:
+            one, n = training(arm, scale), len(cultures)
+            found.append(Work(one.kind, n * one.count, n * one.passes, n * one.trained))
+    drawn = sets(cultures, arms, generic, scale, seed, tables)
+    pictures = sum(len(one.prompts) for _, _, one in drawn)
+    each = 2 * len(timesteps(TIMESTEPS - 1, scale.sampling_steps))
+    found.append(Work(PICTURE, pictures, float(pictures * each)))
+    looks = sum(len(one.prompts) * len(one.networks) for _, _, one in drawn)
+    if {1, 4} & set(tables):
+        looks += sum(len(culture.test) for culture in cultures) + (len(generic.pictures) if generic else 0)
+    if 2 in tables:
+        looks += 3 * len(cultures) * scale.pairs
+    return [*found, Work(LOOK, looks)]
+
+
+def described(works: Sequence[Work], trainings: int, clock: Clock) -> list[str]:
+    """The plan as lines of text, with hours where something on this machine was measured."""
+    lines = [f"{trainings} trainings", f"{'work':<34}{'count':>10}{'UNet passes':>14}{'with gradient':>15}{'time':>12}"]
+    for work in works:
+        each = clock.each(work)
+        time = spoken(each * work.count) if each is not None else "unmeasured"
+        lines.append(f"{work.kind:<34}{work.count:>10}{work.passes:>14.0f}{work.trained:>15.0f}{time:>12}")
+    lines.append(f"{'all':<34}{'':>10}{sum(w.passes for w in works):>14.0f}{sum(w.trained for w in works):>15.0f}")
+    return lines

@@ -1,0 +1,102 @@
+"""What all stages of a run share: the model and its files, the settings, the clock, and names made from content."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ...common import fingerprints
+from ...models.lora import NAME
+from ...models.single_file import load_base
+from ...models.stable_diffusion import BaseModel
+from ...negatives.controlnet_pipeline import native_resolution
+from .arms import Arm, Scale, arms_of
+from .clock import Clock
+from .data import Culture, Generic
+from .networks import ROLES, Networks
+
+REVISION = 1
+"""To be raised by whoever changes what a stage gives; what another revision made is made again."""
+
+
+@dataclass
+class Study:
+    """One run of the protocol.
+
+    side: of all pictures, in pixels; 0 is the model's own. threshold: of the filter; None takes the one that the
+    distances suggest, and none where they suggest none. base: the model, once `open` was called.
+    """
+
+    out: Path
+    model: Path
+    controlnet: Path | None
+    cultures: Sequence[Culture]
+    generic: Generic | None
+    networks: Networks
+    scale: Scale
+    seed: int
+    tables: Sequence[int]
+    device: torch.device
+    dtype: torch.dtype
+    clock: Clock
+    say: Callable[[str], None]
+    prediction: str | None = None
+    depth: str = "MiDaS (controlnet-aux)"
+    threshold: float | None = None
+    side: int = 0
+    base: BaseModel = field(init=False)
+
+    @property
+    def arms(self) -> tuple[Arm, ...]:
+        return arms_of(self.tables)
+
+    def open(self) -> None:
+        """Load the model onto its device, all but the UNet in float32, and take its side where none was given."""
+        self.base = load_base(self.model, self.prediction)
+        self.base.unet.requires_grad_(False).to(self.device, self.dtype)
+        self.base.vae.to(self.device)
+        self.side = self.side or native_resolution(self.base)
+        self.scale = self.scale.at(self.side, self.seed, self.scale.train.precision)
+
+    def bare(self) -> BaseModel:
+        """The model with the LoRA of an earlier training or drawing taken off."""
+        if NAME in getattr(self.base.unet, "peft_config", {}):
+            self.base.unet.unload_lora()
+            self.base.unet._hf_peft_config_loaded = False  # diffusers 0.34 forgets this, and then finds no config
+        return self.base
+
+    def lacks(self, culture: Culture) -> tuple[bool, bool]:
+        """Whether a culture's generic captions, and its negatives, are to be made: negatives unless all have some."""
+        records = culture.train.records
+        generic = any(arm.needs("needs_generic") for arm in self.arms) and not all(r.generic_captions for r in records)
+        negatives = any(arm.needs("needs_negatives") for arm in self.arms) and not all(r.negatives for r in records)
+        return generic, negatives
+
+    def roles(self) -> list[str]:
+        """The roles of feature networks that these tables and data sets use."""
+        one, two = bool({1, 4} & set(self.tables)), 2 in self.tables
+        used = {"training": one, "kid": one, "clip": True, "dino": two, "dreamsim": two}
+        used["filter"] = any(self.lacks(culture)[1] for culture in self.cultures)
+        return [role for role in ROLES if used[role]]
+
+    def facts(self) -> list[Any]:
+        """What decides every picture beside a stage's own settings: the model's file, number type and prediction."""
+        return [REVISION, *fingerprints.of_files([self.model]), str(self.dtype), self.base.schedule.prediction]
+
+    def network(self, role: str) -> list[str]:
+        """A role's network by its name and its file's content."""
+        name, path = self.networks.named(role)
+        return [name, *fingerprints.of_files([path] if path is not None else [])]
+
+    def key(self, *facts: Any) -> str:
+        """16 hex digits of facts, and of what decides everything."""
+        return fingerprints.short_hash([self.facts(), *facts])
+
+
+def slug(text: str) -> str:
+    """A name as a file's: letters and digits stay, all else becomes one "_"."""
+    return "_".join("".join(c if c.isalnum() else " " for c in text.casefold()).split()) or "culture"

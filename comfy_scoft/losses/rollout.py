@@ -1,0 +1,183 @@
+"""The short DDIM rollout from a noised training latent to an image, and its scalar chain κ.
+
+With every step but one under no-grad, the final latent depends on the recorded prediction only through the linear
+coefficients of DDIM (η = 0, no clipping). Write one step as ``z <- a_i z + b_i ε̃_i`` with ``ε̃ = ε_∅ + s (ε_c − ε_∅)``
+and a stop-gradient on ``ε_∅``; then for the recorded step j
+
+    ∂z_0 / ∂ε_c = κ I,     κ = s · b_j · Π_{i>j} a_i,
+
+one number per sample. A loss on the decoded image therefore needs no graph through the rollout: its gradient g at z_0
+enters as ``⟨κ g, ε_c⟩``. For ε-prediction this is ``κ = s (σ_next − σ_j)`` with ``σ = √(1−ᾱ)/√ᾱ``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from ..models.noise_schedule import NoiseSchedule
+from ..models.stable_diffusion import BaseModel
+
+GradientStep = Literal["first", "last", "random"]
+KappaMode = Literal["plain", "normalised"]
+Grid = Literal["even", "released"]
+
+
+@dataclass(frozen=True)
+class RolloutSettings:
+    """How the generated image x̂ of the perceptual and contrastive losses is made.
+
+    every: a rollout at each n-th micro-step of the whole run (released: 10).
+    steps: DDIM steps from t to 0 (released: 20); fewer where t has fewer distinct timesteps.
+    guidance: classifier-free guidance scale s (released: 4.5).
+    gradient_step: the one step whose prediction receives the gradient (paper: first).
+    kappa: `plain` is the exact chain; `normalised` keeps its sign and root-mean-square size over all timesteps
+        but gives each timestep the same weight (κ otherwise spans three orders of magnitude for ε-prediction).
+    grid: `even` rounds evenly spaced timesteps; `released` is the authors' t, t−k, …, t−18k, 0 with k = t // 19.
+    """
+
+    every: int = 10
+    steps: int = 20
+    guidance: float = 4.5
+    gradient_step: GradientStep = "first"
+    kappa: KappaMode = "plain"
+    grid: Grid = "even"
+
+    def __post_init__(self) -> None:
+        if self.every < 1 or self.steps < 1:
+            raise ValueError(
+                f"Rollout options need every >= 1 and steps >= 1, but got every={self.every} and steps={self.steps}."
+            )
+        for value, allowed in (
+            (self.gradient_step, GradientStep),
+            (self.kappa, KappaMode),
+            (self.grid, Grid),
+        ):
+            if value not in get_args(allowed):
+                raise ValueError(
+                    f"Rollout option {value!r} is not known; choose one of {', '.join(get_args(allowed))}."
+                )
+
+
+def timesteps(t: int, steps: int, grid: Grid = "even") -> list[int]:
+    """Descending timesteps at which the network is called, from t to 0, without a duplicate. t = 0 gives [0].
+
+    `steps` = 1 gives [t] alone: one jump to the image.
+    """
+    if steps == 1 or t == 0:
+        return [t]
+    if grid == "released":
+        stride = t // (steps - 1)
+        return [t - i * stride for i in range(steps - 1)] + [0] if stride else [t, 0]
+    count = min(steps, t + 1)
+    return [round(t * (count - 1 - i) / (count - 1)) for i in range(count)]
+
+
+def coefficients(schedule: NoiseSchedule, path: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """a_i and b_i of ``z <- a_i z + b_i prediction`` for each step of a path, float64, shape (len(path),).
+
+    The last step goes to ᾱ = 1, whatever the sampler's `set_alpha_to_one` says: otherwise that step is the identity.
+    """
+    table = schedule.alphas_cumprod
+    now = table[torch.tensor(path)]
+    after = torch.cat([now[1:], torch.ones(1, dtype=table.dtype)])
+    if schedule.prediction == "v_prediction":
+        a = (after * now).sqrt() + ((1 - after) * (1 - now)).sqrt()
+        b = ((1 - after) * now).sqrt() - (after * (1 - now)).sqrt()
+    else:
+        a = (after / now).sqrt()
+        b = (1 - after).sqrt() - (after * (1 - now) / now).sqrt()
+    return a, b
+
+
+def kappas(schedule: NoiseSchedule, path: Sequence[int], guidance: float) -> Tensor:
+    """κ for each possible recorded step of a path, float64, shape (len(path),)."""
+    a, b = coefficients(schedule, path)
+    later = torch.cat([a.flip(0).cumprod(0).flip(0)[1:], torch.ones(1, dtype=a.dtype)])
+    return guidance * b * later
+
+
+@lru_cache(maxsize=8)
+def _rms_kappa(schedule: NoiseSchedule, settings: RolloutSettings) -> float:
+    """Root mean square of κ over all timesteps (and over the recorded step, when that is random)."""
+    total, count = 0.0, 0
+    for t in range(len(schedule.alphas_cumprod)):
+        values = kappas(schedule, timesteps(t, settings.steps, settings.grid), settings.guidance)
+        chosen = {"first": values[:1], "last": values[-1:], "random": values}[settings.gradient_step]
+        total += float(chosen.square().mean())
+        count += 1
+    return (total / count) ** 0.5
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """Result of a rollout of B samples.
+
+    z_0: (B, C, h, w) final latents, scaled, without a graph. kappa: (B,) float64, ∂z_0/∂ε_c at the recorded step.
+    recorded_t: (B,) and recorded_z: (B, C, h, w), where the recorded prediction is made.
+    """
+
+    z_0: Tensor
+    kappa: Tensor
+    recorded_t: Tensor
+    recorded_z: Tensor
+
+
+@torch.no_grad()
+def roll_out(
+    base: BaseModel,
+    z_t: Tensor,
+    t: Tensor,
+    captions: Sequence[str],
+    settings: RolloutSettings,
+    choices: Sequence[float] | None = None,
+    first: tuple[Tensor, Tensor] | None = None,
+    check: Callable[[], None] = lambda: None,
+) -> Rollout:
+    """Denoise z_t (B, C, h, w) at timesteps t (B,) to z_0 with guidance; caption and empty prompt in one call a step.
+
+    choices: for each sample a number in [0, 1) that says which step is recorded where that is random.
+    `first` may hold the caption's and the empty prompt's prediction at (z_t, t), when they are at hand already.
+    `check` is called before each UNet call and may raise to stop. Samples whose path is shorter leave the batch.
+    """
+    paths = [timesteps(int(x), settings.steps, settings.grid) for x in t]
+    steps = [coefficients(base.schedule, path) for path in paths]
+    choices = [0.0] * len(paths) if choices is None else choices
+    recorded = [_recorded_index(len(p), settings.gradient_step, u) for p, u in zip(paths, choices, strict=True)]
+    z, recorded_z = z_t.clone(), z_t.clone()
+    for i in range(max(len(path) for path in paths)):
+        active = [k for k, path in enumerate(paths) if i < len(path)]
+        for k in active:
+            if recorded[k] == i:
+                recorded_z[k] = z[k]
+        if i == 0 and first is not None:
+            with_caption, without = first
+        else:
+            check()
+            now = torch.tensor([paths[k][i] for k in active], device=z.device)
+            texts = [captions[k] for k in active] + [""] * len(active)
+            with_caption, without = base.predict(z[active].repeat(2, 1, 1, 1), now.repeat(2), texts).chunk(2)
+        guided = without + settings.guidance * (with_caption - without)
+        a = _column([steps[k][0][i] for k in active], z)
+        b = _column([steps[k][1][i] for k in active], z)
+        z[active] = a * z[active] + b * guided.to(z.dtype)
+    kappa = torch.stack([kappas(base.schedule, p, settings.guidance)[j] for p, j in zip(paths, recorded, strict=True)])
+    if settings.kappa == "normalised":
+        kappa = kappa.sign() * _rms_kappa(base.schedule, settings)
+    when = torch.tensor([p[j] for p, j in zip(paths, recorded, strict=True)], device=z.device)
+    return Rollout(z, kappa, when, recorded_z)
+
+
+def _recorded_index(length: int, which: GradientStep, choice: float) -> int:
+    if which == "random":
+        return int(choice * length)
+    return 0 if which == "first" else length - 1
+
+
+def _column(values: list[Tensor], like: Tensor) -> Tensor:
+    return torch.stack(values).to(like.device, like.dtype).view(-1, 1, 1, 1)

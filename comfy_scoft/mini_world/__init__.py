@@ -1,0 +1,6 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+COMMUNITY = Path(__file__).parent / "community"
+"""The shipped dataset of nuvia, as its people would show it."""

@@ -1,0 +1,45 @@
+"""The mini world's CLIP: open_clip's own class at 64 px, with weights shipped with the pack."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..state_dict_keys import expand_rows
+from .layout import TOWER, TOWER_SETTINGS, WEIGHTS
+
+
+def load_mini_clip_model(checkpoint: Path | None = None) -> Any:
+    """open_clip `CLIP`, frozen, fp32. Raises ValueError where the file is missing."""
+    from open_clip.model import CLIP
+    from safetensors.torch import load_file
+
+    path = Path(checkpoint) if checkpoint is not None else WEIGHTS / "clip" / TOWER
+    if not path.is_file():
+        raise ValueError(
+            f"The mini CLIP's weights are not at {path.name}; install the pack again, its files are missing."
+        )
+    weights = expand_rows(load_file(path), "token_embedding.weight")
+    clip = CLIP(**TOWER_SETTINGS)
+    clip.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in weights.items()})
+    return clip.eval().requires_grad_(False)
+
+
+@lru_cache(maxsize=1)
+def mini_clip() -> Any:
+    """The shipped model, read once."""
+    return load_mini_clip_model()
+
+
+def image_text_cosine(images: Tensor, captions: list[str]) -> Tensor:
+    """Cosine similarity (B,) of images (B, 3, 64, 64) in [-1, 1] and captions, by the mini CLIP."""
+    import open_clip
+
+    clip = mini_clip()
+    image = F.normalize(clip.encode_image(images.float()), dim=-1)
+    text = F.normalize(clip.encode_text(open_clip.SimpleTokenizer()(captions)), dim=-1)
+    return (image * text).sum(-1)

@@ -1,0 +1,230 @@
+"""Negatives x⁻: pictures with the structure of a community's picture and the base model's own idea of the place.
+
+x⁻ = SD + ControlNet-depth( depth(x), prompt = generic caption + " in <place>" ). What draws them is a function, so that
+ComfyUI's own sampler serves inside it and another one outside; here is all that decides *what* is drawn, from which
+noise, and under which name it is kept.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..common.files import file_hash, write_atomically
+from ..common.fingerprints import noise_seed
+from ..common.progress import Observer
+from ..data.dataset import open_image
+from ..data.images import pixel_hash as pixel_hash  # callers know it from here
+from ..data.images import read_pixels, save_by_content, write_png
+from ..data.prompts import TEMPLATE, build_prompt, record_prompts
+from ..data.records import CultureRecord, Dataset
+
+PROVENANCE = "provenance.json"
+
+
+@dataclass(frozen=True)
+class NegativeSettings:
+    """How negatives are drawn. Raises ValueError, one sentence, for what cannot be.
+
+    per_image: how many of each picture (the paper: 5). steps, cfg, sampler, scheduler: the sampler's.
+    strength: the ControlNet's, 0 lets it out. seed: any; each negative has its own noise derived from it.
+    prompt_template: see `build_prompt`.
+    resolution: side in pixels of a square with as many pixels as a negative gets; its shape is the picture's.
+    batch_size: negatives of a picture drawn at once, to save memory; 0 draws all of them together. Batches of another
+        size round otherwise, so it counts as a setting like the others.
+    """
+
+    per_image: int = 5
+    steps: int = 20
+    cfg: float = 7.5
+    strength: float = 1.0
+    seed: int = 0
+    prompt_template: str = TEMPLATE
+    sampler: str = "euler"
+    scheduler: str = "normal"
+    resolution: int = 512
+    batch_size: int = 0
+
+    def __post_init__(self) -> None:
+        least_of = {"per_image": 1, "steps": 1, "resolution": 16, "cfg": 0, "strength": 0, "batch_size": 0}
+        for name, least in least_of.items():
+            value = getattr(self, name)
+            if not value >= least:
+                raise ValueError(f"{name} is {value}, but negatives need at least {least}: raise it.")
+        build_prompt(self.prompt_template, generic="a picture", place="a place")
+
+    def batches(self) -> list[range]:
+        """The numbers of a picture's negatives, in groups that are drawn together."""
+        size = self.batch_size or self.per_image
+        return [range(k, min(k + size, self.per_image)) for k in range(0, self.per_image, size)]
+
+    def steps_each(self) -> int:
+        """Sampling steps that the negatives of one picture take."""
+        return len(self.batches()) * self.steps
+
+
+def record_hash(record: CultureRecord) -> str:
+    """SHA-256 of what a negative is bound to: the picture and its depth map, by content and not by name."""
+    assert record.depth is not None
+    return hashlib.sha256(f"{file_hash(record.image)}:{file_hash(record.depth)}".encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Request:
+    """N negatives of one record, to be drawn in one batch: N prompts, N seeds, one depth map.
+
+    hint: the depth map (1, 3, height, width) in [0, 1], stretched to the size at which is drawn.
+    """
+
+    prompts: tuple[str, ...]
+    seeds: tuple[int, ...]
+    hint: Tensor
+
+    def noise(self, channels: int, factor: int = 8) -> Tensor:
+        """(N, channels, height / factor, width / factor) standard normal, each sample from its own seed."""
+        height, width = (side // factor for side in self.hint.shape[-2:])
+        drawn = [
+            torch.randn(1, channels, height, width, generator=torch.Generator().manual_seed(seed))
+            for seed in self.seeds
+        ]
+        return torch.cat(drawn)
+
+
+Draw = Callable[[Request], Tensor]
+"""Draws a request: N pictures (N, height, width, 3) in [0, 1]."""
+
+
+def drawn_size(width: int, height: int, resolution: int, multiple: int) -> tuple[int, int]:
+    """(width, height) with about resolution² pixels in the picture's shape, each side a multiple of `multiple`."""
+    scale = resolution / (width * height) ** 0.5
+    return tuple(max(multiple, round(side * scale / multiple) * multiple) for side in (width, height))
+
+
+def kept_size(width: int, height: int, resolution: int) -> tuple[int, int]:
+    """(width, height) of the file: the picture's exact shape, never larger than it, at most resolution² pixels."""
+    scale = min(1.0, resolution / (width * height) ** 0.5)
+    return tuple(max(1, round(side * scale)) for side in (width, height))
+
+
+def make_negatives(
+    dataset: Dataset,
+    settings: NegativeSettings,
+    draw: Draw,
+    folder: Path,
+    identity: str,
+    multiple: int = 64,
+    observe: Observer | None = None,
+) -> Dataset:
+    """The dataset with `per_image` new negatives at each record, in place of any that were there.
+
+    Files lie in `<folder>/<key>/<k>.png`; the key hashes the models' `identity`, the settings, and the record's
+    picture, depth and prompts, and `provenance.json` beside them spells these out. What is there is not drawn again,
+    so an interrupted run goes on where it was. `multiple`: what the sides of a drawn picture must be divisible by.
+    Raises ValueError when the dataset is empty or a record has no depth map.
+    """
+    if not dataset.records:
+        raise ValueError("The dataset has no records: load or make some before making negatives.")
+    if bare := [record for record in dataset.records if record.depth is None]:
+        raise ValueError(
+            f"{len(bare)} of {len(dataset)} records have no depth map ({bare[0].image.name} is the first): "
+            "connect Estimate Depth before Make Negatives."
+        )
+    records = []
+    for record in dataset.records:
+        wanted = plan(record, settings, folder, identity, multiple)
+        if not wanted.finished():
+            _carry_out(wanted, settings, draw, multiple)
+        records.append(dataclasses.replace(record, negatives=wanted.paths))
+        if observe is not None:
+            observe(len(records), len(dataset), wanted.paths[-1])
+    return dataset.replace(records)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be drawn for one record, from which noise, and where each file goes; provenance says it in words."""
+
+    record: CultureRecord
+    prompts: tuple[str, ...]
+    seeds: tuple[int, ...]
+    paths: tuple[Path, ...]
+    provenance: dict[str, Any]
+
+    def finished(self) -> bool:
+        return all(path.is_file() for path in self.paths)
+
+
+def plan(record: CultureRecord, settings: NegativeSettings, folder: Path, identity: str, multiple: int) -> Plan:
+    """The plan of a record with a depth map; arguments as in `make_negatives`. Nothing is written."""
+    content = record_hash(record)
+    prompts = record_prompts(record, settings.prompt_template, settings.per_image)
+    drawn = {k: v for k, v in dataclasses.asdict(settings).items() if k != "prompt_template"}  # the prompts say it
+    if not settings.batch_size:
+        del drawn["batch_size"]
+    facts = [identity, drawn, multiple, content, prompts]
+    key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
+    paths = tuple(folder / key / f"{k}.png" for k in range(settings.per_image))
+    seeds = tuple(noise_seed(settings.seed, content, k) for k in range(settings.per_image))
+    said = {"models": identity, "settings": drawn, "picture and depth": content, "prompts": prompts, "seeds": seeds}
+    return Plan(record, prompts, seeds, paths, said)
+
+
+def _carry_out(wanted: Plan, settings: NegativeSettings, draw: Draw, multiple: int) -> None:
+    """Draw what is not there yet; each file appears whole, its provenance before it."""
+    assert wanted.record.depth is not None, "checked before the first record"
+    said = json.dumps(wanted.provenance, indent=1, ensure_ascii=False).encode()
+    write_atomically(wanted.paths[0].with_name(PROVENANCE), said)
+    size = open_image(wanted.record.image).size
+    width, height = drawn_size(*size, settings.resolution, multiple)
+    kept_width, kept_height = kept_size(*size, settings.resolution)
+    hint = _resized(read_pixels(wanted.record.depth).add(1.0).div(2.0).unsqueeze(0), width, height)
+    for batch in settings.batches():
+        if all(wanted.paths[k].is_file() for k in batch):
+            continue
+        pictures = draw(Request(tuple(wanted.prompts[k] for k in batch), tuple(wanted.seeds[k] for k in batch), hint))
+        pictures = pictures.float().cpu()
+        assert pictures.shape == (len(batch), height, width, 3)
+        kept = _resized(pictures.movedim(-1, 1), kept_width, kept_height).movedim(1, -1)
+        for k, picture in zip(batch, kept, strict=True):
+            write_png(picture, wanted.paths[k])
+
+
+def _resized(images: Tensor, width: int, height: int) -> Tensor:
+    """(B, C, H, W) in [0, 1] at another size: stretched, not cropped, so that everything stays in register."""
+    if images.shape[-2:] == (height, width):
+        return images
+    return F.interpolate(images, (height, width), mode="bicubic", antialias=True).clamp(0, 1)
+
+
+def attach_negatives(dataset: Dataset, images: Sequence[Tensor], folder: Path) -> Dataset:
+    """The dataset with `images`, each (H, W, 3) in [0, 1], as its negatives, in place of any that were there.
+
+    There are n for each record: the first n are the first record's, and so on. They are written as PNGs named by
+    their content. Raises ValueError when the counts do not fit or an image is not one.
+    """
+    count, total = len(dataset), len(images)
+    if not count or not total or total % count:
+        raise ValueError(
+            f"There are {total} images for {count} records, but each record needs equally many negatives: "
+            "give the same number for each, in the records' order."
+        )
+    for n, image in enumerate(images):
+        if image.ndim != 3 or image.shape[-1] not in (3, 4) or not torch.isfinite(image).all():
+            raise ValueError(
+                f"Image {n + 1} is not a picture of (height, width, 3) numbers: check the node that made it."
+            )
+    paths = [save_by_content(image[..., :3], folder) for image in images]
+    each = total // count
+    return dataset.replace(
+        dataclasses.replace(record, negatives=tuple(paths[i * each : (i + 1) * each]))
+        for i, record in enumerate(dataset.records)
+    )

@@ -1,0 +1,113 @@
+"""Several processes train one LoRA: each takes its share of an optimizer step's pictures, and gradients are summed.
+
+Start them with `torchrun --standalone --nproc_per_node N -m comfy_scoft train job.json`, or with `accelerate launch
+--multi_gpu --num_processes N -m comfy_scoft train job.json`. What is learned is the same, up to rounding, whatever
+their number: the effective batch is the run's, not one per process.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+from torch import nn
+
+from ..common.errors import OtherProcess
+
+T = TypeVar("T")
+
+FINE, SHORT, FAULT = 0, 1, 2
+"""How a process came out of its share of a step: well, short of memory, or with a fault that ends the run."""
+
+
+@dataclass(frozen=True)
+class Processes:
+    """This process's place among all that train the run together; by default there is only this one.
+
+    Each method but `share` is called by all processes at the same place. OtherProcess is raised where one is gone.
+    """
+
+    rank: int = 0
+    count: int = 1
+
+    @property
+    def main(self) -> bool:
+        """Whether this process writes the files."""
+        return self.rank == 0
+
+    def share(self, items: Sequence[T]) -> list[T]:
+        """Every count-th item, from this process's rank on. The shares of all processes together are the items."""
+        return list(items[self.rank :: self.count])
+
+    def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Add up the gradients of all processes, in each of them. One that no process has stays missing."""
+        if self.count == 1:
+            return
+        wanted = list(parameters)
+        there = torch.tensor([float(p.grad is not None) for p in wanted], device=wanted[0].device)
+        flat = [(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in wanted]
+        total = torch.cat([there, *flat])
+        with _together():
+            torch.distributed.all_reduce(total)
+        there, *parts = total.split([len(wanted), *(p.numel() for p in wanted)])
+        for parameter, count, part in zip(wanted, there.tolist(), parts, strict=True):
+            parameter.grad = part.view_as(parameter).clone() if count else None
+
+    def sum_values(self, values: Sequence[float], device: torch.device) -> list[float]:
+        """Each number added up over all processes."""
+        if self.count == 1:
+            return list(values)
+        total = torch.tensor(values, dtype=torch.float64 if device.type != "mps" else torch.float32, device=device)
+        with _together():
+            torch.distributed.all_reduce(total)
+            return total.tolist()
+
+    def worst(self, outcome: int, device: torch.device) -> int:
+        """The worst outcome (FINE, SHORT or FAULT) of all processes."""
+        if self.count == 1:
+            return outcome
+        found = torch.tensor(outcome, device=device)
+        with _together():
+            torch.distributed.all_reduce(found, torch.distributed.ReduceOp.MAX)
+            return int(found)
+
+    def leave(self, device: torch.device) -> None:
+        """Tell the others, who ask for the worst outcome after their share, that this one stops with a fault."""
+        with suppress(OtherProcess):  # they may be gone themselves
+            self.worst(FAULT, device)
+
+    def gather(self, mine: Any) -> list[Any]:
+        """The objects of all processes, in the order of their ranks. Only of our own making: they travel pickled."""
+        if self.count == 1:
+            return [mine]
+        found: list[Any] = [None] * self.count
+        with _together():
+            torch.distributed.all_gather_object(found, mine)
+        return found
+
+    def first(self, value: T) -> T:
+        """The first process's value, in each of them."""
+        return self.gather(value)[0]
+
+
+@contextmanager
+def _together() -> Iterator[None]:
+    """A process that is gone is one sentence, not torch's own words."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise OtherProcess("Another process of this run has ended, so this one stops too.") from error
+
+
+def launched() -> tuple[Processes, torch.device]:
+    """The processes that torchrun or accelerate launched this one with, connected, and this process's device."""
+    from accelerate import PartialState
+
+    if int(os.environ.get("WORLD_SIZE", "1")) <= 1:
+        return Processes(), torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    state = PartialState(cpu=not torch.cuda.is_available())
+    return Processes(state.process_index, state.num_processes), state.device

@@ -1,0 +1,333 @@
+"""Exported jobs: a training run as a folder that trains outside ComfyUI, from the very tensors ComfyUI would use.
+
+    job.json             settings, losses, records, and where the weights are
+    tensors.safetensors  latents of every sample, embeddings of every text, the noise schedule; pixels, if a loss
+                         looks at pictures; the LoRA that training goes on from, if there is one
+    unet/, vae/          the weights in diffusers' form, unless the job names a checkpoint file instead
+
+On the CPU, with the same number of threads, the LoRA is bit-identical to the one the node trains.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from ..common.files import file_hash
+from ..common.fingerprints import versions
+from ..common.names import checked_name
+from ..data.records import CultureRecord, Dataset
+from ..features import FeatureNetwork, load_features
+from ..losses import LOSSES, Loss
+from ..losses.rollout import RolloutSettings
+from ..models.lora import LoraSettings
+from ..models.noise_schedule import NoiseSchedule
+from ..models.placement import place, unet_dtype
+from ..models.single_file import load_base
+from ..models.stable_diffusion import FAMILIES, BaseModel, TextEmbedding
+from .distributed import launched
+from .job_models import compare, find, named, stored
+from .latent_cache import Cache, Sample
+from .memory import Economy, free_bytes
+from .memory_estimate import fits
+from .run import Run, Watch
+from .run_folder import train_and_log
+from .settings import OptimizerSettings, TrainSettings
+from .trainer import Result
+
+JOB, TENSORS = "job.json", "tensors.safetensors"
+FORMAT, VERSION = "scoft-job", 2
+SETTINGS = {"train": TrainSettings, "lora": LoraSettings, "optimizer": OptimizerSettings, "rollout": RolloutSettings}
+_PATHS = ("image", "negatives", "depth")
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job as read and checked; its weights are not loaded yet. `content` is job.json."""
+
+    folder: Path
+    name: str
+    content: dict[str, Any]
+    tensors: dict[str, Tensor]
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps of the whole run."""
+        return int(self.content["settings"]["train"]["steps"])
+
+
+def write_job(run: Run, folder: Path, checkpoint: Path | None = None, check: Callable[[], None] = lambda: None) -> Path:
+    """Write a run as the job `folder`, whole or not at all, and return the path of its job.json.
+
+    checkpoint: a single-file checkpoint to name instead of storing UNet and autoencoder; its weights must be the
+    run's own, to the bit. Raises ValueError where they are not, and FileExistsError if the folder exists.
+    """
+    checked_name(folder.name, "job name")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    part = folder.with_name(f".{folder.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir()
+    try:
+        networks = _networks(run.losses)
+        save_file(_tensors(run, bool(networks), check), part / TENSORS)
+        if run.base.small_vae is not None:
+            run.base.small_vae.save_pretrained(part / "small_vae")
+        if checkpoint is None:
+            run.base.unet.save_pretrained(part / "unet")
+            run.base.vae.save_pretrained(part / "vae")
+        else:
+            compare(run.base, checkpoint)
+        content = _content(run, folder.name, networks, checkpoint)
+        (part / JOB).write_text(json.dumps(content, indent=1), encoding="utf-8")
+        if folder.exists():
+            raise FileExistsError(folder)
+        os.replace(part, folder)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return folder / JOB
+
+
+def read_job(path: Path) -> Job:
+    """The job of a job.json (or of the folder that holds it). ValueError, one sentence, for one that cannot be run."""
+    path = path / JOB if path.is_dir() else path
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ValueError(f"There is no job at {str(path)!r}: give the job.json that Export Job wrote.") from error
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path.name} is not a job that can be read (JSON was expected): export it again.") from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise ValueError(f"{path.name} is not a SCoFT job: give the job.json that Export Job wrote.")
+    if content.get("version") != VERSION:
+        raise ValueError(
+            f"The job has version {content.get('version')!r}, but this program reads version {VERSION}: export it "
+            "again, or use the program's version that wrote it."
+        )
+    try:
+        tensors = load_file(path.parent / TENSORS)
+    except Exception as error:  # safetensors has its own kind of error, and a missing file another
+        raise ValueError(f"The job's {TENSORS} is missing or damaged: copy the whole folder again.") from error
+    job = Job(path.parent, checked_name(str(content.get("name")), "job name"), content, tensors)
+    try:
+        job.steps  # noqa: B018 - read before anything is made for it
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"The job {job.name!r} does not say how many steps it has: export it again.") from error
+    return job
+
+
+def load_run(job: Job, folder: Path, models: Path | None = None, resume: bool = False) -> Run:
+    """The run of a job, its weights loaded on the CPU; checkpoints and metrics go to `folder`.
+
+    models: a folder to look in, with all its sub-folders, for files that the job names but does not hold.
+    """
+    try:
+        settings: dict[str, Any] = {key: kind(**job.content["settings"][key]) for key, kind in SETTINGS.items()}
+        base = _base(job, models)
+        losses = _losses(job, models)
+        cache = _cache(job, base, "dataset", settings["train"])
+        held_out = None if job.content["validation"] is None else _cache(job, base, "validation", settings["train"])
+    except (KeyError, TypeError, AttributeError, IndexError, RuntimeError) as error:
+        raise ValueError(f"The job {job.name!r} is not complete ({error}): export it again.") from error
+    return Run(
+        base=base,
+        dataset=cache.dataset,
+        losses=losses,
+        folder=folder,
+        settings=settings["train"],
+        lora=settings["lora"],
+        optimizer=settings["optimizer"],
+        rollout=settings["rollout"],
+        resume=resume,
+        cache=cache,
+        validation=None if held_out is None else held_out.dataset,
+        held_out=held_out,
+        start=_with_prefix(job.tensors, "start.") or None,
+        data=file_hash(job.folder / TENSORS)[:16],
+    )
+
+
+def run_job(
+    job: Job,
+    folder: Path,
+    resume: bool = False,
+    models: Path | None = None,
+    watch: Watch = Watch(),  # noqa: B008 - frozen
+) -> tuple[Run, Result, list[dict[str, float]]]:
+    """Train a job; returns the run, its result and the rows of its metrics.
+
+    Uses a GPU where torch finds one, and all processes that torchrun or accelerate started (processes.py).
+    """
+    run = load_run(job, folder, models, resume)
+    run.processes, device = launched()
+    place(run.base.unet, device, unet_dtype(run.settings.precision))
+    place(run.base.vae, device, torch.float32)
+    run.economy, line = fits(run, Economy.of(run.settings), free_bytes(device))
+    run.economy = run.processes.first(run.economy)
+    if run.processes.main:
+        watch.say(line)
+    return (run, *train_and_log(run, watch))
+
+
+def _networks(losses: Sequence[Loss]) -> list[FeatureNetwork]:
+    return list(dict.fromkeys(loss.network for loss in losses if loss.network is not None))
+
+
+def _tensors(run: Run, pictures: bool, check: Callable[[], None]) -> dict[str, Tensor]:
+    """Everything frozen that the run needs. Pixels are stored as the 8 bits they come from, which is exact."""
+    cache, held_out = run.caches()
+    texts = []
+    for text in run.texts():
+        check()
+        texts.append(run.base.embed(text))
+    found = {
+        "text.hidden": torch.cat([text.hidden for text in texts]).cpu(),
+        "alphas_cumprod": run.base.schedule.alphas_cumprod.clone(),
+    }
+    if all(text.pooled is not None for text in texts):
+        found["text.pooled"] = torch.cat([text.pooled for text in texts if text.pooled is not None]).cpu()
+    sets = [("dataset", cache, cache.samples(run.settings.flip))]
+    sets += [("validation", held_out, held_out.samples(flip=False))] if held_out is not None else []
+    for name, own, samples in sets:
+        for i, sample in enumerate(samples):
+            check()
+            found[f"{name}.{i}.mean"], found[f"{name}.{i}.std"] = own.latent(sample)
+    for index in range(len(run.dataset)) if pictures else ():
+        check()
+        pixels, negatives = cache.pixels((index, False))
+        found[f"pixels.{index}"], found[f"negatives.{index}"] = _to_bytes(pixels), _to_bytes(negatives)
+    found |= {f"start.{key}": value for key, value in (run.start or {}).items()}
+    return {key: value.clone().contiguous() for key, value in found.items()}
+
+
+def _to_bytes(pixels: Tensor) -> Tensor:
+    return pixels.add(1.0).mul(127.5).round().to(torch.uint8)
+
+
+def _from_bytes(pixels: Tensor, flip: bool) -> Tensor:
+    """[-1, 1], by the same arithmetic as the dataset's own pictures (dataset/images.py), so to the same bits."""
+    return (pixels.flip(-1) if flip else pixels).float().div(127.5).sub(1.0)
+
+
+def _content(run: Run, name: str, networks: list[FeatureNetwork], checkpoint: Path | None) -> dict[str, Any]:
+    base = run.base
+    losses = []
+    for loss in run.losses:
+        values = dict(vars(loss))
+        if "features" in values:
+            values["features"] = networks.index(values["features"])
+        losses.append({"name": loss.name, **values})
+    settings: tuple[Any, ...] = (run.settings, run.lora, run.optimizer, run.rollout)
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "name": name,
+        "written_with": versions(),
+        "settings": {
+            key: {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+            for key, value in zip(SETTINGS, settings, strict=True)
+        },
+        "losses": losses,
+        "features": [{"name": network.name, "file": named(network.source)} for network in networks],
+        "base": {
+            "name": base.name,
+            "family": base.family,
+            "prediction": base.schedule.prediction,
+            "vae": type(base.vae).__name__,
+            "vae_scaling": base.vae_scaling,
+            "small_vae": base.small_vae is not None,
+            "file": named(checkpoint),
+        },
+        "captions": run.texts(),
+        "dataset": _listed(run.dataset),
+        "validation": None if run.validation is None or not len(run.validation) else _listed(run.validation),
+    }
+
+
+def _listed(dataset: Dataset) -> dict[str, Any]:
+    return {"name": dataset.name, "records": [_record(record) for record in dataset.records]}
+
+
+def _record(record: CultureRecord) -> dict[str, Any]:
+    """A record as JSON; of its pictures only their names, and how many negatives there are."""
+    words = {f.name: getattr(record, f.name) for f in dataclasses.fields(record) if f.name not in _PATHS}
+    return {**words, "image": record.image.name, "negatives": len(record.negatives)}
+
+
+def _dataset(job: Job, listed: dict[str, Any]) -> Dataset:
+    """Records whose paths are names only: their pictures are in the tensors."""
+    records = []
+    for number, entry in enumerate(listed["records"]):
+        words: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in entry.items()}
+        count = int(words.pop("negatives"))
+        image = job.folder / "pictures" / f"{number}_{Path(str(words.pop('image'))).name}"
+        negatives = tuple(image.with_name(f"{number}_negative_{k}.png") for k in range(count))
+        records.append(CultureRecord(image=image, negatives=negatives, **words))
+    return Dataset(job.folder, tuple(records), str(listed["name"]))
+
+
+def _base(job: Job, models: Path | None) -> BaseModel:
+    facts, tensors = job.content["base"], job.tensors
+    if facts["file"] is not None:
+        loaded = load_base(find(job.folder, facts["file"], models), facts["prediction"])
+        unet, vae = loaded.unet, loaded.vae
+    else:
+        unet, vae = stored(job.folder, "unet", "UNet2DConditionModel"), stored(job.folder, "vae", str(facts["vae"]))
+    if facts["family"] not in FAMILIES:
+        raise ValueError(f"The job's base model is of family {facts['family']!r}, which is not known: export it again.")
+    pooled = tensors.get("text.pooled")
+    known = {
+        text: TextEmbedding(
+            tensors["text.hidden"][i : i + 1].clone(), None if pooled is None else pooled[i : i + 1].clone()
+        )
+        for i, text in enumerate(job.content["captions"])
+    }
+    schedule = NoiseSchedule(tensors["alphas_cumprod"], facts["prediction"])
+    scaling = float(facts["vae_scaling"])
+    small = stored(job.folder, "small_vae", "AutoencoderTiny") if facts["small_vae"] else None
+    return BaseModel(unet, vae, schedule, known.__getitem__, facts["family"], str(facts["name"]), scaling, small)
+
+
+def _losses(job: Job, models: Path | None) -> list[Loss]:
+    networks = []
+    for entry in job.content["features"]:
+        path = None if entry["file"] is None else find(job.folder, entry["file"], models)
+        networks.append(load_features(str(entry["name"]), path))
+    losses = []
+    for entry in job.content["losses"]:
+        values = dict(entry)
+        name = values.pop("name")
+        if name not in LOSSES:
+            raise ValueError(f"The job has a loss named {name!r}, which is not known: use the version that wrote it.")
+        if "features" in values:
+            values["features"] = networks[values["features"]]
+        losses.append(LOSSES[name](**values))
+    return losses
+
+
+def _cache(job: Job, base: BaseModel, name: str, train: TrainSettings) -> Cache:
+    """The cache of the job's `dataset` or `validation`, filled with its latents."""
+    tensors, dataset = job.tensors, _dataset(job, job.content[name])
+    cache = Cache(base, dataset, train.resolution, train.buckets)
+    for i, sample in enumerate(cache.samples(train.flip and name == "dataset")):
+        cache.latents[sample] = tensors[f"{name}.{i}.mean"].clone(), tensors[f"{name}.{i}.std"].clone()
+
+    def pictures(sample: Sample) -> tuple[Tensor, Tensor]:
+        index, flip = sample
+        return _from_bytes(tensors[f"pixels.{index}"], flip), _from_bytes(tensors[f"negatives.{index}"], flip)
+
+    cache.pictures = pictures
+    return cache
+
+
+def _with_prefix(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}

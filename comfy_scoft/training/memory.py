@@ -1,0 +1,116 @@
+"""What a run does to fit into memory, and how it steps down when it does not."""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from ..models.stable_diffusion import BaseModel
+from .settings import Checkpointing, Decode, TrainSettings
+
+OUT_OF_MEMORY = (
+    *("out of memory", "out_of_memory", "can't allocate memory", "cannot allocate memory", "not enough memory"),
+    *("failed to allocate", "could not allocate", "alloc_failed", "bad_alloc", "cudaerrormemoryallocation"),
+    "could not create a memory",
+)
+"""What errors of torch say that are no OutOfMemoryError: those of the CPU, MPS and of some libraries."""
+NO_PRIMITIVE = "could not create a primitive"
+"""All that oneDNN says on the CPU where it finds no room for a kernel; longer sentences of it mean other things."""
+DECODES: tuple[Decode, ...] = ("full", "crop", "TAESD")
+CHECKPOINTINGS: tuple[Checkpointing, ...] = ("off", "UNet", "UNet and decoder")
+"""Both with the least thrifty first."""
+
+
+@dataclass(frozen=True)
+class Economy:
+    """micro_batch: pictures in one forward and backward pass, 0 is all of the step's. Others as in TrainSettings."""
+
+    micro_batch: int = 0
+    checkpointing: Checkpointing = "off"
+    decode: Decode = "full"
+
+    @classmethod
+    def of(cls, settings: TrainSettings) -> Economy:
+        return cls(settings.micro_batch, settings.checkpointing, settings.decode)
+
+    def as_json(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    def with_savings(self, other: Economy) -> Economy:
+        """The thriftier of the two in each respect."""
+        return Economy(
+            min(self.micro_batch or other.micro_batch, other.micro_batch or self.micro_batch),
+            max(self.checkpointing, other.checkpointing, key=CHECKPOINTINGS.index),
+            max(self.decode, other.decode, key=DECODES.index),
+        )
+
+    def apply(self, base: BaseModel) -> None:
+        """Switch gradient checkpointing on or off in the model's modules."""
+        decoder = "decoder" in self.checkpointing
+        for module, wanted in (
+            (base.unet, self.checkpointing != "off"),
+            (base.vae, decoder),
+            (base.small_vae, decoder),
+        ):
+            if module is not None and wanted:
+                module.enable_gradient_checkpointing()
+            elif getattr(module, "is_gradient_checkpointing", False):
+                module.disable_gradient_checkpointing()  # type: ignore[union-attr]  # a module without it is no None
+
+
+def ladder(economy: Economy, settings: TrainSettings, rollouts: bool, small_decoder: bool) -> list[tuple[Economy, str]]:
+    """The steps down that are left, gentlest first, each with what it means in words.
+
+    Only the last two change what is learned, beyond rounding (and beyond which numbers a LoRA's dropout leaves out):
+    they change what the losses on the rollout's picture see, and exist only where there are such losses (and a TAESD
+    decoder).
+    """
+    steps: list[tuple[Economy, str]] = []
+
+    def down(words: str, **change: Any) -> None:
+        nonlocal economy
+        economy = dataclasses.replace(economy, **change)
+        steps.append((economy, words))
+
+    at_once = economy.micro_batch or settings.pictures
+    if at_once > settings.batch_size:
+        down("one micro-step at a time", micro_batch=settings.batch_size)
+    if economy.checkpointing == "off":
+        down("gradient checkpointing of the UNet", checkpointing="UNet")
+    if rollouts and economy.checkpointing == "UNet":
+        down("gradient checkpointing of the decoder too", checkpointing="UNet and decoder")
+    if (economy.micro_batch or settings.pictures) > 1:
+        down("one picture at a time", micro_batch=1)
+    if rollouts and economy.decode == "full":
+        down("only the centre of the rollout's picture decoded, which changes what its losses see", decode="crop")
+    if rollouts and small_decoder and economy.decode != "TAESD":
+        down("the rollout's picture decoded by TAESD, which changes what its losses see", decode="TAESD")
+    return steps
+
+
+def is_out(error: BaseException) -> bool:
+    """Whether an exception says that memory ran out."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    text = str(error).strip().lower()
+    return isinstance(error, RuntimeError) and (text == NO_PRIMITIVE or any(words in text for words in OUT_OF_MEMORY))
+
+
+def free() -> None:
+    """Let go of what is held for nothing."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def free_bytes(device: torch.device) -> int:
+    """Bytes that are free on a device."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    import psutil
+
+    return int(psutil.virtual_memory().available)

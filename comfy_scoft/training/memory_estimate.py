@@ -1,0 +1,275 @@
+"""What a run needs of memory, before it starts: counted on copies of the model that hold no numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
+
+from ..features import FeatureNetwork
+from ..models.lora import attach
+from ..models.placement import unet_dtype
+from ..models.stable_diffusion import LATENT_FACTOR
+from .memory import Economy, ladder
+
+if TYPE_CHECKING:
+    from .run import Run
+
+OPTIMIZER_BYTES = {"AdamW": 8.0, "AdamW8bit": 2.0, "Prodigy": 16.0, "Adafactor": 0.1}
+"""Bytes of optimizer state for each number of the LoRA."""
+SPARE = 1.3
+"""Need over what is counted beside the weights. What the CPU really allocated for the mini model was 0.8 to 1.18 times
+the count (tests/test_memory_need.py); the rest is for what a graphics card's allocator cannot use."""
+IN_FULL = (F.group_norm, F.layer_norm)
+"""What autocast computes in float32, of the functions that these networks call."""
+IN_HALF = (F.linear, F.conv2d)
+
+
+@dataclass(frozen=True)
+class Need:
+    """Bytes. weights: model and feature networks; lora: the LoRA with its gradient, optimizer state and average;
+    unet, decoder: what the backward pass of one picture remembers of each, the decoder with the feature networks that
+    look at its picture. The two graphs are never there together."""
+
+    weights: float
+    lora: float
+    unet: float
+    decoder: float
+
+    def total(self, pictures: int, rollouts: int) -> float:
+        """Of `pictures` in one pass, `rollouts` of which have a rollout."""
+        return self.weights + SPARE * (self.lora + max(pictures * self.unet, rollouts * self.decoder))
+
+
+def need(run: Run, economy: Economy) -> Need:
+    """Count what a run needs with an economy of memory. Nothing is computed: the copies live on the `meta` device."""
+    side, dtype = run.settings.resolution // LATENT_FACTOR, unet_dtype(run.settings.precision)
+    unet = nn.Module.to(_empty(run.base.unet), dtype)
+    numbers = sum(p.numel() for p in attach(unet, run.lora, torch.Generator()).values())
+    each = 8.0 + OPTIMIZER_BYTES[run.optimizer.optimizer] + (4.0 if run.optimizer.ema else 0.0)
+    networks = _networks(run)
+    full = [run.base.vae, *(network.module for network in networks)]
+    graphs = 1 + sum(loss.own_prediction for loss in run.losses)
+    return Need(
+        weights=dtype.itemsize * float(_count(run.base.unet)) + 4.0 * sum(_count(module) for module in full),
+        lora=numbers * each,
+        unet=graphs * _remembered(unet, lambda: _predict(run, unet, side), economy.checkpointing != "off", dtype),
+        decoder=_decoder(run, economy, side, networks) if any(loss.uses_rollout for loss in run.losses) else 0.0,
+    )
+
+
+def fits(run: Run, economy: Economy, free: float) -> tuple[Economy, str]:
+    """The economy to start with, and one line that says what the settings need and what is free (bytes).
+
+    Where the settings do not fit, the economy is the first step of the ladder that does, or its last that changes
+    nothing of what is learned; what cannot be helped by it is left to the ladder in training.
+    """
+    rollouts = any(loss.uses_rollout for loss in run.losses)
+    small = run.base.small_vae is not None
+    counted: dict[Economy, Need] = {}  # for one picture, so that the number of pictures does not matter
+
+    def total(economy: Economy) -> float:
+        at_once = min(economy.micro_batch or run.settings.pictures, run.settings.pictures)
+        rolled = min(at_once, run.settings.batch_size * -(-run.settings.accumulation // run.rollout.every))
+        one = Economy(1, economy.checkpointing, economy.decode)
+        if one not in counted:
+            counted[one] = need(run, one)
+        return counted[one].total(at_once, rolled)
+
+    wanted = total(economy)
+    if wanted <= free:
+        return economy, f"Memory: about {gigabytes(wanted)} needed, {gigabytes(free)} free."
+    words: list[str] = []
+    reached = wanted
+    for lower, text in ladder(economy, run.settings, rollouts, small):
+        if lower.decode != economy.decode:
+            break
+        economy, reached = lower, total(lower)
+        words.append(text)
+        if reached <= free:
+            break
+    helped = "and there is nothing left to save"
+    if words:
+        helped = f"so it starts with {', '.join(words)}, which needs about {gigabytes(reached)}"
+    return economy, f"Memory: about {gigabytes(wanted)} needed, but only {gigabytes(free)} free, {helped}."
+
+
+def gigabytes(size: float) -> str:
+    """Bytes as people read them: "11.4 GB", "240 MB"."""
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"
+
+
+def _networks(run: Run) -> list[FeatureNetwork]:
+    """The feature networks that have weights, each once."""
+    found = dict.fromkeys(loss.network for loss in run.losses)
+    return [n for n in found if isinstance(getattr(n, "module", None), nn.Module)]  # type: ignore[misc]
+
+
+def _decoder(run: Run, economy: Economy, side: int, networks: list[FeatureNetwork]) -> float:
+    """Bytes that the backward pass through the decoder and the feature networks remembers of one rollout's picture."""
+    vae = _empty(run.base.small_vae if economy.decode == "TAESD" and run.base.small_vae else run.base.vae)
+    decoded = side // 2 if economy.decode == "crop" else side
+    z = torch.zeros(1, 4, decoded, decoded, device="meta", requires_grad=True)
+    dtype = torch.bfloat16 if run.settings.precision == "bf16" else torch.float32  # fp16 is not for decoders
+    decode = _remembered(vae, lambda: vae.decode(z, return_dict=False)[0], "decoder" in economy.checkpointing, dtype)
+    pixels = torch.zeros(1, 3, decoded * LATENT_FACTOR, decoded * LATENT_FACTOR, device="meta", requires_grad=True)
+    return decode + sum(_features(network, pixels) for network in networks)
+
+
+def _features(network: FeatureNetwork, pixels: Tensor) -> float:
+    """The same of one feature network; each augmented view counts as one more picture."""
+
+    class Extract(nn.Module):
+        """Calls the network as a module, so that its weights can be replaced for the call."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.module = network.module
+
+        def forward(self) -> Tensor:
+            weights = next((p.dtype for p in self.parameters() if p.is_floating_point()), torch.float32)
+            return network.forward(network.preprocess(pixels).to(weights))
+
+    extract = Extract()
+    empty = {name: value.detach().to("meta") for name, value in extract.state_dict().items()}
+    kept = _Kept({id_of(value) for value in empty.values()})
+    with suppress(NotImplementedError, RuntimeError), kept, _Arithmetic(torch.float32):
+        torch.func.functional_call(extract, empty, ())  # up to where it asks for numbers, if it does
+    return kept.size * (1 + (network.views.count if network.views else 0))
+
+
+def _empty(module: Any) -> Any:
+    """A module of the same architecture without numbers, frozen."""
+    from diffusers.utils import logging
+
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()  # it warns of fields that its own classes have put there
+    try:
+        with torch.device("meta"):
+            return type(module).from_config(module.config).requires_grad_(False).train(module.training)
+    finally:
+        logging.set_verbosity(level)
+
+
+def _count(module: nn.Module) -> int:
+    return sum(p.numel() for name, p in module.named_parameters() if ".lora_" not in name)
+
+
+def _predict(run: Run, unet: Any, side: int) -> Tensor:
+    """A UNet call on tensors without numbers, for one picture."""
+    text, dtype = run.base.embed(""), unet.dtype
+    z = torch.zeros(1, 4, side, side, device="meta", dtype=dtype)
+    added = None
+    if text.pooled is not None:
+        added = {"text_embeds": text.pooled.to("meta", dtype), "time_ids": torch.zeros(1, 6, device="meta")}
+    hidden = text.hidden.to("meta", dtype)
+    t = torch.zeros(1, device="meta")
+    return unet(z, t, encoder_hidden_states=hidden, added_cond_kwargs=added, return_dict=False)[0]
+
+
+def _remembered(
+    module: Any, forward: Callable[[], Tensor], checkpointing: bool = False, dtype: torch.dtype = torch.float32
+) -> float:
+    """Bytes that autograd keeps for a backward pass, weights left out.
+
+    checkpointing: of each block only what goes into it; the largest block's own graph comes on top, which the backward
+    pass makes again. dtype: the arithmetic's.
+    """
+    own = {id_of(value) for value in (*module.parameters(), *module.buffers())}
+    kept, blocks = _Kept(own), [0.0]
+
+    def block(function: Callable[..., Any], *given: Any) -> Any:
+        for value in given:
+            if isinstance(value, Tensor):
+                kept.pack(value)
+        inside = _Kept(own | set(kept.storages))
+        with inside:
+            made = function(*given)
+        blocks.append(inside.size)
+        return made
+
+    if checkpointing:
+        module.enable_gradient_checkpointing(block)
+    with kept, _Arithmetic(dtype):
+        forward()
+    return kept.size + max(blocks)
+
+
+def id_of(tensor: Tensor) -> int:
+    """What tells storages apart, also those that hold no numbers."""
+    return tensor.untyped_storage()._cdata
+
+
+class _Kept:
+    """Within it, what autograd saves is counted, each storage once; `own` are storages that are counted elsewhere."""
+
+    def __init__(self, own: set[int]) -> None:
+        self.own = own
+        self.storages: dict[int, torch.UntypedStorage] = {}  # holds them, so that none takes another's place
+        self._hooks = torch.autograd.graph.saved_tensors_hooks(self.pack, lambda tensor: tensor)
+        self._graph = torch.enable_grad()
+
+    def pack(self, tensor: Tensor) -> Tensor:
+        if id_of(tensor) not in self.own:
+            self.storages[id_of(tensor)] = tensor.untyped_storage()
+        return tensor
+
+    @property
+    def size(self) -> float:
+        return float(sum(storage.nbytes() for storage in self.storages.values()))
+
+    def __enter__(self) -> _Kept:
+        self._graph.__enter__()
+        self._hooks.__enter__()
+        return self
+
+    def __exit__(self, *fault: Any) -> None:
+        self._hooks.__exit__(*fault)
+        self._graph.__exit__(*fault)
+
+
+class _Arithmetic(TorchFunctionMode):
+    """What autocast and the attention kernels would do, which the `meta` device has not.
+
+    In half precision, matrix products are made in it and norms in float32. Attention keeps its inputs and its output,
+    as the kernels of graphics cards and of the CPU do, and no matrix of all pairs of positions.
+    """
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.dtype = dtype
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func is F.scaled_dot_product_attention:
+            query, key, value = (self._cast(x, self.dtype) for x in args[:3])
+            return _Attention.apply(query, key, value)
+        if self.dtype != torch.float32 and func in (*IN_HALF, *IN_FULL):
+            wanted = self.dtype if func in IN_HALF else torch.float32
+            args = tuple(self._cast(x, wanted) for x in args)
+            kwargs = {name: self._cast(x, wanted) for name, x in kwargs.items()}
+        return func(*args, **kwargs)
+
+    @staticmethod
+    def _cast(value: Any, dtype: torch.dtype) -> Any:
+        return value.to(dtype) if isinstance(value, Tensor) and value.is_floating_point() else value
+
+
+class _Attention(torch.autograd.Function):
+    """Keeps what fused attention keeps."""
+
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        out = torch.empty_like(query)
+        ctx.save_for_backward(query, key, value, out)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        raise AssertionError("nothing is computed here")

@@ -1,0 +1,132 @@
+"""The loss of some pictures of an optimizer step, ready for backward."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from ..common.errors import NonFiniteLoss
+from ..losses import Loss, LossContext, named
+from ..losses.context import predict_frozen
+from ..losses.rollout import roll_out
+from .batches import Draw
+from .latent_cache import Cache, centre
+from .memory import Economy
+
+if TYPE_CHECKING:
+    from .run import Run
+
+
+def weighted_loss(
+    run: Run, cache: Cache, some: Sequence[Draw], economy: Economy, check: Callable[[], None]
+) -> tuple[Tensor, dict[str, list[float]]]:
+    """The weighted loss of some pictures of an optimizer step, as a share of the step's mean, and its terms by name.
+
+    Losses on the rollout's image come first: their gradient at z_0 is taken and the decoder's graph freed before the
+    prediction's graph is built; it then enters as ⟨κ g, ε_c⟩ (rollout.py).
+    """
+    context = context_of(run, cache, some, check)
+    terms: dict[str, list[float]] = {}
+    rolling = [i for i, draw in enumerate(some) if draw.rolls and any(loss.uses_rollout for loss in run.losses)]
+    with precision(run), _dropout_of(run, some):
+        total = torch.zeros((), device=run.base.device)
+        frozen = {name for loss in run.losses for name in loss.frozen}
+        if rolling:
+            part = context_of(run, cache, [some[i] for i in rolling], check, economy.decode == "crop")
+            predict_frozen((context, sorted(frozen)), (part, ("caption", "empty")))
+            total = total + _rollout_losses(
+                run, context, part, rolling, [some[i].choice for i in rolling], economy, terms
+            )
+        for name, loss in named(run.losses):
+            if not loss.uses_rollout:
+                total = total + loss.weight * _sum(name, loss, context, terms)
+    return total / run.settings.pictures, terms
+
+
+def _rollout_losses(
+    run: Run,
+    context: LossContext,
+    part: LossContext,
+    rolling: list[int],
+    choices: list[float],
+    economy: Economy,
+    terms: dict[str, list[float]],
+) -> Tensor:
+    """A scalar whose gradient is that of the losses on x̂ (summed over `part`, the pictures `rolling` of `context`),
+    through the one recorded prediction."""
+    caption, empty = part.frozen("caption", "empty")
+    rolled = roll_out(run.base, part.z_t, part.t, part.captions, run.rollout, choices, (caption, empty), part.check)
+    z_0 = rolled.z_0.requires_grad_()
+    part.image = run.base.decode(centre(z_0) if economy.decode == "crop" else z_0, economy.decode == "TAESD")
+    image_loss = torch.zeros((), device=z_0.device)
+    for name, loss in named(run.losses):
+        if loss.uses_rollout:
+            image_loss = image_loss + loss.weight * _sum(name, loss, part, terms)
+    (g,) = torch.autograd.grad(image_loss, z_0)
+    part.drop_image()
+    terms["kappa"] = rolled.kappa.abs().tolist()
+    if run.rollout.gradient_step == "first":
+        prediction = context.prediction[rolling]
+    else:
+        part.check()
+        prediction = run.base.predict(rolled.recorded_z, rolled.recorded_t, part.captions)
+    kappa = rolled.kappa.to(g.device, torch.float32).view(-1, 1, 1, 1)
+    return (kappa * g.float() * prediction.float()).sum()
+
+
+def _sum(name: str, loss: Loss, context: LossContext, terms: dict[str, list[float]]) -> Tensor:
+    """The loss summed over the context's samples; logs each, unweighted."""
+    values = loss(context)
+    terms.setdefault(name, []).extend(values.detach().tolist())
+    if not bool(torch.isfinite(values).all()):
+        raise NonFiniteLoss(
+            f"The {name} loss is no longer a finite number, so training stopped and the last good checkpoint was "
+            "kept; start a new run with a lower learning rate, or in fp32 precision."
+        )
+    return values.sum()
+
+
+def context_of(
+    run: Run, cache: Cache, some: Sequence[Draw], check: Callable[[], None], crop: bool = False
+) -> LossContext:
+    """What the losses of some pictures may ask for."""
+    device, schedule = run.base.device, run.base.schedule
+    z, noise = torch.stack([d.z for d in some]), torch.stack([d.noise for d in some])
+    t = torch.tensor([d.t for d in some])
+    samples = [d.sample for d in some]
+    return LossContext(
+        base=run.base,
+        z_t=schedule.add_noise(z, noise, t).to(device),
+        t=t.to(device),
+        target=schedule.target(z, noise, t).to(device),
+        captions=tuple(cache.record(s).caption for s in samples),
+        generic=tuple(d.generic for d in some),
+        positive=lambda network: cache.positive(network, samples, crop),
+        negatives=lambda network: cache.negatives(network, samples, crop),
+        records=tuple(cache.record(s) for s in samples),
+        choices=tuple(d.free for d in some),
+        check=check,
+    )
+
+
+def precision(run: Run) -> torch.autocast:
+    """Without autocast's cache: older PyTorch keeps in it what a frozen call cast, and the gradient is lost there."""
+    kinds = {"bf16": torch.bfloat16, "fp16": torch.float16}
+    kind = kinds.get(run.settings.precision)
+    return torch.autocast(run.base.device.type, kind, enabled=kind is not None, cache_enabled=False)
+
+
+@contextmanager
+def _dropout_of(run: Run, some: Sequence[Draw]) -> Iterator[None]:
+    """Dropout knows only PyTorch's global generator: seed it by the first picture's micro-step, then put it back."""
+    if run.lora.dropout == 0:
+        yield
+        return
+    device = run.base.device
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(some[0].seed)
+        yield

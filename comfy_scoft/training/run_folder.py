@@ -1,0 +1,256 @@
+"""Runs on disk: their names and folders, and metrics.jsonl, one line of figures per optimizer step."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from safetensors.torch import save as serialise
+from torch import Tensor
+
+from ..common.names import checked_name
+from ..losses import Loss, named
+from . import checkpoint
+from .run import Run, Watch
+from .trainer import Result, train
+
+METRICS = "metrics.jsonl"
+LOCK = ".lock"
+OFF, LATEST = "off", "latest"
+"""What `resume` may be besides the name of a run."""
+
+
+def run_folder(root: Path, name: str, resume: str = OFF) -> Path:
+    """The folder of a run under `root`.
+
+    resume: OFF makes a new run; a run is never overwritten: where `name` exists, it is `name-2`, `name-3`, …
+    LATEST is the run of that name with the highest number, or a new one where there is none. Anything else is the name
+    of a run's folder, which must be there.
+    """
+    checked_name(name, "run name")
+    if resume not in (OFF, LATEST):
+        folder = root / checked_name(resume, "run to go on with")
+        if not folder.is_dir():
+            there = ", ".join(run_names(root)) or "none"
+            raise ValueError(f"There is no run named {resume!r} to go on with; those there are: {there}.")
+        return folder
+    numbers = [number for folder in _folders(root) if (number := _number(folder.name, name)) is not None]
+    if resume == LATEST and numbers:
+        return root / _numbered(name, max(numbers))
+    number = max(numbers, default=0) + 1
+    while True:
+        folder = root / _numbered(name, number)
+        try:
+            folder.mkdir(parents=True)
+            return folder
+        except FileExistsError:  # another process was quicker
+            number += 1
+        except OSError as error:
+            raise ValueError(
+                f"The run {folder.name!r} cannot be written below {root.name!r} ({error.strerror or error}); make that "
+                "folder writable, or free space."
+            ) from error
+
+
+def run_names(root: Path) -> list[str]:
+    """The runs under `root` that have a checkpoint, the newest first."""
+    found = [folder for folder in _folders(root) if any(folder.glob("checkpoint-*"))]
+    return [folder.name for folder in sorted(found, key=lambda folder: folder.stat().st_mtime, reverse=True)]
+
+
+def read_metrics(folder: Path) -> list[dict[str, float]]:
+    """The rows of a run's metrics.jsonl, in order; [] where there is none. A line cut short by a crash is left out."""
+    try:
+        lines = (folder / METRICS).read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return []
+    rows = []
+    for line in lines:
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(row, dict) and isinstance(row.get("step"), int):
+            rows.append(row)
+    return rows
+
+
+def train_and_log(run: Run, watch: Watch = Watch()) -> tuple[Result, list[dict[str, float]]]:  # noqa: B008 - frozen
+    """`train`, with each row appended to metrics.jsonl in the run's folder at once, previews and the LoRA beside it.
+
+    Returns the result and the rows of the whole run, those from before a resume included. Raises ValueError, one
+    sentence, where another process trains this run now, or the folder cannot be written.
+    """
+    if not run.processes.main:
+        return train(run, replace(watch, observe=_nothing, say=_nothing, show=_nothing)), []
+    with alone(run.folder), tracker(run) as track:
+        rows = _rows_before(run)
+        if run.resume or checkpoint.newest_step(run.folder) <= 0:
+            text = "".join(json.dumps(row) + "\n" for row in rows)
+            with writing(run.folder):
+                checkpoint.write_atomically(run.folder / METRICS, text.encode())
+
+        def observe(step: int, row: dict[str, float]) -> None:
+            rows.append(row)
+            with writing(run.folder):
+                with (run.folder / METRICS).open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(row) + "\n")
+                track(step, row)
+            watch.observe(step, row)
+
+        def show(step: int, picture: Tensor) -> None:
+            with writing(run.folder):
+                save_picture(run.folder / "previews" / f"step-{step:08d}.png", picture)
+            watch.show(step, picture)
+
+        result = train(run, replace(watch, observe=observe, show=show))
+        with writing(run.folder):
+            checkpoint.write_atomically(run.folder / f"{run.folder.name}.safetensors", serialise(result.lora))
+        return result, rows
+
+
+def _rows_before(run: Run) -> list[dict[str, float]]:
+    """The rows of the steps that a resumed run does not do again; the last is the checkpoint's own, if it was not
+    written before the process died. What is measured after that step is measured again."""
+    saved = checkpoint.newest(run.folder) if run.resume else None
+    if saved is None or saved.step == 0:
+        return []
+    return [row for row in read_metrics(run.folder) if row["step"] < saved.step] + [dict(saved.state["row"])]
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Hold the run's folder for this process; the system lets go of it when the process ends, however it ends."""
+    from filelock import FileLock, Timeout
+
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / LOCK, timeout=0)
+        try:
+            lock.acquire()
+        except Timeout as error:
+            raise ValueError(
+                f"The run {folder.name!r} is being trained by another process; wait for it, or choose another run name."
+            ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Within it, only files of the run's folder are written; a fault of the disk becomes one sentence (ValueError)."""
+    try:
+        yield
+    except OSError as error:
+        raise ValueError(
+            f"The run {folder.name!r} could not be written ({error.strerror or error}), so it stopped; free space or "
+            "make the output folder writable, then go on with resume."
+        ) from error
+
+
+@contextmanager
+def tracker(run: Run) -> Iterator[Callable[[int, dict[str, float]], None]]:
+    """A function that also logs a row to the tracker that the settings name; TensorBoard reads the run's folder."""
+    if run.settings.tracker == "off":
+        yield _nothing
+        return
+    try:
+        import tensorboard  # noqa: F401
+        from accelerate import PartialState
+        from accelerate.tracking import TensorBoardTracker
+    except ImportError as error:
+        raise ValueError(
+            "The tracker is TensorBoard, which is not installed; run `python install.py tensorboard` in this "
+            "pack's folder with ComfyUI's own Python, or set the tracker to off."
+        ) from error
+    PartialState()
+    writer = TensorBoardTracker("tensorboard", str(run.folder))
+    writer.start()
+    try:
+        yield lambda step, row: writer.log({k: v for k, v in row.items() if k != "step"}, step=step)
+    finally:
+        writer.finish()
+
+
+def discard_empty(folder: Path) -> None:
+    """Remove a run's folder in which nothing was begun, so that its name is free again; any other stays as it is."""
+    with suppress(OSError):
+        if {entry.name for entry in folder.iterdir()} <= {LOCK}:
+            (folder / LOCK).unlink(missing_ok=True)
+            folder.rmdir()
+
+
+def save_picture(path: Path, picture: Tensor) -> None:
+    """Write a picture (3, H, W) in [0, 1] as PNG."""
+    values = picture.mul(255.0).round().to(torch.uint8).permute(1, 2, 0).numpy()
+    buffer = io.BytesIO()
+    Image.fromarray(values).save(buffer, "PNG")
+    checkpoint.write_atomically(path, buffer.getvalue())
+
+
+def _nothing(*args: object) -> None:
+    pass
+
+
+def weighted_losses(rows: Sequence[Mapping[str, float]], losses: Sequence[Loss]) -> list[float]:
+    """One weighted sum of terms a row, over the terms that every row has, so that the values can be compared.
+
+    Terms on the rollout's image exist in some steps only; where no other term is, the rows that have them count.
+    """
+    weights = {name: loss.weight for name, loss in named(losses)}
+    rows = [row for row in rows if any(name in row for name in weights)]  # one before the first step has none
+    weights = {n: weight for n, weight in weights.items() if all(n in row for row in rows)} or weights
+    sums = [[weights[n] * row[n] for n in weights if n in row] for row in rows]
+    return [sum(terms) for terms in sums if terms]
+
+
+def planned_calls(run: Run) -> int:
+    """UNet calls that the run has still to make, at most, for a progress bar; small timesteps need fewer."""
+    settings, plain = run.settings, [loss for loss in run.losses if not loss.uses_rollout]
+    own = sum(1 for loss in plain if getattr(loss, "reference", "") == "base")
+    frozen = int(any(loss.frozen for loss in plain))
+    own_call = int(run.rollout.gradient_step != "first" or not plain)
+    steps = range(max(0, checkpoint.newest_step(run.folder)) if run.resume else 0, settings.steps)
+    groups = math.ceil(settings.pictures / (settings.micro_batch or settings.pictures))
+    calls = len(steps) * groups * (int(bool(plain)) + own + frozen)
+    for step in steps if len(plain) < len(run.losses) else ():
+        micro = range(step * settings.accumulation, (step + 1) * settings.accumulation)
+        count = sum(1 for m in micro if m % run.rollout.every == 0) * settings.batch_size
+        calls += min(groups, count) * (run.rollout.steps + own_call - frozen)
+    return calls
+
+
+def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """The mean of each figure over the last tenth of a run's rows (at least ten, where there are so many)."""
+    tail = rows[-max(10, len(rows) // 10) :]
+    keys = [key for key in dict.fromkeys(key for row in tail for key in row) if key != "step"]
+    values = {key: [float(row[key]) for row in tail if key in row] for key in keys}
+    return {key: sum(found) / len(found) for key, found in values.items()}
+
+
+def _folders(root: Path) -> list[Path]:
+    return [entry for entry in root.iterdir() if entry.is_dir()] if root.is_dir() else []
+
+
+def _numbered(name: str, number: int) -> str:
+    return name if number == 1 else f"{name}-{number}"
+
+
+def _number(folder: str, name: str) -> int | None:
+    """1 for `name`, n for `name-n`, None for another run. Case is ignored, as some file systems do."""
+    folder, name = folder.lower(), name.lower()
+    if folder == name:
+        return 1
+    found = re.fullmatch(re.escape(name) + r"-([2-9]|[1-9]\d{1,5})", folder)
+    return int(found[1]) if found else None
