@@ -231,19 +231,22 @@ def server(python: Path, comfyui: Path, base: Path, **how) -> Iterator:
 def test(options: argparse.Namespace, python: Path, comfyui: Path, rest: Sequence[str]) -> int:
     """Style, types, then pytest, whose closing line comes last; any of them failing fails the run."""
     tier = "recorded" if options.recorded else "not recorded" if options.long else "not long and not recorded"
+    workers = [] if options.recorded else ["-n", "auto", "--dist", "loadgroup", "--no-loadscope-reorder"]
     checks = {
         "ruff": ["ruff", "check", "."],
         "format": ["ruff", "format", "--check", "."],
-        "types": ["mypy", "comfy_scoft"],
+        "mypy": ["mypy", "comfy_scoft"],
     }
-    failed = []
+    failed, times = [], []
     for name, command in checks.items():
         print(f"--- {name}", flush=True)
+        start = time.monotonic()
         if subprocess.run([str(python), "-m", *command], cwd=ROOT, stdin=subprocess.DEVNULL).returncode:
             failed.append(name)
-    print("--- tests" + (f" (already failed: {', '.join(failed)})" if failed else ""), flush=True)
+        times.append(f"{name} {time.monotonic() - start:.0f} s")
+    print(f"--- pytest ({', '.join(times)}{'; failed: ' + ', '.join(failed) if failed else ''})", flush=True)
     environment = {**os.environ, "COMFYUI_PATH": str(comfyui)}
-    command = [str(python), "-m", "pytest", "-m", tier, *rest]
+    command = [str(python), "-m", "pytest", "-m", tier, *workers, *rest]
     tests = subprocess.run(command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL).returncode
     return tests or int(bool(failed))
 
