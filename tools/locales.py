@@ -69,12 +69,21 @@ class Language:
     source: Words
     """The English that the translations were made from."""
 
-    def problems(self) -> list[str]:
-        """A sentence for each fault, with what to do about it, in the order of the keys."""
-        found = [self._problem(key) for key in sorted(self.texts.keys() | self.translated.keys())]
-        return [f"locales/{self.language}: {sentence}" for sentence in found if sentence]
+    def problems(self, *, complete: bool = True) -> list[str]:
+        """A sentence for each fault, with what to do about it, in the order of the keys.
 
-    def _problem(self, key: str) -> str | None:
+        complete: report texts that are missing, new, stale or left over too.
+        """
+        sentences = []
+        for key in sorted(self.texts.keys() | self.translated.keys()):
+            if waiting := self._waiting(key):
+                sentences += [waiting] if complete else []
+            elif fault := self._fault(key):
+                sentences.append(fault)
+        return [f"locales/{self.language}: {sentence}" for sentence in sentences]
+
+    def _waiting(self, key: str) -> str | None:
+        """What a translator has still to do about it."""
         if key not in self.translated:
             return f"{key} is missing: translate {self.texts[key]!r}."
         if key not in self.texts:
@@ -85,6 +94,10 @@ class Language:
         if self.source[key] != self.texts[key]:
             change = f"was made from {self.source[key]!r}, which is now {self.texts[key]!r}"
             return f"{key} {change}: change the translation, then run `{accept} {key}`."
+        return None
+
+    def _fault(self, key: str) -> str | None:
+        """What is wrong with a translation that is there and of today's English."""
         checks: tuple[Callable[[str], str | None], ...] = (self._wording, self._parts, self._names)
         fault = next(filter(None, (check(key) for check in checks)), None)
         return f"{key} is {self.translated[key]!r}, which {fault}." if fault else None
@@ -129,13 +142,18 @@ class Language:
         return None
 
 
-def check(language: str, object_info: Mapping[str, Any], folder: Path = FOLDER) -> list[str]:
-    """What a language lacks, a sentence for each text; empty where nothing is."""
+def check(language: str, object_info: Mapping[str, Any], folder: Path = FOLDER, *, complete: bool = True) -> list[str]:
+    """What is wrong with a language, a sentence for each text; empty where nothing is.
+
+    complete: texts that are missing, new, stale or left over count too.
+    """
     try:
         translated, source = read_language(language, folder)
     except ValueError as error:
         return [f"locales/{language}: {error}"]
-    return Language(language, english(object_info), choices(object_info), translated, source).problems()
+    return Language(language, english(object_info), choices(object_info), translated, source).problems(
+        complete=complete
+    )
 
 
 def accept(language: str, object_info: Mapping[str, Any], keys: Sequence[str] = (), folder: Path = FOLDER) -> None:
