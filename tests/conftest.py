@@ -18,7 +18,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # ComfyUI comes first and the checkout last: both have a nodes.py, and ComfyUI's `import nodes` must find its own.
 sys.path[:] = [path for path in sys.path if Path(path or os.curdir).resolve() != ROOT]
-sys.path += [str(ROOT), str(ROOT / "tools")]
+sys.path += [str(ROOT), str(ROOT / "tools"), str(ROOT / "tests" / "recorded")]
 if COMFYUI is not None and (COMFYUI / "main.py").is_file():
     sys.path.insert(0, str(COMFYUI))
     import comfy.cli_args

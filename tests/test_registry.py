@@ -149,7 +149,7 @@ def test_the_archive_stays_under_30_mb_and_each_file_under_20() -> None:
 
 def test_what_the_pack_ships_imports_nothing_that_it_leaves_out() -> None:
     """A stray `import toys` or `import comfy_server` would work in a checkout and fail in an installed pack."""
-    left_behind = {path.stem for folder in ("tests", "tools", "benchmarks") for path in (ROOT / folder).glob("*.py")}
+    left_behind = {path.stem for folder in ("tests", "tools", "benchmarks") for path in (ROOT / folder).rglob("*.py")}
     left_behind = (left_behind | {"tests", "tools", "benchmarks", "run"}) - {"__init__", "__main__"}
     pattern = re.compile(rf"^\s*(?:from|import) ({'|'.join(sorted(map(re.escape, left_behind)))})\b", re.M)
     for name in archive():

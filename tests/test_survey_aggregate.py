@@ -6,9 +6,9 @@ import json
 
 import numpy as np
 import pytest
+import survey_simulation as simulation
 from survey_answers import EXAMPLE, alike, answered, noisy
 
-from benchmarks import survey_simulation as simulation
 from comfy_scoft.metrics.scores import Scores
 from comfy_scoft.survey.aggregate import ALL, aggregate
 from comfy_scoft.survey.findings import minorities, report_text, warnings

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import survey_fuzz
 
-from benchmarks import survey_fuzz
 from comfy_scoft.survey import answer_file as answer_files
 from comfy_scoft.survey import responses
 from comfy_scoft.survey.responses import join, load_responses

@@ -1,11 +1,11 @@
 """Does the survey's analysis find what is there? Simulated participants at the paper's size, and the truth beside it.
 
-    python -m benchmarks.survey_simulation            # all of it, about ten minutes on one core
-    python -m benchmarks.survey_simulation --runs 10  # a look
+    python tests/recorded/survey_simulation.py            # all of it, about ten minutes on one core
+    python tests/recorded/survey_simulation.py --runs 10  # a look
 
 51 people of five countries rank 766 pages in all on four items; each country has pages of its own. Adjacent generators
 are ranked above each other at the paper's rates (.63, .56, .62). People differ in skill and taste, and rank the items
-of one page alike half of the time. Results go to benchmarks/records/survey_simulation.json; stopped, it goes on where
+of one page alike half of the time. Results go to records/survey_simulation.json; stopped, it goes on where
 it was (records/survey_simulation.part.json).
 """
 
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
 from collections.abc import Callable
 from functools import lru_cache
@@ -21,12 +22,15 @@ from typing import Any
 
 import numpy as np
 
-from comfy_scoft.survey.bradley_terry import comparisons, noisy_bradley_terry
-from comfy_scoft.survey.consensus import consensus, ranked
-from comfy_scoft.survey.intervals import average_ranks_and_win_rates
-from comfy_scoft.survey.rankings import Rankings, labels
-from comfy_scoft.survey.simulate import PAPER_WIN_RATES, Crowd, expected_ranks, simulated_rankings, win_rate, worth_of
-from comfy_scoft.training.checkpoint import write_atomically
+if __name__ == "__main__":
+    sys.path.append(str(Path(__file__).resolve().parents[2]))
+
+from comfy_scoft.survey.bradley_terry import comparisons, noisy_bradley_terry  # noqa: E402
+from comfy_scoft.survey.consensus import consensus, ranked  # noqa: E402
+from comfy_scoft.survey.intervals import average_ranks_and_win_rates  # noqa: E402
+from comfy_scoft.survey.rankings import Rankings, labels  # noqa: E402
+from comfy_scoft.survey.simulate import PAPER_WIN_RATES, Crowd, expected_ranks, simulated_rankings, win_rate, worth_of  # noqa: E402
+from comfy_scoft.training.checkpoint import write_atomically  # noqa: E402
 
 RECORD = Path(__file__).parent / "records" / "survey_simulation.json"
 PEOPLE, PAGES, ITEMS = 51, 766, 4
@@ -163,7 +167,7 @@ def run(runs: int, coverage_runs: int, record: Path) -> dict[str, Any]:
                 write_atomically(part_file, json.dumps(state).encode())
                 print(f"{name}: {len(rows)} of {count}", flush=True)
     result = {
-        "command": f"python -m benchmarks.survey_simulation --runs {runs} --coverage-runs {coverage_runs}",
+        "command": f"python tests/recorded/survey_simulation.py --runs {runs} --coverage-runs {coverage_runs}",
         "setting": {
             "people": PEOPLE,
             "pages": PAGES,

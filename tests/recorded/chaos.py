@@ -1,6 +1,6 @@
 """Kill a real training process at random moments, go on, and compare the LoRA with an uninterrupted run's, bit for bit.
 
-    python -m benchmarks.chaos --kills 1000          # adds to benchmarks/records/chaos.json; stop and repeat at will
+    python tests/recorded/chaos.py --kills 1000          # adds to records/chaos.json; stop and repeat at will
 
 One warm process forks a child for every attempt, so that a kill costs about a second. A child trains the toy model of
 the tests with the real trainer and goes on with what it finds on disk. It is ended in one of four ways: SIGKILL after a
@@ -30,8 +30,9 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.append(str(ROOT / "tests"))
+TESTS = Path(__file__).resolve().parent.parent
+if __name__ == "__main__":
+    sys.path += [str(TESTS), str(TESTS.parent)]
 
 from toys import toy_base, toy_dataset, toy_features, toy_run  # noqa: E402
 
@@ -42,7 +43,7 @@ from comfy_scoft.training import checkpoint  # noqa: E402
 from comfy_scoft.training import run_folder as runs  # noqa: E402
 from comfy_scoft.training.run import Run, Watch  # noqa: E402
 
-RECORD = ROOT / "benchmarks" / "records" / "chaos.json"
+RECORD = TESTS / "recorded" / "records" / "chaos.json"
 WAYS = ("SIGKILL at a time", "SIGKILL at a file operation", "SIGINT at a time", "error before a UNet call")
 KILLS_A_RUN = 8
 PATIENCE = 300.0
@@ -289,7 +290,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             trial = min(found, key=lambda t: sum(t.kills.values()))
             chaos.torment(trial, KILLS_A_RUN, random.Random(f"{trial.seed} {trial.runs}"))  # noqa: S311 - no secret
             record = {
-                "command": "python -m benchmarks.chaos --kills " + str(options.kills),
+                "command": "python tests/recorded/chaos.py --kills " + str(options.kills),
                 "date": time.strftime("%Y-%m-%d"),
                 **totals(found),
                 "versions": versions(),

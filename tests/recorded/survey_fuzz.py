@@ -1,9 +1,9 @@
 """Forged, damaged and foreign answer files against the reader: each is refused in one clear sentence, or it is sound.
 
-    python -m benchmarks.survey_fuzz                # 50 000 files
-    python -m benchmarks.survey_fuzz --files 1000   # what CI runs
+    python tests/recorded/survey_fuzz.py                # 50 000 files
+    python tests/recorded/survey_fuzz.py --files 1000   # what CI runs
 
-Writes benchmarks/records/survey_fuzz.json: how many files of each kind there were, and how many of them were refused.
+Writes records/survey_fuzz.json: how many files of each kind there were, and how many of them were refused.
 Raises at the first file that makes the reader raise, that gives an unclear report, or that is counted though it is
 forged. The folder in which the files are made is a temporary one.
 """
@@ -14,6 +14,7 @@ import argparse
 import copy
 import json
 import random
+import sys
 import tempfile
 import unicodedata
 from collections import Counter
@@ -24,10 +25,13 @@ from typing import Any
 
 import numpy as np
 
-from comfy_scoft.survey.responses import load_responses
-from comfy_scoft.survey.simulate import Crowd, answer_file, simulated_ranks, simulated_survey
-from comfy_scoft.survey.spec import Survey
-from comfy_scoft.training.checkpoint import write_atomically
+if __name__ == "__main__":
+    sys.path.append(str(Path(__file__).resolve().parents[2]))
+
+from comfy_scoft.survey.responses import load_responses  # noqa: E402
+from comfy_scoft.survey.simulate import Crowd, answer_file, simulated_ranks, simulated_survey  # noqa: E402
+from comfy_scoft.survey.spec import Survey  # noqa: E402
+from comfy_scoft.training.checkpoint import write_atomically  # noqa: E402
 
 RECORD = Path(__file__).parent / "records" / "survey_fuzz.json"
 BATCH = 500
@@ -314,7 +318,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--record", type=Path, default=RECORD)
     given = parser.parse_args(arguments)
     result = {
-        "command": f"python -m benchmarks.survey_fuzz --files {given.files} --seed {given.seed}",
+        "command": f"python tests/recorded/survey_fuzz.py --files {given.files} --seed {given.seed}",
         **fuzz(given.files, given.seed),
     }
     write_atomically(given.record, (json.dumps(result, indent=1) + "\n").encode())

@@ -1,6 +1,6 @@
 """Hostile metadata, lists of links, captions and pictures, made from a seed and read by the real code.
 
-    python tests/fuzz.py --cases 100000 --out benchmarks/records/data_fuzz.json
+    python tests/recorded/data_fuzz.py --cases 100000 --out tests/recorded/records/data_fuzz.json
 
 goes on where it was stopped, and writes what it found after each batch. What counts as a finding: an exception other
 than ValueError; a sentence that is none, or holds control characters; a file opened outside the folder; a record that
@@ -26,11 +26,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from fuzz_inputs import FOLDERS, NAMES, VALUES, bad_picture, csv_table, json_line, mangled, pictures
+from data_fuzz_inputs import FOLDERS, NAMES, VALUES, bad_picture, csv_table, json_line, mangled, pictures
 from PIL import Image
 
 if __name__ == "__main__":
-    sys.path.append(str(Path(__file__).resolve().parent.parent))
+    sys.path.append(str(Path(__file__).resolve().parents[2]))
 
 from comfy_scoft.data.dataset import load_folder, open_image  # noqa: E402
 from comfy_scoft.data.download.links import read_links  # noqa: E402
@@ -205,7 +205,9 @@ def watch_the_disk() -> None:
 
 def run(cases: int, seed: int, out: Path | None = None) -> dict[str, Any]:
     """Batches until `cases` inputs were read; goes on from `out` when it holds a run of the same seed."""
-    command = f"python tests/fuzz.py --cases {cases} --seed {seed} --out benchmarks/records/data_fuzz.json"
+    command = (
+        f"python tests/recorded/data_fuzz.py --cases {cases} --seed {seed} --out tests/recorded/records/data_fuzz.json"
+    )
     record: dict[str, Any] = {"command": command, "seed": seed, "cases": 0, "findings": [], "counts": {}}
     if out is not None and out.is_file():
         earlier = json.loads(out.read_text(encoding="utf-8"))
