@@ -62,6 +62,7 @@ def world(tmp_path: Path) -> World:
 # --- what is evaluated ---
 
 
+@pytest.mark.long
 def test_the_released_loop_makes_27_2_unet_calls_an_optimizer_step_and_ours_9_6(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -126,6 +127,7 @@ def toy_convolutions() -> nn.Module:
     return random_weights(nn.Sequential(nn.Conv2d(3, 6, 3, padding=1), nn.ReLU(inplace=True), nn.Conv2d(6, 6, 3)), 9)
 
 
+@pytest.mark.long
 def test_the_released_losses_and_their_gradient_are_ours(world: World, tmp_path: Path) -> None:
     """For one picture, noise and timestep, without augmentations: autograd through all 20 steps, decoder, VGG16 and
     feature network there, ⟨κ g, ε_c⟩ here."""
@@ -212,6 +214,7 @@ def test_benchmark_pictures_have_five_negatives_and_two_models_share_their_weigh
 # --- the core node ---
 
 
+@pytest.mark.long
 def test_the_core_node_and_ours_take_the_same_samples_and_leave_the_model_as_it_was(
     comfyui_path: Path, tmp_path: Path
 ) -> None:

@@ -54,6 +54,7 @@ def test_right_words_score_higher_than_those_of_another_picture(community: Image
     ("name", "architecture"),
     [("CLIP RN50 (layer 5)", "RN50-quickgelu"), ("CLIP ViT-B/32", "ViT-B-32-quickgelu")],
 )
+@pytest.mark.long
 def test_at_full_shape_it_is_open_clips_own_encoders(name: str, architecture: str, tmp_path: Path) -> None:
     path, model = clip_file(tmp_path, architecture)
     network = load_features(name, path)

@@ -8,6 +8,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 import workflow_correct
 from comfy_server import ComfyServer
@@ -58,6 +59,7 @@ def give_lora(comfy: ComfyServer) -> None:
     save_file(weights, folder / workflow_correct.LORA)
 
 
+@pytest.mark.long
 def test_it_runs_and_measures_all_four(comfy: ComfyServer) -> None:
     give_lora(comfy)
     prompt = shipped()

@@ -266,6 +266,7 @@ def test_midas_gives_the_maps_of_controlnet_aux(tmp_path, monkeypatch):
     assert (ours - torch.from_numpy(theirs).float()).abs().max() <= 1.0  # theirs is cut to whole numbers
 
 
+@pytest.mark.long
 def test_loading_midas_leaves_the_models_of_timm_as_they_were():
     program = """
 import timm

@@ -151,6 +151,7 @@ def test_the_saved_lora_draws_in_stock_nodes_what_it_drew_in_training(
     assert "lora key not loaded" not in log
 
 
+@pytest.mark.long
 def test_the_ablation_draws_and_measures_its_five_models(comfy: ComfyServer) -> None:
     prompt = shortened("ablation", demo.WORKFLOW.with_name("ablation.json"))
     outputs = comfy.client.run(prompt, PATIENCE)["outputs"]
@@ -159,6 +160,7 @@ def test_the_ablation_draws_and_measures_its_five_models(comfy: ComfyServer) -> 
     assert all(outputs[number]["images"] for number in demo.of_kind(prompt, "SaveImage"))
 
 
+@pytest.mark.long
 def test_the_careful_workflow_holds_other_places_and_corrects_beside_the_lora(comfy: ComfyServer) -> None:
     prompt = shortened("careful", demo.WORKFLOW.with_name("train-cultural-lora-careful.json"))
     prompt[only(prompt, "SCoFT_LearnPreference")]["inputs"]["steps"] = 2

@@ -82,6 +82,7 @@ def lora(comfy: ComfyServer) -> str:
     return workflow_evaluate.LORA
 
 
+@pytest.mark.long
 def test_it_runs_and_puts_every_figure_into_one_table(comfy: ComfyServer, lora: str) -> None:
     prompt = shipped()
     short: dict[str, dict[str, Any]] = {"SCoFT_GenerateSet": {"steps": 2, "images_per_prompt": 2}}
