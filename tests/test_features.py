@@ -124,7 +124,8 @@ def frozen_and_half(network: FeatureNetwork, picture: Tensor, wanted: Tensor) ->
 CLIPS = {"CLIP RN50 (layer 5)": ("RN50", "openai"), "CLIP RN101 (layer 5)": ("RN101", "openai")}
 
 
-@pytest.mark.parametrize("name", ["CLIP RN50 (layer 5)", pytest.param("CLIP RN101 (layer 5)", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("name", CLIPS)
 def test_a_convolutional_clip_is_open_clips_layer_4(name: str, place: Path) -> None:
     path, forward = files.clip_conv(place, f"{CLIPS[name][0]}-quickgelu")
     network = load_features(name, path)
@@ -132,6 +133,7 @@ def test_a_convolutional_clip_is_open_clips_layer_4(name: str, place: Path) -> N
     assert network.extract(torch.zeros(1, 3, 40, 40)).shape == (1, 2048, 7, 7)
 
 
+@pytest.mark.long
 def test_clip_vit_is_open_clips_last_block(place: Path) -> None:
     path, forward = files.clip_vit(place)
     network = load_features("CLIP ViT-B/32", path)
