@@ -246,6 +246,7 @@ def test(options: argparse.Namespace, python: Path, comfyui: Path, rest: Sequenc
         times.append(f"{name} {time.monotonic() - start:.0f} s")
     print(f"--- pytest ({', '.join(times)}{'; failed: ' + ', '.join(failed) if failed else ''})", flush=True)
     environment = {**os.environ, "COMFYUI_PATH": str(comfyui)}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # every worker and server would compile everything anew
     command = [str(python), "-m", "pytest", "-m", tier, *workers, *rest]
     tests = subprocess.run(command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL).returncode
     return tests or int(bool(failed))

@@ -34,6 +34,7 @@ WORKER_BYTES = 3 * 1024**3
 NEEDS_COMFYUI = "This test needs a ComfyUI: run it with `python run.py test`, or set COMFYUI_PATH to a ComfyUI folder."
 
 
+@pytest.hookimpl(optionalhook=True)  # without pytest-xdist nobody asks
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """Workers of `-n auto`: one per usable core, fewer where memory is short."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -12,6 +12,7 @@ import threading
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -236,6 +237,7 @@ def not_http(talk: Conversation) -> None:
     talk.send(b"SSH-2.0-OpenSSH_9.6\r\n" + bytes(range(256)))
 
 
+@cache
 def gzip_bomb() -> bytes:
     """200 MB of zeros as 200 kB, said to be a picture."""
     return answer(gzip.compress(picture_bytes() + bytes(200_000_000), 1), Content_Encoding="gzip")

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import copy
 import logging
+from typing import TYPE_CHECKING
 
 import comfy_inprocess as tiny
 import pytest
 import torch
-from diffusers import UNet2DConditionModel
 from toys import toy_unet
 
 comfy = tiny.start()
 
 from comfy_scoft.comfyui import to_diffusers  # noqa: E402  (needs a started ComfyUI)
 from comfy_scoft.models.lora import TARGET_MODULES, LoraSettings, attach, export_kohya, layers, switched_off, trainable  # noqa: E402
+
+if TYPE_CHECKING:
+    from diffusers import UNet2DConditionModel
+
 
 WIDEST = "attention + feed-forward + convolutions"
 EACH_TARGET = [pytest.param(name, marks=() if name == WIDEST else pytest.mark.long) for name in TARGET_MODULES]

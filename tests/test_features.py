@@ -149,7 +149,7 @@ def test_siglip2_is_open_clips_last_norm(place: Path) -> None:
 
 DINOS = [
     ("DINOv2 S/14", "vit_small_patch14_dinov2.lvd142m", 224),
-    ("DINOv3 S/16", "vit_small_patch16_dinov3.lvd1689m", 256),
+    pytest.param("DINOv3 S/16", "vit_small_patch16_dinov3.lvd1689m", 256, marks=pytest.mark.long),
     pytest.param("DINOv2 L/14", "vit_large_patch14_dinov2.lvd142m", 224, marks=pytest.mark.long),
     pytest.param("DINOv3 L/16", "vit_large_patch16_dinov3.lvd1689m", 256, marks=pytest.mark.long),
 ]
@@ -282,6 +282,7 @@ def test_lpips_is_the_learned_heads_on_torchvisions_layers(vgg: Any) -> None:
 
 
 @pytest.mark.parametrize("name", ["LPIPS VGG16", "VGG16 (as released)", "VGG16 (pre-ReLU)"])
+@pytest.mark.long
 def test_distances_of_whole_pictures_hold_in_half_precision(name: str, vgg: Any) -> None:
     network, (a, b) = load_features(name, vgg[0]), two_photos(32)
     with torch.no_grad():
