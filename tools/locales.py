@@ -21,6 +21,7 @@ import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -128,13 +129,17 @@ class Language:
         lost = [choice for choice in self.choices.get(key, ()) if choice not in own]
         return f"lacks the choice {lost[0]!r}" if lost else None
 
+    @cached_property
+    def _display_names(self) -> list[tuple[str, str]]:
+        """Key and English name of every node, without the pack's."""
+        return [(key, _SUFFIX.sub("", name)) for key, name in self.texts.items() if key.endswith("/display_name")]
+
     def _names(self, key: str) -> str | None:
         """Other nodes are called by the name that they have in this language."""
         if key.endswith("/display_name"):
             return None
-        for other, name in self.texts.items():
-            name = _SUFFIX.sub("", name)
-            if not other.endswith("/display_name") or not re.search(rf"\b{re.escape(name)}\b", self.texts[key]):
+        for other, name in self._display_names:
+            if not re.search(rf"\b{re.escape(name)}\b", self.texts[key]):
                 continue
             there = _SUFFIX.sub("", self.translated.get(other, name))
             if there not in self.translated[key]:
