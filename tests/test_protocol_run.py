@@ -55,6 +55,7 @@ def done(inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, 
     return out, seen
 
 
+@pytest.mark.long
 def test_a_run_does_what_its_plan_says(done: tuple[Path, dict[str, Any]], inputs: Path) -> None:
     out, seen = done
     assert set(seen["clock"].left.values()) == {0.0}, seen["clock"].left
@@ -72,6 +73,7 @@ def test_a_run_does_what_its_plan_says(done: tuple[Path, dict[str, Any]], inputs
     assert not list(out.rglob("*.part")) and not list((out / "trained").rglob("run"))
 
 
+@pytest.mark.long
 def test_a_data_set_without_words_gets_generic_captions_and_negatives_of_its_place(
     done: tuple[Path, dict[str, Any]],
 ) -> None:
@@ -86,6 +88,7 @@ def test_a_data_set_without_words_gets_generic_captions_and_negatives_of_its_pla
     assert sum(all(prompt.endswith(" in South Korea") for prompt in one["prompts"]) for one in said) == 3
 
 
+@pytest.mark.long
 def test_the_figures_are_those_of_the_pictures_on_disk(done: tuple[Path, dict[str, Any]], inputs: Path) -> None:
     """Table 2's CLIP-I and the CLIPScore of Tables 1 and 4, from the PNG files with the network alone."""
     out, _ = done
@@ -115,6 +118,7 @@ def test_the_figures_are_those_of_the_pictures_on_disk(done: tuple[Path, dict[st
     assert found["cultures"][1]["training pairs"] == [[r.image.name, r.caption] for r in pairs]
 
 
+@pytest.mark.long
 def test_the_page_has_every_table_with_the_papers_figures_beside(done: tuple[Path, dict[str, Any]]) -> None:
     out, _ = done
     found, text = results(out), (out / "page" / "page.md").read_text(encoding="utf-8")
@@ -163,6 +167,7 @@ def stop_after_a_step(patch: pytest.MonkeyPatch, arm: str) -> None:
     patch.setattr(clock.Clock, "did", did)
 
 
+@pytest.mark.long
 def test_stopped_anywhere_and_gone_on_with_it_gives_the_same_results(
     done: tuple[Path, dict[str, Any]], inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -181,6 +186,7 @@ def test_stopped_anywhere_and_gone_on_with_it_gives_the_same_results(
     assert results(tmp_path) == results(done[0])
 
 
+@pytest.mark.long
 def test_a_finished_run_draws_and_trains_nothing_again(
     done: tuple[Path, dict[str, Any]], inputs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -190,6 +196,7 @@ def test_a_finished_run_draws_and_trains_nothing_again(
     assert command(arguments(inputs, done[0])) == 0 and results(done[0]) == before
 
 
+@pytest.mark.long
 def test_answers_to_the_survey_pages_become_the_ranks_of_table_1(
     done: tuple[Path, dict[str, Any]], inputs: Path, tmp_path: Path
 ) -> None:
@@ -219,6 +226,7 @@ def test_answers_to_the_survey_pages_become_the_ranks_of_table_1(
         assert ranked["ranks"]["SCoFT+MP"][item]["value"] == pytest.approx(whole[k, 2])
 
 
+@pytest.mark.long
 def test_in_half_precision_table_2_alone_needs_neither_negatives_nor_their_network(
     inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
