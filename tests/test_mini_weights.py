@@ -35,11 +35,13 @@ def test_all_shipped_files_together_stay_below_25_mb() -> None:
     assert 15e6 < sum(path.stat().st_size for path in files) < 25e6
 
 
-def test_the_oracle_reads_through_the_autoencoder(measure, base) -> None:
-    found = measure.oracle(base, 240)
+@pytest.mark.parametrize("count", [24, pytest.param(240, marks=pytest.mark.long)])
+def test_the_oracle_reads_through_the_autoencoder(measure, base, count: int) -> None:
+    found = measure.oracle(base, count)
     assert found["concept"]["value"] >= 0.95 and found["palette"]["value"] >= 0.95 and found["dark"]["value"] >= 0.95
 
 
+@pytest.mark.long
 def test_the_base_model_shows_what_is_asked_for_and_is_biased_for_one_place_alone(measure, base) -> None:
     found = measure.shown(base, each=1, seeds=2)
     assert found["balanced: right concept"]["value"] >= 0.80

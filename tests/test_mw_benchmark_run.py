@@ -140,6 +140,7 @@ def contents(out: Path) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.long
 def test_the_short_form_trains_draws_reads_and_writes_the_page(short: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = contents(short)
     assert sorted(found) == [
@@ -164,6 +165,7 @@ def test_the_short_form_trains_draws_reads_and_writes_the_page(short: Path, caps
     assert "3 units, 3 of them done already" in capsys.readouterr().out
 
 
+@pytest.mark.long
 def test_a_damaged_file_is_made_again_from_what_was_drawn(short: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = short / "units" / "ablation" / "LDM-101.json"
     before = contents(short)
@@ -174,6 +176,7 @@ def test_a_damaged_file_is_made_again_from_what_was_drawn(short: Path, monkeypat
     assert contents(short) == before
 
 
+@pytest.mark.long
 def test_the_merged_lora_draws_as_the_one_beside_the_weights(short: Path) -> None:
     from comfy_scoft.models.lora import attach
 
