@@ -15,13 +15,13 @@ from torch import Tensor, nn
 from comfy_scoft.data.dataset import load_folder
 from comfy_scoft.data.records import Dataset
 from comfy_scoft.features import FeatureNetwork, FeatureOptions, load_features
+from comfy_scoft.mini_world import COMMUNITY
 from comfy_scoft.models.mini import layout
 from comfy_scoft.models.noise_schedule import NoiseSchedule
 from comfy_scoft.models.single_file import load_base, text_encoder, token_ids
 from comfy_scoft.models.stable_diffusion import BaseModel, TextEmbedding
 from comfy_scoft.training.settings import Precision
 
-COMMUNITY = Path(layout.__file__).parent / "community"
 NEGATIVES = 5
 """Negatives of each picture, as in the paper."""
 WORLDS = ("mini", "sd15", "sd15-256", "sd15-tiny")

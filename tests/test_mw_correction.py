@@ -58,6 +58,7 @@ def test_a_preference_is_learned_once_of_the_worlds_own_pictures_and_opens_for_t
     assert all((a == b).all() for a, b in zip(again.head.parameters(), found.head.parameters(), strict=True))
 
 
+@pytest.mark.long
 def test_a_corrected_unit_is_drawn_apart_from_the_base_and_paired_with_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
