@@ -20,6 +20,7 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
+from ..common.errors import UserError
 from ..common.files import write_atomically
 from ..data.dataset import load_folder, save_dataset
 from ..data.records import CultureRecord, Dataset
@@ -90,7 +91,7 @@ def run(options: argparse.Namespace) -> int:
     dataset, report = load_folder(options.dataset, options.culture, options.place, (), options.split, options.limit)
     result = options.out / "dataset"
     if rank == 0 and result.exists():
-        raise ValueError(f"The folder {result} holds a result already: give another --out, or remove it.")
+        raise UserError(f"The folder {result} holds a result already: give another --out, or remove it.")
     work = Work(options, processing_unit(), say=rank == 0)
     share = dataset.replace(dataset.records[rank::count])
     if len(share):
@@ -109,13 +110,13 @@ def run(options: argparse.Namespace) -> int:
 
 
 def place() -> tuple[int, int]:
-    """(rank, number of processes), as launchers set them. Raises ValueError for what cannot be."""
+    """(rank, number of processes), as launchers set them. Raises UserError for what cannot be."""
     try:
         rank, count = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-    except ValueError as error:
-        raise ValueError("RANK and WORLD_SIZE must be whole numbers: set both, or neither.") from error
+    except UserError as error:
+        raise UserError("RANK and WORLD_SIZE must be whole numbers: set both, or neither.") from error
     if not 0 <= rank < count:
-        raise ValueError(f"RANK is {rank} of WORLD_SIZE {count}: ranks begin at 0 and end before WORLD_SIZE.")
+        raise UserError(f"RANK is {rank} of WORLD_SIZE {count}: ranks begin at 0 and end before WORLD_SIZE.")
     return rank, count
 
 

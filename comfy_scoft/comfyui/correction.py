@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..common.errors import UserError
 from ..corrector.corrector import Correction
 from ..corrector.evaluation import Evidence
 from ..corrector.preference import Preference
@@ -25,13 +26,13 @@ NEEDED = "the correction works with Stable Diffusion 1.x, 2.x and XL models."
 
 
 def family(model: Any) -> str:
-    """The family of a MODEL: "sd1", "sd2", "sdxl" or "mini". ValueError, one sentence, for any other model."""
+    """The family of a MODEL: "sd1", "sd2", "sdxl" or "mini". UserError, one sentence, for any other model."""
     config = getattr(model.model.model_config, "unet_config", {})
     formats = (comfy.latent_formats.SD15, comfy.latent_formats.SDXL)
     sampled = isinstance(model.get_model_object("model_sampling"), comfy.model_sampling.ModelSamplingDiscrete)
     known = {"model_channels", "context_dim"} <= config.keys()
     if not known or not sampled or type(model.get_model_object("latent_format")) not in formats:
-        raise ValueError(f"This MODEL is a {type(model.model).__name__}: {NEEDED}")
+        raise UserError(f"This MODEL is a {type(model.model).__name__}: {NEEDED}")
     if config.get("adm_in_channels"):
         return "sdxl"
     if config["context_dim"] == layout.CONTEXT:
@@ -62,7 +63,7 @@ def learn_preference(
         latents.append(encode(model, vae, images, resolution, progress, seen))
         seen += len(images)
         if len(images) and latents[-1].shape[1] != channels:
-            raise ValueError(
+            raise UserError(
                 f"The VAE makes latents of {latents[-1].shape[1]} channels and the MODEL reads {channels}: connect "
                 "MODEL and VAE of the same checkpoint."
             )
@@ -115,10 +116,10 @@ def asking(preference: Preference, clip: Any, place: str, captions: list[str], o
 
 
 def corrected(model: Any, correction: Correction) -> Any:
-    """A copy of the MODEL whose sampling is corrected. ValueError for a preference that was learned for another one."""
+    """A copy of the MODEL whose sampling is corrected. UserError for a preference that was learned for another one."""
     kind, preference = family(model), correction.preference
     if preference.family != kind:
-        raise ValueError(
+        raise UserError(
             f"The preference was learned for {preference.family} and this MODEL is {kind}, whose latents mean "
             "something else: learn one with this model, or load another file."
         )

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from ..common.errors import UserError
 from .compat import PromptServer, comfy, folder_paths
 
 
@@ -76,18 +77,18 @@ def device() -> torch.device:
 
 
 def inside(root: str | Path, name: str) -> Path:
-    """The real path of `name` under `root`. One sentence (ValueError) for anything that leads out of it.
+    """The real path of `name` under `root`. One sentence (UserError) for anything that leads out of it.
 
     Refused: absolute names, "..", and links whose target lies elsewhere. The file need not exist.
     """
     text = str(name)
     parts = text.replace("\\", "/").split("/")
     if not text.strip() or os.path.isabs(text) or parts[0] == "" or ":" in parts[0] or ".." in parts or "\0" in text:
-        raise ValueError(f"{text!r} is not a name inside {Path(root).name!r}: choose one from the list.")
+        raise UserError(f"{text!r} is not a name inside {Path(root).name!r}: choose one from the list.")
     base = os.path.realpath(root)
     found = os.path.realpath(os.path.join(base, *parts))
     if os.path.commonpath([base, found]) != base:
-        raise ValueError(f"{text!r} leads out of {Path(root).name!r}: put the file itself there instead of a link.")
+        raise UserError(f"{text!r} leads out of {Path(root).name!r}: put the file itself there instead of a link.")
     return Path(found)
 
 

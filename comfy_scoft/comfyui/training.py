@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..common.errors import UserError
 from ..common.names import checked_name
 from ..data.records import Dataset
 from ..losses import Loss, named
@@ -58,7 +59,7 @@ class Plan:
         settings = TrainSettings(**knobs)
         records = self.dataset.split("train")
         if len(self.dataset) and not len(records):
-            raise ValueError(
+            raise UserError(
                 f"The data set {self.dataset.name!r} has no picture of the split 'train', and only those are trained "
                 "on; load that split too."
             )
@@ -90,7 +91,7 @@ def held_out(given: Dataset | None, trained: Dataset) -> Dataset | None:
         return None
     found = given.without(trained)
     if not len(found):
-        raise ValueError(
+        raise UserError(
             f"Every picture of the validation set {given.name!r} is trained on too, so it would show nothing; connect "
             "pictures of another split, for example Load Dataset with the split 'test'."
         )

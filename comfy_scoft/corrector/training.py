@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor
 
+from ..common.errors import UserError
 from ..models.noise_schedule import NoiseSchedule
 from .evaluation import Evidence, measure
 from .preference import Preference, PreferenceHead, levels_for, log_preference, sigmas
@@ -37,7 +38,7 @@ class PreferenceSettings:
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.batch_size < 2 or not 0.0 < self.held_out < 0.9 or self.width < 1:
-            raise ValueError(
+            raise UserError(
                 f"A preference cannot be learned with steps={self.steps}, batch_size={self.batch_size}, "
                 f"held_out={self.held_out} and width={self.width}: give steps >= 1, batch_size >= 2, held_out between "
                 "0 and 0.9, and width >= 1."
@@ -71,7 +72,7 @@ def learn(
 
     preferred, stereotyped: latents (N, C, h, w) and (M, C, h, w), scaled as the UNet reads them, of one size. schedule:
     the base model's own; family: its family. observe(step, loss): after each step; it may raise to stop. Raises
-    ValueError for a set with too few different pictures, sets that share pictures, and latents of different sizes.
+    UserError for a set with too few different pictures, sets that share pictures, and latents of different sizes.
     On the CPU, the same latents and settings give the same preference.
     """
     settings = settings or PreferenceSettings()
@@ -93,13 +94,13 @@ def split(preferred: Tensor, stereotyped: Tensor, share: float, generator: torch
     """Checks the two sets and draws which pictures are held out: at least one of each, copies on the same side."""
     first, second = _plain(preferred, "preferred"), _plain(stereotyped, "stereotyped")
     if first.shape[1:] != second.shape[1:]:
-        raise ValueError(
+        raise UserError(
             f"The preferred latents are {tuple(first.shape[1:])} and the stereotyped {tuple(second.shape[1:])}: give "
             "pictures of one size, through the same VAE."
         )
     shared = int(_alike(second, first).any(0).sum())
     if shared:
-        raise ValueError(
+        raise UserError(
             f"{shared} of the {len(first)} preferred pictures are in the stereotyped set too: give two sets without a "
             "picture in common."
         )
@@ -108,14 +109,14 @@ def split(preferred: Tensor, stereotyped: Tensor, share: float, generator: torch
 
 
 def _plain(latents: Tensor, name: str) -> Tensor:
-    """Ordinary float32 latents on the CPU; ValueError for none, and for values that are not numbers."""
+    """Ordinary float32 latents on the CPU; UserError for none, and for values that are not numbers."""
     if latents.ndim != 4 or len(latents) == 0:
-        raise ValueError(
+        raise UserError(
             f"The {name} set has no pictures: connect at least {FEWEST} different pictures as images of one size."
         )
     found = latents.detach().clone().float().cpu()
     if not bool(found.isfinite().all()):
-        raise ValueError(f"The VAE gives no finite numbers for the {name} set: use a VAE in float32 or bfloat16.")
+        raise UserError(f"The VAE gives no finite numbers for the {name} set: use a VAE in float32 or bfloat16.")
     return found
 
 
@@ -131,7 +132,7 @@ def _held(latents: Tensor, share: float, generator: torch.Generator, name: str) 
     original = _alike(latents, latents).int().argmax(1)  # the first that is the same picture
     different = original.unique()
     if len(different) < FEWEST:
-        raise ValueError(
+        raise UserError(
             f"The {name} set has {len(different)} different picture(s): give at least {FEWEST}, for some are kept back "
             "to measure with."
         )

@@ -53,7 +53,7 @@ def open_clip_visual(
 ) -> nn.Module:
     """The picture side of one of open_clip's models, fp32, from a file in open_clip's form.
 
-    Raises ValueError without a file: this pack does not download anything unasked.
+    Raises UserError without a file: this pack does not download anything unasked.
     """
     path = local_file(checkpoint, name, f"open_clip's {architecture.removesuffix('-quickgelu')} file", holds)
     import open_clip

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..common.errors import UserError
 from .distances import cosine
 from .views import Views
 
@@ -68,11 +69,11 @@ class FeatureNetwork:
         """Features (B, C, …) fp32 of images (B, 3, H, W) in about [-1, 1]; differentiable.
 
         With V views the features are (B, C, V + 1, …), the picture itself first. The network computes in its weights'
-        precision, under autocast too. Raises ValueError for another shape.
+        precision, under autocast too. Raises UserError for another shape.
         """
         self._require_images(images)
         if self.fit == "none" and min(images.shape[-2:]) < LEAST:
-            raise ValueError(
+            raise UserError(
                 f"{self.name} needs pictures of at least {LEAST} × {LEAST} pixels, but got "
                 f"{images.shape[-1]} × {images.shape[-2]}: raise the resolution."
             )
@@ -88,12 +89,12 @@ class FeatureNetwork:
         """One vector a picture, (B, D) fp32, of images (B, 3, H, W) in about [-1, 1]; views are left out.
 
         CLIP's is in the space of its texts, DINO's is the class token after the last norm; others, and a layer that
-        was chosen, give the mean of their features over positions. Raises ValueError for a network that compares whole
+        was chosen, give the mean of their features over positions. Raises UserError for a network that compares whole
         pictures, and for another shape.
         """
         self._require_images(images)
         if not self.viewable:
-            raise ValueError(
+            raise UserError(
                 f"{self.name} compares whole pictures and gives no vector for one: choose a network such as CLIP, DINO "
                 "or DreamSim in Load Features."
             )
@@ -102,9 +103,9 @@ class FeatureNetwork:
         return found.flatten(2).mean(2) if found.ndim > 2 else found
 
     def text_embedding(self, texts: Sequence[str]) -> Tensor:
-        """Vectors (T, D) fp32 on the CPU of texts, in the space of `embedding`. ValueError where there are none."""
+        """Vectors (T, D) fp32 on the CPU of texts, in the space of `embedding`. UserError where there are none."""
         if self.read is None:
-            raise ValueError(
+            raise UserError(
                 f"{self.name} does not compare pictures with words: choose a CLIP in Load Features, with layer 0 (its "
                 "own)."
             )
@@ -116,9 +117,9 @@ class FeatureNetwork:
         return self._normalised(self._fitted(images.float().add(1.0).div(2.0)))
 
     def distance(self, a: Tensor, b: Tensor) -> Tensor:
-        """D(a, b), shape (B,), of two batches of this network's features. Raises ValueError where shapes differ."""
+        """D(a, b), shape (B,), of two batches of this network's features. Raises UserError where shapes differ."""
         if a.shape != b.shape:
-            raise ValueError(
+            raise UserError(
                 f"{self.name} compares features of one shape, but got {tuple(a.shape)} and {tuple(b.shape)}: "
                 "give it features of this network, from pictures of one size."
             )
@@ -127,7 +128,7 @@ class FeatureNetwork:
 
     def _require_images(self, images: Tensor) -> None:
         if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
-            raise ValueError(
+            raise UserError(
                 f"{self.name} takes images of shape (B, 3, H, W) as floating point numbers, "
                 f"but got {tuple(images.shape)} of {images.dtype}."
             )

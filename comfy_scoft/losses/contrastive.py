@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import torch
 from torch import Tensor
 
+from ..common.errors import UserError
 from .context import Loss, LossContext
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ class ContrastiveLoss(Loss):
 
     def __post_init__(self) -> None:
         if self.form not in ("triplet", "difference"):
-            raise ValueError(f"Contrastive form is {self.form!r}, but it must be 'triplet' or 'difference'.")
+            raise UserError(f"Contrastive form is {self.form!r}, but it must be 'triplet' or 'difference'.")
 
     def __call__(self, context: LossContext) -> Tensor:
         generated = context.features(self.features)

@@ -5,6 +5,7 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
+from ..common.errors import UserError
 from .context import Loss, LossContext, per_sample_mse
 
 
@@ -25,7 +26,7 @@ class MemorizationLoss(Loss):
 
     def __post_init__(self) -> None:
         if self.reference not in ("current", "base"):
-            raise ValueError(f"Memorization reference is {self.reference!r}, but it must be 'current' or 'base'.")
+            raise UserError(f"Memorization reference is {self.reference!r}, but it must be 'current' or 'base'.")
 
     @property
     def frozen(self) -> tuple[str, ...]:

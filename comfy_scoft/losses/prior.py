@@ -5,6 +5,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from ..common.errors import UserError
 from ..data.prompts import build_prompt, record_prompts
 from ..data.records import CultureRecord
 from .context import Loss, LossContext, per_sample_mse
@@ -23,7 +24,7 @@ class PriorLoss(Loss):
     prompts: one a line, templates as `prompts.build_prompt` fills them in: "{generic} in peru". For each picture of
     each step one line is drawn, or the empty prompt, from which classifier-free guidance leads away: a drift of its
     prediction would turn up in every guided picture with its sign reversed.
-    Raises ValueError where there is no prompt, or one cannot be filled in.
+    Raises UserError where there is no prompt, or one cannot be filled in.
     """
 
     name: ClassVar[str] = "prior"
@@ -33,7 +34,7 @@ class PriorLoss(Loss):
 
     def __post_init__(self) -> None:
         if not self.templates:
-            raise ValueError("The Prior Loss has no prompt to keep as it is; write one a line, such as {generic}.")
+            raise UserError("The Prior Loss has no prompt to keep as it is; write one a line, such as {generic}.")
         for template in self.templates:
             build_prompt(template, generic="a picture")
 

@@ -20,6 +20,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from ..common.errors import UserError
 from ..models.noise_schedule import NoiseSchedule
 from ..models.stable_diffusion import BaseModel
 
@@ -50,7 +51,7 @@ class RolloutSettings:
 
     def __post_init__(self) -> None:
         if self.every < 1 or self.steps < 1:
-            raise ValueError(
+            raise UserError(
                 f"Rollout options need every >= 1 and steps >= 1, but got every={self.every} and steps={self.steps}."
             )
         for value, allowed in (
@@ -59,9 +60,7 @@ class RolloutSettings:
             (self.grid, Grid),
         ):
             if value not in get_args(allowed):
-                raise ValueError(
-                    f"Rollout option {value!r} is not known; choose one of {', '.join(get_args(allowed))}."
-                )
+                raise UserError(f"Rollout option {value!r} is not known; choose one of {', '.join(get_args(allowed))}.")
 
 
 def timesteps(t: int, steps: int, grid: Grid = "even") -> list[int]:

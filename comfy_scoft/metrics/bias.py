@@ -12,6 +12,7 @@ from functools import lru_cache, partial
 import torch
 from einops import rearrange
 
+from ..common.errors import UserError
 from ..mini_world import oracle, world
 from .image_set import ImageSet, require_match
 from .intervals import paired_share_change, wilson_interval
@@ -34,11 +35,11 @@ Outcomes = dict[tuple[str, str], Facts]
 def concept_of(prompt: str) -> str:
     """The concept of the mini world that a prompt asks for: "an elf in borea" gives "elf".
 
-    The longest name that stands in the prompt as words. Raises ValueError where there is none.
+    The longest name that stands in the prompt as words. Raises UserError where there is none.
     """
     found = _pattern(tuple(world.concepts())).findall(prompt.lower())
     if not found:
-        raise ValueError(
+        raise UserError(
             f"The prompt {prompt!r} names nothing that the mini world can show, and the Bias Oracle reads only "
             "pictures of the mini model; use prompts such as 'a teacher in nuvia'."
         )
@@ -62,13 +63,13 @@ def measure(
     palette" over other places and no place (whether they keep the one they had), "sound houses" over prompts for a
     house that show one. With `compared_with`, a set of the same prompts and seeds, its figures stand before, and the
     paired change (group "change · <place>", Newcombe's interval) after each.
-    `observe(done, total)` counts the pictures that are read; it may raise to stop. Raises ValueError for sets that do
+    `observe(done, total)` counts the pictures that are read; it may raise to stop. Raises UserError for sets that do
     not belong together, prompts of another world, or pictures that are not 64 px wide and high.
     """
     sets = [images] if compared_with is None else [compared_with, images]
     require_match(sets)
     if compared_with is not None and compared_with.label == images.label:
-        raise ValueError(
+        raise UserError(
             f"Both sets are labelled {images.label!r}, so their figures could not be told apart; rename one."
         )
     count = len(images.prompts)

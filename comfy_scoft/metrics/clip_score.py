@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..common.errors import UserError
 from ..features import FeatureNetwork
 from .image_set import ImageSet
 from .inputs import BATCH, Observer, Work, checked_sets, embeddings, of_images
@@ -36,11 +37,11 @@ def measure(
 ) -> Scores:
     """Mean CLIPScore of a set with its own prompts; with `compared_with`, of that too, and the paired change.
 
-    Raises ValueError, one sentence, for a network without words, an empty prompt, and sets that do not belong together.
+    Raises UserError, one sentence, for a network without words, an empty prompt, and sets that do not belong together.
     """
     sets = checked_sets(images, compared_with)
     if not all(prompt.strip() for prompt in images.prompts):
-        raise ValueError("Some pictures have no prompt, but CLIPScore compares pictures with prompts: give each one.")
+        raise UserError("Some pictures have no prompt, but CLIPScore compares pictures with prompts: give each one.")
     known = list(dict.fromkeys(images.prompts))
     words = network.text_embedding(known)
     texts = words[torch.tensor([known.index(prompt) for prompt in images.prompts])]

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from ..common.errors import UserError
 from ..models.stable_diffusion import BaseModel
 from ..training import memory, validation
 from ..training.latent_cache import Cache
@@ -43,7 +44,7 @@ def losses(
     """Mean denoising loss of each record, by a base model with the LoRA that is attached to it, on the cache's latents.
 
     most: records at most, evenly spaced. The noise comes from the seed and the record's number, the timesteps are the
-    same for all. batch: predictions in one UNet call, fewer by itself where memory runs out. Raises ValueError, one
+    same for all. batch: predictions in one UNet call, fewer by itself where memory runs out. Raises UserError, one
     sentence, where it runs out for a single one.
     """
     samples = validation.spread(cache.samples(flip=False), most)
@@ -53,7 +54,7 @@ def losses(
         if not memory.is_out(error):
             raise
         if batch == 1:
-            raise ValueError(
+            raise UserError(
                 "Memory ran out while pictures were denoised; close other programs, or choose a smaller resolution."
             ) from error
     memory.free()
@@ -76,15 +77,15 @@ def gap_change(after: Losses, before: Losses, seed: int = 0) -> Interval:
 def figures(measured: Sequence[tuple[str, Losses]], settings: str = "") -> Scores:
     """Both losses and the gap of one model, or of two by label, the one before first, and then the paired change.
 
-    Raises ValueError for two models of one label and fewer than two pictures of a kind.
+    Raises UserError for two models of one label and fewer than two pictures of a kind.
     """
     if len({label for label, _ in measured}) < len(measured):
-        raise ValueError(
+        raise UserError(
             f"Both models are labelled {measured[0][0]!r}, so their figures could not be told apart; rename one."
         )
     for found in measured[0][1]:
         if len(found) < 2:
-            raise ValueError(
+            raise UserError(
                 f"The denoising gap needs at least two training pictures and two held-out ones, but there are only "
                 f"{len(found)} of one kind: connect a larger data set."
             )

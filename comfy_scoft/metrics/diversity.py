@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from ..common.errors import UserError
 from ..features import FeatureNetwork
 from .image_set import ImageSet
 from .inputs import BATCH, Observer, Work, checked_sets, device_of, features, of_images
@@ -58,13 +59,13 @@ def measure(
     """Mean distance between pictures of one prompt, averaged over prompts; higher is more varied.
 
     With `compared_with`, of that too, and the paired change. Prompts of one picture are left out, and a note says so;
-    of a single prompt there is no interval. Raises ValueError, one sentence, where no prompt has two pictures, and for
+    of a single prompt there is no interval. Raises UserError, one sentence, where no prompt has two pictures, and for
     sets that do not belong together.
     """
     sets = checked_sets(images, compared_with)
     total = len(set(images.prompts))
     if total == len(images.prompts):
-        raise ValueError(
+        raise UserError(
             f"Every prompt of the set {images.label!r} has one picture, but diversity is measured among pictures of "
             "one prompt: raise images_per_prompt to at least two."
         )

@@ -13,6 +13,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
+from ..common.errors import UserError
 from ..data.dataset import aligned
 from ..data.records import Dataset
 from ..features import FeatureNetwork
@@ -52,7 +53,7 @@ class Work:
 def of_images(images: Tensor, name: str) -> Pictures:
     """Pictures of a batch (N, H, W, 3) in [0, 1]."""
     if images.ndim != 4 or images.shape[-1] != 3:
-        raise ValueError(f"Pictures have the shape (N, H, W, 3), but {name!r} has {tuple(images.shape)}.")
+        raise UserError(f"Pictures have the shape (N, H, W, 3), but {name!r} has {tuple(images.shape)}.")
     require_numbers(images, name)
     height, width = images.shape[1:3]
 
@@ -78,7 +79,7 @@ def features(network: FeatureNetwork, pictures: Pictures, work: Work | None = No
 
 
 def embeddings(network: FeatureNetwork, pictures: Pictures, work: Work | None = None, batch: int = BATCH) -> Tensor:
-    """One vector a picture (N, D), fp32, on the CPU. Raises ValueError for a network that gives none."""
+    """One vector a picture (N, D), fp32, on the CPU. Raises UserError for a network that gives none."""
     return _through(network.embedding, network, pictures, work, batch)
 
 
@@ -101,11 +102,11 @@ def _through(
 
 
 def checked_sets(images: ImageSet, compared_with: ImageSet | None) -> list[ImageSet]:
-    """The sets that are measured, the one to compare with first. Raises ValueError, one sentence, for fewer than two
+    """The sets that are measured, the one to compare with first. Raises UserError, one sentence, for fewer than two
     pictures, sets of other prompts, seeds or sizes, and two sets of one name."""
     if len(images.images) < 2:
         count = "no picture" if not len(images.images) else "one picture"
-        raise ValueError(
+        raise UserError(
             f"The set {images.label!r} has {count}, but a figure with an interval needs at least two: raise "
             "images_per_prompt or add prompts."
         )
@@ -113,7 +114,7 @@ def checked_sets(images: ImageSet, compared_with: ImageSet | None) -> list[Image
         return [images]
     require_match([compared_with, images])
     if compared_with.label == images.label:
-        raise ValueError(
+        raise UserError(
             f"Both sets are labelled {images.label!r}, so their figures could not be told apart; rename one."
         )
     require_one_size(images.images.shape[1:3], compared_with.images.shape[1:3], compared_with.label)
@@ -121,9 +122,9 @@ def checked_sets(images: ImageSet, compared_with: ImageSet | None) -> list[Image
 
 
 def require_one_size(own: Sequence[int], other: Sequence[int], name: str) -> None:
-    """Raises ValueError unless two sizes (height, width) are the same."""
+    """Raises UserError unless two sizes (height, width) are the same."""
     if tuple(own) != tuple(other):
-        raise ValueError(
+        raise UserError(
             f"The pictures are {own[1]} × {own[0]} pixels and those of {name!r} {other[1]} × {other[0]}, so their "
             "sharpness would be measured instead of what they show; draw both at one size."
         )

@@ -14,6 +14,7 @@ import numpy as np
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..common.errors import UserError
 from ..data.records import Dataset
 from ..features import FeatureNetwork
 from .image_set import ImageSet
@@ -27,7 +28,7 @@ SHOWN = 1000.0
 
 @dataclass(frozen=True)
 class KidSettings:
-    """The kernel (gamma x·y + coef) ^ degree; gamma None is 1 / D. Raises ValueError for what cannot be.
+    """The kernel (gamma x·y + coef) ^ degree; gamma None is 1 / D. Raises UserError for what cannot be.
 
     normalise: scale every vector to the length √D first, so that x·y / D is a cosine: networks differ in the size of
     their features by orders of magnitude, and in its cube a few long vectors decide. False takes features as they are,
@@ -48,7 +49,7 @@ class KidSettings:
 
     def __post_init__(self) -> None:
         if self.subset_size < 0 or self.subset_size == 1 or self.subsets < 1:
-            raise ValueError(
+            raise UserError(
                 f"KID cannot use {self.subsets} subsets of {self.subset_size} pictures: take one or more subsets of at "
                 "least 2, or the size 0 for all pictures at once."
             )
@@ -82,7 +83,7 @@ def kid(x: Tensor, y: Tensor, settings: KidSettings = KidSettings()) -> Kid:
     """KID of features (N, D) of generated pictures and (M, D) of the reference; N, M >= 2, in any order.
 
     The interval is a bootstrap over the pictures of both; pairs of one picture with itself are left out of it too.
-    Raises ValueError, one sentence, for features that do not belong together and subsets that are too large.
+    Raises UserError, one sentence, for features that do not belong together and subsets that are too large.
     """
     _check(x, y, settings)
     x, y = x[_order(x)], y[_order(y)]
@@ -100,10 +101,10 @@ def kid_change(after: Tensor, before: Tensor, reference: Tensor, settings: KidSe
     """KID of `after` (N, D) less that of `before` (N, D) to one reference (M, D), on all pictures at once.
 
     Row i of both belongs to one prompt and seed: the bootstrap draws such pairs, and the reference once for both.
-    Raises ValueError, one sentence, for features that do not belong together.
+    Raises UserError, one sentence, for features that do not belong together.
     """
     if len(after) != len(before):
-        raise ValueError(
+        raise UserError(
             f"Paired figures need one partner each, and there are {len(after)} and {len(before)}; "
             "compare sets made with the same prompts and seeds."
         )
@@ -132,7 +133,7 @@ def measure(
     """KID × 1000 of a set to a reference, lower is nearer; with `compared_with`, of that too, and the paired change.
 
     reference: the records of a data set (such as its test split), another set, or a batch (N, H, W, 3) in [0, 1].
-    name: what the table calls the reference; "" takes its own name. Raises ValueError, one sentence, for sets that do
+    name: what the table calls the reference; "" takes its own name. Raises UserError, one sentence, for sets that do
     not belong together, too few pictures, and a network that gives no vector for a picture.
     """
     sets = checked_sets(images, compared_with)
@@ -141,7 +142,7 @@ def measure(
     work = Work(sum(len(s.images) for s in sets) + other.count, observe)
     y = embeddings(network, other, work, batch) if other.count else None
     if y is None or len(y) < 2:
-        raise ValueError(
+        raise UserError(
             f"The reference {other.name!r} has {other.count} picture(s), but KID needs at least two, and many for a "
             "narrow interval: connect a larger data set, set or batch."
         )
@@ -184,13 +185,13 @@ def _order(x: Tensor) -> Tensor:
 
 def _check(x: Tensor, y: Tensor, settings: KidSettings) -> None:
     if x.ndim != 2 or y.ndim != 2 or x.shape[1] != y.shape[1]:
-        raise ValueError(
+        raise UserError(
             f"KID compares features of one network, (N, D) and (M, D), but got {tuple(x.shape)} and {tuple(y.shape)}: "
             "take both from the same network."
         )
     least = max(2, settings.subset_size)
     if min(len(x), len(y)) < least:
-        raise ValueError(
+        raise UserError(
             f"There are {len(x)} pictures and {len(y)} of the reference, but KID needs at least {least} of each: add "
             "pictures, or set subset_size to 0 (all at once)."
         )

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..common.errors import UserError
 from ..data.records import Dataset
 from ..features import FeatureNetwork
 from .image_set import ImageSet
@@ -67,7 +68,7 @@ def copies(generated: Tensor, training: Tensor, quantile: float = QUANTILE, held
     `quantile` of these. A model that copies nothing falls below it about as often as the quantile says, 5 %. Without
     held-out pictures the distance of each training picture to the nearest *other* one takes their place (pictures that
     are the same count once); see CAUTION.
-    generated: (N, D), training: (M, D), held_out: (K, D) embeddings. Raises ValueError for fewer than 3 different
+    generated: (N, D), training: (M, D), held_out: (K, D) embeddings. Raises UserError for fewer than 3 different
     training pictures, where there are no held-out ones.
     """
     a, b = F.normalize(generated.double(), dim=1), F.normalize(training.double(), dim=1)
@@ -78,7 +79,7 @@ def copies(generated: Tensor, training: Tensor, quantile: float = QUANTILE, held
     own = 1.0 - b @ b.T
     first = [i for i in range(len(b)) if not bool((own[i, :i] <= SAME).any())]
     if len(first) < 3:
-        raise ValueError(
+        raise UserError(
             f"The training set has {len(first)} different picture(s), but how near its pictures are to one another can "
             "only be told of at least 3: connect the set that the LoRA was trained on, or held-out pictures."
         )
@@ -110,21 +111,21 @@ def measure(
     Only records of the split "train" count, for only those are trained on. Pictures whose prompt is no caption of them
     are left out of the similarity, and a note says how many prompts; the share takes all pictures. held_out: pictures
     that were not trained on, by which `copies` tells what is near; those of it that were are left out.
-    Raises ValueError, one sentence, where fewer than two pictures have such a prompt, for a set without training
+    Raises UserError, one sentence, where fewer than two pictures have such a prompt, for a set without training
     pictures, held-out pictures that all are training pictures, sets that do not belong together, and a network that
     gives no vector for a picture.
     """
     sets = checked_sets(images, compared_with)
     training = dataset.split("train")
     if not len(training):
-        raise ValueError(
+        raise UserError(
             f"The data set {dataset.name!r} has no picture of the split 'train', and only those can be memorised; "
             "load that split."
         )
     height, width = images.images.shape[1:3]
     fresh = held_out.without(training) if held_out is not None and len(held_out) else None
     if fresh is not None and not len(fresh):
-        raise ValueError(
+        raise UserError(
             "Every held-out picture is a training picture too, so nothing would tell what is near; connect pictures of "
             "another split, for example Load Dataset with the split 'test'."
         )
@@ -146,7 +147,7 @@ def _similarity_rows(sets: Sequence[ImageSet], alike: Sequence[Sequence[float]],
     kept = [i for i, value in enumerate(alike[-1]) if not math.isnan(value)]
     prompts = [sets[-1].prompts[i] for i in kept]
     if len(kept) < 2:
-        raise ValueError(
+        raise UserError(
             f"{len(kept)} picture(s) of the set {sets[-1].label!r} have a prompt that is the caption of a training "
             "picture, but memorisation compares pictures of the same words: give Generate Set the captions of the "
             "pictures that were trained on."

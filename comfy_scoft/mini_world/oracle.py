@@ -21,6 +21,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..common.errors import UserError
 from . import world
 
 SIDES = tuple(range(52, 59))
@@ -231,7 +232,7 @@ def _tone(picture: Tensor, pose: Pose) -> int:
 def _check(images: Tensor) -> Tensor:
     side = world.SIZE
     if images.ndim != 4 or tuple(images.shape[1:]) != (3, side, side):
-        raise ValueError(
+        raise UserError(
             f"The oracle reads pictures of shape (B, 3, {side}, {side}) and was given {tuple(images.shape)}; "
             f"give it pictures of the mini model, {side} px wide and high."
         )
@@ -243,7 +244,7 @@ def reading(images: Tensor) -> list[Reading]:
     """Read every picture; images (B, 3, 64, 64) in [-1, 1] (clamped), any device. One reading an image, in order.
 
     Each picture is read by itself: neither its company nor its place in the batch matters.
-    Raises ValueError for pictures of another size.
+    Raises UserError for pictures of another size.
     """
     pixels = _check(images)
     out: list[Reading] = []
@@ -264,10 +265,10 @@ def reading(images: Tensor) -> list[Reading]:
 def rates(readings: Sequence[Reading]) -> dict[str, float]:
     """Shares (0-1) over readings: "dark", "tone 1" ... "tone 5", "gold" ... for each palette, "derelict" of houses.
 
-    "derelict" is there only if a house was read. Raises ValueError for an empty list.
+    "derelict" is there only if a house was read. Raises UserError for an empty list.
     """
     if not readings:
-        raise ValueError("There are no readings to take rates of; give at least one picture.")
+        raise UserError("There are no readings to take rates of; give at least one picture.")
     total = len(readings)
     tones, palettes = Counter(r.tone for r in readings), Counter(r.palette for r in readings)
     shares = {"dark": sum(r.dark for r in readings) / total}
@@ -280,9 +281,9 @@ def rates(readings: Sequence[Reading]) -> dict[str, float]:
 
 
 def named(readings: Sequence[Reading], concepts: Sequence[str]) -> float:
-    """Share (0-1) of readings whose concept is the one asked for. Raises ValueError if the lengths differ or are 0."""
+    """Share (0-1) of readings whose concept is the one asked for. Raises UserError if the lengths differ or are 0."""
     if len(readings) != len(concepts) or not readings:
-        raise ValueError(
+        raise UserError(
             f"There are {len(readings)} readings for {len(concepts)} concepts; give one concept for every picture."
         )
     return sum(r.concept == name for r, name in zip(readings, concepts, strict=True)) / len(readings)

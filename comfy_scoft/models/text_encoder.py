@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..common.errors import UserError
 from . import state_dict_keys
 from .mini import layout
 from .stable_diffusion import TextEmbedding
@@ -69,7 +70,7 @@ def _encoder(part: Mapping[str, Any], weights: Weights, advice: str) -> Callable
     encoder = text_encoder({**layout.TEXT, **part["config"]}, weights, advice)
     pad, kind, pooled = part["pad"], part["hidden"], part.get("pooled", False)
     if pooled and projection is None:
-        raise ValueError(f"The file lacks the text projection of its second text encoder: {advice}")
+        raise UserError(f"The file lacks the text projection of its second text encoder: {advice}")
 
     def embed(caption: str) -> TextEmbedding:
         ids = token_ids(caption, pad)
@@ -89,7 +90,7 @@ def _open_clip(weights: Weights, advice: str) -> Weights:
     try:
         return state_dict_keys.clip_text_weights(weights)
     except KeyError as error:
-        raise ValueError(f"The weights of the text encoder do not fit: {error} is missing: {advice}") from error
+        raise UserError(f"The weights of the text encoder do not fit: {error} is missing: {advice}") from error
 
 
 def _body(encoder: nn.Module) -> Any:

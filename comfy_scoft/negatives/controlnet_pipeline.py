@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..common.errors import UserError
 from ..common.files import file_hash
 from ..models import state_dict_keys
 from ..models.noise_schedule import NoiseSchedule
@@ -38,18 +39,18 @@ def load_controlnet(path: Path, base: BaseModel) -> Any:
     """diffusers' ControlNetModel for `base`, in its number type, from a .safetensors file in the original or in
     diffusers' form.
 
-    Raises ValueError, one sentence, for a missing or foreign file and for one of another family.
+    Raises UserError, one sentence, for a missing or foreign file and for one of another family.
     """
     from diffusers import ControlNetModel
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     if not path.is_file():
-        raise ValueError(f"There is no file {path.name!r} in {str(path.parent)!r}: {ADVICE}")
+        raise UserError(f"There is no file {path.name!r} in {str(path.parent)!r}: {ADVICE}")
     try:
         found = load_file(path)
     except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path.name} is not a safetensors file that can be read: {ADVICE}") from error
+        raise UserError(f"{path.name} is not a safetensors file that can be read: {ADVICE}") from error
     prefix = "control_model."
     weights = {k.removeprefix(prefix): v.to(base.dtype) for k, v in found.items() if v.is_floating_point()}
     with torch.device("meta"):
@@ -77,7 +78,7 @@ class PipelineSampler:
 
     def __post_init__(self) -> None:
         if self.settings.sampler not in SAMPLERS:
-            raise ValueError(f"There is no sampler {self.settings.sampler!r}: choose one of {', '.join(SAMPLERS)}.")
+            raise UserError(f"There is no sampler {self.settings.sampler!r}: choose one of {', '.join(SAMPLERS)}.")
         self.base.unet.to(self.device)
         self.controlnet.to(self.device)
         self.base.vae.float().to(self.device)

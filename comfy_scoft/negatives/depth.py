@@ -20,6 +20,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..common.errors import UserError
 from ..common.files import file_hash
 from ..common.progress import Observer
 from ..data.dataset import open_image
@@ -45,7 +46,7 @@ class DepthEstimator:
 def load_relief() -> DepthEstimator:
     """The mini world's estimator: the relief of a figure before its background, seen at 64 px.
 
-    Raises ValueError when its weights are missing from the pack.
+    Raises UserError when its weights are missing from the pack.
     """
     net, side = depth_net.load(), (depth_net.SIZE, depth_net.SIZE)
 
@@ -162,10 +163,10 @@ DEPTH: dict[str, Callable[..., DepthEstimator]] = {
 def load_depth(name: str, folder: Path | None = None, device: torch.device | None = None) -> DepthEstimator:
     """The estimator of that name, from the folder of its weights where it needs one.
 
-    Raises ValueError, one sentence, for another name, and where the folder is missing or holds something else.
+    Raises UserError, one sentence, for another name, and where the folder is missing or holds something else.
     """
     if name not in DEPTH:
-        raise ValueError(f"There is no depth estimator named {name!r}; choose one of {', '.join(DEPTH)}.")
+        raise UserError(f"There is no depth estimator named {name!r}; choose one of {', '.join(DEPTH)}.")
     loader = DEPTH[name]
     return loader(folder, device or torch.device("cpu")) if isinstance(loader, FolderLoader) else loader()
 
@@ -174,10 +175,10 @@ def attach_depth(dataset: Dataset, estimator: DepthEstimator, folder: Path, obse
     """The dataset with a depth map at every record, in place of any that was there.
 
     Maps are 8-bit grey PNGs of the picture's own size in `folder`, named by the content of the picture and the
-    estimator: one that is there is not made again. Raises ValueError for an empty dataset or an unreadable picture.
+    estimator: one that is there is not made again. Raises UserError for an empty dataset or an unreadable picture.
     """
     if not dataset.records:
-        raise ValueError("The dataset has no records: load or make some before estimating their depth.")
+        raise UserError("The dataset has no records: load or make some before estimating their depth.")
     records = []
     for record in dataset.records:
         path = depth_file(record, estimator, folder)
@@ -200,19 +201,19 @@ def attach_depth_images(dataset: Dataset, images: Sequence[Tensor], folder: Path
     """The dataset with `images`, each (H, W, C) in [0, 1], near is bright, as its depth maps, in the records' order.
 
     Colours are averaged. Any size will do whose shape is the picture's, within 5 %. They are written as PNGs named by
-    their content. Raises ValueError when there is not one for each record, or an image does not fit.
+    their content. Raises UserError when there is not one for each record, or an image does not fit.
     """
     if len(images) != len(dataset):
-        raise ValueError(
+        raise UserError(
             f"There are {len(images)} depth images for {len(dataset)} records: connect one for each, in their order."
         )
     records = []
     for n, (record, image) in enumerate(zip(dataset.records, images, strict=True)):
         if image.ndim != 3 or 0 in image.shape or not torch.isfinite(image).all():
-            raise ValueError(f"Depth image {n + 1} is not a picture of numbers: check the node that made it.")
+            raise UserError(f"Depth image {n + 1} is not a picture of numbers: check the node that made it.")
         width, height = open_image(record.image).size
         if not 0.95 < (image.shape[1] / image.shape[0]) / (width / height) < 1.05:
-            raise ValueError(
+            raise UserError(
                 f"Depth image {n + 1} has {image.shape[1]} × {image.shape[0]} pixels, another shape than its picture "
                 f"{record.image.name} ({width} × {height}): do not crop or pad it."
             )

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 
+from ..common.errors import UserError
 from ..common.progress import Observer
 from ..data.dataset import aligned
 from ..data.records import CultureRecord, Dataset
@@ -85,12 +86,12 @@ def filter_negatives(
     """Drop false negatives: those whose feature distance D(f(x⁻), f(x)) to their own picture is below `threshold`.
 
     Both pictures are seen under one crop at the network's own size.
-    Raises ValueError for a threshold that is no distance and a dataset without negatives.
+    Raises UserError for a threshold that is no distance and a dataset without negatives.
     """
     if not 0.0 <= threshold < float("inf"):
-        raise ValueError(f"The threshold is {threshold}, but no distance is below 0: choose 0 or more.")
+        raise UserError(f"The threshold is {threshold}, but no distance is below 0: choose 0 or more.")
     if not any(record.negatives for record in dataset.records):
-        raise ValueError("The dataset has no negatives to filter: connect Make Negatives or Attach Negatives first.")
+        raise UserError("The dataset has no negatives to filter: connect Make Negatives or Attach Negatives first.")
     compared, records = [], []
     for record in dataset.records:
         own = compare(record, network)

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..common.errors import UserError
 from ..common.files import file_hash, write_atomically
 from ..common.fingerprints import noise_seed
 from ..common.progress import Observer
@@ -33,7 +34,7 @@ PROVENANCE = "provenance.json"
 
 @dataclass(frozen=True)
 class NegativeSettings:
-    """How negatives are drawn. Raises ValueError, one sentence, for what cannot be.
+    """How negatives are drawn. Raises UserError, one sentence, for what cannot be.
 
     per_image: how many of each picture (the paper: 5). steps, cfg, sampler, scheduler: the sampler's.
     strength: the ControlNet's, 0 lets it out. seed: any; each negative has its own noise derived from it.
@@ -59,7 +60,7 @@ class NegativeSettings:
         for name, least in least_of.items():
             value = getattr(self, name)
             if not value >= least:
-                raise ValueError(f"{name} is {value}, but negatives need at least {least}: raise it.")
+                raise UserError(f"{name} is {value}, but negatives need at least {least}: raise it.")
         build_prompt(self.prompt_template, generic="a picture", place="a place")
 
     def batches(self) -> list[range]:
@@ -129,12 +130,12 @@ def make_negatives(
     Files lie in `<folder>/<key>/<k>.png`; the key hashes the models' `identity`, the settings, and the record's
     picture, depth and prompts, and `provenance.json` beside them spells these out. What is there is not drawn again,
     so an interrupted run goes on where it was. `multiple`: what the sides of a drawn picture must be divisible by.
-    Raises ValueError when the dataset is empty or a record has no depth map.
+    Raises UserError when the dataset is empty or a record has no depth map.
     """
     if not dataset.records:
-        raise ValueError("The dataset has no records: load or make some before making negatives.")
+        raise UserError("The dataset has no records: load or make some before making negatives.")
     if bare := [record for record in dataset.records if record.depth is None]:
-        raise ValueError(
+        raise UserError(
             f"{len(bare)} of {len(dataset)} records have no depth map ({bare[0].image.name} is the first): "
             "connect Estimate Depth before Make Negatives."
         )
@@ -209,17 +210,17 @@ def attach_negatives(dataset: Dataset, images: Sequence[Tensor], folder: Path) -
     """The dataset with `images`, each (H, W, 3) in [0, 1], as its negatives, in place of any that were there.
 
     There are n for each record: the first n are the first record's, and so on. They are written as PNGs named by
-    their content. Raises ValueError when the counts do not fit or an image is not one.
+    their content. Raises UserError when the counts do not fit or an image is not one.
     """
     count, total = len(dataset), len(images)
     if not count or not total or total % count:
-        raise ValueError(
+        raise UserError(
             f"There are {total} images for {count} records, but each record needs equally many negatives: "
             "give the same number for each, in the records' order."
         )
     for n, image in enumerate(images):
         if image.ndim != 3 or image.shape[-1] not in (3, 4) or not torch.isfinite(image).all():
-            raise ValueError(
+            raise UserError(
                 f"Image {n + 1} is not a picture of (height, width, 3) numbers: check the node that made it."
             )
     paths = [save_by_content(image[..., :3], folder) for image in images]

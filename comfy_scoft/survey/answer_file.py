@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from ..common.errors import UserError
 from .spec import ANSWER_FORMAT, ANSWER_VERSION, Page, Ranking, Response, Survey
 
 MAX_BYTES = 4 * 1024 * 1024
@@ -28,7 +29,7 @@ MAX_YEARS = 120
 _TOKEN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
 
-class Refused(ValueError):
+class Refused(UserError):
     """A file that is not used. kind: what to count it under; the message ends the sentence "<file> …"."""
 
     def __init__(self, kind: str, why: str) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from ..common.errors import UserError
 from ..common.files import write_atomically
 from ..metrics.image_set import ImageSet, require_match
 from . import pictures
@@ -51,7 +52,7 @@ class SurveySettings:
 def build(sets: Sequence[ImageSet], settings: SurveySettings) -> tuple[Survey, bytes]:
     """The survey with its key, and the page as HTML. The same sets and settings give the same bytes.
 
-    Raises ValueError, in one sentence, for sets that cannot be compared blindly and for settings that make no survey.
+    Raises UserError, in one sentence, for sets that cannot be compared blindly and for settings that make no survey.
     """
     labels = _checked(sets, settings)
     spoken, title = language(settings.language), plain(settings.title)
@@ -104,31 +105,31 @@ def file_name(title: str) -> str:
 def _checked(sets: Sequence[ImageSet], settings: SurveySettings) -> tuple[str, ...]:
     """The labels of sets that can be compared; every other user's mistake is said here."""
     if not LEAST <= len(sets) <= MOST:
-        raise ValueError(
+        raise UserError(
             f"A survey compares {LEAST} to {MOST} image sets, not {len(sets)}: connect one Generate Set for each model."
         )
     labels = tuple(found.label for found in sets)
     for label in labels:
         if labels.count(label) > 1:
-            raise ValueError(f"Two sets are labelled {label!r}: give every Generate Set a label of its own.")
+            raise UserError(f"Two sets are labelled {label!r}: give every Generate Set a label of its own.")
     require_match(sets)
     count = len(sets[0].prompts)
     if settings.pages < 1:
-        raise ValueError(f"A survey of {settings.pages} pages asks nothing: ask for at least one page.")
+        raise UserError(f"A survey of {settings.pages} pages asks nothing: ask for at least one page.")
     if settings.pages > count:
-        raise ValueError(
+        raise UserError(
             f"The survey asks for {settings.pages} pages, but the sets hold {count} prompts and seeds: "
             "ask for fewer pages, or draw more prompts."
         )
     if not 0 <= settings.attention_checks <= settings.pages:
-        raise ValueError(
+        raise UserError(
             f"{settings.attention_checks} attention checks cannot repeat {settings.pages} pages: "
             f"ask for 0 to {settings.pages}."
         )
     if not plain(settings.title):
-        raise ValueError("The survey has no title: write one that people see first.")
+        raise UserError("The survey has no title: write one that people see first.")
     if settings.image_size < 64 or not 1 <= settings.quality <= 95:
-        raise ValueError(
+        raise UserError(
             f"Pictures of {settings.image_size} pixels and quality {settings.quality} cannot be made: "
             "give at least 64 pixels and a quality from 1 to 95."
         )
@@ -165,7 +166,7 @@ def _pages(
 def _require_difference(labels: Sequence[str], drawn: list[list[bytes]]) -> None:
     for one, other in itertools.combinations(range(len(labels)), 2):
         if all(page[one] == page[other] for page in drawn):
-            raise ValueError(
+            raise UserError(
                 f"The sets {labels[one]!r} and {labels[other]!r} hold the same pictures, so nobody could rank them: "
                 "check that each Generate Set has its own model."
             )

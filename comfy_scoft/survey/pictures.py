@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
+from ..common.errors import UserError
 from ..metrics.image_set import ImageSet
 
 SMALL = 320
@@ -19,13 +20,13 @@ SMALL = 320
 def common_size(sets: Sequence[ImageSet], longest: int) -> tuple[tuple[int, int], tuple[int, int]]:
     """(width, height) that all pictures are brought to: first that of the smallest set, then as the page shows them.
 
-    longest: the most that the longer side may have, in pixels. Raises ValueError for sets of different proportions,
+    longest: the most that the longer side may have, in pixels. Raises UserError for sets of different proportions,
     which would tell the generators apart.
     """
     sizes = [(int(found.images.shape[2]), int(found.images.shape[1])) for found in sets]
     for found, (width, height) in zip(sets[1:], sizes[1:], strict=True):
         if abs(width * sizes[0][1] - height * sizes[0][0]) > max(width, height, *sizes[0]):
-            raise ValueError(
+            raise UserError(
                 f"The pictures of {sets[0].label!r} are {sizes[0][0]} x {sizes[0][1]} and those of {found.label!r} "
                 f"{width} x {height} pixels: draw all sets in the same proportions, or their shape names the generator."
             )

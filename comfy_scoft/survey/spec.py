@@ -16,6 +16,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from ..common.errors import UserError
+
 KEY_FORMAT, KEY_VERSION = "scoft-survey", 1
 ANSWER_FORMAT, ANSWER_VERSION = "scoft-survey-answers", 1
 KEY_ENDING = ".survey.json"
@@ -102,11 +104,11 @@ def to_json(survey: Survey) -> dict[str, Any]:
 
 
 def from_json(data: Any) -> Survey:
-    """A survey from the key file's content. Raises ValueError for anything that is not one, saying what is wrong."""
+    """A survey from the key file's content. Raises UserError for anything that is not one, saying what is wrong."""
     if not isinstance(data, Mapping) or data.get("format") != KEY_FORMAT:
-        raise ValueError(f"This is no survey's key file: choose the {KEY_ENDING} file that Build Survey wrote.")
+        raise UserError(f"This is no survey's key file: choose the {KEY_ENDING} file that Build Survey wrote.")
     if data.get("version") != KEY_VERSION:
-        raise ValueError(
+        raise UserError(
             f"The key file has version {data.get('version')!r}, but this pack reads version {KEY_VERSION}: "
             "use the version of the pack that wrote it."
         )
@@ -165,5 +167,5 @@ def _check(survey: Survey) -> None:
             raise _damaged(f"the page {page.id} repeats {page.repeats!r}, which is no page of its own")
 
 
-def _damaged(what: str) -> ValueError:
-    return ValueError(f"The survey's key file is damaged: {what}; use the {KEY_ENDING} file as Build Survey wrote it.")
+def _damaged(what: str) -> UserError:
+    return UserError(f"The survey's key file is damaged: {what}; use the {KEY_ENDING} file as Build Survey wrote it.")

@@ -20,6 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from ..common.errors import UserError
 from ..common.files import file_hash, write_atomically
 from . import optimizers
 from .ema import Ema
@@ -142,10 +143,10 @@ def newest_step(run: Path) -> int:
 
 
 def restore(saved: Saved, state: State) -> None:
-    """Load a checkpoint into a run's state. Raises ValueError, with nothing changed, where the LoRA does not fit."""
+    """Load a checkpoint into a run's state. Raises UserError, with nothing changed, where the LoRA does not fit."""
     lora, tensors = load_file(saved.folder / LORA), load_file(saved.folder / OPTIMIZER)
     if {k: tuple(v.shape) for k, v in lora.items()} != {k: tuple(p.shape) for k, p in state.parameters.items()}:
-        raise ValueError(
+        raise UserError(
             f"The checkpoint {saved.folder.name} holds a LoRA of another shape; "
             "resume with the LoRA options and base model it was started with, or start a run with a new name."
         )

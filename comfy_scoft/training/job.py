@@ -23,6 +23,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from ..common.errors import UserError
 from ..common.files import file_hash
 from ..common.fingerprints import versions
 from ..common.names import checked_name
@@ -70,7 +71,7 @@ def write_job(run: Run, folder: Path, checkpoint: Path | None = None, check: Cal
     """Write a run as the job `folder`, whole or not at all, and return the path of its job.json.
 
     checkpoint: a single-file checkpoint to name instead of storing UNet and autoencoder; its weights must be the
-    run's own, to the bit. Raises ValueError where they are not, and FileExistsError if the folder exists.
+    run's own, to the bit. Raises UserError where they are not, and FileExistsError if the folder exists.
     """
     checked_name(folder.name, "job name")
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -98,30 +99,30 @@ def write_job(run: Run, folder: Path, checkpoint: Path | None = None, check: Cal
 
 
 def read_job(path: Path) -> Job:
-    """The job of a job.json (or of the folder that holds it). ValueError, one sentence, for one that cannot be run."""
+    """The job of a job.json (or of the folder that holds it). UserError, one sentence, for one that cannot be run."""
     path = path / JOB if path.is_dir() else path
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise ValueError(f"There is no job at {str(path)!r}: give the job.json that Export Job wrote.") from error
+        raise UserError(f"There is no job at {str(path)!r}: give the job.json that Export Job wrote.") from error
     except (OSError, ValueError) as error:
-        raise ValueError(f"{path.name} is not a job that can be read (JSON was expected): export it again.") from error
+        raise UserError(f"{path.name} is not a job that can be read (JSON was expected): export it again.") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise ValueError(f"{path.name} is not a SCoFT job: give the job.json that Export Job wrote.")
+        raise UserError(f"{path.name} is not a SCoFT job: give the job.json that Export Job wrote.")
     if content.get("version") != VERSION:
-        raise ValueError(
+        raise UserError(
             f"The job has version {content.get('version')!r}, but this program reads version {VERSION}: export it "
             "again, or use the program's version that wrote it."
         )
     try:
         tensors = load_file(path.parent / TENSORS)
     except Exception as error:  # safetensors has its own kind of error, and a missing file another
-        raise ValueError(f"The job's {TENSORS} is missing or damaged: copy the whole folder again.") from error
+        raise UserError(f"The job's {TENSORS} is missing or damaged: copy the whole folder again.") from error
     job = Job(path.parent, checked_name(str(content.get("name")), "job name"), content, tensors)
     try:
         job.steps  # noqa: B018 - read before anything is made for it
     except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"The job {job.name!r} does not say how many steps it has: export it again.") from error
+        raise UserError(f"The job {job.name!r} does not say how many steps it has: export it again.") from error
     return job
 
 
@@ -137,7 +138,7 @@ def load_run(job: Job, folder: Path, models: Path | None = None, resume: bool = 
         cache = _cache(job, base, "dataset", settings["train"])
         held_out = None if job.content["validation"] is None else _cache(job, base, "validation", settings["train"])
     except (KeyError, TypeError, AttributeError, IndexError, RuntimeError) as error:
-        raise ValueError(f"The job {job.name!r} is not complete ({error}): export it again.") from error
+        raise UserError(f"The job {job.name!r} is not complete ({error}): export it again.") from error
     return Run(
         base=base,
         dataset=cache.dataset,
@@ -283,7 +284,7 @@ def _base(job: Job, models: Path | None) -> BaseModel:
     else:
         unet, vae = stored(job.folder, "unet", "UNet2DConditionModel"), stored(job.folder, "vae", str(facts["vae"]))
     if facts["family"] not in FAMILIES:
-        raise ValueError(f"The job's base model is of family {facts['family']!r}, which is not known: export it again.")
+        raise UserError(f"The job's base model is of family {facts['family']!r}, which is not known: export it again.")
     pooled = tensors.get("text.pooled")
     known = {
         text: TextEmbedding(
@@ -307,7 +308,7 @@ def _losses(job: Job, models: Path | None) -> list[Loss]:
         values = dict(entry)
         name = values.pop("name")
         if name not in LOSSES:
-            raise ValueError(f"The job has a loss named {name!r}, which is not known: use the version that wrote it.")
+            raise UserError(f"The job has a loss named {name!r}, which is not known: use the version that wrote it.")
         if "features" in values:
             values["features"] = networks[values["features"]]
         losses.append(LOSSES[name](**values))

@@ -21,6 +21,7 @@ from safetensors import safe_open
 from safetensors.torch import save as serialise
 from torch import Tensor
 
+from ..common.errors import UserError
 from ..common.fingerprints import versions
 from ..common.names import checked_name
 from ..data.dataset import counts
@@ -132,7 +133,7 @@ def save_lora(
 ) -> Path:
     """Write `<prefix>_00001.safetensors` (the next free number) and its card `.md` beside it; returns the former.
 
-    Each file appears whole or not at all, and none is overwritten. Raises ValueError for a name that holds a path.
+    Each file appears whole or not at all, and none is overwritten. Raises UserError for a name that holds a path.
     """
     checked_name(prefix, "LoRA name")
     folder.mkdir(parents=True, exist_ok=True)
@@ -149,12 +150,12 @@ def save_lora(
 
 
 def read_card(path: Path) -> str:
-    """The card of a LoRA's file, ours or another trainer's, from its metadata alone. ValueError for a damaged one."""
+    """The card of a LoRA's file, ours or another trainer's, from its metadata alone. UserError for a damaged one."""
     try:
         with safe_open(path, framework="pt") as file:
             found = file.metadata() or {}
     except Exception as error:  # safetensors raises its own kind for damaged files, and OSError for missing ones
-        raise ValueError(
+        raise UserError(
             f"{path.name} is not a safetensors file that can be read, so it has no card: choose another LoRA."
         ) from error
     return card_text(found, path.name)

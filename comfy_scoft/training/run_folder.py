@@ -17,6 +17,7 @@ from PIL import Image
 from safetensors.torch import save as serialise
 from torch import Tensor
 
+from ..common.errors import UserError
 from ..common.names import checked_name
 from ..losses import Loss, named
 from . import checkpoint
@@ -41,7 +42,7 @@ def run_folder(root: Path, name: str, resume: str = OFF) -> Path:
         folder = root / checked_name(resume, "run to go on with")
         if not folder.is_dir():
             there = ", ".join(run_names(root)) or "none"
-            raise ValueError(f"There is no run named {resume!r} to go on with; those there are: {there}.")
+            raise UserError(f"There is no run named {resume!r} to go on with; those there are: {there}.")
         return folder
     numbers = [number for folder in _folders(root) if (number := _number(folder.name, name)) is not None]
     if resume == LATEST and numbers:
@@ -55,7 +56,7 @@ def run_folder(root: Path, name: str, resume: str = OFF) -> Path:
         except FileExistsError:  # another process was quicker
             number += 1
         except OSError as error:
-            raise ValueError(
+            raise UserError(
                 f"The run {folder.name!r} cannot be written below {root.name!r} ({error.strerror or error}); make that "
                 "folder writable, or free space."
             ) from error
@@ -87,7 +88,7 @@ def read_metrics(folder: Path) -> list[dict[str, float]]:
 def train_and_log(run: Run, watch: Watch = Watch()) -> tuple[Result, list[dict[str, float]]]:  # noqa: B008 - frozen
     """`train`, with each row appended to metrics.jsonl in the run's folder at once, previews and the LoRA beside it.
 
-    Returns the result and the rows of the whole run, those from before a resume included. Raises ValueError, one
+    Returns the result and the rows of the whole run, those from before a resume included. Raises UserError, one
     sentence, where another process trains this run now, or the folder cannot be written.
     """
     if not run.processes.main:
@@ -138,7 +139,7 @@ def alone(folder: Path) -> Iterator[None]:
         try:
             lock.acquire()
         except Timeout as error:
-            raise ValueError(
+            raise UserError(
                 f"The run {folder.name!r} is being trained by another process; wait for it, or choose another run name."
             ) from error
     try:
@@ -149,11 +150,11 @@ def alone(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def writing(folder: Path) -> Iterator[None]:
-    """Within it, only files of the run's folder are written; a fault of the disk becomes one sentence (ValueError)."""
+    """Within it, only files of the run's folder are written; a fault of the disk becomes one sentence (UserError)."""
     try:
         yield
     except OSError as error:
-        raise ValueError(
+        raise UserError(
             f"The run {folder.name!r} could not be written ({error.strerror or error}), so it stopped; free space or "
             "make the output folder writable, then go on with resume."
         ) from error
@@ -170,7 +171,7 @@ def tracker(run: Run) -> Iterator[Callable[[int, dict[str, float]], None]]:
         from accelerate import PartialState
         from accelerate.tracking import TensorBoardTracker
     except ImportError as error:
-        raise ValueError(
+        raise UserError(
             "The tracker is TensorBoard, which is not installed; run `python install.py tensorboard` in this "
             "pack's folder with ComfyUI's own Python, or set the tracker to off."
         ) from error

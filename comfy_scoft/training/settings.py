@@ -6,6 +6,8 @@ import math
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal, get_args
 
+from ..common.errors import UserError
+
 Precision = Literal["fp32", "bf16", "fp16"]
 Schedule = Literal["cosine", "linear", "constant"]
 Optimizer = Literal["AdamW", "AdamW8bit", "Prodigy", "Adafactor"]
@@ -45,13 +47,13 @@ class OptimizerSettings:
 
     def __post_init__(self) -> None:
         if self.learning_rate <= 0:
-            raise ValueError(f"The learning rate is {self.learning_rate}, but it must be above 0; 1e-4 is the paper's.")
+            raise UserError(f"The learning rate is {self.learning_rate}, but it must be above 0; 1e-4 is the paper's.")
         _known("Optimizer", self.optimizer, Optimizer)
         _known("Schedule", self.schedule, Schedule)
         if self.warmup < 0 or self.clip < 0 or self.weight_decay < 0:
-            raise ValueError("warmup, clip and weight_decay must not be below 0; set them to 0 to switch them off.")
+            raise UserError("warmup, clip and weight_decay must not be below 0; set them to 0 to switch them off.")
         if not 0.0 <= self.ema < 1.0:
-            raise ValueError(f"The ema decay is {self.ema}, but it must be at least 0 (off) and below 1; try 0.99.")
+            raise UserError(f"The ema decay is {self.ema}, but it must be at least 0 (off) and below 1; try 0.99.")
 
     def rate(self, step: int, steps: int) -> float:
         """Learning rate of optimizer step `step` (from 0) of a run of `steps`."""
@@ -106,9 +108,9 @@ class TrainSettings:
         for name in ("micro_batch", "validate_every", "preview_every", "noise_offset"):
             _at_least(name, getattr(self, name), 0)
         if self.seed < 0:
-            raise ValueError(f"The seed is {self.seed}, but it must be 0 or more.")
+            raise UserError(f"The seed is {self.seed}, but it must be 0 or more.")
         if self.resolution < 64 or self.resolution % 8:
-            raise ValueError(f"The resolution is {self.resolution}, but it must be a multiple of 8, at least 64.")
+            raise UserError(f"The resolution is {self.resolution}, but it must be a multiple of 8, at least 64.")
         _known("Precision", self.precision, Precision)
         _known("Checkpointing", self.checkpointing, Checkpointing)
         _known("Decode", self.decode, Decode)
@@ -122,9 +124,9 @@ class TrainSettings:
 
 def _known(what: str, value: Any, choices: Any) -> None:
     if value not in get_args(choices):
-        raise ValueError(f"{what} {value!r} is not known; choose one of {', '.join(get_args(choices))}.")
+        raise UserError(f"{what} {value!r} is not known; choose one of {', '.join(get_args(choices))}.")
 
 
 def _at_least(name: str, value: float, least: float) -> None:
     if value < least:
-        raise ValueError(f"{name} is {value}, but it must be {least} or more.")
+        raise UserError(f"{name} is {value}, but it must be {least} or more.")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..common.errors import NonFiniteLoss, OtherProcess
+from ..common.errors import NonFiniteLoss, OtherProcess, UserError
 from ..losses import named
 from ..models.lora import attach, export_kohya
 from . import batches, memory, optimizers, preview
@@ -43,7 +43,7 @@ def train(run: Run, watch: Watch = Watch()) -> Result:  # noqa: B008 - frozen
     """Train a LoRA on `run.base` and return it. The base model's own weights are never written.
 
     A checkpoint is written every `checkpoint_every` steps, at the end, and before any exception leaves this function.
-    Raises ValueError for settings that do not fit, NonFiniteLoss (naming the term) when a loss stops being a number.
+    Raises UserError for settings that do not fit, NonFiniteLoss (naming the term) when a loss stops being a number.
     """
     refuse_what_cannot_train(run)
     settings, (cache, held_out) = run.settings, run.caches()
@@ -90,7 +90,7 @@ def train(run: Run, watch: Watch = Watch()) -> Result:  # noqa: B008 - frozen
         if state.whole and (state.ema is None or state.ema.whole) and state.saved < state.step:
             try:
                 save()
-            except ValueError as fault:  # the first fault is the one to raise
+            except UserError as fault:  # the first fault is the one to raise
                 watch.say(str(fault))
         if not isinstance(error, OtherProcess):
             run.processes.leave(run.base.device)
@@ -174,7 +174,7 @@ def _step_down(run: Run, state: State, fault: BaseException | None, say: Callabl
     rollouts = any(loss.uses_rollout for loss in run.losses)
     steps = memory.ladder(state.economy, run.settings, rollouts, run.base.small_vae is not None)
     if not steps:
-        raise ValueError(
+        raise UserError(
             f"Memory ran out in step {state.step + 1} even with all that saves it, so training stopped and step "
             f"{state.step} was kept; lower the resolution or the LoRA's rank, or close other programs, in a new run."
         ) from fault
@@ -235,30 +235,30 @@ def _means(run: Run, terms: dict[str, list[float]]) -> dict[str, float]:
 
 
 def refuse_what_cannot_train(run: Run) -> None:
-    """Raise ValueError, one sentence, for data and losses that do not fit. Cheap: ask before encoding pictures."""
+    """Raise UserError, one sentence, for data and losses that do not fit. Cheap: ask before encoding pictures."""
     if len(run.dataset) == 0:
-        raise ValueError("The dataset has no records, so there is nothing to train on; load one with at least one.")
+        raise UserError("The dataset has no records, so there is nothing to train on; load one with at least one.")
     if not run.losses:
-        raise ValueError("No loss is connected, so there is nothing to learn; connect at least the Diffusion Loss.")
+        raise UserError("No loss is connected, so there is nothing to learn; connect at least the Diffusion Loss.")
     if any(loss.needs_generic for loss in run.losses):
         if not any(record.generic_captions for record in run.dataset.records):
-            raise ValueError(
+            raise UserError(
                 "The Memorization Loss compares each caption with generic captions, but no record has one; add them to "
                 "the dataset (blip_text), or bypass the Memorization Loss."
             )
     if any(loss.needs_negatives for loss in run.losses):
         if not any(record.negatives for record in run.dataset.records):
-            raise ValueError(
+            raise UserError(
                 "The Self-Contrastive Loss pushes away from negatives, but no record has one; connect Make Negatives, "
                 "or use the Perceptual Loss in its place."
             )
     if run.processes.count > run.settings.pictures:
-        raise ValueError(
+        raise UserError(
             f"{run.processes.count} processes share the {run.settings.pictures} pictures of an optimizer step, so some "
             "would have nothing to do; raise accumulation or batch_size, or start fewer processes."
         )
     if run.settings.decode == "TAESD" and run.base.small_vae is None:
-        raise ValueError(
+        raise UserError(
             "decode is TAESD, but there is no TAESD decoder of this model: put its file into models/vae_approx, or "
             "decode full."
         )

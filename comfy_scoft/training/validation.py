@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..common.errors import UserError
 from ..losses.context import per_sample_mse
 from ..models.stable_diffusion import BaseModel
 from . import memory
@@ -47,7 +48,7 @@ class Validation:
             if not memory.is_out(error):
                 raise
             if batch == 1:
-                raise ValueError(
+                raise UserError(
                     "Memory ran out while held-out pictures were measured, so training stopped and what was learned is "
                     "kept; close other programs, or set validate_every to 0, and go on with resume."
                 ) from error

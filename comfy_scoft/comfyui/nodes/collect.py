@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 from typing import Any
 
+from ...common.errors import UserError
 from ...data.download import Doubles, Limits, collect
 from ..compat import io
 from ..dataset_folders import collected_folder, link_file, link_files, plain_name
@@ -71,7 +72,7 @@ class DownloadLinks(io.ComfyNode):
                 link_file(links)
             if name is not None and name.strip():
                 plain_name(name)
-        except ValueError as error:
+        except UserError as error:
             return str(error)
         return True
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...common.errors import UserError
 from ...data.dataset import from_images, load_folder, open_image, save_dataset
 from ...data.prompts import TEMPLATE, record_prompts
 from ...data.records import CATEGORIES, Dataset
@@ -72,7 +73,7 @@ class LoadDataset(io.ComfyNode):
         """Refuse a bad folder before anything runs; None stands for a name that another node will give."""
         try:
             return folder is None or bool(dataset_folder(folder))
-        except ValueError as error:
+        except UserError as error:
             return str(error)
 
     @classmethod

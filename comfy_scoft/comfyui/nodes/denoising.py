@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from ...common.errors import UserError
 from ...data.records import Dataset
 from ...metrics import denoising_gap
 from ...metrics.denoising_gap import Losses
@@ -94,7 +95,7 @@ class DenoisingGap(io.ComfyNode):
 def _parts(dataset: Dataset, held_out: Dataset) -> tuple[Dataset, Dataset]:
     trained = dataset.split("train")
     if not len(trained):
-        raise ValueError(
+        raise UserError(
             f"The data set {dataset.name!r} has no picture of the split 'train', and only those are trained on; load "
             "that split."
         )

@@ -10,6 +10,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from ...common.errors import UserError
 from ...features import FEATURES, FeatureOptions, load_features
 from ...losses import ContrastiveLoss, DiffusionLoss, Loss, MemorizationLoss, PerceptualLoss, PriorLoss
 from ..compat import folder_paths, io
@@ -221,7 +222,7 @@ def _weights_file(checkpoint: str) -> Path | None:
     if checkpoint in (BUILT_IN, DOWNLOAD):
         return None
     if checkpoint not in folder_paths.get_filename_list(WEIGHTS):
-        raise ValueError(f"There is no file {checkpoint!r} in models/{WEIGHTS}: choose one from the list.")
+        raise UserError(f"There is no file {checkpoint!r} in models/{WEIGHTS}: choose one from the list.")
     return Path(folder_paths.get_full_path_or_raise(WEIGHTS, checkpoint))
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from ...common.errors import UserError
 from ...data.records import Dataset
 from ...features import FeatureNetwork
 from ...metrics import clip_score, diversity, kid, memorization
@@ -109,7 +110,7 @@ class KID(io.ComfyNode):
     ) -> io.NodeOutput:
         given = [part for part in (dataset, other_set, other_images) if part is not None]
         if len(given) != 1:
-            raise ValueError(
+            raise UserError(
                 f"KID has {len(given)} references connected, but it takes exactly one: dataset, other_set or "
                 "other_images."
             )

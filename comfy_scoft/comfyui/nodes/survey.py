@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from ...common.errors import UserError
 from ...reports.plots.survey import agreement_heatmap, rank_counts, rank_violins, win_matrix
 from ...survey.aggregate import Analysis, aggregate
 from ...survey.build import file_name
@@ -54,12 +55,12 @@ def _head(path: Path) -> bytes:
 
 
 def answer_folder(name: str) -> Path:
-    """The folder that a name of the menu stands for. Raises ValueError for one that leads anywhere else."""
+    """The folder that a name of the menu stands for. Raises UserError for one that leads anywhere else."""
     if name == SHIPPED:
         return EXAMPLE
     folder = inside(input_folder(), name)
     if not folder.is_dir():
-        raise ValueError(f"There is no folder {name!r} in ComfyUI's input folder: put it there, or choose another one.")
+        raise UserError(f"There is no folder {name!r} in ComfyUI's input folder: put it there, or choose another one.")
     return folder
 
 
@@ -96,7 +97,7 @@ class LoadResponses(io.ComfyNode):
         """Refuse a bad folder before anything runs; None stands for a name that another node will give."""
         try:
             return folder is None or bool(answer_folder(folder))
-        except ValueError as error:
+        except UserError as error:
             return str(error)
 
     @classmethod

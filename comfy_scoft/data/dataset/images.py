@@ -15,6 +15,7 @@ from einops import rearrange
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
+from ...common.errors import UserError
 from ..records import Batch, CultureRecord
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".avif")
@@ -46,7 +47,7 @@ def _careful_pillow() -> Iterator[None]:
 def _opened(path: Path, max_pixels: int) -> Iterator[Image.Image]:
     """The picture with its header read and its size checked. Every fault, in the body too, is one clear sentence."""
     if not path.is_file():
-        raise ValueError(f"The image {path.name} is not in {path.parent.name}: put it there or remove its record.")
+        raise UserError(f"The image {path.name} is not in {path.parent.name}: put it there or remove its record.")
     Image.init()
     try:
         with _careful_pillow(), Image.open(path, formats=[name for name in _FORMATS if name in Image.OPEN]) as image:
@@ -55,21 +56,21 @@ def _opened(path: Path, max_pixels: int) -> Iterator[Image.Image]:
             yield image
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         limit = min(max_pixels, Image.MAX_IMAGE_PIXELS or max_pixels)
-        raise ValueError(
+        raise UserError(
             f"The image {path.name} has more than the allowed {limit / 1e6:g} million pixels: save it smaller."
         ) from error
     except UnidentifiedImageError as error:
-        raise ValueError(f"The file {path.name} is not a picture: it was expected to be {_READABLE}.") from error
+        raise UserError(f"The file {path.name} is not a picture: it was expected to be {_READABLE}.") from error
     except PermissionError as error:
-        raise ValueError(f"The image {path.name} may not be read: give this user the right to read it.") from error
+        raise UserError(f"The image {path.name} may not be read: give this user the right to read it.") from error
     except Exception as error:  # on damaged files Pillow's decoders raise nearly every kind of exception
-        raise ValueError(
+        raise UserError(
             f"The image {path.name} is truncated or damaged and cannot be read: replace it with a whole copy."
         ) from error
 
 
 def check_image(path: Path, max_pixels: int = MAX_PIXELS, decode: bool = True) -> None:
-    """Raise the same one-sentence ValueError as `open_image` would.
+    """Raise the same one-sentence UserError as `open_image` would.
 
     `decode=False` reads the header and the checksums only (all that a JPEG has no checksum for stays unseen).
     """
@@ -85,7 +86,7 @@ def check_image(path: Path, max_pixels: int = MAX_PIXELS, decode: bool = True) -
 def open_image(path: Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """The picture as 8-bit RGB, turned upright by its EXIF tag; transparency on white; first frame of a film.
 
-    Raises ValueError with one sentence that names the file: missing, not a picture, truncated, or more pixels
+    Raises UserError with one sentence that names the file: missing, not a picture, truncated, or more pixels
     than `max_pixels` (read from the header, before anything is decoded).
     """
     with _opened(path, max_pixels) as image:
@@ -123,7 +124,7 @@ def _fitted(image: Image.Image, height: int, width: int, flip: bool) -> Tensor:
 
 
 def picture_size(path: Path, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
-    """Width and height of an upright picture, from its header. Raises ValueError as `open_image` does."""
+    """Width and height of an upright picture, from its header. Raises UserError as `open_image` does."""
     with _opened(path, max_pixels) as image:
         turned = image.getexif().get(_ORIENTATION, 1) >= 5
         return (image.height, image.width) if turned else image.size
@@ -150,7 +151,7 @@ def aligned(record: CultureRecord, size: int | tuple[int, int], flip: bool) -> t
     size: side of a square, or (height, width), in pixels.
     Returns (3, H, W) and (N, 3, H, W), float32 in [-1, 1]; N is 0 for a record without negatives. A negative of
     another size than the picture is scaled to cover the target as well, so equal layouts stay in register.
-    Raises ValueError as `open_image` does.
+    Raises UserError as `open_image` does.
     """
     height, width = (size, size) if isinstance(size, int) else size
     assert height > 0 and width > 0

@@ -17,6 +17,7 @@ from collections.abc import Awaitable, Callable
 from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
+from ...common.errors import UserError
 from ..dataset.rows import shown
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -35,7 +36,7 @@ _NEVER: list[ipaddress.IPv4Network | ipaddress.IPv6Network] = [
 ]
 
 
-class LinkError(ValueError):
+class LinkError(UserError):
     """Why a link gave no picture, in one sentence. again: another try may help; wait: seconds the host asks for."""
 
     def __init__(self, sentence: str, again: bool = False, wait: float | None = None) -> None:

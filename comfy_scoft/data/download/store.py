@@ -20,6 +20,7 @@ from typing import IO, Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from ...common.errors import UserError
 from ...common.files import file_hash, write_atomically
 from ..dataset import open_image
 from ..dataset.rows import read_lines
@@ -29,7 +30,7 @@ LOG, REPORT, PARTS = "downloads.jsonl", "links_report.csv", ".parts"
 _OUR_NAME = re.compile(r"images/\d{5,}_[0-9a-f]{12}\.(png|jpg|gif|webp|avif|bmp)")
 
 
-class DiskError(ValueError):
+class DiskError(UserError):
     """The folder cannot be written to: the whole run ends."""
 
 
@@ -53,7 +54,7 @@ class Saved(BaseModel):
 
 
 class Store:
-    """The folder of one list. Raises ValueError for a folder that holds anything else, DiskError while writing."""
+    """The folder of one list. Raises UserError for a folder that holds anything else, DiskError while writing."""
 
     def __init__(self, folder: Path, max_pixels: int) -> None:
         self.folder = folder
@@ -65,7 +66,7 @@ class Store:
         """Make the folder, or take stock of what an earlier run left in it; `tick` is called once a picture."""
         if self.folder.exists() and (not self.folder.is_dir() or any(self.folder.iterdir())):
             if not (self.folder / LOG).is_file():
-                raise ValueError(
+                raise UserError(
                     f"The folder {self.folder.name!r} was not made by collecting links and holds other files: choose "
                     "another name."
                 )
@@ -76,7 +77,7 @@ class Store:
             root = self.folder.resolve()
             for name in ("images", PARTS, LOG):
                 if (self.folder / name).resolve() != root / name:
-                    raise ValueError(f"{name} in the folder {root.name!r} is a link: put the real one there instead.")
+                    raise UserError(f"{name} in the folder {root.name!r} is a link: put the real one there instead.")
             (self.folder / LOG).open("ab").close()  # not touch(): the time of what stays as it is must stay too
         except OSError as error:
             raise _disk_error(self.folder) from error
@@ -105,7 +106,7 @@ class Store:
     def keep(self, number: int, url: str, origin: str) -> Saved:
         """Check that the part is a picture, whole and of an allowed size, and give it its name; may take a second.
 
-        Raises ValueError with one sentence when it is not one.
+        Raises UserError with one sentence when it is not one.
         """
         part = self.part(number)
         picture = open_image(part, self._max_pixels)

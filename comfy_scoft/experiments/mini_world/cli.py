@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 
 from ...cli.exit_status import answered
+from ...common.errors import UserError
 from . import page
 from .arms import ALL, PARTS, SHORT, SHORT_PICTURES, Part, units
 from .training import World
@@ -54,11 +55,11 @@ def parser() -> argparse.ArgumentParser:
 
 
 def chosen(names: Sequence[str], seeds: int = 0, short: bool = False) -> tuple[Part, ...]:
-    """The parts of those names (all, where none is named) with at most so many seeds. ValueError for another name."""
+    """The parts of those names (all, where none is named) with at most so many seeds. UserError for another name."""
     if unknown := [name for name in names if name not in ALL]:
-        raise ValueError(f"There is no part named {unknown[0]!r}; choose from: {', '.join(ALL)}.")
+        raise UserError(f"There is no part named {unknown[0]!r}; choose from: {', '.join(ALL)}.")
     if seeds < 0:
-        raise ValueError(f"--seeds is {seeds}, but it must be 0 (all of them) or more.")
+        raise UserError(f"--seeds is {seeds}, but it must be 0 (all of them) or more.")
     if short:
         return (SHORT,)
     found = [ALL[name] for name in dict.fromkeys(names or PARTS)]
@@ -67,7 +68,7 @@ def chosen(names: Sequence[str], seeds: int = 0, short: bool = False) -> tuple[P
 
 def run(options: argparse.Namespace) -> int:
     if options.jobs < 0:
-        raise ValueError(f"--jobs is {options.jobs}, but it must be 0 (one for each core) or more.")
+        raise UserError(f"--jobs is {options.jobs}, but it must be 0 (one for each core) or more.")
     parts = chosen(options.part, options.seeds, options.short)
     limit = SHORT_PICTURES if options.short else 0
     world = World(options.out, limit)
@@ -106,7 +107,7 @@ def work(todo: Sequence[Unit], world: World, jobs: int) -> Iterator[tuple[Unit, 
             for future in as_completed(waiting):
                 yield waiting[future], future.result()
         except BrokenProcessPool as error:
-            raise ValueError(
+            raise UserError(
                 "A process of the benchmark was ended from outside, perhaps for want of memory; what is done is kept: "
                 "run the same command again, with fewer --jobs."
             ) from error

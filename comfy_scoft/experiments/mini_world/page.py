@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
+from ...common.errors import UserError
 from ...common.files import write_atomically
 from ...reports import page as report
 from . import charts, summary, tables
@@ -125,7 +126,7 @@ EXTRA = "added"
 
 
 def write(scene: World, folder: Path, parts: Sequence[Part] = tuple(ALL.values())) -> list[Path]:
-    """Write the page of what there is and return its files. Raises ValueError for a damaged unit file."""
+    """Write the page of what there is and return its files. Raises UserError for a damaged unit file."""
     found = {part.name: tables.table(part, scene) for part in parts}
     pictures = _pictures(scene, found)
     content = results(found, added_parts(scene.out / EXTRA))
@@ -210,7 +211,7 @@ def _figure(found: Mapping[str, Any]) -> Figure:
 
 def added_parts(folder: Path) -> list[dict[str, Any]]:
     """Parts that other programs measured: {"title", "about", "columns": [...], "rows": [[name, cell, …]], "reading":
-    [sentence, …]} in one JSON file each, cells as text. Raises ValueError, one sentence, for another form."""
+    [sentence, …]} in one JSON file each, cells as text. Raises UserError, one sentence, for another form."""
     parts = []
     for path in sorted(folder.glob("*.json")):
         try:
@@ -218,7 +219,7 @@ def added_parts(folder: Path) -> list[dict[str, Any]]:
             assert all(len(row) == len(found["columns"]) for row in found["rows"])
             parts.append({key: found[key] for key in ("title", "about", "columns", "rows", "reading")})
         except (OSError, ValueError, KeyError, TypeError, AssertionError) as error:
-            raise ValueError(
+            raise UserError(
                 f"The added part {path.name} cannot be read: give it title, about, columns, rows as long as these, and "
                 "reading."
             ) from error

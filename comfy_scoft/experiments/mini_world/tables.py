@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ...common.errors import UserError
 from ...mini_world import world
 from . import figures
 from .arms import BASE, Arm, Part
@@ -85,7 +86,7 @@ class PartTable:
 
 
 def load(path: Path) -> Content | None:
-    """A unit's file; None where there is none. Raises ValueError, one sentence, for a damaged one."""
+    """A unit's file; None where there is none. Raises UserError, one sentence, for a damaged one."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         if isinstance(found["cells"], dict) and isinstance(found["measures"], dict) and "hash" in found:
@@ -94,7 +95,7 @@ def load(path: Path) -> Content | None:
         return None
     except (OSError, ValueError, KeyError, TypeError):
         pass
-    raise ValueError(
+    raise UserError(
         f"The unit file {path.parent.name}/{path.name} is damaged: remove it and run the same command again, which "
         "writes it anew from what was drawn."
     )
@@ -156,10 +157,10 @@ def facts(content: Content, fact: str, cell: str) -> list[bool]:
 
 
 def paired(before: Content, after: Content, fact: str, cell: str) -> tuple[list[bool], list[bool]]:
-    """The same of two models, on the same prompts and noise. Raises ValueError where they are not."""
+    """The same of two models, on the same prompts and noise. Raises UserError where they are not."""
     asked = [[(row["kind"], row["seed"]) for row in content["cells"][cell]] for content in (before, after)]
     if asked[0] != asked[1]:
-        raise ValueError(
+        raise UserError(
             f"{before['arm']} and {after['arm']} were not drawn from the same prompts and noise in {cell!r}, so they "
             "cannot be paired: run the benchmark again, which brings both up to date."
         )

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from ...cli.exit_status import answered
+from ...common.errors import UserError
 from ...training.run_folder import alone
 from . import human, page, plan, prepare
 from .arms import BASE, PAPER, SHORT, SHORT_SIDE, TABLES, Arm, Scale
@@ -96,7 +97,7 @@ def opened(options: argparse.Namespace) -> Study:
     device = computing_on(options.device)
     scale = sized(options, device)
     if not options.model.is_file():
-        raise ValueError(f"There is no file {options.model}: give a Stable Diffusion checkpoint (.safetensors).")
+        raise UserError(f"There is no file {options.model}: give a Stable Diffusion checkpoint (.safetensors).")
     tables = tuple(sorted(set(options.tables)))
     cultures = load_cultures(options.data, scale, options.seed, tables)
     generic = None
@@ -124,18 +125,18 @@ def opened(options: argparse.Namespace) -> Study:
     for role in study.roles():
         study.networks.named(role)
     if options.answers is not None and not options.answers.is_dir():
-        raise ValueError(f"There is no folder {options.answers}: give the one with the participants' .json files.")
+        raise UserError(f"There is no folder {options.answers}: give the one with the participants' .json files.")
     prepare.check(study)
     return study
 
 
 def computing_on(name: str) -> torch.device:
-    """The device of that name; "" is a GPU where there is one. Raises ValueError, one sentence, where it is not."""
+    """The device of that name; "" is a GPU where there is one. Raises UserError, one sentence, where it is not."""
     try:
         found = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
         torch.zeros(1, device=found)
     except (RuntimeError, AssertionError) as error:  # PyTorch has both for a device that is not there
-        raise ValueError(f"PyTorch has no device {name!r} here: give cuda, cuda:1, … or cpu.") from error
+        raise UserError(f"PyTorch has no device {name!r} here: give cuda, cuda:1, … or cpu.") from error
     return found
 
 
@@ -144,9 +145,9 @@ def sized(options: argparse.Namespace, device: torch.device) -> Scale:
     scale = SHORT if options.short else PAPER
     precision = options.precision or ("fp16" if device.type == "cuda" else "fp32")
     if options.resolution % 64:
-        raise ValueError(f"--resolution is {options.resolution}, but it must be a multiple of 64, or 0.")
+        raise UserError(f"--resolution is {options.resolution}, but it must be a multiple of 64, or 0.")
     if options.batch < 0:
-        raise ValueError(f"--batch is {options.batch}, but it must be 1 or more, or 0 for the usual one.")
+        raise UserError(f"--batch is {options.batch}, but it must be 1 or more, or 0 for the usual one.")
     scale = scale.at(options.resolution or scale.train.resolution, options.seed, precision)
     return replace(scale, batch=options.batch or scale.batch)
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from ...common import fingerprints
+from ...common.errors import UserError
 from ...common.files import write_atomically
 from ...data.captions import BLIP, CaptionSettings, attach_captions, load_captioner
 from ...data.dataset import load_folder, save_dataset
@@ -28,19 +29,19 @@ BUILT_IN = "relief (mini)"
 
 
 def check(study: Study) -> None:
-    """Raise ValueError, one sentence, where a file is missing that preparing will need. Cheap."""
+    """Raise UserError, one sentence, where a file is missing that preparing will need. Cheap."""
     for culture in study.cultures:
         generic, negatives = study.lacks(culture)
         if generic:
             _captioner(study, culture)
         if negatives:
             if study.controlnet is None:
-                raise ValueError(
+                raise UserError(
                     f"Pictures of {culture.name} have no negatives, so they must be drawn: give a depth ControlNet "
                     "with --controlnet."
                 )
             if not study.controlnet.is_file():
-                raise ValueError(f"There is no file {study.controlnet}: give a depth ControlNet (.safetensors).")
+                raise UserError(f"There is no file {study.controlnet}: give a depth ControlNet (.safetensors).")
             if any(record.depth is None for record in culture.train.records):
                 _estimator(study)
             study.networks.named("filter")
@@ -145,14 +146,14 @@ def _captioner(study: Study, culture: Culture) -> Path:
 
 
 def _estimator(study: Study) -> Path | None:
-    """The folder of the depth estimator's weights. Raises ValueError, one sentence, for one that does not fit."""
+    """The folder of the depth estimator's weights. Raises UserError, one sentence, for one that does not fit."""
     if study.depth not in ESTIMATORS:
-        raise ValueError(f"There is no depth estimator {study.depth!r}: choose one of {', '.join(ESTIMATORS)}.")
+        raise UserError(f"There is no depth estimator {study.depth!r}: choose one of {', '.join(ESTIMATORS)}.")
     if study.depth == BUILT_IN:
         return None
     name = DEPTH if study.depth == MIDAS.name else "depth"
     folder = study.networks.beside(name, f"Negatives need depth maps, which {study.depth} makes")
     fits = getattr(ESTIMATORS[study.depth], "fits", None)
     if fits is not None and not fits(folder):
-        raise ValueError(f"The folder {folder} holds no {study.depth}: put its files there.")
+        raise UserError(f"The folder {folder} holds no {study.depth}: put its files there.")
     return folder

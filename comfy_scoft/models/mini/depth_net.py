@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ...common.errors import UserError
 from .layout import WEIGHTS
 
 FILE = "scoft-mini-depth-estimator.safetensors"
@@ -56,12 +57,12 @@ class DepthNet(nn.Module):
 
 @lru_cache(maxsize=1)
 def load() -> DepthNet:
-    """The trained network, float32 on the CPU, frozen. Raises ValueError when its file is missing."""
+    """The trained network, float32 on the CPU, frozen. Raises UserError when its file is missing."""
     from safetensors.torch import load_file
 
     path = WEIGHTS / FILE
     if not path.is_file():
-        raise ValueError(f"The weights file {FILE} is missing from the pack: install the pack again.")
+        raise UserError(f"The weights file {FILE} is missing from the pack: install the pack again.")
     with torch.inference_mode(False):
         net = DepthNet()
         net.load_state_dict({name: value.float() for name, value in load_file(path).items()})

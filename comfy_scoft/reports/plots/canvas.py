@@ -215,5 +215,5 @@ def _from_array(picture: np.ndarray | Tensor) -> Image.Image:
 
 
 def open_tile(path: Path, side: int) -> np.ndarray:
-    """`tile` of a picture file. Raises ValueError if it is no picture (any more)."""
+    """`tile` of a picture file. Raises UserError if it is no picture (any more)."""
     return tile(open_image(path), side)

@@ -31,7 +31,7 @@ def copies_page(
     """Pairs of a generated picture (left) and its nearest training picture, the nearest first. (H, W, 3) in [0, 1].
 
     nearest, distances: of each picture, the number of its nearest record and how far that is; below `threshold` it
-    counts as a near copy and is marked. most: pairs shown. Raises ValueError if a picture cannot be read any more.
+    counts as a near copy and is marked. most: pairs shown. Raises UserError if a picture cannot be read any more.
     """
     count = len(images.prompts)
     order = sorted(range(count), key=lambda i: distances[i])[:most]

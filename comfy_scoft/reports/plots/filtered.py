@@ -25,7 +25,7 @@ def filter_page(filtered: Filtered, most: int = 12) -> Tensor:
     """A histogram of all distances with the threshold, then picture and negative of what was dropped and of what is
     next to it. (H, W, 3) in [0, 1].
 
-    most: pairs shown in each of the two parts, the closest first; a heading says of how many. Raises ValueError if a
+    most: pairs shown in each of the two parts, the closest first; a heading says of how many. Raises UserError if a
     picture cannot be read any more.
     """
     dropped, kept = filtered.dropped(), filtered.kept()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import Tensor
 
+from ...common.errors import UserError
 from .canvas import INK, LINE, MUTED, SHADE, Page, open_tile, tile, wrap
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ def contact_sheet(dataset: Dataset, limit: int = 12, negatives: int = 5) -> Tens
     """Image, depth, negatives and words of each record, as many records side by side as fit. (H, W, 3) in [0, 1].
 
     limit: records shown, from the first; negatives: how many of each are shown at most (a note counts the others).
-    An empty dataset gives a page that says so. Raises ValueError if a picture cannot be read any more.
+    An empty dataset gives a page that says so. Raises UserError if a picture cannot be read any more.
     """
     records = dataset.records[: max(1, limit)]
     depth = any(r.depth is not None for r in records)
@@ -93,7 +94,7 @@ def compare_grid(
 
     Each set holds as many images ((N, H, W, 3) or N of (H, W, 3), in [0, 1]) as there are prompts and seeds. Only the
     first `columns` are shown, and the title says of how many; `side` is a picture's side in pixels. Neighbours with one
-    prompt share its heading. Returns (H, W, 3) in [0, 1]. Raises ValueError for no sets or counts that differ.
+    prompt share its heading. Returns (H, W, 3) in [0, 1]. Raises UserError for no sets or counts that differ.
     """
     _check(sets, prompts, seeds)
     shown = min(max(1, columns), len(prompts))
@@ -123,10 +124,10 @@ def compare_grid(
 
 def _check(sets: Sequence[tuple[str, Any]], prompts: Sequence[str], seeds: Sequence[int]) -> None:
     if not sets or not prompts:
-        raise ValueError("There is nothing to compare; give at least one set with at least one image.")
+        raise UserError("There is nothing to compare; give at least one set with at least one image.")
     for label, images in sets:
         if not len(images) == len(prompts) == len(seeds):
-            raise ValueError(
+            raise UserError(
                 f"The set {label!r} has {len(images)} images for {len(prompts)} prompts and {len(seeds)} seeds; "
                 "compare sets made with the same prompts and seeds."
             )

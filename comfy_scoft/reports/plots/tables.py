@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from ...common.errors import UserError
 from ...data.records import CATEGORIES
 from .canvas import COLOURS, INK, LINE, MUTED, SHADE, Page, text_width, wrap
 
@@ -133,12 +134,12 @@ def score_table(scores: Sequence[Score], title: str = "Scores", notes: Sequence[
 
     A name may lack a group. Lines within [0, 1] have bars that show the interval too. The scores' own notes and then
     `notes` stand below, each once, wrapped. Returns (H, W, 3) in [0, 1]; without scores, a page that says so. Raises
-    ValueError if two have one name and group.
+    UserError if two have one name and group.
     """
     table: dict[tuple[str, str], Score] = {}
     for score in scores:
         if (score.name, score.group) in table:
-            raise ValueError(f"There are two figures for {score.name!r} in {score.group!r}; name them differently.")
+            raise UserError(f"There are two figures for {score.name!r} in {score.group!r}; name them differently.")
         table[score.name, score.group] = score
     names, groups = list(dict.fromkeys(n for n, _ in table)), list(dict.fromkeys(g for _, g in table))
     width = EDGE + FIRST + CELL * max(2, len(groups)) + EDGE
