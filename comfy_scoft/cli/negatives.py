@@ -77,7 +77,7 @@ def parser() -> argparse.ArgumentParser:
     drawing.add_argument("--dtype", choices=("float32", "float16", "bfloat16"), help="default: float16 on a GPU")
     drawing.add_argument("--threads", type=int, help="CPU threads; the same number gives the same bits")
     sieve = found.add_argument_group("filter")
-    sieve.add_argument("--features", help="a feature network: leave out negatives that look like their picture")
+    sieve.add_argument("--features", help="a feature network: leave out negatives that look like their image")
     sieve.add_argument("--features-file", type=Path, help="file with that network's weights")
     sieve.add_argument("--threshold", type=float, default=0.0, help="the distance below which they are left out")
     return found
@@ -184,7 +184,7 @@ class Work:
         return sum(not plan(record, *facts).finished() for record in dataset.records)
 
     def sieved(self, dataset: Dataset) -> tuple[Dataset, list[str]]:
-        """Without false negatives, where a network is named; a picture of them is written, and the report returned."""
+        """Without false negatives, where a network is named; an image of them is written, and the report returned."""
         if not self.options.features:
             return dataset, []
         network = load_features(self.options.features, self.options.features_file).to(self.device)

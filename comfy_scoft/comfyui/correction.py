@@ -50,7 +50,7 @@ def learn_preference(
     place: tuple[Any, str, list[str], list[str]] | None,
     node_id: str | None,
 ) -> tuple[Preference, Evidence]:
-    """IMAGE lists -> a preference and what held-out pictures say of it.
+    """IMAGE lists -> a preference and what held-out images say of it.
 
     place: CLIP, the place's name, captions and names of other places, where the preference shall ask the prompt.
     """
@@ -79,7 +79,7 @@ def learn_preference(
 def encode(model: Any, vae: Any, images: Sequence[Tensor], side: int, progress: Progress, done: int) -> Tensor:
     """Images (H, W, C) -> latents (N, C, side/8, side/8) scaled as the UNet reads them, on the CPU.
 
-    Each goes through the VAE and back once, so that a photograph cannot be told from a generated picture by the traces
+    Each goes through the VAE and back once, so that a photograph cannot be told from a generated image by the traces
     that the VAE leaves.
     """
     found = [torch.zeros(0, 4, side // 8, side // 8)]
@@ -88,12 +88,12 @@ def encode(model: Any, vae: Any, images: Sequence[Tensor], side: int, progress: 
         part = torch.stack([squared(image[..., :3], side) for image in images[start : start + ENCODED_AT_ONCE]])
         seen = vae.encode(vae.decode(vae.encode(part))[..., :3])
         found.append(model.model.process_latent_in(seen).float().cpu())
-        progress.update(done + start + len(part), "pictures are encoded")
+        progress.update(done + start + len(part), "images are encoded")
     return torch.cat(found[1:] or found)
 
 
 def squared(image: Tensor, side: int) -> Tensor:
-    """(H, W, 3) -> (side, side, 3): centre crop, then an antialiased resize; as it is where it fits."""
+    """(H, W, 3) -> (side, side, 3): center crop, then an antialiased resize; as it is where it fits."""
     if image.shape[:2] == (side, side):
         return image
     return comfy.utils.common_upscale(image.movedim(-1, 0)[None], side, side, "lanczos", "center")[0].movedim(0, -1)
@@ -151,7 +151,7 @@ def sampler_hook(correction: Correction) -> Callable[[dict[str, Any]], Tensor]:
 
 
 def gate(correction: Correction, conditioning: Sequence[dict[str, Any]] | None, count: int) -> Tensor | None:
-    """How far the prompts ask for the place, (count,); of several on one picture, the one that asks most."""
+    """How far the prompts ask for the place, (count,); of several on one image, the one that asks most."""
     place = correction.preference.place
     if place is None:
         return None

@@ -60,9 +60,9 @@ def link_file(name: str) -> Path:
 
 
 def collected_folder(name: str, links: Path) -> Path:
-    """Where the pictures of a list go, in the input folder: under the given name, or the list's own with "pictures"."""
+    """Where the images of a list go, in the input folder: under the given name, or the list's own with "images"."""
     stem = re.sub(r"[^\w.()-]+", " ", links.stem[:60]).strip(" .()-") or "collected"
-    return inside(input_folder(), plain_name(name if name.strip() else f"{stem} pictures"))
+    return inside(input_folder(), plain_name(name if name.strip() else f"{stem} images"))
 
 
 def saved_root() -> Path:

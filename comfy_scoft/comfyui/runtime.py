@@ -24,7 +24,7 @@ def training_mode() -> Iterator[None]:
 
 
 class Progress:
-    """A node's progress bar, its line of text and its preview picture; text and picture at most every `pause` s."""
+    """A node's progress bar, its line of text and its preview image; text and image at most every `pause` s."""
 
     def __init__(self, total: int, node_id: str | None = None, pause: float = 0.5) -> None:
         self.total, self.node_id, self.pause = total, node_id, pause
@@ -37,8 +37,8 @@ class Progress:
         if now - self._last < self.pause and done < self.total:
             return
         self._last = now
-        picture = ("JPEG", preview, 512) if preview is not None else None
-        self._bar.update_absolute(done, self.total, picture)
+        image = ("JPEG", preview, 512) if preview is not None else None
+        self._bar.update_absolute(done, self.total, image)
         self.say(text)
 
     def say(self, text: str) -> None:
@@ -126,6 +126,6 @@ def output_folder() -> Path:
 def in_output(path: Path) -> str:
     """A file of ComfyUI's output folder as a person looks for it there: output/scoft/surveys/name.html.
 
-    What a node shows ends up in pictures that people share, so it leaves out where the computer keeps ComfyUI.
+    What a node shows ends up in images that people share, so it leaves out where the computer keeps ComfyUI.
     """
     return Path("output", path.relative_to(output_folder())).as_posix()

@@ -1,4 +1,4 @@
-"""TAESD, the small autoencoder that ComfyUI draws previews with: decodes the rollout's picture in little memory."""
+"""TAESD, the small autoencoder that ComfyUI draws previews with: decodes the rollout's image in little memory."""
 
 from __future__ import annotations
 

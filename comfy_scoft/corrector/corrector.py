@@ -21,7 +21,7 @@ class Correction:
 
         x̂₀ ← x̂₀ + Δ,   Δ = strength · g · (1 − e^J) · r · ∇J / ‖∇J‖,   so ‖Δ‖ ≤ strength · r,
 
-    for each picture, with J the log-preference of the noisy latent z_t, g the prompt's gate (1 without one) and r the
+    for each image, with J the log-preference of the noisy latent z_t, g the prompt's gate (1 without one) and r the
     size of the guidance's own update (`reach`). The less is left to correct, the shorter is the move.
 
     strength: 0 changes nothing. start and end: shares of the schedule, 0 its noisiest and 1 its last timestep, as in

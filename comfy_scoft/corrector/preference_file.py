@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save as serialise
+from safetensors.torch import save as serialize
 from torch import Tensor, nn
 
 from ..common.errors import UserError
@@ -38,7 +38,7 @@ def free_name(folder: Path, prefix: str) -> Path:
 
 
 def save(preference: Preference, path: Path, title: str = "", licence: str = "") -> None:
-    """Write a preference; the file appears whole or not at all. title and licence: kept in its facts, where given."""
+    """Write a preference; the file appears whole or not at all. title and license: kept in its facts, where given."""
     facts = {**preference.facts, **({"title": title} if title else {}), **({"licence": licence} if licence else {})}
     head = preference.head
     description = {
@@ -55,7 +55,7 @@ def save(preference: Preference, path: Path, title: str = "", licence: str = "")
         tensors |= {f"place.{name}": value for name, value in preference.place.state_dict().items()}
     plain = {name: value.detach().float().cpu().contiguous() for name, value in tensors.items()}
     metadata = {"format": "pt", "scoft": FORMAT, "preference": json.dumps(description, ensure_ascii=False)}
-    write_atomically(path, serialise(plain, metadata))
+    write_atomically(path, serialize(plain, metadata))
 
 
 def load(path: Path) -> Preference:

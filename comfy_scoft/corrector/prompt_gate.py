@@ -1,6 +1,6 @@
 """How far a prompt asks for the place: a linear reading of the text encoder's hidden states.
 
-A preference that knows no prompt would move pictures of every place alike. The gate looks for the token that ends the
+A preference that knows no prompt would move images of every place alike. The gate looks for the token that ends the
 place's name. CLIP's text encoders are causal, so where that token stands in a caption, and how many a name has, shows
 in the hidden states themselves: texts that begin alike have the same states up to the first word that differs.
 """

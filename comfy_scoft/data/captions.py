@@ -239,11 +239,11 @@ def load_blip(folder: Path, device: torch.device) -> Captioner:
         model = BlipForConditionalGeneration.from_pretrained(folder, local_files_only=True, use_safetensors=True)
     model = model.float().eval().requires_grad_(False).to(device)
 
-    def describe(pictures: Sequence[Image.Image], seeds: Sequence[Sequence[int]], check: Check) -> list[list[str]]:
-        captions, unsure = _sample_blip(model, processor, pictures, seeds, check)
-        for i in range(len(pictures)) if len(pictures) > 1 else ():
+    def describe(images: Sequence[Image.Image], seeds: Sequence[Sequence[int]], check: Check) -> list[list[str]]:
+        captions, unsure = _sample_blip(model, processor, images, seeds, check)
+        for i in range(len(images)) if len(images) > 1 else ():
             if unsure[i]:  # rounding depends on the batch: alone is what counts
-                captions[i] = _sample_blip(model, processor, pictures[i : i + 1], seeds[i : i + 1], check)[0][0]
+                captions[i] = _sample_blip(model, processor, images[i : i + 1], seeds[i : i + 1], check)[0][0]
         return captions
 
     how = f"{file_hash(folder / BLIP.weights)}:{TOP_P}:{LEAST}:{MOST}"
@@ -251,13 +251,13 @@ def load_blip(folder: Path, device: torch.device) -> Captioner:
 
 
 def _sample_blip(
-    model: Any, processor: Any, pictures: Sequence[Image.Image], seeds: Sequence[Sequence[int]], check: Check
+    model: Any, processor: Any, images: Sequence[Image.Image], seeds: Sequence[Sequence[int]], check: Check
 ) -> tuple[list[list[str]], list[bool]]:
     """K captions of each picture, and whether rounding may have decided a word of them."""
     from transformers import LogitsProcessorList
 
     each = len(seeds[0])
-    pixels = processor(images=list(pictures), return_tensors="pt")["pixel_values"].to(model.device)
+    pixels = processor(images=list(images), return_tensors="pt")["pixel_values"].to(model.device)
     draw = NucleusDraw([s for row in seeds for s in row], model.config.text_config.sep_token_id, TOP_P, LEAST, check)
     exact = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
     with torch.no_grad(), exact:

@@ -60,7 +60,7 @@ def _load_v3(name: str, architecture: str, checkpoint: Path | None = None) -> Fe
 
 
 def _class_token(model: Any, x: Tensor) -> Tensor:
-    """The class token after the last norm, (B, C): the vector that DINO's authors compare pictures by."""
+    """The class token after the last norm, (B, C): the vector that DINO's authors compare images by."""
     return model.forward_features(x)[:, 0]
 
 

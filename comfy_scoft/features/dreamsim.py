@@ -28,7 +28,7 @@ WITH_DINO = ("ensemble", "dino_vitb16")
 
 
 def load_dreamsim(checkpoint: Path | None = None) -> FeatureNetwork:
-    """Its embedding of a picture, (B, 1792) for the ensemble, at 224 px; pictures are stretched. D is 1 − cosine.
+    """Its embedding of an image, (B, 1792) for the ensemble, at 224 px; images are stretched. D is 1 − cosine.
 
     `checkpoint` is the adapter file in `ensemble_lora` (or in another folder of KINDS) of a filled DreamSim cache
     folder; the networks that it adapts lie beside that folder. Nothing is downloaded, and no code from torch.hub runs.

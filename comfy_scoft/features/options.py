@@ -21,7 +21,7 @@ class FeatureOptions:
 
     layer: 1 to 5 of a convolutional CLIP; 0 is the one that its menu name says.
     distance: `own` is the network's; `over tokens` takes the cosine over tokens, as the authors' code for ViT-B/32.
-    views: how many augmented views of each picture are compared beside it (the authors: 10).
+    views: how many augmented views of each image are compared beside it (the authors: 10).
     """
 
     layer: int = 0
@@ -32,9 +32,7 @@ class FeatureOptions:
         if self.distance not in ("own", "over tokens"):
             raise UserError(f"The distance is {self.distance!r}, but it must be 'own' or 'over tokens'.")
         if self.views < 0:
-            raise UserError(
-                f"views is {self.views}, but it must be 0 (the picture alone) or above; the authors take 10."
-            )
+            raise UserError(f"views is {self.views}, but it must be 0 (the image alone) or above; the authors take 10.")
 
 
 def split_name(name: str) -> tuple[str, FeatureOptions]:
@@ -70,7 +68,7 @@ def configured(network: FeatureNetwork, options: FeatureOptions) -> FeatureNetwo
         network = replace(network, metric=cosine_over_tokens, name=f"{network.name}, over tokens")
     if options.views:
         if not network.viewable:
-            raise UserError(f"{network.name} compares whole pictures and takes no augmented views: set views to 0.")
+            raise UserError(f"{network.name} compares whole images and takes no augmented views: set views to 0.")
         name = f"{network.name}, {options.views} view{'' if options.views == 1 else 's'}"
         network = replace(network, views=Views(options.views), name=name)
     return network

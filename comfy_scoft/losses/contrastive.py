@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 class ContrastiveLoss(Loss):
     """L_C (SCoFT, Eq. 4): ``max(D(f(x̂), f(x)) − λ · mean_k D(f(x̂), f(x⁻_k)) + m, 0)``, released weight 0.05.
 
-    It contains the positive term, so it stands in place of L_P (+MPC), not beside it. A picture without negatives
+    It contains the positive term, so it stands in place of L_P (+MPC), not beside it. An image without negatives
     contributes its positive term alone.
     margin m and negative_weight λ: the paper's values are lost in its text; these defaults are our choice (a margin of
     0.2 is the usual one for unit-scale embedding distances), not the authors'.

@@ -37,7 +37,7 @@ class RolloutSettings:
     steps: DDIM steps from t to 0 (released: 20); fewer where t has fewer distinct timesteps.
     guidance: classifier-free guidance scale s (released: 4.5).
     gradient_step: the one step whose prediction receives the gradient (paper: first).
-    kappa: `plain` is the exact chain; `normalised` keeps its sign and root-mean-square size over all timesteps
+    kappa: `plain` is the exact chain; `normalized` keeps its sign and root-mean-square size over all timesteps
         but gives each timestep the same weight (κ otherwise spans three orders of magnitude for ε-prediction).
     grid: `even` rounds evenly spaced timesteps; `released` is the authors' t, t−k, …, t−18k, 0 with k = t // 19.
     """

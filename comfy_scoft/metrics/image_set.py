@@ -1,4 +1,4 @@
-"""Sets of generated pictures: the same prompts and seeds for every model, so that differences are the model's."""
+"""Sets of generated images: the same prompts and seeds for every model, so that differences are the model's."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..common.errors import UserError
 
 @dataclass(frozen=True)
 class ImageSet:
-    """Pictures of one model. images: (N, H, W, 3) in [0, 1]; prompts and seeds: N of each; label: the model's name."""
+    """Images of one model. images: (N, H, W, 3) in [0, 1]; prompts and seeds: N of each; label: the model's name."""
 
     images: Tensor
     prompts: tuple[str, ...]
@@ -31,21 +31,21 @@ class ImageSet:
 
 
 def require_numbers(images: Tensor, name: str) -> None:
-    """Raises UserError where a value of the pictures (N, ...) is not finite, as where half precision overflows."""
+    """Raises UserError where a value of the images (N, ...) is not finite, as where half precision overflows."""
     bad = [i for i, image in enumerate(images) if not torch.isfinite(image).all()]
     if bad:
         raise UserError(
-            f"{len(bad)} of the {len(images)} pictures of {name!r} (the first is number {bad[0] + 1}) hold values that "
+            f"{len(bad)} of the {len(images)} images of {name!r} (the first is number {bad[0] + 1}) hold values that "
             "are not numbers, so nothing can be measured of them: half precision has overflowed; start ComfyUI with "
             "--fp32-vae, or take another VAE or checkpoint."
         )
 
 
 def plan(prompts: str, seed: int, images_per_prompt: int) -> tuple[tuple[str, ...], tuple[int, ...]]:
-    """Prompts (one a line, empty lines left out) and seeds, one of each a picture: every prompt with the same seeds.
+    """Prompts (one a line, empty lines left out) and seeds, one of each an image: every prompt with the same seeds.
 
     Seeds are seed, seed + 1, …, seed + images_per_prompt - 1; a line that comes again goes on with the seeds after
-    these, for else its pictures would be drawn twice and counted as two. Raises UserError where there is no prompt.
+    these, for else its images would be drawn twice and counted as two. Raises UserError where there is no prompt.
     """
     lines = [line.strip() for line in prompts.splitlines() if line.strip()]
     if not lines:
@@ -72,10 +72,10 @@ def require_match(sets: Sequence[ImageSet]) -> None:
 
 
 def examples(images: ImageSet, limit: int) -> list[int]:
-    """Which pictures stand for a set where not all can be shown: one of each prompt, `limit` of them at most.
+    """Which images stand for a set where not all can be shown: one of each prompt, `limit` of them at most.
 
     The picks are spread evenly over the prompts, so that a long list is not shown by its beginning alone, and each
-    takes the next of its prompt's seeds: pictures of one seed share their noise, which would stand for all of them.
+    takes the next of its prompt's seeds: images of one seed share their noise, which would stand for all of them.
     """
     of: dict[str, list[int]] = {}
     for i, prompt in enumerate(images.prompts):

@@ -113,7 +113,7 @@ def _family(unet: Mapping[str, Tensor], name: str) -> str:
                 raise UserError(f"{name} takes {channels} channels, as inpainting and edit models do: {ADVICE}")
             return family
     if width and text == 1280 and label == 2560:
-        raise UserError(f"{name} is the refiner of Stable Diffusion XL, which only finishes pictures: {ADVICE}")
+        raise UserError(f"{name} is the refiner of Stable Diffusion XL, which only finishes images: {ADVICE}")
     raise UserError(f"{name} holds a model that is not supported here: {ADVICE}")
 
 

@@ -129,7 +129,7 @@ class BaseModel:
         }
 
     def _added_conditions(self, text: Sequence[TextEmbedding], z: Tensor) -> dict[str, Tensor] | None:
-        """SD XL's second input: pooled text, and (height, width, top, left, height, width) of an uncropped picture."""
+        """SD XL's second input: pooled text, and (height, width, top, left, height, width) of an uncropped image."""
         if any(e.pooled is None for e in text):
             return None
         height, width = z.shape[-2] * LATENT_FACTOR, z.shape[-1] * LATENT_FACTOR

@@ -59,8 +59,8 @@ def embedder(parts: Sequence[Mapping[str, Any]], read: Callable[[str], Weights],
 
 
 def _encoder(part: Mapping[str, Any], weights: Weights, advice: str) -> Callable[[str], TextEmbedding]:
-    """One encoder. "hidden" is what the UNet reads: the last layer's states (normalised, as CLIP gives them), or the
-    penultimate layer's, normalised (SD 2.x) or as they are (SD XL)."""
+    """One encoder. "hidden" is what the UNet reads: the last layer's states (normalized, as CLIP gives them), or the
+    penultimate layer's, normalized (SD 2.x) or as they are (SD XL)."""
     projection = None
     if part["names"] == "open_clip":
         projection = weights.get("text_projection")
@@ -78,7 +78,7 @@ def _encoder(part: Mapping[str, Any], weights: Weights, advice: str) -> Callable
             found = encoder(ids, output_hidden_states=kind != "last")
             last = found[0]
             hidden = last if kind == "last" else found.hidden_states[-2]
-            if kind == "penultimate, normalised":
+            if kind == "penultimate, normalized":
                 hidden = _body(encoder).final_layer_norm(hidden)
             end = int((ids[0] == END).nonzero()[0])
             return TextEmbedding(hidden, last[:, end] @ projection if pooled else None)

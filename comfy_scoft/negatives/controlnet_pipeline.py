@@ -31,7 +31,7 @@ def native_resolution(base: BaseModel) -> int:
 
 
 def size_multiple(base: BaseModel) -> int:
-    """What the sides of a picture must be divisible by: 8 for the VAE, 2 for each level of the UNet below the first."""
+    """What the sides of an image must be divisible by: 8 for the VAE, 2 for each level of the UNet below the first."""
     return 8 * 2 ** (len(base.unet.config.block_out_channels) - 1)
 
 
@@ -106,8 +106,8 @@ class PipelineSampler:
             output_type="latent",
         ).images
         with torch.no_grad():
-            pictures = [self.base.decode(one.unsqueeze(0).float()) for one in latents]
-        return torch.cat(pictures).add(1.0).div(2.0).clamp(0, 1).permute(0, 2, 3, 1).cpu()
+            images = [self.base.decode(one.unsqueeze(0).float()) for one in latents]
+        return torch.cat(images).add(1.0).div(2.0).clamp(0, 1).permute(0, 2, 3, 1).cpu()
 
     def _start(self, request: Request) -> Tensor:
         """The request's noise, scaled so that the network's first input has variance 1, as ComfyUI does.
@@ -152,6 +152,6 @@ def scheduler_of(schedule: NoiseSchedule, sampler: str) -> Any:
 
 
 def models_identity(checkpoint: Path, controlnet: Path, sampler: PipelineSampler) -> str:
-    """A hash of what decides a picture beside the settings: both files, the number type and the prediction."""
+    """A hash of what decides an image beside the settings: both files, the number type and the prediction."""
     facts = [file_hash(checkpoint), file_hash(controlnet), str(sampler.base.dtype), sampler.base.schedule.prediction]
     return hashlib.sha256(":".join(["diffusers", *facts]).encode()).hexdigest()

@@ -1,6 +1,6 @@
 """From image sets to a survey: which pages, which random ids, and the two files, the page and its key.
 
-As in the paper (Section 5), a page is one prompt with one picture of each generator under one shared seed.
+As in the paper (Section 5), a page is one prompt with one image of each generator under one shared seed.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 from ..common.errors import UserError
 from ..common.files import write_atomically
 from ..metrics.image_set import ImageSet, require_match
-from . import pictures
+from . import images
 from .items import default_items, plain, read_items
 from .languages import language
 from .render import render
@@ -34,10 +34,10 @@ class SurveySettings:
     of a prompt. attention_checks: how many of them are shown a second time. seed: decides pages and ids.
     language: its own name or code. culture: how the questions name the culture; "" for the language's "your culture".
     consent: paragraphs, one a line; "" for the language's own. image_size: longer side in pixels at most. quality: of
-    the JPEG pictures, 1 to 95.
+    the JPEG images, 1 to 95.
     """
 
-    title: str = "How do these pictures show your culture?"
+    title: str = "How do these images show your culture?"
     items: str = default_items()
     pages: int = 10
     attention_checks: int = 1
@@ -58,11 +58,11 @@ def build(sets: Sequence[ImageSet], settings: SurveySettings) -> tuple[Survey, b
     spoken, title = language(settings.language), plain(settings.title)
     items = read_items(settings.items, spoken, plain(settings.culture) or spoken.culture, len(sets))
     chosen = _choose(sets[0], settings.pages, settings.seed)
-    least, size = pictures.common_size(sets, settings.image_size)
-    drawn = [[pictures.encoded(found.images[i], least, size, settings.quality) for found in sets] for i in chosen]
+    least, size = images.common_size(sets, settings.image_size)
+    drawn = [[images.encoded(found.images[i], least, size, settings.quality) for found in sets] for i in chosen]
     _require_difference(labels, drawn)
 
-    originals = pictures.fingerprint([found.images[i] for i in chosen for found in sets])
+    originals = images.fingerprint([found.images[i] for i in chosen for found in sets])
     secret = _digest(originals, repr((settings.seed, labels)))
     pages, shown = _pages(sets[0], chosen, drawn, settings, secret)
     survey = Survey(title, spoken.code, items, labels, pages, settings.seed, id="", hash="")
@@ -130,14 +130,14 @@ def _checked(sets: Sequence[ImageSet], settings: SurveySettings) -> tuple[str, .
         raise UserError("The survey has no title: write one that people see first.")
     if settings.image_size < 64 or not 1 <= settings.quality <= 95:
         raise UserError(
-            f"Pictures of {settings.image_size} pixels and quality {settings.quality} cannot be made: "
+            f"Images of {settings.image_size} pixels and quality {settings.quality} cannot be made: "
             "give at least 64 pixels and a quality from 1 to 95."
         )
     return labels
 
 
 def _choose(images: ImageSet, pages: int, seed: int) -> list[int]:
-    """Which pictures become pages, in random order: each prompt once, then the prompts' next seeds, and so on."""
+    """Which images become pages, in random order: each prompt once, then the prompts' next seeds, and so on."""
     by_prompt: dict[str, list[int]] = {}
     for i in sorted(range(len(images.prompts)), key=lambda i: _digest(b"page", f"{seed} {i}")):
         by_prompt.setdefault(images.prompts[i], []).append(i)
@@ -148,7 +148,7 @@ def _choose(images: ImageSet, pages: int, seed: int) -> list[int]:
 def _pages(
     images: ImageSet, chosen: list[int], drawn: list[list[bytes]], settings: SurveySettings, secret: bytes
 ) -> tuple[tuple[Page, ...], dict[str, bytes]]:
-    """The pages, repeated ones last, and each picture by its image id."""
+    """The pages, repeated ones last, and each image by its image id."""
     order = sorted(range(len(chosen)), key=lambda n: _digest(secret, f"check {n}"))
     again = order[: settings.attention_checks]
     pages: list[Page] = []
@@ -167,7 +167,7 @@ def _require_difference(labels: Sequence[str], drawn: list[list[bytes]]) -> None
     for one, other in itertools.combinations(range(len(labels)), 2):
         if all(page[one] == page[other] for page in drawn):
             raise UserError(
-                f"The sets {labels[one]!r} and {labels[other]!r} hold the same pictures, so nobody could rank them: "
+                f"The sets {labels[one]!r} and {labels[other]!r} hold the same images, so nobody could rank them: "
                 "check that each Generate Set has its own model."
             )
 

@@ -28,7 +28,7 @@ def default_items() -> str:
 
 
 def read_items(text: str, spoken: Language, culture: str, count: int) -> tuple[Item, ...]:
-    """Items from text, one a line, with {culture} (or {place}) and {n}, the number of pictures, filled in.
+    """Items from text, one a line, with {culture} (or {place}) and {n}, the number of images, filled in.
 
     The English default, left as it is, stands for the paper's items in the survey's own language. An item keeps the
     paper's id where its title is the paper's, in English or in the survey's language; others are `item1`, `item2`, …
@@ -36,7 +36,7 @@ def read_items(text: str, spoken: Language, culture: str, count: int) -> tuple[I
     """
     lines = [line for line in map(plain, text.splitlines()) if line]
     if not lines:
-        raise UserError("The survey has no items to rank the pictures on: write at least one, as 'title | question'.")
+        raise UserError("The survey has no items to rank the images on: write at least one, as 'title | question'.")
     if lines == default_items().splitlines():
         lines = as_lines(spoken.items).splitlines()
     known = {item.title.casefold(): item.id for item in (*language(FIRST).items, *spoken.items)}

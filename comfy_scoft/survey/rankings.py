@@ -46,7 +46,7 @@ class Rankings:
 def rankings(survey: Survey) -> tuple[Rankings, Rankings]:
     """The rankings of a survey's pages, and those of its repeated pages (attention checks), with the same participants.
 
-    Repeated pages count for attention only: the same picture is not judged twice. Raises UserError without answers.
+    Repeated pages count for attention only: the same image is not judged twice. Raises UserError without answers.
     """
     if not survey.responses:
         raise UserError("This survey has no answers yet: load the participants' files with Load Responses first.")

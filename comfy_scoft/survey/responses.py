@@ -1,7 +1,7 @@
 """A folder of answer files -> the survey with its answers, and a report of every file that was not used.
 
 Rules, in order. A file that cannot be read, belongs to another survey, or holds what the survey's page cannot write is
-left out whole. Of a page only whole answers count: every item ranked, every picture in each ranking. One participant
+left out whole. Of a page only whole answers count: every item ranked, every image in each ranking. One participant
 counts once: the file with the most whole pages, of those the one finished last. A file whose answers and whose random
 orders are all another's is a copy under another name, and is left out.
 """

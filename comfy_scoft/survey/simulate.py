@@ -1,7 +1,7 @@
 """Simulated participants of known skill: to test the analysis, to ship an example, and to plan how many people to ask.
 
 A participant's skill s and taste t (one number a generator) make the utility of generator g on each page
-s (w_g + t_g) + noise, w the generators' true worth and the noise Gumbel's, so that one picture is ranked above another
+s (w_g + t_g) + noise, w the generators' true worth and the noise Gumbel's, so that one image is ranked above another
 with probability sigmoid(s (difference)): Bradley and Terry's model, rankings as in Plackett and Luce's. Skill 0 ranks
 at random.
 """
@@ -129,7 +129,7 @@ def rankings_with_averages(targets: Sequence[float], count: int) -> np.ndarray:
 
 
 def simulated_survey(generators: Sequence[str], pages: int, repeats: int, seed: int, title: str) -> Survey:
-    """A survey of the paper's items without pictures: `pages` pages and, after them, `repeats` of them once more."""
+    """A survey of the paper's items without images: `pages` pages and, after them, `repeats` of them once more."""
     drawn = np.random.default_rng(seed)
 
     def tokens() -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
     job.json             settings, losses, records, and where the weights are
     tensors.safetensors  latents of every sample, embeddings of every text, the noise schedule; pixels, if a loss
-                         looks at pictures; the LoRA that training goes on from, if there is one
+                         looks at images; the LoRA that training goes on from, if there is one
     unet/, vae/          the weights in diffusers' form, unless the job names a checkpoint file instead
 
 On the CPU, with the same number of threads, the LoRA is bit-identical to the one the node trains.
@@ -39,9 +39,9 @@ from ..models.stable_diffusion import FAMILIES, BaseModel, TextEmbedding
 from .distributed import launched
 from .job_models import compare, find, named, stored
 from .latent_cache import Cache, Sample
-from .memory import Economy, free_bytes
+from .memory import MemoryOptions, free_bytes
 from .memory_estimate import fits
-from .run import Run, Watch
+from .run import Callbacks, Run
 from .run_folder import train_and_log
 from .settings import OptimizerSettings, TrainSettings
 from .trainer import Result
@@ -162,7 +162,7 @@ def run_job(
     folder: Path,
     resume: bool = False,
     models: Path | None = None,
-    watch: Watch = Watch(),  # noqa: B008 - frozen
+    watch: Callbacks = Callbacks(),  # noqa: B008 - frozen
 ) -> tuple[Run, Result, list[dict[str, float]]]:
     """Train a job; returns the run, its result and the rows of its metrics.
 
@@ -172,8 +172,8 @@ def run_job(
     run.processes, device = launched()
     place(run.base.unet, device, unet_dtype(run.settings.precision))
     place(run.base.vae, device, torch.float32)
-    run.economy, line = fits(run, Economy.of(run.settings), free_bytes(device))
-    run.economy = run.processes.first(run.economy)
+    run.memory_options, line = fits(run, MemoryOptions.of(run.settings), free_bytes(device))
+    run.memory_options = run.processes.first(run.memory_options)
     if run.processes.main:
         watch.say(line)
     return (run, *train_and_log(run, watch))
@@ -183,7 +183,7 @@ def _networks(losses: Sequence[Loss]) -> list[FeatureNetwork]:
     return list(dict.fromkeys(loss.network for loss in losses if loss.network is not None))
 
 
-def _tensors(run: Run, pictures: bool, check: Callable[[], None]) -> dict[str, Tensor]:
+def _tensors(run: Run, images: bool, check: Callable[[], None]) -> dict[str, Tensor]:
     """Everything frozen that the run needs. Pixels are stored as the 8 bits they come from, which is exact."""
     cache, held_out = run.caches()
     texts = []
@@ -202,7 +202,7 @@ def _tensors(run: Run, pictures: bool, check: Callable[[], None]) -> dict[str, T
         for i, sample in enumerate(samples):
             check()
             found[f"{name}.{i}.mean"], found[f"{name}.{i}.std"] = own.latent(sample)
-    for index in range(len(run.dataset)) if pictures else ():
+    for index in range(len(run.dataset)) if images else ():
         check()
         pixels, negatives = cache.pixels((index, False))
         found[f"pixels.{index}"], found[f"negatives.{index}"] = _to_bytes(pixels), _to_bytes(negatives)
@@ -215,7 +215,7 @@ def _to_bytes(pixels: Tensor) -> Tensor:
 
 
 def _from_bytes(pixels: Tensor, flip: bool) -> Tensor:
-    """[-1, 1], by the same arithmetic as the dataset's own pictures (dataset/images.py), so to the same bits."""
+    """[-1, 1], by the same arithmetic as the dataset's own images (dataset/images.py), so to the same bits."""
     return (pixels.flip(-1) if flip else pixels).float().div(127.5).sub(1.0)
 
 
@@ -259,13 +259,13 @@ def _listed(dataset: Dataset) -> dict[str, Any]:
 
 
 def _record(record: CultureRecord) -> dict[str, Any]:
-    """A record as JSON; of its pictures only their names, and how many negatives there are."""
+    """A record as JSON; of its images only their names, and how many negatives there are."""
     words = {f.name: getattr(record, f.name) for f in dataclasses.fields(record) if f.name not in _PATHS}
     return {**words, "image": record.image.name, "negatives": len(record.negatives)}
 
 
 def _dataset(job: Job, listed: dict[str, Any]) -> Dataset:
-    """Records whose paths are names only: their pictures are in the tensors."""
+    """Records whose paths are names only: their images are in the tensors."""
     records = []
     for number, entry in enumerate(listed["records"]):
         words: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in entry.items()}
@@ -322,11 +322,11 @@ def _cache(job: Job, base: BaseModel, name: str, train: TrainSettings) -> Cache:
     for i, sample in enumerate(cache.samples(train.flip and name == "dataset")):
         cache.latents[sample] = tensors[f"{name}.{i}.mean"].clone(), tensors[f"{name}.{i}.std"].clone()
 
-    def pictures(sample: Sample) -> tuple[Tensor, Tensor]:
+    def images(sample: Sample) -> tuple[Tensor, Tensor]:
         index, flip = sample
         return _from_bytes(tensors[f"pixels.{index}"], flip), _from_bytes(tensors[f"negatives.{index}"], flip)
 
-    cache.pictures = pictures
+    cache.images = images
     return cache
 
 

@@ -10,7 +10,7 @@ from ..common.fingerprints import of_tensors, of_weights, versions
 from ..losses import Loss
 from . import checkpoint
 from .checkpoint import State
-from .settings import deciding
+from .settings import identity_fields
 
 if TYPE_CHECKING:
     from .run import Run
@@ -23,10 +23,10 @@ def described(run: Run) -> dict[str, Any]:
     """
     return {
         "base model": run.base.identity(),
-        "train": deciding(run.settings),
-        "lora": deciding(run.lora) | ({} if run.start is None else {"start": of_tensors(run.start)}),
-        "optimizer": deciding(run.optimizer),
-        "rollout": deciding(run.rollout),
+        "train": identity_fields(run.settings),
+        "lora": identity_fields(run.lora) | ({} if run.start is None else {"start": of_tensors(run.start)}),
+        "optimizer": identity_fields(run.optimizer),
+        "rollout": identity_fields(run.rollout),
         "losses": [described_loss(loss) for loss in run.losses],
         "dataset": run.data or run.dataset.identity(),
     }

@@ -16,12 +16,12 @@ Decode = Literal["full", "crop", "TAESD"]
 Tracker = Literal["off", "TensorBoard"]
 
 
-def _aside(default: Any) -> Any:
+def not_in_identity(default: Any) -> Any:
     """A field that does not decide what is learned (beyond rounding): a run may go on with another value."""
     return field(default=default, metadata={"decides": False})
 
 
-def deciding(settings: Any) -> dict[str, Any]:
+def identity_fields(settings: Any) -> dict[str, Any]:
     """The fields of a settings dataclass that decide what is learned, as plain JSON."""
     aside = {f.name for f in fields(settings) if not f.metadata.get("decides", True)}
     return {name: value for name, value in asdict(settings).items() if name not in aside}
@@ -67,19 +67,19 @@ class OptimizerSettings:
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """steps: optimizer steps, each of `accumulation` micro-steps of `batch_size` pictures (paper: 3000 of 4 of 1).
+    """steps: optimizer steps, each of `accumulation` micro-steps of `batch_size` images (paper: 3000 of 4 of 1).
 
-    resolution: side of the square centre crop in pixels, a multiple of 8. flip: random horizontal flips.
-    buckets: instead of squares, crops of each picture's own aspect, of at most resolution² pixels (dataset/images.py).
+    resolution: side of the square center crop in pixels, a multiple of 8. flip: random horizontal flips.
+    buckets: instead of squares, crops of each image's own aspect, of at most resolution² pixels (dataset/images.py).
     precision: number type of the UNet's arithmetic; the LoRA is fp32 always. seed: decides every random number.
     noise_offset: share of noise that is one number a channel, so that overall brightness is learned; 0 is off.
-    decode: what the rollout's picture is decoded from and with: the `full` latent, its central `crop` of half the side,
+    decode: what the rollout's image is decoded from and with: the `full` latent, its central `crop` of half the side,
         or the full latent by the small autoencoder `TAESD`.
 
-    The rest does not decide what is learned. micro_batch: pictures in one forward and backward pass; 0 is all of an
+    The rest does not decide what is learned. micro_batch: images in one forward and backward pass; 0 is all of an
     optimizer step's. checkpointing: recompute activations instead of keeping them. checkpoint_every: optimizer steps
     between checkpoints, of which the last `keep` stay; one is also written at the end, on interrupt and on error.
-    validate_every, preview_every: optimizer steps between measurements on held-out pictures and between pictures of
+    validate_every, preview_every: optimizer steps between measurements on held-out images and between images of
     `preview_prompt`; 0 is never. tracker: also log to TensorBoard, in the run's folder.
     """
 
@@ -90,17 +90,17 @@ class TrainSettings:
     flip: bool = True
     precision: Precision = "fp32"
     seed: int = 1024
-    checkpoint_every: int = _aside(250)
+    checkpoint_every: int = not_in_identity(250)
     buckets: bool = False
     noise_offset: float = 0.0
     decode: Decode = "full"
-    micro_batch: int = _aside(0)
-    checkpointing: Checkpointing = _aside("off")
-    keep: int = _aside(2)
-    validate_every: int = _aside(50)
-    preview_every: int = _aside(0)
-    preview_prompt: str = _aside("")
-    tracker: Tracker = _aside("off")
+    micro_batch: int = not_in_identity(0)
+    checkpointing: Checkpointing = not_in_identity("off")
+    keep: int = not_in_identity(2)
+    validate_every: int = not_in_identity(50)
+    preview_every: int = not_in_identity(0)
+    preview_prompt: str = not_in_identity("")
+    tracker: Tracker = not_in_identity("off")
 
     def __post_init__(self) -> None:
         for name, least in (("steps", 1), ("batch_size", 1), ("accumulation", 1), ("checkpoint_every", 1), ("keep", 1)):
@@ -117,8 +117,8 @@ class TrainSettings:
         _known("Tracker", self.tracker, Tracker)
 
     @property
-    def pictures(self) -> int:
-        """Pictures an optimizer step: the effective batch, whatever the number of processes."""
+    def images(self) -> int:
+        """Images an optimizer step: the effective batch, whatever the number of processes."""
         return self.batch_size * self.accumulation
 
 

@@ -1,4 +1,4 @@
-"""From answer files to figures: whose files to read, what they say, and the pictures and the page of it."""
+"""From answer files to figures: whose files to read, what they say, and the images and the page of it."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ class PlotSurvey(io.ComfyNode):
             node_id="SCoFT_PlotSurvey",
             display_name="Plot Survey (SCoFT)",
             category=CATEGORY,
-            description="The figures of a survey as pictures, and a report page that joins them with the findings, "
+            description="The figures of a survey as images, and a report page that joins them with the findings, "
             "written to scoft/surveys in ComfyUI's output folder. The page names no participant.",
             inputs=[SurveySocket.Input("survey", tooltip="A survey with answers, from Load Responses.")],
             outputs=[
@@ -159,7 +159,7 @@ class PlotSurvey(io.ComfyNode):
     @classmethod
     def execute(cls, survey: Survey) -> io.NodeOutput:
         found = aggregate(survey)
-        pictures = _pictures(found)
+        pictures = _images(found)
         path = surveys_folder() / f"{file_name(survey.title)}-{survey.hash[:8]}.report.html"
         write_atomically(path, report_page(found, pictures).encode("utf-8"))
         images = [image[None] for _, _, image in pictures]
@@ -167,7 +167,7 @@ class PlotSurvey(io.ComfyNode):
         return io.NodeOutput(*images, str(path), ui={"images": shown, "text": (in_output(path),)})
 
 
-def _pictures(found: Analysis) -> list[tuple[str, str, Tensor]]:
+def _images(found: Analysis) -> list[tuple[str, str, Tensor]]:
     """(heading, what it shows, image) of every figure."""
     return [
         (

@@ -1,4 +1,4 @@
-"""The forms in which people keep pictures with words -> records, or the fault that stands in a record's place."""
+"""The forms in which people keep images with words -> records, or the fault that stands in a record's place."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def find_records(root: Path) -> Found:
     - `metadata.jsonl` or `metadata.csv`: the released CCUB form, and Hugging Face's image folders;
     - without one, images with a `.txt` or `.caption` file of the same name beside each;
     - of these also kohya's sub-folders `N_name`. As there, `name` is the caption of an image that has none. It also is
-      the category where the image's own name tells none. `N`, how often an epoch repeats a picture, changes nothing:
+      the category where the image's own name tells none. `N`, how often an epoch repeats an image, changes nothing:
       a repeated record would count twice in every figure, and get its negatives twice.
     """
     try:
@@ -71,7 +71,7 @@ def _find(root: Path) -> Found:
             yield from _from_captions(folder, split, root, words)
             if repeats > 1:
                 yield Note(
-                    f"The folder {shown(folder.name)} asks for {repeats} repeats: each picture counts once here, and "
+                    f"The folder {shown(folder.name)} asks for {repeats} repeats: each image counts once here, and "
                     "the number of training steps says how often it is seen."
                 )
 

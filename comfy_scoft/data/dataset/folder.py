@@ -1,4 +1,4 @@
-"""A folder of a community's pictures -> a `Dataset` and a report of what was left out and why."""
+"""A folder of a community's images -> a `Dataset` and a report of what was left out and why."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ DATASET_PARTS = (*SPLITS, METADATA[0], "images", "negatives", "depth")
 """Everything a saved dataset may hold at its top."""
 
 DECODED_AT_LOAD = 500
-"""Up to this many pictures are decoded once when a folder is loaded; of more only headers and checksums are read,
+"""Up to this many images are decoded once when a folder is loaded; of more only headers and checksums are read,
 and a cut JPEG is found on first use."""
 
 
@@ -92,13 +92,13 @@ def load_folder(
             f"None of the {tally.passed_over} records of {root.name} is of the split and categories asked for: "
             "ask for others, or for all."
         )
-    _check_pictures(candidates, tally, limit, strict)
+    _check_images(candidates, tally, limit, strict)
     if not tally.loaded:
         raise UserError(_nothing_good(root, tally.faults))
     return Dataset(root, tuple(tally.loaded), root.name), tally.report()
 
 
-def _check_pictures(candidates: list[CultureRecord], tally: _Tally, limit: int, strict: bool) -> None:
+def _check_images(candidates: list[CultureRecord], tally: _Tally, limit: int, strict: bool) -> None:
     """Move the candidates whose files are whole into the tally, up to the limit; each file is opened once."""
     decode = sum(len(record.files()) for record in candidates[: limit or None]) <= DECODED_AT_LOAD
     verdicts: dict[Path, UserError | None] = {}

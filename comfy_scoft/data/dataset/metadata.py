@@ -1,4 +1,4 @@
-"""Rows of metadata -> checked fields: names of files, words, categories, splits and where a picture comes from."""
+"""Rows of metadata -> checked fields: names of files, words, categories, splits and where an image comes from."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ Line = TypeVar("Line", bound="WordsLine")
 
 
 class WordsLine(BaseModel):
-    """What a row says of a picture: the released CCUB form's words (text, blip_text) and our own optional keys.
+    """What a row says of an image: the released CCUB form's words (text, blip_text) and our own optional keys.
 
     Keys we do not know are ignored; a null counts as absent. A list may be written as a single text, in which "|"
     stands between its entries.
@@ -117,9 +117,9 @@ class MetadataLine(WordsLine):
 
 
 class LinkLine(WordsLine):
-    """One row of a list of links: the words, and where on the net the picture is."""
+    """One row of a list of links: the words, and where on the net the image is."""
 
-    key: ClassVar[tuple[str, str]] = ("url", 'has no link: write the picture\'s address in "url"')
+    key: ClassVar[tuple[str, str]] = ("url", 'has no link: write the image\'s address in "url"')
     words: ClassVar[str] = "caption"
     url: str = Field(
         min_length=1, max_length=MAX_WORDS, validation_alias=AliasChoices("url", "link", "image_url", "image_link")

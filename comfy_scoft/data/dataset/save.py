@@ -82,7 +82,7 @@ def from_images(
             if not caption.strip():
                 raise UserError(f"The caption of image {n + 1} is empty: write one for each image.")
             name = f"images/IMAGE_{n}.png"
-            _picture(image, n).save(part / "train" / name)
+            _image(image, n).save(part / "train" / name)
             several = [others] if isinstance(others, str) else list(others)
             line = {"file_name": name, "text": caption, "blip_text": several, "culture": culture, "place": place}
             lines.append(json.dumps(line, ensure_ascii=False))
@@ -90,7 +90,7 @@ def from_images(
     return load_folder(folder, strict=True)[0]
 
 
-def _picture(image: Tensor, n: int) -> Image.Image:
+def _image(image: Tensor, n: int) -> Image.Image:
     if image.ndim != 3 or image.shape[-1] not in (3, 4) or 0 in image.shape:
         raise UserError(f"Image {n + 1} has the shape {tuple(image.shape)}: it was expected to be (height, width, 3).")
     values = image.detach()[..., :3].float().cpu()

@@ -22,7 +22,7 @@ from .report import Outcome, place, report_csv, report_text
 from .store import LOG, DiskError, Saved, Store
 
 Doubles = Literal["leave out the same file", "leave out look-alikes too", "keep all"]
-Watch = Callable[[int, int, str], None]
+Callbacks = Callable[[int, int, str], None]
 """Called ten times a second with (done, total, a line of text). What it raises stops the run."""
 
 
@@ -33,7 +33,7 @@ class _Run:
     store: Store
     todo: list[Link]
     failed: dict[str, str]
-    """By link: why it gave no picture."""
+    """By link: why it gave no image."""
     fresh: set[str]
 
     @property
@@ -49,18 +49,18 @@ def collect(
     limit: int = 0,
     doubles: Doubles = "leave out the same file",
     limits: Limits | None = None,
-    watch: Watch = lambda done, total, text: None,
+    watch: Callbacks = lambda done, total, text: None,
     allowed: Allowed = is_public,
     lookup: Lookup = system_lookup,
 ) -> tuple[Dataset, str]:
-    """Fetch the pictures of a list into `folder` and load it. What is there already, unchanged, is not asked for again.
+    """Fetch the images of a list into `folder` and load it. What is there already, unchanged, is not asked for again.
 
     culture, place: for rows that state none. limit: only the first so many good rows; 0 for all.
-    doubles: what to do with pictures that are there twice, by their bytes or by how they look; all are reported.
+    doubles: what to do with images that are there twice, by their bytes or by how they look; all are reported.
     watch: see `Watch`. If it raises, what has arrived is entered in the dataset first; the next run goes on from there.
     allowed, lookup: which addresses may be asked, and how names are resolved. For tests; everybody else leaves them.
     Returns the dataset (all splits) and the report. Raises UserError with one sentence when the list is of no use, the
-    folder holds something else or cannot be written, or no link gave a picture.
+    folder holds something else or cannot be written, or no link gave an image.
     """
     if limit < 0:
         raise UserError(f"The limit is {limit}: give 0 for all links, or how many to fetch.")
@@ -84,7 +84,7 @@ def collect(
         store.close()
     if not any(outcome.kept for outcome in outcomes):
         reasons = "; ".join(o.why.rstrip(".") for o in outcomes[:3])
-        raise UserError(f"No link of {list_file.name} gave a picture: {reasons}.")
+        raise UserError(f"No link of {list_file.name} gave an image: {reasons}.")
     dataset, loaded = load_folder(folder)
     return dataset, report_text(list_file.name, folder.name, outcomes, faults, loaded)
 

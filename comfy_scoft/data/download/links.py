@@ -35,7 +35,7 @@ def read_links(path: Path, max_links: int = 10_000) -> tuple[list[Link], list[Fa
     """The good rows of a `.csv`, `.tsv` or `.jsonl` file in order, and those that are not.
 
     Columns: url, caption; optional category, era, tags, culture, place, split, generic_captions, source, collector,
-    licence, consent, verified_by. A list in one cell has "|" between its entries. Raises UserError when the file is
+    license, consent, verified_by. A list in one cell has "|" between its entries. Raises UserError when the file is
     of another kind, cannot be read, has no good row, or more rows than `max_links`.
     """
     name = shown(path.name)
@@ -63,7 +63,7 @@ def read_links(path: Path, max_links: int = 10_000) -> tuple[list[Link], list[Fa
             faults[0].sentence
             if len(faults) == 1
             else f"The list {name} has no row with a link and a caption: name the columns url and caption in its first "
-            f"line, and give each picture a row{_first(faults)}."
+            f"line, and give each image a row{_first(faults)}."
         )
     return links, faults
 

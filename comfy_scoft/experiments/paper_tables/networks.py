@@ -93,7 +93,7 @@ class Networks:
 
 
 def load_inception(checkpoint: Path | None) -> FeatureNetwork:
-    """The Inception v3 of FID and KID, (B, 2048), as torch-fidelity runs it on 8-bit pictures; it has no gradient.
+    """The Inception v3 of FID and KID, (B, 2048), as torch-fidelity runs it on 8-bit images; it has no gradient.
 
     checkpoint: torch-fidelity's file. Raises UserError, one sentence, for another file or without the package.
     """

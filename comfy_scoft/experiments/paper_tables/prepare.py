@@ -37,7 +37,7 @@ def check(study: Study) -> None:
         if negatives:
             if study.controlnet is None:
                 raise UserError(
-                    f"Pictures of {culture.name} have no negatives, so they must be drawn: give a depth ControlNet "
+                    f"Images of {culture.name} have no negatives, so they must be drawn: give a depth ControlNet "
                     "with --controlnet."
                 )
             if not study.controlnet.is_file():
@@ -87,7 +87,7 @@ def _made(study: Study, culture: Culture, generic: bool, negatives: bool) -> tup
     counts = {"captioned": 0, "depth maps": 0, "negatives": 0, "dropped": 0}
     if generic:
         counts["captioned"] = sum(not record.generic_captions for record in dataset.records)
-        study.say(f"{culture.name}: generic captions of {counts['captioned']} pictures")
+        study.say(f"{culture.name}: generic captions of {counts['captioned']} images")
         captioner = load_captioner("BLIP", _captioner(study, culture), study.device)
         settings = CaptionSettings(study.scale.captions, study.seed)
         with study.clock.timed(plan.CAPTION, counts["captioned"]):
@@ -98,7 +98,7 @@ def _made(study: Study, culture: Culture, generic: bool, negatives: bool) -> tup
     bare = [record for record in dataset.records if record.depth is None]
     if bare:
         counts["depth maps"] = len(bare)
-        study.say(f"{culture.name}: depth of {len(bare)} pictures")
+        study.say(f"{culture.name}: depth of {len(bare)} images")
         estimator = load_depth(study.depth, _estimator(study), study.device)
         with study.clock.timed(plan.DEPTH, len(bare)):
             deep = iter(attach_depth(dataset.replace(bare), estimator, work / "depth").records)
@@ -142,7 +142,7 @@ def _sieved(study: Study, dataset: Dataset) -> tuple[Dataset, int, float | None]
 
 
 def _captioner(study: Study, culture: Culture) -> Path:
-    return study.networks.beside(CAPTIONER, f"Pictures of {culture.name} have no generic captions, which BLIP writes")
+    return study.networks.beside(CAPTIONER, f"Images of {culture.name} have no generic captions, which BLIP writes")
 
 
 def _estimator(study: Study) -> Path | None:
