@@ -53,7 +53,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--world", choices=WORLDS, help="default: sd15 where there is a GPU, else mini")
     parser.add_argument("--rounds", type=int, help="blocks of each variant that are timed (default 12; short: 2)")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="of PyTorch (default: one a core)")
-    parser.add_argument("--short", action="store_true", help="few rounds and pictures, no memory: to see that it runs")
+    parser.add_argument("--short", action="store_true", help="few rounds and images, no memory: to see that it runs")
     parser.add_argument("--fresh", action="store_true", help="run again what is known already")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent, help="folder of the results")
     parser.add_argument("--write", type=Path, help=argparse.SUPPRESS)  # the rest is for child processes
@@ -65,10 +65,10 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def _work(options: argparse.Namespace) -> Any:
     """What a child process does: one case, or the peak memory of one variant."""
-    (key,), pictures = options.case, 8 if options.short else 0
+    (key,), images = options.case, 8 if options.short else 0
     if options.memory:
-        return cases.peak_memory(key, options.world, options.memory, pictures)
-    return {**cases.measure(key, options.world, options.rounds, pictures), "machine": report.machine()}
+        return cases.peak_memory(key, options.world, options.memory, images)
+    return {**cases.measure(key, options.world, options.rounds, images), "machine": report.machine()}
 
 
 def _case(options: argparse.Namespace, key: str, world: str) -> dict[str, Any]:

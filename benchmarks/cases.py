@@ -109,10 +109,10 @@ def _given(world: World) -> core_node.Sockets:
     return _GIVEN[world.name]
 
 
-def measure(key: str, world_name: str, rounds: int, pictures: int = 0) -> dict[str, Any]:
+def measure(key: str, world_name: str, rounds: int, images: int = 0) -> dict[str, Any]:
     """Run a case: two blocks of each variant first (one warms up, one is counted), then `rounds` in turns, then one
     with its time by part. Returns plain JSON; seconds are of one optimizer step."""
-    case, world = CASES[key](), build(world_name, pictures)
+    case, world = CASES[key](), build(world_name, images)
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
@@ -166,10 +166,10 @@ def _compared(wanted: Comparison, found: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def peak_memory(key: str, world_name: str, name: str, pictures: int = 0) -> int:
+def peak_memory(key: str, world_name: str, name: str, images: int = 0) -> int:
     """Bytes that a variant needs beyond its loaded model: its caches, its optimizer, and one block. Ask in a process
     of its own."""
-    case, world = CASES[key](), build(world_name, pictures)
+    case, world = CASES[key](), build(world_name, images)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         variant = case.make(world, name, folder, VggFile(folder))

@@ -56,7 +56,7 @@ def start() -> None:
 
 
 def sockets(world: World) -> Sockets:
-    """The world's model as ComfyUI loads it, with the latents and conditionings of the world's pictures."""
+    """The world's model as ComfyUI loads it, with the latents and conditionings of the world's images."""
     start()
     with torch.no_grad():  # as ComfyUI runs its nodes
         return _mini(world) if world.name == "mini" else _random(world)
@@ -71,8 +71,8 @@ def _mini(world: World) -> Sockets:
     mini_model.register()
     model, clip, vae = nodes.CheckpointLoaderSimple().load_checkpoint(layout.CHECKPOINT)
     records = world.dataset.records
-    pictures = torch.stack([aligned(record, world.resolution, flip=False)[0] for record in records])
-    latents = nodes.VAEEncode().encode(vae, pictures.movedim(1, -1) / 2 + 0.5)[0]["samples"]
+    images = torch.stack([aligned(record, world.resolution, flip=False)[0] for record in records])
+    latents = nodes.VAEEncode().encode(vae, images.movedim(1, -1) / 2 + 0.5)[0]["samples"]
     positive = [nodes.CLIPTextEncode().encode(clip, record.caption)[0][0] for record in records]
     return Sockets(model, latents, positive)
 
@@ -111,7 +111,7 @@ def _random(world: World) -> Sockets:
 
 @dataclass(frozen=True)
 class Plain:
-    """batch: pictures a micro-step. accumulation: micro-steps an optimizer step. steps: optimizer steps a block."""
+    """batch: images a micro-step. accumulation: micro-steps an optimizer step. steps: optimizer steps a block."""
 
     batch: int
     accumulation: int
@@ -122,8 +122,8 @@ class Plain:
 def theirs(name: str, given: Sockets, world: World, how: Plain) -> Variant:
     """The core node's own `execute`. It reports each optimizer step to ComfyUI's progress hook: there it pauses.
 
-    With a batch of B it puts each picture through the UNet with each caption of the batch, B² samples, and takes the
-    mean of the answers; accumulation is therefore the fair way to more pictures a step.
+    With a batch of B it puts each image through the UNet with each caption of the batch, B² samples, and takes the
+    mean of the answers; accumulation is therefore the fair way to more images a step.
     """
     import comfy.utils
     import comfy_extras.nodes_train as node
@@ -138,7 +138,7 @@ def theirs(name: str, given: Sockets, world: World, how: Plain) -> Variant:
         try:
             node.TrainLoraNode.execute(
                 model=[given.model],
-                # One LATENT and one CONDITIONING a picture: on a single LATENT of many this node fails in 0.3.75.
+                # One LATENT and one CONDITIONING an image: on a single LATENT of many this node fails in 0.3.75.
                 latents=[{"samples": z.unsqueeze(0).clone()} for z in given.latents],
                 positive=[[[c.clone(), dict(rest)]] for c, rest in given.positive],
                 batch_size=[how.batch],

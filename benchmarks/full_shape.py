@@ -65,25 +65,25 @@ def _model() -> tuple[float, float, float, float, float]:
         unet, vae, encoder = (module.requires_grad_(False) for module in stable_diffusion(small=False))
         unet.add_adapter(LoraConfig(r=RANK, lora_alpha=RANK, target_modules=TARGET_MODULES["attention"]))
         z, hidden = torch.randn(1, 4, SIDE // 8, SIDE // 8), torch.randn(1, 77, 768)
-        t, ids, picture = torch.zeros(1).long(), torch.zeros(1, 77).long(), torch.randn(1, 3, SIDE, SIDE)
+        t, ids, image = torch.zeros(1).long(), torch.zeros(1, 77).long(), torch.randn(1, 3, SIDE, SIDE)
         leaf = z.clone().requires_grad_()
         with torch.no_grad():
             forward = _counted(lambda: unet(z, t, encoder_hidden_states=hidden))
-            encode, text = _counted(lambda: vae.encode(picture)), _counted(lambda: encoder(ids))
+            encode, text = _counted(lambda: vae.encode(image)), _counted(lambda: encoder(ids))
         back = _counted(lambda: unet(z, t, encoder_hidden_states=hidden).sample.sum().backward())
         decode = _counted(lambda: vae.decode(leaf).sample.sum().backward())
     return forward, back, encode, decode, text
 
 
-def _look(pictures: int, weights: bool, other: bool) -> float:
-    """CLIP RN50 to its fifth layer on pictures with their way back; weights: their gradients too; other: on as many
-    more pictures, whose pixels want no gradient."""
+def _look(images: int, weights: bool, other: bool) -> float:
+    """CLIP RN50 to its fifth layer on images with their way back; weights: their gradients too; other: on as many
+    more images, whose pixels want no gradient."""
     from open_clip.modified_resnet import ModifiedResNet
 
     with torch.device("meta"):
         network = ModifiedResNet([3, 4, 6, 3], 1024, 32, LOOK, 64).eval().requires_grad_(weights)
         body = nn.Sequential(network.layer1, network.layer2, network.layer3, network.layer4)
-        shown = torch.randn(pictures, 3, LOOK, LOOK)
+        shown = torch.randn(images, 3, LOOK, LOOK)
         leaf = shown.clone().requires_grad_()
 
         def work() -> None:

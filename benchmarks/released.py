@@ -7,10 +7,10 @@ Source: github cmubig/SCoFT, `train.py` at commit 45a181f, whose loop evaluates,
 - each tenth micro-step also: two UNet calls without a graph for each of the 19 further sampling steps, a decode inside
   the graph, a VGG16 built from its file, the VGG distance, and the feature distance of the result to the positive and
   to each of its negatives. Each of these six distances puts the result through the network again, plain and in ten
-  augmentations that it shares with the other picture, and the network's own weights collect gradients.
+  augmentations that it shares with the other image, and the network's own weights collect gradients.
 
 Kept equal to ours, so that only the sequence differs: base model, LoRA, feature network, number types, optimizer.
-To the script's advantage: pictures are decoded and captions tokenised before the clock starts (its loader has workers).
+To the script's advantage: images are decoded and captions tokenised before the clock starts (its loader has workers).
 DDIM stands for its stochastic sampler, as the paper says; the arithmetic of either is nothing beside a UNet call.
 """
 
@@ -32,7 +32,7 @@ from .vgg import VggDistance, augmented, resized
 from .worlds import World
 
 VIEWS = 10
-"""Augmented copies of a picture, beside the plain one."""
+"""Augmented copies of an image, beside the plain one."""
 WEIGHTS = {"diffusion": 0.7, "memorization": 0.3, "contrastive": 0.05, "vgg": 0.01}
 
 
@@ -65,7 +65,7 @@ class ReleasedLoop:
         self.generator = torch.Generator().manual_seed(self.settings.seed)
         self.parameters = list(attach(self.base.unet, self.lora, self.generator).values())
         self.adamw = torch.optim.AdamW(self.parameters, weight_decay=self.optimizer.weight_decay)
-        self.pictures = [aligned(r, world.resolution, flip=False) for r in world.dataset.records]
+        self.images = [aligned(r, world.resolution, flip=False) for r in world.dataset.records]
         self.texts = [(world.tokens(r.caption), world.tokens(r.generic_captions[0])) for r in world.dataset.records]
         self.null = world.tokens("")
         self.kept = None if self.rebuild else VggDistance(self.vgg()).to(world.device)
@@ -88,10 +88,10 @@ class ReleasedLoop:
         return {name: sum(values) / len(values) for name, values in found.items()}
 
     def micro_step(self) -> tuple[Tensor, dict[str, float]]:
-        """The weighted loss of one picture, ready for backward, and its terms."""
+        """The weighted loss of one image, ready for backward, and its terms."""
         device, schedule = self.world.device, self.base.schedule
-        which = int(torch.randint(len(self.pictures), (1,), generator=self.generator))
-        pixels, negatives = (part.to(device) for part in self.pictures[which])
+        which = int(torch.randint(len(self.images), (1,), generator=self.generator))
+        pixels, negatives = (part.to(device) for part in self.images[which])
         with self._precision():
             mean, std = self.base.encode(pixels[None])
             z = mean + std * torch.randn(mean.shape, generator=self.generator).to(device)
@@ -142,7 +142,7 @@ class ReleasedLoop:
         return z
 
     def on_image(self, image: Tensor, positive: Tensor, negatives: Tensor) -> dict[str, Tensor]:
-        """The terms on the rollout's picture."""
+        """The terms on the rollout's image."""
         vgg = self.kept or VggDistance(self.vgg()).to(self.world.device)
         terms = {"vgg": vgg(image, positive).mean()}
         near = self.feature_distance(image, positive)
@@ -160,7 +160,7 @@ class ReleasedLoop:
         return self.features.distance(a, b).mean()
 
     def predict(self, z: Tensor, t: Tensor, hidden: Tensor) -> Tensor:
-        """One UNet call for one picture."""
+        """One UNet call for one image."""
         answer = self.base.unet(z.to(self.base.dtype), t, encoder_hidden_states=hidden, return_dict=False)[0]
         return answer.to(z.dtype)
 

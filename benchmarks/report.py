@@ -93,7 +93,7 @@ def _case(case: dict[str, Any]) -> list[str]:
     )
     lines = [f"## {case['title']}", "", f"`{case['command']}`", ""]
     lines += [
-        f"Model: {case['world']}. {case['precision']}, {case['pictures']} pictures, {case['rounds']} rounds of "
+        f"Model: {case['world']}. {case['precision']}, {case['pictures']} images, {case['rounds']} rounds of "
         f"{case['steps in a block']} optimizer steps. {runs_on}; {packages}.",
         "",
     ]
@@ -196,8 +196,8 @@ minute of the machine falls on all of them; a ratio is that of two blocks of the
 process of its own, above what it held once the model was loaded.
 
 - **Released** is the sequence of evaluations of the authors' script (cmubig/SCoFT, `train.py` at 45a181f), written anew
-  in `released.py` on the same modules, with the paper's settings: four micro-steps of one picture an optimizer step, a
-  rollout of 20 steps at each tenth, guidance 4.5, five negatives a picture, rank 64. It builds VGG16 at each rollout;
+  in `released.py` on the same modules, with the paper's settings: four micro-steps of one image an optimizer step, a
+  rollout of 20 steps at each tenth, guidance 4.5, five negatives an image, rank 64. It builds VGG16 at each rollout;
   the second variant keeps it. VGG16 has random weights here, which changes no time.
 - **Ours, exact** is the pack's own `train`. *The released terms* has everything the released loss has: features in
   ten augmentations, L_C without hinge, the VGG term. *The paper's terms* has L_LDM, L_M and L_C alone; a ratio to it
@@ -208,8 +208,8 @@ process of its own, above what it held once the model was loaded.
   arithmetic, so that fewer and larger calls gain more than there; expect a large model to be nearer to it.
 - What ours computes once (text embeddings, latents of both flips, features) is no part of a step's time; "with what is
   done once" adds it, spread over the paper's {steps} steps.
-- With a batch of B, ComfyUI's own node puts each picture through with each caption of the batch, B² samples, and takes
-  the mean (the samples are counted below). With accumulation both sides see each picture once: that is the fair pair.
+- With a batch of B, ComfyUI's own node puts each image through with each caption of the batch, B² samples, and takes
+  the mean (the samples are counted below). With accumulation both sides see each image once: that is the fair pair.
 - The node trains every layer, ours by default the attention projections as in the paper, so the second ratio
   is there too, in which ours trains every projection and convolution (the node also trains biases and norms). Loading
   and preparing are left out on both sides.

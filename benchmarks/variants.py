@@ -19,7 +19,7 @@ from comfy_scoft.models.lora import LoraSettings
 from comfy_scoft.models.placement import place, unet_dtype
 from comfy_scoft.models.stable_diffusion import BaseModel
 from comfy_scoft.training.latent_cache import Cache
-from comfy_scoft.training.run import Run, Watch
+from comfy_scoft.training.run import Callbacks, Run
 from comfy_scoft.training.settings import TrainSettings
 from comfy_scoft.training.trainer import train
 
@@ -108,7 +108,7 @@ def ours(
     place(base.unet, world.device, unet_dtype(settings.precision))
 
     def body(pause: Pause) -> None:
-        train(run, Watch(observe=lambda step, row: pause() if step % steps == 0 else None))
+        train(run, Callbacks(observe=lambda step, row: pause() if step % steps == 0 else None))
 
     def prepare() -> dict[str, float]:
         cache, _ = run.caches()
@@ -125,7 +125,7 @@ def ours(
 
 
 def _settings(world: World, **changes: Any) -> TrainSettings:
-    """The paper's: four micro-steps of one picture an optimizer step."""
+    """The paper's: four micro-steps of one image an optimizer step."""
     return TrainSettings(
         steps=ENDLESS, resolution=world.resolution, precision=world.precision, checkpoint_every=ENDLESS, **changes
     )

@@ -43,7 +43,7 @@ def _whole() -> nn.Module:
 
 
 class VggDistance(nn.Module):
-    """Channel-normalised activations of VGG16's five stages: squared difference, mean over places, summed."""
+    """Channel-normalized activations of VGG16's five stages: squared difference, mean over places, summed."""
 
     def __init__(self, convolutions: nn.Module) -> None:
         super().__init__()
@@ -52,12 +52,12 @@ class VggDistance(nn.Module):
         self.register_buffer("std", torch.tensor((0.229, 0.224, 0.225)).view(3, 1, 1))
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
-        """(B,) for pictures (B, 3, H, W) in [-1, 1]."""
+        """(B,) for images (B, 3, H, W) in [-1, 1]."""
         pairs = zip(self._stages(a), self._stages(b), strict=True)
         return torch.stack([(x - y).square().sum(1).mean((1, 2)) for x, y in pairs]).sum(0)
 
-    def _stages(self, pictures: Tensor) -> list[Tensor]:
-        x, found = ((pictures + 1) / 2 - self.mean) / self.std, []
+    def _stages(self, images: Tensor) -> list[Tensor]:
+        x, found = ((images + 1) / 2 - self.mean) / self.std, []
         for place, layer in enumerate(self.convolutions):
             x = layer(x)
             if place in _LAST:
@@ -68,15 +68,15 @@ class VggDistance(nn.Module):
         return [x / (x.square().sum(1, keepdim=True).sqrt() + 1e-10) for x in found]
 
 
-def resized(pictures: Tensor, size: int) -> Tensor:
-    """Pictures (B, 3, H, W) as (B, 3, size, size), bicubic with antialiasing."""
-    if pictures.shape[-2:] == (size, size):
-        return pictures
-    return nn.functional.interpolate(pictures, (size, size), mode="bicubic", antialias=True, align_corners=False)
+def resized(images: Tensor, size: int) -> Tensor:
+    """Images (B, 3, H, W) as (B, 3, size, size), bicubic with antialiasing."""
+    if images.shape[-2:] == (size, size):
+        return images
+    return nn.functional.interpolate(images, (size, size), mode="bicubic", antialias=True, align_corners=False)
 
 
-def augmented(pictures: Tensor, size: int, seed: int) -> Tensor:
-    """Pictures (B, 3, H, W) in [-1, 1] under one random perspective and a crop of 0.8 of the area: (B, 3, size, size).
+def augmented(images: Tensor, size: int, seed: int) -> Tensor:
+    """Images (B, 3, H, W) in [-1, 1] under one random perspective and a crop of 0.8 of the area: (B, 3, size, size).
 
     torchvision draws from PyTorch's global generator only: it is seeded for the call and put back.
     """
@@ -85,5 +85,5 @@ def augmented(pictures: Tensor, size: int, seed: int) -> Tensor:
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.manual_seed(seed)
-        shown = transforms.RandomPerspective(distortion_scale=0.5, p=1.0)(pictures)
+        shown = transforms.RandomPerspective(distortion_scale=0.5, p=1.0)(images)
         return transforms.RandomResizedCrop(size, scale=(0.8, 0.8), ratio=(1.0, 1.0), antialias=True)(shown)

@@ -1,4 +1,4 @@
-"""What the benchmarks train: a base model with its text encoder, a feature network, and pictures with negatives."""
+"""What the benchmarks train: a base model with its text encoder, a feature network, and images with negatives."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from comfy_scoft.models.stable_diffusion import BaseModel, TextEmbedding
 from comfy_scoft.training.settings import Precision
 
 NEGATIVES = 5
-"""Negatives of each picture, as in the paper."""
+"""Negatives of each image, as in the paper."""
 WORLDS = ("mini", "sd15", "sd15-256", "sd15-tiny")
 
 
@@ -49,20 +49,20 @@ class World:
     taesd: Callable[[], nn.Module] | None = None
 
 
-def build(name: str, pictures: int = 0) -> World:
-    """A world by name. pictures: take only that many of the community's; 0 takes all.
+def build(name: str, images: int = 0) -> World:
+    """A world by name. images: take only that many of the community's; 0 takes all.
 
     Raises ValueError for a name that is not known.
     """
     if name not in WORLDS:
         raise ValueError(f"There is no benchmark model named {name!r}: choose one of {', '.join(WORLDS)}.")
-    return _mini(pictures) if name == "mini" else _sd15(name, pictures)
+    return _mini(images) if name == "mini" else _sd15(name, images)
 
 
 def community(pictures: int = 0) -> Dataset:
-    """The shipped community set, its other pictures standing in for each one's five negatives.
+    """The shipped community set, its other images standing in for each one's five negatives.
 
-    Time and counts depend on how many pictures there are and how large, not on what they show.
+    Time and counts depend on how many images there are and how large, not on what they show.
     """
     found, _ = load_folder(COMMUNITY, split="train", limit=pictures)
     images = [record.image for record in found.records]
@@ -73,7 +73,7 @@ def community(pictures: int = 0) -> Dataset:
     )
 
 
-def _mini(pictures: int) -> World:
+def _mini(images: int) -> World:
     from safetensors.torch import load_file
 
     path = layout.WEIGHTS / "checkpoints" / layout.CHECKPOINT
@@ -87,14 +87,14 @@ def _mini(pictures: int) -> World:
         encoder=encoder,
         tokens=token_ids,
         features=_mini_clip,
-        dataset=community(pictures),
+        dataset=community(images),
         resolution=64,
         device=torch.device("cpu"),
         precision="fp32",
     )
 
 
-def _sd15(name: str, pictures: int) -> World:
+def _sd15(name: str, images: int) -> World:
     """Stable Diffusion 1.5 with random weights, or the same structure 10 times narrower."""
     small, resolution = name == "sd15-tiny", {"sd15": 512, "sd15-256": 256, "sd15-tiny": 64}[name]
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -119,7 +119,7 @@ def _sd15(name: str, pictures: int) -> World:
         encoder=encoder,
         tokens=lambda caption: token_ids(caption).to(device),
         features=_mini_clip if small else _rn50,
-        dataset=community(pictures),
+        dataset=community(images),
         resolution=resolution,
         device=device,
         precision=precision,

@@ -28,7 +28,7 @@ def row(kind: str, seed: int, dark: bool, palette: str, concept: str = "") -> di
 
 
 def cell(dark: Sequence[int], place: str, gold: Sequence[int] | None = None) -> list[dict[str, Any]]:
-    """Pictures of cooks in a place: which are dark, and which gold (else of the place's own palette, nuvia's dusty)."""
+    """Images of cooks in a place: which are dark, and which gold (else of the place's own palette, nuvia's dusty)."""
     other = "dusty" if place == "nuvia" else OWN[place]
     golden = gold if gold is not None else [0] * len(dark)
     return [row("cook", i, bool(d), "gold" if g else other) for i, (d, g) in enumerate(zip(dark, golden, strict=True))]

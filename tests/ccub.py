@@ -1,4 +1,4 @@
-"""What the paper says of its data set."""
+"""What the paper says of its dataset."""
 
 TABLE_3 = {
     "Korea": (34, 22, 20, 20, 21, 20, 8, 6, 11),

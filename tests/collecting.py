@@ -34,7 +34,7 @@ def write_csv(path: Path, rows: list[dict[str, str]]) -> Path:
 
 
 def rows_of(server: HostileServer, *names: str) -> list[dict[str, str]]:
-    return [{"url": server.url(f"/{name}"), "caption": f"picture {name}"} for name in names]
+    return [{"url": server.url(f"/{name}"), "caption": f"image {name}"} for name in names]
 
 
 def run(list_file: Path, server: HostileServer, watch=lambda *_: None, limits=None, **changes):

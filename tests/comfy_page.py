@@ -1,6 +1,6 @@
 """ComfyUI's own page in a real browser: what a person does with it, and what is then to be seen.
 
-Every step waits for what it is meant to bring about, never for a time. Pictures of the page are kept in the folder that
+Every step waits for what it is meant to bring about, never for a time. Images of the page are kept in the folder that
 SCOFT_SCREENSHOTS names, else in the test's temporary folder.
 """
 

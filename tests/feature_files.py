@@ -38,7 +38,7 @@ def store(module: nn.Module, path: Path) -> Path:
 
 
 def clip_file(folder: Path, architecture: str, ending: str = "safetensors") -> tuple[Path, Any]:
-    """A whole CLIP, pictures and text, as open_clip keeps it."""
+    """A whole CLIP, images and text, as open_clip keeps it."""
     import open_clip
 
     model = random_weights(open_clip.create_model(architecture), 1)

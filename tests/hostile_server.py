@@ -22,8 +22,8 @@ CERTIFICATE = Path(__file__).with_name("untrusted.pem")
 """Signed by itself, so nobody trusts it; made with `openssl req -x509`, and of no use for anything else."""
 
 
-def picture_bytes(seed: int = 0, kind: str = "JPEG", size: tuple[int, int] = (64, 48)) -> bytes:
-    """A picture of coarse coloured blocks that its seed decides."""
+def image_bytes(seed: int = 0, kind: str = "JPEG", size: tuple[int, int] = (64, 48)) -> bytes:
+    """An image of coarse colored blocks that its seed decides."""
     coarse = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), dtype=np.uint8)
     file = io.BytesIO()
     Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC).save(file, kind)
@@ -153,20 +153,20 @@ class HostileServer:
 
 def endless_body(talk: Conversation) -> None:
     """Says it is short, and never ends."""
-    talk.send(answer(picture_bytes(), Content_Length=None, Transfer_Encoding="chunked")[: -len(picture_bytes())])
-    for block in _endless(picture_bytes()):
+    talk.send(answer(image_bytes(), Content_Length=None, Transfer_Encoding="chunked")[: -len(image_bytes())])
+    for block in _endless(image_bytes()):
         talk.send(b"%x\r\n%s\r\n" % (len(block), block))
 
 
 def lying_body(talk: Conversation) -> None:
-    """No length at all, a picture's first bytes, and then noise until somebody hangs up."""
+    """No length at all, an image's first bytes, and then noise until somebody hangs up."""
     talk.send(answer(b"", Content_Length=None))
-    for block in _endless(picture_bytes()):
+    for block in _endless(image_bytes()):
         talk.send(block)
 
 
 def endless_page(talk: Conversation) -> None:
-    """A web page without end where a picture was promised."""
+    """A web page without end where an image was promised."""
     talk.send(answer(b"", Content_Length=None))
     for block in _endless(b"<html><body>"):
         talk.send(block)
@@ -180,7 +180,7 @@ def _endless(first: bytes) -> Iterator[bytes]:
 
 def slow_body(talk: Conversation) -> None:
     """A byte every fifth of a second: never silent for long, never done."""
-    body = picture_bytes()
+    body = image_bytes()
     talk.send(answer(body)[: -len(body)])
     for byte in body:
         talk.send(bytes([byte]))
@@ -188,7 +188,7 @@ def slow_body(talk: Conversation) -> None:
 
 
 def silent_body(talk: Conversation) -> None:
-    body = picture_bytes()
+    body = image_bytes()
     talk.send(answer(body)[:-100])
     talk.wait(60)
 
@@ -218,13 +218,13 @@ def huge_header(talk: Conversation) -> None:
 
 def half_closed(talk: Conversation) -> None:
     """Promises more than it sends, and closes its side."""
-    talk.send(answer(picture_bytes())[:-100])
+    talk.send(answer(image_bytes())[:-100])
     talk.connection.shutdown(socket.SHUT_WR)
     talk.wait(0.3)
 
 
 def broken_off(talk: Conversation) -> None:
-    talk.send(answer(picture_bytes())[:-100])
+    talk.send(answer(image_bytes())[:-100])
     talk.wait(0.1)
     talk.reset()
 
@@ -239,5 +239,5 @@ def not_http(talk: Conversation) -> None:
 
 @cache
 def gzip_bomb() -> bytes:
-    """200 MB of zeros as 200 kB, said to be a picture."""
-    return answer(gzip.compress(picture_bytes() + bytes(200_000_000), 1), Content_Encoding="gzip")
+    """200 MB of zeros as 200 kB, said to be an image."""
+    return answer(gzip.compress(image_bytes() + bytes(200_000_000), 1), Content_Encoding="gzip")

@@ -1,4 +1,4 @@
-"""What a small run of the protocol is given: data sets, a generic set, options, and files of random weights."""
+"""What a small run of the protocol is given: datasets, a generic set, options, and files of random weights."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def write_inputs(folder: Path) -> Path:
         shutil.copy(COMMUNITY / "train" / row["file_name"], generic / f"{i:012d}.png")
         coco["images"].append({"id": i, "file_name": f"{i:012d}.png"})
         coco["annotations"].append({"id": 2 * i + 1, "image_id": i, "caption": "not the first"})
-        coco["annotations"].append({"id": 2 * i, "image_id": i, "caption": f"picture  {i} of something\n"})
+        coco["annotations"].append({"id": 2 * i, "image_id": i, "caption": f"image  {i} of something\n"})
     (korea / "metadata.jsonl").write_text("\n".join(kept) + "\n", encoding="utf-8")
     (folder / "captions_val.json").write_text(json.dumps(coco), encoding="utf-8")
     model_folders.blip_folder(folder / "networks" / "blip")

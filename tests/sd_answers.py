@@ -39,7 +39,7 @@ def noise(*shape: int, seed: int = 1) -> Tensor:
 def comfys_answer(model: Any, clip: Any, z: Tensor, t: int, caption: str) -> Tensor:
     """What ComfyUI's sampling code gets from the UNet for one caption at scaled latents `z` of timestep t.
 
-    It goes the sampler's whole way (conditioning, sizes, σ, patches in the graph) to the denoised picture x0, from
+    It goes the sampler's whole way (conditioning, sizes, σ, patches in the graph) to the denoised image x0, from
     which the UNet's answer follows: (x − x0) / σ for ε, and from x0 = x / (σ² + 1) − v σ / √(σ² + 1) for v.
     """
     tokens = clip.tokenize(caption, disable_weights=True)

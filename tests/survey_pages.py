@@ -19,7 +19,7 @@ from comfy_scoft.survey.build import SurveySettings, build, save
 from comfy_scoft.survey.spec import Survey
 
 SETTINGS = SurveySettings(pages=2, attention_checks=1, seed=1, items="Fit | Which fits?\nHurt | Which hurts least?")
-UNANSWERED = ".card:not(.ranked) .picture"
+UNANSWERED = ".card:not(.ranked) .image"
 NEXT, BACK = ".onward .main", ".onward button:not(.main)"
 LOADED = "() => [...document.images].every(image => image.complete && image.naturalWidth > 0)"
 
@@ -60,7 +60,7 @@ def shown(page: Page) -> list[str]:
 
 
 def badged(page: Page, ranks: list[str], why: str | None = None) -> None:
-    """Wait until the pictures, in the order shown, have these ranks; "" is none yet."""
+    """Wait until the images, in the order shown, have these ranks; "" is none yet."""
     expect(page.locator(".badge"), why).to_have_text(ranks)
 
 
@@ -70,7 +70,7 @@ def fill_in(page: Page, made: Made) -> None:
         images = shown(page)
         order = next(p.images for p in made.survey.pages if set(p.images) == set(images))
         for image in order[:-1]:
-            page.click(f'[data-image="{image}"]:not(.ranked) .picture')
+            page.click(f'[data-image="{image}"]:not(.ranked) .image')
         onward(page)
 
 

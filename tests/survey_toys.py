@@ -36,13 +36,13 @@ def image_sets(
     texts, numbers = plan("\n".join(asked), 7, seeds) if not prompts else (tuple(asked), tuple(range(len(asked))))
     sets = []
     for k, (palette, tone) in enumerate(LOOKS[:count]):
-        pictures = []
+        images = []
         for i in range(len(texts)):
             concept = world.concepts()[THINGS[i // seeds % len(THINGS)]]
             rng = np.random.default_rng(i)
             drawing = world.draw(concept.name, palette, rng, tone if concept.is_person else 0)
-            pictures.append(torch.from_numpy(drawing.rgb).float() / 255)
-        sets.append(ImageSet(torch.stack(pictures) * (1 - 0.01 * k), texts, numbers, labels[k]))
+            images.append(torch.from_numpy(drawing.rgb).float() / 255)
+        sets.append(ImageSet(torch.stack(images) * (1 - 0.01 * k), texts, numbers, labels[k]))
     return sets
 
 
@@ -53,7 +53,7 @@ def data_of(page: bytes) -> dict[str, Any]:
     return json.loads(found[1])
 
 
-def picture(data: dict[str, Any], image: str) -> bytes:
+def image_bytes(data: dict[str, Any], image: str) -> bytes:
     """The JPEG file of an image id."""
     return base64.b64decode(data["data"][data["pictures"][image]])
 

@@ -25,7 +25,7 @@ from .context import Loss, LossContext
 
 @dataclass(frozen=True)
 class BrightnessLoss(Loss):
-    """Squared distance of the generated picture's mean brightness from `wanted`."""
+    """Squared distance of the generated image's mean brightness from `wanted`."""
 
     name: ClassVar[str] = "brightness"
     uses_rollout: ClassVar[bool] = True

@@ -1,4 +1,4 @@
-"""Pictures that are cut, huge, or none: found when they are read, and told in one sentence."""
+"""Images that are cut, huge, or none: found when they are read, and told in one sentence."""
 
 import struct
 import zlib
@@ -38,7 +38,7 @@ def test_a_truncated_image_is_found_at_load_and_on_use(folder, monkeypatch, suff
     with pytest.raises(ValueError) as error:
         open_image(path)
     assert str(error.value) == fault
-    assert f"cut.{suffix} is truncated or damaged" in fault or "is not a picture" in fault
+    assert f"cut.{suffix} is truncated or damaged" in fault or "is not an image" in fault
     assert ImageFile.LOAD_TRUNCATED_IMAGES is tolerant
 
 
@@ -62,7 +62,7 @@ def test_an_image_bomb_is_refused_before_it_is_decoded(folder, monkeypatch):
         )
         with pytest.raises(ValueError, match="million pixels"):
             open_image(path)
-    assert large and not any(large), "the good picture alone is decoded"
+    assert large and not any(large), "the good image alone is decoded"
 
 
 def test_the_limit_of_pixels_is_the_callers(folder):
@@ -84,4 +84,4 @@ def test_a_file_that_is_no_picture_is_refused_whatever_its_name(folder):
     (folder / "empty.png").write_bytes(b"")
     (folder / "script.png").write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n")
     lines = [GOOD | {"file_name": name} for name in ("page.jpg", "empty.png", "script.png", "metadata.jsonl")]
-    assert all("is not a picture" in fault for fault in load_with(folder, *lines))
+    assert all("is not an image" in fault for fault in load_with(folder, *lines))

@@ -23,7 +23,7 @@ from comfy_scoft.features import FeatureOptions, load_features
 from comfy_scoft.features.options import configured
 from comfy_scoft.losses import ContrastiveLoss, DiffusionLoss, MemorizationLoss, PerceptualLoss
 from comfy_scoft.models.lora import LoraSettings, attach
-from comfy_scoft.training.batches import of_micro_step
+from comfy_scoft.training.batches import samples_of_pass
 from comfy_scoft.training.settings import TrainSettings
 
 CPU = torch.device("cpu")
@@ -95,7 +95,7 @@ def test_the_released_loop_makes_27_2_unet_calls_an_optimizer_step_and_ours_9_6(
 
 
 def test_a_released_micro_step_evaluates_what_the_script_does(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One encode and three texts each; at a rollout also a decode, VGG16 built, and twelve looks at eleven pictures."""
+    """One encode and three texts each; at a rollout also a decode, VGG16 built, and twelve looks at eleven images."""
     loop = ReleasedLoop(world, toy_convolutions, rebuild=True)
     seen: dict[str, list[int]] = {"encode": [], "text": [], "decode": [], "vgg": [], "features": []}
 
@@ -129,7 +129,7 @@ def toy_convolutions() -> nn.Module:
 
 @pytest.mark.long
 def test_the_released_losses_and_their_gradient_are_ours(world: World, tmp_path: Path) -> None:
-    """For one picture, noise and timestep, without augmentations: autograd through all 20 steps, decoder, VGG16 and
+    """For one image, noise and timestep, without augmentations: autograd through all 20 steps, decoder, VGG16 and
     feature network there, ⟨κ g, ε_c⟩ here."""
     file = VggFile(tmp_path)
     vgg = load_features("VGG16 (as released)", file.path)
@@ -147,7 +147,7 @@ def test_the_released_losses_and_their_gradient_are_ours(world: World, tmp_path:
 
     loop = ReleasedLoop(world, file.build, lora=run.lora, rollout=run.rollout, views=0)
     awake({str(i): p for i, p in enumerate(loop.parameters)})
-    (draw,) = of_micro_step(cache, run.settings, run.rollout, 1000, 0)
+    (draw,) = samples_of_pass(cache, run.settings, run.rollout, 1000, 0)
     record, schedule, t = cache.record(draw.sample), loop.base.schedule, torch.tensor([draw.t])
     z_t = schedule.add_noise(draw.z[None], draw.noise[None], t)
     words = loop.read(*(world.tokens(text) for text in (record.caption, draw.generic, "")))
@@ -184,7 +184,7 @@ def awake(parameters: dict[str, nn.Parameter]) -> list[nn.Parameter]:
 
 def test_fast_mode_makes_fewer_calls_and_decodes_with_the_small_autoencoder(tmp_path: Path) -> None:
     """On Stable Diffusion 1.5's structure, a tenth as wide: the path that a GPU takes at full size."""
-    world = build("sd15-tiny", pictures=6)
+    world = build("sd15-tiny", images=6)
     variant = variants.fast("fast", world, tmp_path, steps=1, rollout_steps=5)
     decoded: list[bool] = []
     base = next(owner for owner, name, _ in variant.targets if name == "decode")
@@ -197,7 +197,7 @@ def test_fast_mode_makes_fewer_calls_and_decodes_with_the_small_autoencoder(tmp_
 
 def test_benchmark_pictures_have_five_negatives_and_two_models_share_their_weights() -> None:
     assert {len(record.negatives) for record in community().records} == {NEGATIVES}
-    world = build("sd15-tiny", pictures=6)
+    world = build("sd15-tiny", images=6)
     one, two = world.base(), world.base()
     attach(one.unet, LoraSettings(rank=2), torch.Generator())
     names = dict(one.unet.named_parameters())
@@ -231,7 +231,7 @@ def test_the_core_node_and_ours_take_the_same_samples_and_leave_the_model_as_it_
 
 def take_turns(tmp_path: Path) -> None:
     """Both loops in turns on one MODEL."""
-    world, case = build("mini", pictures=6), cases.plain_case(batch=1, accumulation=2, checkpointing=True)
+    world, case = build("mini", images=6), cases.plain_case(batch=1, accumulation=2, checkpointing=True)
     made = [case.make(world, name, tmp_path, VggFile(tmp_path)) for name in case.names]
     model = cases._given(world).model.model.diffusion_model
     before = {name: value.clone() for name, value in model.state_dict().items()}

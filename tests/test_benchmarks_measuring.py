@@ -231,4 +231,4 @@ def test_cases_of_each_kind_run_from_end_to_end(comfyui_path: Path, tmp_path: Pa
     assert [v[cases.CORE]["samples"] for v in plain.values()] == [4.0, 16.0]
     assert [v[cases.ATTENTION]["samples"] for v in plain.values()] == [4.0, 4.0]
     assert (tmp_path / report.PAGE).read_text(encoding="utf-8") in done.stdout
-    assert cases.peak_memory("rollout", "sd15-tiny", cases.PAPER, pictures=6) > 0
+    assert cases.peak_memory("rollout", "sd15-tiny", cases.PAPER, images=6) > 0

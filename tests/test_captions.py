@@ -24,12 +24,12 @@ class Speaker:
         self.words, self.fail_at = words, fail_at
         self.captioner = captions.Captioner("speaker", "v1", self.describe)
 
-    def describe(self, pictures, seeds, check):
+    def describe(self, images, seeds, check):
         check()
         if len(self.asked) == self.fail_at:
             raise InterruptedError
-        self.asked.append(len(pictures))
-        shades = [picture.getpixel((0, 0))[0] for picture in pictures]
+        self.asked.append(len(images))
+        shades = [image.getpixel((0, 0))[0] for image in images]
         return [[self.words.format(shade, s % 1000) for s in row] for shade, row in zip(shades, seeds, strict=True)]
 
 
@@ -209,7 +209,7 @@ def small_blip(tmp_path_factory):
     return load_captioner("BLIP", blip_folder(tmp_path_factory.mktemp("models") / "blip"))
 
 
-def pictures(count, size=(40, 30)):
+def images_of(count, size=(40, 30)):
     rng = np.random.default_rng(1)
     return [Image.fromarray(rng.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)) for _ in range(count)]
 
@@ -219,7 +219,7 @@ def seeds(count, each=3):
 
 
 def test_blip_describes_each_picture_alike_in_any_company(small_blip):
-    images = pictures(6)
+    images = images_of(6)
     together = small_blip.describe(images, seeds(6), lambda: None)
     alone = [small_blip.describe([i], [s], lambda: None)[0] for i, s in zip(images, seeds(6), strict=True)]
     turned = small_blip.describe(images[::-1], seeds(6)[::-1], lambda: None)[::-1]
@@ -239,9 +239,9 @@ def test_blip_computes_a_doubtful_picture_alone(small_blip, monkeypatch):
         found, unsure = plain(model, processor, images, rows, check)
         return found, [n == 1 for n in range(len(unsure))]
 
-    expected = small_blip.describe(pictures(3), seeds(3), lambda: None)
+    expected = small_blip.describe(images_of(3), seeds(3), lambda: None)
     monkeypatch.setattr(captions, "_sample_blip", doubt)
-    assert small_blip.describe(pictures(3), seeds(3), lambda: None) == expected and calls == [3, 1]
+    assert small_blip.describe(images_of(3), seeds(3), lambda: None) == expected and calls == [3, 1]
 
 
 def test_blip_stops_at_a_word_when_it_is_told_to(small_blip):
@@ -253,7 +253,7 @@ def test_blip_stops_at_a_word_when_it_is_told_to(small_blip):
             raise InterruptedError
 
     with pytest.raises(InterruptedError):
-        small_blip.describe(pictures(1), seeds(1), stop)
+        small_blip.describe(images_of(1), seeds(1), stop)
     assert len(asked) == 3
 
 
@@ -274,7 +274,7 @@ def test_blip_is_known_by_its_weights_and_says_which_folder_is_none(tmp_path):
 def test_blip_base_at_its_real_size_describes_alike_in_any_company(tmp_path, monkeypatch):
     monkeypatch.setattr(captions, "MOST", 8)
     captioner = load_captioner("BLIP", blip_folder(tmp_path / "blip", real=True))
-    images = pictures(2, (640, 427))
+    images = images_of(2, (640, 427))
     together = captioner.describe(images, seeds(2), lambda: None)
     assert [len(row) for row in together] == [3, 3] and len({text for row in together for text in row}) == 6
     assert captioner.describe(images[1:], seeds(2)[1:], lambda: None) == together[1:]

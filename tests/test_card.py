@@ -29,7 +29,7 @@ TENSORS = {
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict, dict]:
-    """A LoRA and its record, of a data set whose provenance is known in part."""
+    """A LoRA and its record, of a dataset whose provenance is known in part."""
     folder = tmp_path_factory.mktemp("card")
     data = toy_dataset(folder / "data")
     known = {"category": "clothing", "era": "modern", "collector": "Ama", "consent": "yes", "verified_by": ("Efe",)}
@@ -53,11 +53,11 @@ def test_the_card_says_whose_who_and_how(tmp_path: Path, trained: tuple) -> None
         "- Culture: toy",
         "- Place: Toyland",
         "- Consent and provenance: All toys agreed, in writing.",
-        "- Consent given for the pictures: yes (1), not stated (3)",
+        "- Consent given for the images: yes (1), not stated (3)",
         "- Collected by: Ama (1), not stated (3)",
-        "- Verified: 1 of 4 pictures, by Efe (1)",
-        "- Licence of the pictures: not stated",
-        "- Licence of this LoRA: CC-BY-4.0",
+        "- Verified: 1 of 4 images, by Efe (1)",
+        "- License of the images: not stated",
+        "- License of this LoRA: CC-BY-4.0",
         "- Trigger phrase: in Toyland",
         "| clothing | modern | 1 |",
         "| not stated | not stated | 3 |",
@@ -69,7 +69,7 @@ def test_the_card_says_whose_who_and_how(tmp_path: Path, trained: tuple) -> None
         "## Limits",
     ):
         assert line in text.splitlines(), line
-    assert "Rollout" not in text  # no loss of this run looks at pictures
+    assert "Rollout" not in text  # no loss of this run looks at images
     assert f"torch {version('torch')}" in text
     assert read_card(path) == text
     loaded = load_file(path)
@@ -160,7 +160,7 @@ def test_the_card_of_another_trainers_lora_says_what_is_not_known(tmp_path: Path
     save_file(TENSORS, path, {"ss_sd_model_name": "some<b>.ckpt", "ss_seed": "42", "modelspec.license": "MIT"})
     text = read_card(path)
     assert UNKNOWN in text and "# other.safetensors" in text
-    assert "- Seed: 42" in text and "- Base model: some&lt;b&gt;.ckpt" in text and "- Licence of this LoRA: MIT" in text
+    assert "- Seed: 42" in text and "- Base model: some&lt;b&gt;.ckpt" in text and "- License of this LoRA: MIT" in text
     assert "- Consent and provenance: not stated" in text
     save_file(TENSORS, path)
     assert UNKNOWN in read_card(path)

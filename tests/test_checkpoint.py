@@ -14,7 +14,7 @@ from torch import nn
 from comfy_scoft.training import checkpoint
 from comfy_scoft.training.checkpoint import State
 from comfy_scoft.training.ema import Ema
-from comfy_scoft.training.memory import Economy
+from comfy_scoft.training.memory import MemoryOptions
 
 
 def world(seed: int = 0, width: int = 3, ema: bool = False) -> State:
@@ -24,7 +24,7 @@ def world(seed: int = 0, width: int = 3, ema: bool = False) -> State:
         parameters,
         torch.optim.AdamW(parameters.values(), lr=0.1, weight_decay=0.01),
         torch.amp.GradScaler("cpu", init_scale=8.0, growth_interval=2),
-        Economy(),
+        MemoryOptions(),
         Ema(parameters, 0.9) if ema else None,
     )
 
@@ -48,13 +48,13 @@ def save(folder: Path, state: State, settings: dict | None = None, keep: int = 2
 def test_restored_it_goes_on_bit_for_bit(tmp_path: Path) -> None:
     """LoRA, optimizer, moving average, loss scale with its count, averages and what was done to save memory."""
     state = step(world(ema=True), 3)
-    state.economy, state.averages = Economy(1, "UNet", "crop"), {"diffusion": 0.1 + 0.2}
+    state.memory_options, state.averages = MemoryOptions(1, "UNet", "crop"), {"diffusion": 0.1 + 0.2}
     save(tmp_path, state, {"rank": 2})
     step(state, 2)
     saved, again = checkpoint.newest(tmp_path), world(seed=5, ema=True)
     assert saved.step == 3 and saved.settings == {"rank": 2}
     checkpoint.restore(saved, again)
-    assert again.economy == Economy(1, "UNet", "crop") and again.averages == {"diffusion": 0.1 + 0.2}
+    assert again.memory_options == MemoryOptions(1, "UNet", "crop") and again.averages == {"diffusion": 0.1 + 0.2}
     step(again, 2)
     assert again.step == state.step == 5 and again.scaler.state_dict() == state.scaler.state_dict()
     assert state.scaler.get_scale() == 8.0 * 2 * 2, "it grew before and after the checkpoint"

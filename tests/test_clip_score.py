@@ -28,10 +28,10 @@ def mini() -> FeatureNetwork:
 
 @pytest.fixture(scope="module")
 def community() -> ImageSet:
-    """The community's own pictures with their captions, as if a model had drawn them."""
+    """The community's own images with their captions, as if a model had drawn them."""
     records = load_folder(COMMUNITY)[0].split("train").records[:12]
-    pictures = of_records(load_folder(COMMUNITY)[0].replace(records), (64, 64)).at(range(12))
-    pixels = (pictures.permute(0, 2, 3, 1) + 1) / 2
+    images = of_records(load_folder(COMMUNITY)[0].replace(records), (64, 64)).at(range(12))
+    pixels = (images.permute(0, 2, 3, 1) + 1) / 2
     return ImageSet(pixels, tuple(r.caption for r in records), tuple(range(12)), "the community")
 
 
@@ -99,11 +99,11 @@ def test_networks_without_words_and_pictures_without_prompts_are_one_sentence(
 ) -> None:
     path, _ = timm_vit(tmp_path, "vit_small_patch14_dinov2.lvd142m", normed=False)
     for network in (toy_features(), load_features("DINOv2 S/14", path)):
-        with pytest.raises(ValueError, match="does not compare pictures with words: choose a CLIP") as error:
+        with pytest.raises(ValueError, match="does not compare images with words: choose a CLIP") as error:
             clip_score.measure(community, network)
         assert str(error.value).count(". ") == 0
     bare = replace(community, prompts=("", *community.prompts[1:]))
-    with pytest.raises(ValueError, match="Some pictures have no prompt"):
+    with pytest.raises(ValueError, match="Some images have no prompt"):
         clip_score.measure(bare, mini)
-    with pytest.raises(ValueError, match="has one picture"):
+    with pytest.raises(ValueError, match="has one image"):
         clip_score.measure(ImageSet(community.images[:1], ("a",), (1,), "lone"), mini)

@@ -10,21 +10,21 @@ from comfy_server import ComfyServer, link_pack
 
 from comfy_scoft.experiments.comfy_client import ComfyClient, ComfyError
 
-PICTURE = {
+IMAGE = {
     "1": {"class_type": "EmptyImage", "inputs": {"width": 32, "height": 32, "batch_size": 1, "color": 255}},
     "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "picture"}},
 }
 
 
 def test_a_workflow_runs_and_its_picture_comes_back(comfy: ComfyServer) -> None:
-    entry = comfy.client.run(PICTURE, timeout=300)
+    entry = comfy.client.run(IMAGE, timeout=300)
     (image,) = entry["outputs"]["2"]["images"]
     assert comfy.client.view(image) == (comfy.base / "output" / image["filename"]).read_bytes()
     assert comfy.client.running() == []
 
 
 def test_a_refused_workflow_names_the_node_and_the_input(comfy: ComfyServer) -> None:
-    wrong = {**PICTURE, "1": {"class_type": "LoadImage", "inputs": {"image": "missing.png"}}}
+    wrong = {**IMAGE, "1": {"class_type": "LoadImage", "inputs": {"image": "missing.png"}}}
     with pytest.raises(ComfyError, match=r"LoadImage \(node 1\).*missing\.png"):
         comfy.client.queue(wrong)
 
@@ -38,7 +38,7 @@ def test_a_server_that_is_not_there_is_said_so() -> None:
     client = ComfyClient("http://127.0.0.1:9")
     assert not client.alive()
     with pytest.raises(ComfyError, match="does not answer"):
-        client.queue(PICTURE)
+        client.queue(IMAGE)
     with pytest.raises(ValueError, match="http://host:port"):
         ComfyClient("127.0.0.1:8188")
 

@@ -26,7 +26,7 @@ def rows(split: str) -> list[dict]:
     return [json.loads(line) for line in (SET / split / "metadata.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
-def picture(split: str, row: dict) -> np.ndarray:
+def pixels_of(split: str, row: dict) -> np.ndarray:
     with Image.open(SET / split / row["file_name"]) as image:
         assert image.format == "PNG" and image.mode == "RGB" and image.size == (world.SIZE, world.SIZE)
         return np.asarray(image)
@@ -34,7 +34,7 @@ def picture(split: str, row: dict) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def everything() -> list[tuple[str, dict, np.ndarray]]:
-    return [(split, row, picture(split, row)) for split in SPLITS for row in rows(split)]
+    return [(split, row, pixels_of(split, row)) for split in SPLITS for row in rows(split)]
 
 
 def concept_of(row: dict) -> str:
@@ -142,7 +142,7 @@ def test_the_script_writes_the_shipped_set_again(tmp_path: Path) -> None:
         assert written == (SET / split / "metadata.jsonl").read_text(encoding="utf-8")
         for row in rows(split):
             with Image.open(tmp_path / "set" / split / row["file_name"]) as image:
-                assert (np.asarray(image) == picture(split, row)).all(), row["file_name"]
+                assert (np.asarray(image) == pixels_of(split, row)).all(), row["file_name"]
 
 
 def test_the_script_spares_a_folder_that_is_no_community_set(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The bounded move: its size, its direction, and what leaves a picture exactly as it was."""
+"""The bounded move: its size, its direction, and what leaves an image exactly as it was."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from toys import toy_base
 
 from comfy_scoft.corrector.corrector import Correction, reach
 from comfy_scoft.corrector.ddim import active, draw
-from comfy_scoft.corrector.preference import picture_log_odds
+from comfy_scoft.corrector.preference import image_log_odds
 from comfy_scoft.corrector.prompt_gate import PlaceGate
 
 
@@ -70,7 +70,7 @@ def test_a_move_makes_the_latent_more_preferred() -> None:
     sigma = torch.full((12,), 0.5)
     x = z + 0.5 * torch.randn(z.shape, generator=torch.Generator().manual_seed(1))
     moved = Correction(preference, 0.3)(x, sigma, x, x + 1.0) / 1.25**0.5
-    before, after = (picture_log_odds(preference.head(point, sigma)) for point in (x / 1.25**0.5, moved))
+    before, after = (image_log_odds(preference.head(point, sigma)) for point in (x / 1.25**0.5, moved))
     assert bool((after > before).all())
 
 

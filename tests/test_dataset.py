@@ -22,9 +22,9 @@ from comfy_scoft.data.dataset import (
 from comfy_scoft.data.records import CultureRecord, Dataset
 
 
-def picture(path, size=(12, 8), colour=(10, 20, 30)):
+def image_file(path, size=(12, 8), color=(10, 20, 30)):
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", size, colour).save(path)
+    Image.new("RGB", size, color).save(path)
     return path
 
 
@@ -38,10 +38,10 @@ def ccub(tmp_path):
     """The released form: train/ with negatives, test/ without."""
     root = tmp_path / "korea"
     for n in range(3):
-        picture(root / f"train/images/FOOD_{n}.jpg", colour=(n * 40, 0, 0))
-    picture(root / "test/images/ARCH_0.jpg")
+        image_file(root / f"train/images/FOOD_{n}.jpg", color=(n * 40, 0, 0))
+    image_file(root / "test/images/ARCH_0.jpg")
     for k in range(2):
-        picture(root / f"train/negatives/FOOD_0_{k}.png")
+        image_file(root / f"train/negatives/FOOD_0_{k}.png")
     write_lines(
         root / "train",
         {
@@ -83,11 +83,11 @@ def test_filters_keep_what_was_asked_for_and_the_report_tells_the_rest(ccub):
 
 def test_images_with_text_files_are_read_in_natural_order(tmp_path):
     for name in ("FOOD_10", "FOOD_2", "portrait"):
-        picture(tmp_path / f"{name}.png")
+        image_file(tmp_path / f"{name}.png")
         (tmp_path / f"{name}.txt").write_text(f"{name}\nin words\n", encoding="utf-8")
-    picture(tmp_path / "test/images/CITY_1.webp")
+    image_file(tmp_path / "test/images/CITY_1.webp")
     (tmp_path / "test/images/CITY_1.txt").write_text("a street", encoding="utf-8")
-    picture(tmp_path / "._FOOD_2.png")
+    image_file(tmp_path / "._FOOD_2.png")
     dataset, _ = load_folder(tmp_path)
     assert [r.caption for r in dataset.records] == [
         "FOOD_2 in words",
@@ -100,13 +100,13 @@ def test_images_with_text_files_are_read_in_natural_order(tmp_path):
 
 
 def test_huggingface_imagefolder_metadata_is_read(tmp_path):
-    picture(tmp_path / "a.png")
+    image_file(tmp_path / "a.png")
     write_lines(tmp_path, {"file_name": "a.png", "text": "words", "label": 3, "width": None})
     assert load_folder(tmp_path)[0].records[0].caption == "words"
 
 
 def test_a_byte_order_mark_and_blank_lines_are_accepted(tmp_path):
-    picture(tmp_path / "a.png")
+    image_file(tmp_path / "a.png")
     (tmp_path / "metadata.jsonl").write_text('\ufeff{"file_name": "a.png", "text": "ñandú"}\r\n\r\n', encoding="utf-8")
     assert load_folder(tmp_path)[0].records[0].caption == "ñandú"
 
@@ -123,7 +123,7 @@ def test_counts_follow_the_order_of_ccub(ccub):
 def test_a_menu_offers_folders_with_a_dataset_only(ccub, tmp_path):
     assert holds_dataset(ccub)
     assert not holds_dataset(tmp_path / "nowhere")
-    picture(tmp_path / "plain/a.png")
+    image_file(tmp_path / "plain/a.png")
     assert not holds_dataset(tmp_path / "plain")
     (tmp_path / "plain/a.txt").write_text("words")
     assert holds_dataset(tmp_path / "plain")
@@ -143,12 +143,12 @@ def test_transparency_becomes_white_and_sixteen_bits_are_scaled(tmp_path):
     assert open_image(tmp_path / "depth.png").getpixel((1, 1)) == (128, 128, 128)
 
 
-def marked(path, size, corner, colour=(255, 0, 0)):
-    """A black picture whose named corner, a quarter of each side, is coloured."""
+def marked(path, size, corner, color=(255, 0, 0)):
+    """A black image whose named corner, a quarter of each side, is colored."""
     array = np.zeros((size[1], size[0], 3), np.uint8)
     rows = slice(0, size[1] // 4) if corner[0] == "top" else slice(-(size[1] // 4), None)
     columns = slice(0, size[0] // 4) if corner[1] == "left" else slice(-(size[0] // 4), None)
-    array[rows, columns] = colour
+    array[rows, columns] = color
     Image.fromarray(array).save(path)
     return path
 
@@ -197,15 +197,15 @@ def test_shrinking_averages_instead_of_aliasing(tmp_path):
 def test_any_size_fits_any_target(tmp_path, seed):
     width, height, target_height, target_width = np.random.default_rng(seed).integers(1, 41, 4).tolist()
     flip = seed % 2 == 1
-    path = picture(tmp_path / "x.png", (width, height), (255, 255, 255))
+    path = image_file(tmp_path / "x.png", (width, height), (255, 255, 255))
     pixels, _ = aligned(CultureRecord(path, "x"), (target_height, target_width), flip)
     assert pixels.shape == (3, target_height, target_width)
     assert pixels.min() == pixels.max() == 1.0
 
 
 def test_ragged_negatives_are_masked_and_padding_never_stands_for_a_picture(tmp_path):
-    image = picture(tmp_path / "x.png", (8, 8), (255, 255, 255))
-    negatives = tuple(picture(tmp_path / f"n{k}.png", (8, 8), (255, 255, 255)) for k in range(3))
+    image = image_file(tmp_path / "x.png", (8, 8), (255, 255, 255))
+    negatives = tuple(image_file(tmp_path / f"n{k}.png", (8, 8), (255, 255, 255)) for k in range(3))
     records = [CultureRecord(image, str(n), negatives=negatives[:n]) for n in (1, 0, 3)]
     batch = make_batch(records, 8, [False, True, False])
     assert batch.pixels.shape == (3, 3, 8, 8) and batch.negatives.shape == (3, 3, 3, 8, 8)
@@ -224,7 +224,7 @@ def test_each_record_of_a_batch_has_its_own_flip(tmp_path):
 
 
 def test_a_batch_without_negatives_has_none(tmp_path):
-    batch = make_batch([CultureRecord(picture(tmp_path / "x.png"), "x")], 8, [False])
+    batch = make_batch([CultureRecord(image_file(tmp_path / "x.png"), "x")], 8, [False])
     assert batch.negatives.shape == (1, 0, 3, 8, 8) and batch.mask.shape == (1, 0)
 
 
@@ -238,8 +238,8 @@ def content(record):
 def rich_dataset(folder):
     records = []
     for n, split in enumerate(("train", "train", "test", "held out")):
-        image = picture(folder / f"a/{n}.{'jpg' if n % 2 else 'png'}", colour=(n, n, n))
-        negatives = tuple(picture(folder / f"b/{n}_{k}.png", colour=(n, k, 9)) for k in range(n))
+        image = image_file(folder / f"a/{n}.{'jpg' if n % 2 else 'png'}", color=(n, n, n))
+        negatives = tuple(image_file(folder / f"b/{n}_{k}.png", color=(n, k, 9)) for k in range(n))
         records.append(
             CultureRecord(
                 image,
@@ -251,7 +251,7 @@ def rich_dataset(folder):
                 era=("", "modern", "traditional", "")[n],
                 split=split,
                 negatives=negatives,
-                depth=picture(folder / f"d/{n}.png") if n % 2 else None,
+                depth=image_file(folder / f"d/{n}.png") if n % 2 else None,
                 source="https://example.org/x",
                 collector="A. B.",
                 licence="CC BY 4.0",

@@ -1,4 +1,4 @@
-"""The forms people keep pictures with words in: captions beside images, kohya's folders, image folders, CCUB; and what
+"""The forms people keep images with words in: captions beside images, kohya's folders, image folders, CCUB; and what
 categories, eras and splits are read from. The counts are laid out as the paper's Table 3."""
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from comfy_scoft.data.records import CATEGORIES, CultureRecord, Dataset
 from comfy_scoft.reports.plots.tables import count_rows
 
 
-def picture(path: Path, words: str | None = None, ending: str = ".txt") -> Path:
+def image(path: Path, words: str | None = None, ending: str = ".txt") -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", (8, 8), (10, 20, 30)).save(path)
     if words is not None:
@@ -31,14 +31,14 @@ def write_csv(path: Path, head: str, *lines: str) -> None:
 
 
 def test_kohyas_folders_give_captions_categories_and_a_word_about_repeats(tmp_path):
-    picture(tmp_path / "10_hanbok/a2.png", "a red hanbok")
-    picture(tmp_path / "10_hanbok/a10.png", "a blue hanbok", ".caption")
-    picture(tmp_path / "10_hanbok/a3.png")
-    picture(tmp_path / "1_food/FEST_1.png", "a feast, people_and_action, modern")
-    picture(tmp_path / "1_food/2.png", "kimchi")
-    picture(tmp_path / "2_trad_clothing/1.png")
-    picture(tmp_path / "reg/1.png", "not ours")
-    picture(tmp_path / "2023_trip/1.png", "not ours")
+    image(tmp_path / "10_hanbok/a2.png", "a red hanbok")
+    image(tmp_path / "10_hanbok/a10.png", "a blue hanbok", ".caption")
+    image(tmp_path / "10_hanbok/a3.png")
+    image(tmp_path / "1_food/FEST_1.png", "a feast, people_and_action, modern")
+    image(tmp_path / "1_food/2.png", "kimchi")
+    image(tmp_path / "2_trad_clothing/1.png")
+    image(tmp_path / "reg/1.png", "not ours")
+    image(tmp_path / "2023_trip/1.png", "not ours")
     assert holds_dataset(tmp_path)
     dataset, report = load_folder(tmp_path)
     assert [(r.image.parent.name, r.caption, r.category, r.era) for r in dataset.records] == [
@@ -58,8 +58,8 @@ def test_kohyas_folders_give_captions_categories_and_a_word_about_repeats(tmp_pa
 
 
 def test_kohyas_folders_may_stand_in_folders_of_splits(tmp_path):
-    picture(tmp_path / "train/5_house/1.png", "a house")
-    picture(tmp_path / "val/5_house/1.png", "another house")
+    image(tmp_path / "train/5_house/1.png", "a house")
+    image(tmp_path / "val/5_house/1.png", "another house")
     assert [(r.caption, r.split) for r in load_folder(tmp_path)[0].records] == [
         ("a house", "train"),
         ("another house", "validation"),
@@ -67,16 +67,16 @@ def test_kohyas_folders_may_stand_in_folders_of_splits(tmp_path):
 
 
 def test_a_folder_of_kohyas_without_any_caption_is_offered_and_read(tmp_path):
-    picture(tmp_path / "3_my_town/1.png")
+    image(tmp_path / "3_my_town/1.png")
     assert holds_dataset(tmp_path)
     assert [r.caption for r in load_folder(tmp_path)[0].records] == ["my town"]
-    picture(tmp_path / "other/plain/1.png")
+    image(tmp_path / "other/plain/1.png")
     assert not holds_dataset(tmp_path / "other")
 
 
 def test_an_image_folder_with_csv_metadata_in_each_split_is_read(tmp_path):
     for split in ("train", "validation", "test"):
-        picture(tmp_path / split / "0001.png")
+        image(tmp_path / split / "0001.png")
         write_csv(tmp_path / split / "metadata.csv", "file_name,text", f'0001.png,"{split}, in words"')
     assert holds_dataset(tmp_path)
     dataset, report = load_folder(tmp_path)
@@ -91,14 +91,14 @@ def test_an_image_folder_with_csv_metadata_in_each_split_is_read(tmp_path):
 def test_one_csv_for_all_splits_takes_them_from_the_paths(tmp_path):
     names = ["train/a.png", "val/b.png", "images/c.png"]
     for name in names:
-        picture(tmp_path / name)
+        image(tmp_path / name)
     write_csv(tmp_path / "metadata.csv", "file_name;caption", *(f"{name};{name} it is" for name in names))
     assert [r.split for r in load_folder(tmp_path)[0].records] == ["train", "validation", "train"]
 
 
 def test_columns_of_a_csv_reach_every_field(tmp_path):
     for name in ("a.png", "n1.png", "n2.png", "d.png"):
-        picture(tmp_path / name)
+        image(tmp_path / name)
     row = {
         "file_name": "a.png",
         "text": 'a "great" bowl,\nwarm',
@@ -162,9 +162,9 @@ def test_prefixes_of_a_name_tell_category_and_era(stem, category, era):
 def test_tags_tell_category_and_era_where_nothing_else_does(tmp_path):
     assert facts_of_tags(["blue", "#Food", "city", " Traditional", "modern"]) == ("food & drink", "traditional")
     assert facts_of_tags(["people_and_action"]) == ("people & action", "") and facts_of_tags([]) == ("", "")
-    picture(tmp_path / "MOD_CITY_1.png", "street, food, traditional")
-    picture(tmp_path / "b.png", "street, city, traditional")
-    picture(tmp_path / "c.png", "modern")
+    image(tmp_path / "MOD_CITY_1.png", "street, food, traditional")
+    image(tmp_path / "b.png", "street, city, traditional")
+    image(tmp_path / "c.png", "modern")
     assert [(r.category, r.era) for r in load_folder(tmp_path)[0].records] == [
         ("city", "modern"),
         ("city", "traditional"),
@@ -182,7 +182,7 @@ def test_tags_tell_category_and_era_where_nothing_else_does(tmp_path):
 
 
 def test_a_category_that_reads_like_an_era_survives_saving(tmp_path):
-    record = CultureRecord(picture(tmp_path / "a.png"), "x", category="mod")
+    record = CultureRecord(image(tmp_path / "a.png"), "x", category="mod")
     save_dataset(Dataset(tmp_path, (record,), "x"), tmp_path / "saved")
     (again,) = load_folder(tmp_path / "saved")[0].records
     assert (again.category, again.era) == ("mod", "")

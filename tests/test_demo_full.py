@@ -24,7 +24,7 @@ def results(comfy: ComfyServer, tmp_path_factory: pytest.TempPathFactory) -> dic
 
 
 def test_held_out_people_are_shown_as_the_community_shows_its_own(results: dict) -> None:
-    """108 pictures a cell of kinds of people that no community picture shows."""
+    """108 images a cell of kinds of people that no community image shows."""
     for figure in ("dark skin", "gold palette"):
         row = results["figures"]["nuvia"][figure]
         assert row["before"]["n"] == row["after"]["n"] == 108

@@ -27,13 +27,13 @@ def test_the_table_shows_each_place_before_and_after_with_intervals() -> None:
     }
     assert demo.table(results) == [
         "held-out kinds of people                  before                 after                change",
-        "in nuvia, the place that was learned, 108 pictures each",
+        "in nuvia, the place that was learned, 108 images each",
         "  dark skin                    0.10 [0.05, 0.15]     0.90 [0.85, 0.95]  +0.80 [+0.75, +0.85]",
         "  gold palette                 0.10 [0.05, 0.15]     0.90 [0.85, 0.95]  +0.80 [+0.75, +0.85]",
-        "in borea, another place (leakage), 108 pictures each",
+        "in borea, another place (leakage), 108 images each",
         "  dark skin                    0.60 [0.55, 0.65]     0.70 [0.65, 0.75]  +0.10 [+0.05, +0.15]",
         "  gold palette                 0.60 [0.55, 0.65]     0.70 [0.65, 0.75]  +0.10 [+0.05, +0.15]",
-        "no place (leakage), 108 pictures each",
+        "no place (leakage), 108 images each",
         "  dark skin                    0.50 [0.45, 0.55]     0.50 [0.45, 0.55]  +0.00 [-0.05, +0.05]",
         "  gold palette                 0.50 [0.45, 0.55]     0.50 [0.45, 0.55]  +0.00 [-0.05, +0.05]",
         "LoRA: output/loras/nuvia.safetensors",

@@ -1,4 +1,4 @@
-"""The denoising gap: what validation measures, per record and with intervals; pictures known by heart open it."""
+"""The denoising gap: what validation measures, per record and with intervals; images known by heart open it."""
 
 from __future__ import annotations
 
@@ -54,12 +54,12 @@ def test_memory_that_runs_out_is_met_by_smaller_calls_and_then_in_one_sentence(
     monkeypatch.setattr(base, "predict", lambda z, t, captions: small(z, t, captions, 1))
     assert denoising_gap.losses(base, cache) == pytest.approx(expected, rel=1e-5)
     monkeypatch.setattr(base, "predict", lambda z, t, captions: small(z, t, captions, 0))
-    with pytest.raises(ValueError, match="Memory ran out while pictures were denoised; close other programs"):
+    with pytest.raises(ValueError, match="Memory ran out while images were denoised; close other programs"):
         denoising_gap.losses(base, cache)
 
 
 def by_heart(base: BaseModel, cache: Cache) -> Any:
-    """A `predict` whose answer to the captions of known pictures is half way to the true one."""
+    """A `predict` whose answer to the captions of known images is half way to the true one."""
     known = {record.caption: cache.latent((i, False))[0] for i, record in enumerate(cache.dataset.records)}
     predict = base.predict
 
@@ -92,7 +92,7 @@ def test_pictures_known_by_heart_open_the_gap(tmp_path: Path, monkeypatch: pytes
     for group in ("base", "LoRA", "change"):
         gap = rows[HELD_OUT, group].value - rows[TRAINED, group].value
         assert rows[GAP, group].value == pytest.approx(gap) and "harder" in rows[GAP, group].note
-    assert rows[TRAINED, "change"].high < 0, "the pictures that were trained on became easier"
+    assert rows[TRAINED, "change"].high < 0, "the images that were trained on became easier"
 
 
 def test_pairs_take_what_the_pictures_share_out_of_the_interval() -> None:
@@ -107,7 +107,7 @@ def test_pairs_take_what_the_pictures_share_out_of_the_interval() -> None:
 
 def test_what_cannot_be_measured_is_one_sentence() -> None:
     whole = Losses([0.1, 0.2], [0.3, 0.4])
-    with pytest.raises(ValueError, match="there are only 1 of one kind: connect a larger data set"):
+    with pytest.raises(ValueError, match="there are only 1 of one kind: connect a larger dataset"):
         denoising_gap.figures([("base", Losses([0.1, 0.2], [0.3]))])
     with pytest.raises(ValueError, match="Both models are labelled 'LoRA'"):
         denoising_gap.figures([("LoRA", whole), ("LoRA", whole)])

@@ -1,4 +1,4 @@
-"""Depth maps: near is bright, made once for each picture, and the mini estimator sees the figure's relief."""
+"""Depth maps: near is bright, made once for each image, and the mini estimator sees the figure's relief."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from comfy_scoft.negatives.depth import DEPTH, DepthEstimator, attach_depth, att
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def picture(path, size=(12, 8), colour=(10, 20, 30)):
-    Image.new("RGB", size, colour).save(path)
+def image_file(path, size=(12, 8), color=(10, 20, 30)):
+    Image.new("RGB", size, color).save(path)
     return path
 
 
@@ -35,16 +35,16 @@ class Brightness:
         self.calls = 0
         self.estimator = DepthEstimator("brightness", identity, self.estimate)
 
-    def estimate(self, pictures: torch.Tensor) -> torch.Tensor:
+    def estimate(self, images: torch.Tensor) -> torch.Tensor:
         self.calls += 1
-        return (pictures.mean(1, keepdim=True) + 1) / 2
+        return (images.mean(1, keepdim=True) + 1) / 2
 
 
 @pytest.fixture
 def dataset(tmp_path):
-    colours = [(0, 0, 0), (128, 128, 128), (255, 255, 255)]
-    images = [picture(tmp_path / f"{n}.png", (12, 8 + n), colour) for n, colour in enumerate(colours)]
-    return Dataset(tmp_path, tuple(CultureRecord(image, f"picture {n}") for n, image in enumerate(images)), "three")
+    colors = [(0, 0, 0), (128, 128, 128), (255, 255, 255)]
+    images = [image_file(tmp_path / f"{n}.png", (12, 8 + n), color) for n, color in enumerate(colors)]
+    return Dataset(tmp_path, tuple(CultureRecord(image, f"image {n}") for n, image in enumerate(images)), "three")
 
 
 def test_each_record_gets_a_map_of_its_own_size_and_the_dataset_is_left_as_it_was(dataset, tmp_path):
@@ -72,7 +72,7 @@ def test_a_map_is_made_once_for_a_picture_wherever_it_lies_and_by_whatever_name(
 def test_another_picture_or_another_estimator_is_another_map(dataset, tmp_path):
     before = attach_depth(dataset, Brightness().estimator, tmp_path / "depth").records[0].depth
     assert attach_depth(dataset, Brightness("v2").estimator, tmp_path / "depth").records[0].depth != before
-    picture(dataset.records[0].image, colour=(1, 1, 1))
+    image_file(dataset.records[0].image, color=(1, 1, 1))
     assert attach_depth(dataset, Brightness().estimator, tmp_path / "depth").records[0].depth != before
 
 
@@ -121,7 +121,7 @@ def test_written_and_read_pixels_are_the_same(tmp_path):
 
 
 def renderings(count: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Pictures of the unbiased world that the build did not draw, and their true depth (B, 1, 64, 64)."""
+    """Images of the unbiased world that the build did not draw, and their true depth (B, 1, 64, 64)."""
     rng = np.random.default_rng((77, 5))
     names, palettes = list(world.concepts()), list(world.PALETTES)
     drawn = [world.draw(str(rng.choice(names)), str(rng.choice(palettes)), rng) for _ in range(count)]
@@ -173,27 +173,27 @@ def test_depth_images_that_do_not_fit_are_one_sentence(dataset, tmp_path):
     with pytest.raises(ValueError, match=r"^There are 2 depth images for 3 records: [^.]+\.$"):
         attach_depth_images(dataset, fitting[:2], tmp_path)
     cropped = [*fitting[:2], torch.zeros(12, 12, 3)]
-    with pytest.raises(ValueError, match=r"^Depth image 3 has 12 × 12 pixels, another shape than its picture 2\.png"):
+    with pytest.raises(ValueError, match=r"^Depth image 3 has 12 × 12 pixels, another shape than its image 2\.png"):
         attach_depth_images(dataset, cropped, tmp_path)
-    with pytest.raises(ValueError, match=r"^Depth image 1 is not a picture of numbers: [^.]+\.$"):
+    with pytest.raises(ValueError, match=r"^Depth image 1 is not an image of numbers: [^.]+\.$"):
         attach_depth_images(dataset, [torch.full((8, 12, 3), float("nan")), *fitting[1:]], tmp_path)
 
 
 def scene(height: int, width: int, count: int = 1) -> torch.Tensor:
-    """Smooth random pictures (count, 3, height, width) in [-1, 1], of 8-bit values."""
+    """Smooth random images (count, 3, height, width) in [-1, 1], of 8-bit values."""
     coarse = torch.rand(count, 3, 5, 7, generator=torch.Generator().manual_seed(9))
     large = torch.nn.functional.interpolate(coarse, (height, width), mode="bicubic").clamp(0, 1)
     return large.mul(255).round().div(127.5).sub(1)
 
 
 def holds_the_contract(estimator: DepthEstimator, height: int, width: int) -> None:
-    """Each map is of its picture's size, spans [0, 1], is the same again and does not depend on the others."""
-    pictures = scene(height, width, 2)
-    maps = estimator.estimate(pictures)
+    """Each map is of its image's size, spans [0, 1], is the same again and does not depend on the others."""
+    images = scene(height, width, 2)
+    maps = estimator.estimate(images)
     assert maps.shape == (2, 1, height, width) and maps.dtype == torch.float32
     assert maps.amin((2, 3)).tolist() == [[0.0], [0.0]] and maps.amax((2, 3)).tolist() == [[1.0], [1.0]]
-    assert torch.equal(maps, estimator.estimate(pictures)) and not torch.allclose(maps[0], maps[1], atol=1e-3)
-    assert torch.allclose(estimator.estimate(pictures[1:]), maps[1:], atol=1e-4)
+    assert torch.equal(maps, estimator.estimate(images)) and not torch.allclose(maps[0], maps[1], atol=1e-3)
+    assert torch.allclose(estimator.estimate(images[1:]), maps[1:], atol=1e-4)
 
 
 FOLDERS = {"DPT-hybrid (transformers)": dpt_folder, "Depth Anything V2 (transformers)": depth_anything_folder}

@@ -1,4 +1,4 @@
-"""DIV: mean distance among pictures of one prompt, by hand, with LPIPS's package, and whatever order and batches."""
+"""DIV: mean distance among images of one prompt, by hand, with LPIPS's package, and whatever order and batches."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from comfy_scoft.metrics.intervals import bootstrap_mean
 
 
 def set_of(label: str, counts: tuple[int, ...], side: int = 24, seed: int = 0, alike: float = 0.0) -> ImageSet:
-    """`counts`: pictures of each prompt; `alike`: how much of each picture is one and the same grey."""
+    """`counts`: images of each prompt; `alike`: how much of each image is one and the same gray."""
     generator = torch.Generator().manual_seed(seed)
     images = torch.rand(sum(counts), side, side, 3, generator=generator) * (1 - alike) + 0.5 * alike
     prompts = tuple(f"prompt {k}" for k, count in enumerate(counts) for _ in range(count))
@@ -89,7 +89,7 @@ def test_order_and_batches_do_not_matter() -> None:
 
 def test_prompts_of_one_picture_are_left_out_and_one_prompt_has_no_interval() -> None:
     (row,) = diversity.measure(set_of("base", (2, 1, 2)), toy_features()).rows
-    assert row.note == "1 of 3 prompts have one picture and are left out." and math.isfinite(row.low)
+    assert row.note == "1 of 3 prompts have one image and are left out." and math.isfinite(row.low)
     assert row.n == 4, "only those that count"
     (lone,) = diversity.measure(set_of("base", (3,)), toy_features()).rows
     assert math.isnan(lone.low) and math.isfinite(lone.value) and "no interval" in lone.note
@@ -110,8 +110,8 @@ def test_it_counts_pictures_and_can_be_stopped_between_pairs() -> None:
 def test_what_cannot_be_measured_is_one_sentence() -> None:
     network, images = toy_features(), set_of("base", (2, 2))
     cases = [
-        ({"images": set_of("thin", (1, 1))}, "Every prompt of the set 'thin' has one picture"),
-        ({"images": set_of("none", ())}, "The set 'none' has no picture"),
+        ({"images": set_of("thin", (1, 1))}, "Every prompt of the set 'thin' has one image"),
+        ({"images": set_of("none", ())}, "The set 'none' has no image"),
         ({"compared_with": set_of("other", (2, 2), side=32)}, "24 × 24 pixels and those of 'other' 32 × 32"),
         ({"compared_with": set_of("other", (2, 3))}, "not made with the same prompts and seeds"),
     ]

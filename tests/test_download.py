@@ -7,7 +7,7 @@ import time
 
 import pytest
 from collecting import metadata, rows_of, run, table, write_csv
-from hostile_server import HostileServer, answer, picture_bytes
+from hostile_server import HostileServer, answer, image_bytes
 
 from comfy_scoft.data.dataset import load_folder
 from comfy_scoft.data.download import collect, read_links
@@ -17,7 +17,7 @@ from comfy_scoft.data.download import collect, read_links
 def server():
     with HostileServer() as found:
         for n in range(12):
-            found.pages[f"/{n}.jpg"] = answer(picture_bytes(n))
+            found.pages[f"/{n}.jpg"] = answer(image_bytes(n))
         yield found
 
 
@@ -51,11 +51,11 @@ def test_every_column_of_the_list_reaches_the_record_and_its_provenance_the_meta
     assert (bowl.collector, bowl.licence, bowl.consent) == ("Kora", "CC BY 4.0", "written, 2026")
     assert (bowl.verified_by, bowl.source) == (("Limu", "Sana"), server.url("/1.jpg"))
     assert (street.place, street.culture, street.category, street.split) == ("here", "ours", "city", "train")
-    assert bowl.image.read_bytes() == picture_bytes(1)
+    assert bowl.image.read_bytes() == image_bytes(1)
     line = metadata(tmp_path)[0]
     assert line["url"] == server.url("/1.jpg") and len(line["sha256"]) == 64 and line["licence"] == "CC BY 4.0"
     assert abs(time.time() - time.mktime(time.strptime(line["fetched"][:19], "%Y-%m-%dT%H:%M:%S"))) < 86_400
-    assert report.startswith("2 of the 2 rows of links.csv are pictures in the folder set\n")
+    assert report.startswith("2 of the 2 rows of links.csv are images in the folder set\n")
     assert dataset.records == load_folder(tmp_path / "set")[0].records
 
 
@@ -74,7 +74,7 @@ def test_the_same_file_twice_is_one_picture_and_the_report_says_so(tmp_path, ser
     server.pages["/copy.jpg"] = server.pages["/1.jpg"]
     rows = rows_of(server, "1.jpg", "copy.jpg", "2.jpg", "1.jpg")
     dataset, report = run(write_csv(tmp_path / "links.csv", rows), server)
-    assert [record.caption for record in dataset.records] == ["picture 1.jpg", "picture 2.jpg"]
+    assert [record.caption for record in dataset.records] == ["image 1.jpg", "image 2.jpg"]
     assert server.hits["/1.jpg"] == 1
     assert "line 3 | " in report and "It is the same file as line 2. Left out." in report
     assert "It is the same link as line 2. Left out." in report
@@ -84,12 +84,12 @@ def test_the_same_file_twice_is_one_picture_and_the_report_says_so(tmp_path, ser
 
 
 def test_look_alikes_are_reported_and_left_out_only_when_asked(tmp_path, server):
-    server.pages["/small.jpg"] = answer(picture_bytes(1, size=(48, 36)))
+    server.pages["/small.jpg"] = answer(image_bytes(1, size=(48, 36)))
     links = write_csv(tmp_path / "links.csv", rows_of(server, "1.jpg", "2.jpg", "small.jpg"))
     dataset, report = run(links, server)
     assert len(dataset) == 3 and "It looks like line 2. Kept." in report
     dataset, report = run(links, server, doubles="leave out look-alikes too")
-    assert [r.caption for r in dataset.records] == ["picture 1.jpg", "picture 2.jpg"] and "line 2. Left out." in report
+    assert [r.caption for r in dataset.records] == ["image 1.jpg", "image 2.jpg"] and "line 2. Left out." in report
 
 
 def test_dead_links_and_faulty_rows_stand_in_a_table_for_people_and_one_for_spreadsheets(tmp_path, server):
@@ -98,12 +98,12 @@ def test_dead_links_and_faulty_rows_stand_in_a_table_for_people_and_one_for_spre
     dataset, report = run(write_csv(tmp_path / "links.csv", rows), server)
     assert len(dataset) == 1
     assert report.splitlines()[:2] == [
-        "1 of the 5 rows of links.csv are pictures in the folder set",
+        "1 of the 5 rows of links.csv are images in the folder set",
         "Fetched now: 1; there before: 0; dead or refused: 2; rows with a fault: 2; the same as another: 0; "
         "look like another: 0",
     ]
-    assert f"line 3 | {server.url('/gone.jpg')} | The host pictures.test has nothing at this address" in report
-    assert 'line 5 | – | The row has no link: write the picture\'s address in "url".' in report
+    assert f"line 3 | {server.url('/gone.jpg')} | The host images.test has nothing at this address" in report
+    assert 'line 5 | – | The row has no link: write the image\'s address in "url".' in report
     found = table(tmp_path)
     assert [row["result"] for row in found] == ["not fetched", "not fetched", "not read", "not read"]
     assert found[1]["address"] == "'=cmd|'/C calc'!A0" and found[1]["caption"] == "'@evil"
@@ -112,7 +112,7 @@ def test_dead_links_and_faulty_rows_stand_in_a_table_for_people_and_one_for_spre
 def test_a_report_without_faults_leaves_no_table_behind(tmp_path, server):
     links = write_csv(tmp_path / "links.csv", rows_of(server, "1.jpg", "gone.jpg"))
     run(links, server)
-    server.pages["/gone.jpg"] = answer(picture_bytes(11))
+    server.pages["/gone.jpg"] = answer(image_bytes(11))
     _, report = run(links, server)
     assert not (tmp_path / "set/links_report.csv").exists() and "table" not in report
 

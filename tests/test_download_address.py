@@ -119,7 +119,7 @@ def resolve(answers, host="pictures.test"):
 @every("text", PRIVATE)
 def test_a_name_that_resolves_to_a_private_address_is_refused_even_beside_a_public_one(text):
     for answers in ([text], ["93.184.216.34", text], [text, "2606:4700:4700::1111"]):
-        with pytest.raises(LinkError, match="^The host pictures.test is at .* not on the open internet"):
+        with pytest.raises(LinkError, match="^The host images.test is at .* not on the open internet"):
             resolve(answers)
 
 

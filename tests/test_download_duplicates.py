@@ -1,4 +1,4 @@
-"""Near copies are found and pictures of one style are not taken for copies; both are measured on real files."""
+"""Near copies are found and images of one style are not taken for copies; both are measured on real files."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ def distance(a: bytes, b: bytes) -> int:
 
 
 def again(kind: str, **options: int) -> Callable[[Image.Image], Image.Image]:
-    def saved(picture: Image.Image) -> Image.Image:
+    def saved(image: Image.Image) -> Image.Image:
         file = io.BytesIO()
-        picture.save(file, kind, **options)
+        image.save(file, kind, **options)
         return Image.open(io.BytesIO(file.getvalue())).convert("RGB")
 
     return saved
@@ -35,7 +35,7 @@ COPIES = {
     "half the size": lambda p: p.resize((p.width // 2, p.height // 2), Image.Resampling.BICUBIC),
     "three times the size": lambda p: p.resize((p.width * 3, p.height * 3), Image.Resampling.BICUBIC),
     "brighter": lambda p: ImageEnhance.Brightness(p).enhance(1.15),
-    "less colour": lambda p: ImageEnhance.Color(p).enhance(0.5),
+    "less color": lambda p: ImageEnhance.Color(p).enhance(0.5),
 }
 
 
@@ -50,8 +50,8 @@ def test_a_hash_by_hand():
 def test_a_copy_saved_anew_is_found(name):
     found = []
     for path in PICTURES:
-        picture = open_image(path)
-        found.append(distance(difference_hash(picture), difference_hash(COPIES[name](picture))))
+        image = open_image(path)
+        found.append(distance(difference_hash(image), difference_hash(COPIES[name](image))))
     assert np.quantile(found, 0.95) <= NEAR, (name, np.quantile(found, [0.5, 0.95, 1.0]))
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import hostile_server as bad
 import pytest
 from collecting import HERE, all_here, quick
-from hostile_server import HostileServer, answer, picture_bytes, redirect
+from hostile_server import HostileServer, answer, image_bytes, redirect
 
 from comfy_scoft.data.download import Limits, collect
 
@@ -24,7 +24,7 @@ from comfy_scoft.data.download import Limits, collect
 @pytest.fixture
 def server():
     with HostileServer() as found:
-        found.pages["/good.jpg"] = answer(picture_bytes(99))
+        found.pages["/good.jpg"] = answer(image_bytes(99))
         yield found
 
 
@@ -41,7 +41,7 @@ def gather(folder: Path, server: HostileServer, *urls: str, policy: dict | None 
 
 
 def refused(folder: Path, server: HostileServer, *urls: str, **changes: object) -> list[str]:
-    """The reasons, after making sure that the good picture alone is there and nothing else was written."""
+    """The reasons, after making sure that the good image alone is there and nothing else was written."""
     dataset, _, reasons = gather(folder, server, *urls, **changes)
     assert [record.caption for record in dataset.records] == ["good"] and len(reasons) == len(urls)
     kept = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
@@ -56,13 +56,13 @@ def refused(folder: Path, server: HostileServer, *urls: str, **changes: object) 
 
 
 def test_the_real_policy_refuses_this_machine_by_literal_by_name_and_in_every_spelling(tmp_path, server):
-    server.pages["/secret"] = answer(picture_bytes())
+    server.pages["/secret"] = answer(image_bytes())
     port = server.port
     hosts = ["127.0.0.1", "localhost", "[::1]", "[::ffff:127.0.0.1]", "0.0.0.0", "2130706433", "0x7f.1", "127.1"]  # noqa: S104
     hosts += ["0177.0.0.1", "127。0。0。1", "user@127.0.0.1", "localhost.", "127.0.0.1.", "[::ffff:7f00:1]"]
     rows = [{"url": f"http://{host}:{port}/secret", "caption": "x"} for host in hosts]
     (tmp_path / "links.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    with pytest.raises(ValueError, match="^No link of links.jsonl gave a picture: The host 127.0.0.1 is not on the"):
+    with pytest.raises(ValueError, match="^No link of links.jsonl gave an image: The host 127.0.0.1 is not on the"):
         collect(tmp_path / "links.jsonl", tmp_path / "set", limits=quick(server))
     table = (tmp_path / "set/links_report.csv").read_text()
     assert table.count("not fetched") == len(hosts) and "cannot be reached" not in table
@@ -122,9 +122,9 @@ def test_a_name_that_resolves_elsewhere_after_the_check_is_connected_to_where_it
         asked.append(host)
         return ["127.0.0.1"] if asked.count(host) == 1 else ["10.0.0.1"]
 
-    server.pages["/once.jpg"] = answer(picture_bytes(1))
+    server.pages["/once.jpg"] = answer(image_bytes(1))
     server.pages["/hop"] = redirect("/twice.jpg")
-    server.pages["/twice.jpg"] = answer(picture_bytes(2))
+    server.pages["/twice.jpg"] = answer(image_bytes(2))
     urls = server.url("/once.jpg", "once.test"), server.url("/hop", "hop.test")
     dataset, _, reasons = gather(tmp_path, server, *urls, policy={"lookup": turncoat})
     assert [record.source for record in dataset.records] == [server.url("/good.jpg"), urls[0]]
@@ -148,7 +148,7 @@ def test_redirect_loops_and_long_chains_end(tmp_path, server):
 def test_five_redirects_are_followed_and_the_last_address_is_kept(tmp_path, server):
     for n in range(5):
         server.pages[f"/{n}"] = redirect(f"/{n + 1}", "301 Moved Permanently")
-    server.pages["/5"] = answer(picture_bytes(3))
+    server.pages["/5"] = answer(image_bytes(3))
     dataset, _, _ = gather(tmp_path, server, server.url("/0"))
     assert len(dataset) == 2
     line = json.loads((tmp_path / "set/metadata.jsonl").read_text().splitlines()[1])
@@ -160,9 +160,9 @@ def test_five_redirects_are_followed_and_the_last_address_is_kept(tmp_path, serv
     [
         (bad.endless_body, "larger than the allowed 1 MB"),
         (bad.lying_body, "larger than the allowed 1 MB"),
-        (answer(picture_bytes(), Content_Length=5_000_000_000), "larger than the allowed 1 MB"),
-        (answer(picture_bytes() + bytes(1_000_000)), "larger than the allowed 1 MB"),
-        (bad.endless_page, "sent no picture"),
+        (answer(image_bytes(), Content_Length=5_000_000_000), "larger than the allowed 1 MB"),
+        (answer(image_bytes() + bytes(1_000_000)), "larger than the allowed 1 MB"),
+        (bad.endless_page, "sent no image"),
         (bad.endless_headers, "in a way that is not understood"),
         (bad.huge_header, "in a way that is not understood"),
         (bad.not_http, "in a way that is not understood"),
@@ -170,30 +170,30 @@ def test_five_redirects_are_followed_and_the_last_address_is_kept(tmp_path, serv
         (bad.broken_off, "broke off in the middle"),
         (bad.hangs_up, "closed the connection"),
         (bad.gzip_bomb(), "sent it compressed though asked not to"),
-        (answer(picture_bytes(), Content_Encoding="deflate, br"), "sent it compressed though asked not to"),
+        (answer(image_bytes(), Content_Encoding="deflate, br"), "sent it compressed though asked not to"),
         (answer(bad.png_bomb()), "more than the allowed 50 million pixels"),
         (answer(bad.png_bomb(9000, 9000)), "more than the allowed 50 million pixels"),
-        (answer(b"<html><script>alert(1)</script></html>"), "sent no picture"),
-        (answer(b"<svg xmlns='http://www.w3.org/2000/svg'/>", Content_Type="image/svg+xml"), "sent no picture"),
-        (answer(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"), "sent no picture"),
-        (answer(b"MZ" + bytes(5000)), "sent no picture"),
-        (answer(b"PK\3\4" + bytes(5000)), "sent no picture"),
+        (answer(b"<html><script>alert(1)</script></html>"), "sent no image"),
+        (answer(b"<svg xmlns='http://www.w3.org/2000/svg'/>", Content_Type="image/svg+xml"), "sent no image"),
+        (answer(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"), "sent no image"),
+        (answer(b"MZ" + bytes(5000)), "sent no image"),
+        (answer(b"PK\3\4" + bytes(5000)), "sent no image"),
         (answer(b""), "sent nothing"),
-        (answer(b"\xff\xd8\xff"), "is not a picture"),
-        (answer(picture_bytes()[:700]), "truncated or damaged"),
-        (answer(b"\xff\xd8\xff" + b"<?php system('id'); ?>" * 99), "not a picture"),
+        (answer(b"\xff\xd8\xff"), "is not an image"),
+        (answer(image_bytes()[:700]), "truncated or damaged"),
+        (answer(b"\xff\xd8\xff" + b"<?php system('id'); ?>" * 99), "not an image"),
         (answer(b"BM" + bytes(999)), "link"),
         (answer(b"RIFF\x10\0\0\0WEBPVP8 " + bytes(99)), "link"),
-        (answer(picture_bytes(), "204 No Content"), "link"),
-        (answer(picture_bytes(), "206 Partial Content"), "status 206"),
-        (answer(picture_bytes(), "404 Not Found"), "nothing at this address (404)"),
-        (answer(picture_bytes(), "410 Gone"), "taken it away for good (410)"),
-        (answer(picture_bytes(), "403 Forbidden"), "does not give it out (403)"),
-        (answer(picture_bytes(), "401 Unauthorized", WWW_Authenticate="Basic"), "asks for a password (401)"),
-        (answer(picture_bytes(), "999 \x1b[31mred"), "link"),
-        (answer(picture_bytes(), X_Robots_Tag="noindex, NoAI"), "asks that its pictures train no AI"),
-        (b"HTTP/1.1 200 OK\r\nContent-Length: -5\r\n\r\n" + picture_bytes(), "not understood"),
-        (b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 7\r\n\r\n" + picture_bytes(), "not understood"),
+        (answer(image_bytes(), "204 No Content"), "link"),
+        (answer(image_bytes(), "206 Partial Content"), "status 206"),
+        (answer(image_bytes(), "404 Not Found"), "nothing at this address (404)"),
+        (answer(image_bytes(), "410 Gone"), "taken it away for good (410)"),
+        (answer(image_bytes(), "403 Forbidden"), "does not give it out (403)"),
+        (answer(image_bytes(), "401 Unauthorized", WWW_Authenticate="Basic"), "asks for a password (401)"),
+        (answer(image_bytes(), "999 \x1b[31mred"), "link"),
+        (answer(image_bytes(), X_Robots_Tag="noindex, NoAI"), "asks that its images train no AI"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: -5\r\n\r\n" + image_bytes(), "not understood"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 7\r\n\r\n" + image_bytes(), "not understood"),
         (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nffffffffffffffffff\r\n" + bytes(99), "link"),
         (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n" + bytes(99), "link"),
     ],
@@ -225,9 +225,9 @@ def test_a_host_that_keeps_one_waiting_is_left_and_said_to_be_slow(tmp_path, ser
 
 
 def test_what_a_picture_is_called_and_said_to_be_does_not_matter_but_what_it_is(tmp_path, server):
-    server.pages["/a.exe"] = answer(picture_bytes(1, "PNG"), Content_Type="application/x-msdownload")
-    server.pages["/b"] = answer(picture_bytes(2, "WEBP"), Content_Type="text/html; charset=x")
-    server.pages["/c.png"] = answer(picture_bytes(3, "GIF"))
+    server.pages["/a.exe"] = answer(image_bytes(1, "PNG"), Content_Type="application/x-msdownload")
+    server.pages["/b"] = answer(image_bytes(2, "WEBP"), Content_Type="text/html; charset=x")
+    server.pages["/c.png"] = answer(image_bytes(3, "GIF"))
     dataset, _, _ = gather(tmp_path, server, *(server.url(path) for path in ("/a.exe", "/b", "/c.png")))
     assert [record.image.suffix for record in dataset.records] == [".jpg", ".png", ".webp", ".gif"]
 
@@ -253,7 +253,7 @@ def test_no_name_from_the_net_reaches_the_disk(tmp_path, server):
     ]
     for n, path in enumerate(wanted):
         tricks = f"attachment; filename=\"../../../evil{n}.sh\"; filename*=UTF-8''..%2Fevil"
-        server.pages[path] = answer(picture_bytes(n), Content_Disposition=tricks, Content_Location="/etc/passwd")
+        server.pages[path] = answer(image_bytes(n), Content_Disposition=tricks, Content_Location="/etc/passwd")
     dataset, _, _ = gather(tmp_path, server, *(server.url(path) for path in paths))
     assert len(dataset) == 1 + len(paths)
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
@@ -263,7 +263,7 @@ def test_no_name_from_the_net_reaches_the_disk(tmp_path, server):
 
 
 def test_a_certificate_that_nobody_vouches_for_is_refused(tmp_path, server):
-    server.pages["/secret"] = answer(picture_bytes())
+    server.pages["/secret"] = answer(image_bytes())
     (why,) = refused(tmp_path, server, server.url("/secret", tls=True))
     assert "its certificate is not valid" in why and not server.hits["/secret"]
 
@@ -277,11 +277,11 @@ def test_broken_tls_is_refused(tmp_path, server):
 def test_nothing_is_sent_that_could_tell_who_asks(tmp_path, server, monkeypatch):
     for name in ("http_proxy", "HTTP_PROXY", "https_proxy", "ALL_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
-    (tmp_path / ".netrc").write_text("machine pictures.test login me password secret\n")
+    (tmp_path / ".netrc").write_text("machine images.test login me password secret\n")
     monkeypatch.setenv("NETRC", str(tmp_path / ".netrc"))
     server.pages["/first"] = redirect("/second.jpg").replace(b"\r\n\r\n", b"\r\nSet-Cookie: who=you; Path=/\r\n\r\n")
-    server.pages["/second.jpg"] = answer(picture_bytes(7), Set_Cookie="id=1; Path=/")
-    server.pages["/third.jpg"] = answer(picture_bytes(8))
+    server.pages["/second.jpg"] = answer(image_bytes(7), Set_Cookie="id=1; Path=/")
+    server.pages["/third.jpg"] = answer(image_bytes(8))
     dataset, _, _ = gather(tmp_path, server, server.url("/first"), server.url("/third.jpg"), per_host=1)
     assert len(dataset) == 3 and len(server.requests) == 4
     for _, headers in server.requests:
@@ -303,7 +303,7 @@ def test_a_compressed_bomb_and_endless_bodies_cost_little_memory(tmp_path, serve
 def test_all_links_together_receive_no_more_than_the_run_may(tmp_path, server):
     urls = []
     for n in range(20):
-        server.pages[f"/{n}.png"] = answer(picture_bytes(n, "BMP", (200, 160)))
+        server.pages[f"/{n}.png"] = answer(image_bytes(n, "BMP", (200, 160)))
         urls.append(server.url(f"/{n}.png"))
     changes = {"max_total": 300_000, "at_once": 1, "per_host": 1}
     dataset, _, reasons = gather(tmp_path, server, *urls, **changes)

@@ -8,7 +8,7 @@ import time
 
 import pytest
 from collecting import quick, rows_of, run, write_csv
-from hostile_server import HostileServer, answer, picture_bytes
+from hostile_server import HostileServer, answer, image_bytes
 
 from comfy_scoft.data.download.limits import Limits
 from comfy_scoft.data.download.progress import run_watched
@@ -19,7 +19,7 @@ from comfy_scoft.data.download.rate_limit import pause, retry_after
 def server():
     with HostileServer() as found:
         for n in range(12):
-            found.pages[f"/{n}.jpg"] = answer(picture_bytes(n))
+            found.pages[f"/{n}.jpg"] = answer(image_bytes(n))
         yield found
 
 
@@ -34,7 +34,7 @@ def test_few_requests_at_once_to_one_host(tmp_path, server, most):
         talk.wait(0.1)
         with counting:  # before the answer, for after it the next request may come at any time
             now.remove(talk.path)
-        talk.send(answer(picture_bytes(int(talk.path.split(".")[0][1:]))))
+        talk.send(answer(image_bytes(int(talk.path.split(".")[0][1:]))))
 
     for n in range(6):
         server.pages[f"/{n}.jpg"] = slow
@@ -59,14 +59,14 @@ def test_a_host_that_stumbles_is_asked_again_and_one_that_says_no_is_not(tmp_pat
             left[talk.path] -= 1
             talk.send(answer(b"", "503 Service Unavailable") if talk.path == "/busy.jpg" else b"HTTP/1.1")
         else:
-            talk.send(answer(picture_bytes(len(talk.path))))
+            talk.send(answer(image_bytes(len(talk.path))))
 
     server.pages["/busy.jpg"] = server.pages["/cut.jpg"] = stumbling
     server.pages["/no.jpg"] = answer(b"", "403 Forbidden")
     server.pages["/never.jpg"] = answer(b"", "500 Internal Server Error")
     names = ("busy.jpg", "cut.jpg", "no.jpg", "never.jpg")
     dataset, _ = run(write_csv(tmp_path / "links.csv", rows_of(server, *names)), server)
-    assert [record.caption for record in dataset.records] == ["picture busy.jpg", "picture cut.jpg"]
+    assert [record.caption for record in dataset.records] == ["image busy.jpg", "image cut.jpg"]
     assert server.hits == {"/busy.jpg": 3, "/cut.jpg": 2, "/no.jpg": 1, "/never.jpg": 3}
 
 
@@ -76,10 +76,10 @@ def test_retry_after_holds_the_whole_host(tmp_path, server):
     def once(talk):
         times.append(time.monotonic())
         busy = len(times) == 1
-        talk.send(answer(b"", "429 Too Many", Retry_After="1") if busy else answer(picture_bytes(1)))
+        talk.send(answer(b"", "429 Too Many", Retry_After="1") if busy else answer(image_bytes(1)))
 
     server.pages["/a.jpg"] = once
-    server.pages["/b.jpg"] = lambda talk: (times.append(time.monotonic()), talk.send(answer(picture_bytes(2))))
+    server.pages["/b.jpg"] = lambda talk: (times.append(time.monotonic()), talk.send(answer(image_bytes(2))))
     links = write_csv(tmp_path / "links.csv", rows_of(server, "a.jpg", "b.jpg"))
     run(links, server, limits=quick(server, per_host=1))
     assert len(times) == 3 and times[1] - times[0] > 0.95

@@ -9,7 +9,7 @@ import time
 import hostile_server as bad
 import pytest
 from collecting import metadata, quick, rows_of, run, write_csv
-from hostile_server import HostileServer, answer, picture_bytes
+from hostile_server import HostileServer, answer, image_bytes
 
 from comfy_scoft.data.dataset import load_folder
 
@@ -18,7 +18,7 @@ from comfy_scoft.data.dataset import load_folder
 def server():
     with HostileServer() as found:
         for n in range(12):
-            found.pages[f"/{n}.jpg"] = answer(picture_bytes(n))
+            found.pages[f"/{n}.jpg"] = answer(image_bytes(n))
         yield found
 
 
@@ -44,7 +44,7 @@ def test_only_what_is_new_changed_or_damaged_is_fetched(tmp_path, server):
     dataset, report = run(write_csv(links, rows_of(server, "1.jpg", "2.jpg", "3.jpg", "4.jpg")), server)
     assert server.hits == {"/1.jpg": 1, "/2.jpg": 1, "/4.jpg": 1} and len(dataset) == 4
     assert "Fetched now: 3; there before: 1" in report
-    assert [record.image.read_bytes() for record in dataset.records] == [picture_bytes(n) for n in (1, 2, 3, 4)]
+    assert [record.image.read_bytes() for record in dataset.records] == [image_bytes(n) for n in (1, 2, 3, 4)]
 
 
 def test_words_that_change_in_the_list_change_in_the_dataset_without_a_request(tmp_path, server):
@@ -77,7 +77,7 @@ def test_an_interrupt_stops_at_once_and_the_next_run_goes_on_from_there(tmp_path
     assert 4 <= len(there) < 12 and len(load_folder(tmp_path / "set")[0]) == len(there)
     assert not (tmp_path / "set/.parts").exists()
     assert not [thread for thread in threading.enumerate() if thread.name == "scoft download"]
-    server.pages["/5.jpg"] = answer(picture_bytes(5))
+    server.pages["/5.jpg"] = answer(image_bytes(5))
     server.hits.clear()
     dataset, _ = run(links, server)
     assert len(dataset) == 12 and sum(server.hits.values()) == 12 - len(there)
@@ -89,7 +89,7 @@ def test_a_part_of_a_killed_run_and_a_torn_last_line_are_never_taken_for_picture
     log = tmp_path / "set/downloads.jsonl"
     log.write_bytes(log.read_bytes()[:-30])
     (tmp_path / "set/.parts").mkdir()
-    (tmp_path / "set/.parts/of link 2").write_bytes(picture_bytes(2)[:500])
+    (tmp_path / "set/.parts/of link 2").write_bytes(image_bytes(2)[:500])
     server.hits.clear()
     again, _ = run(links, server)
     assert server.hits == {"/2.jpg": 1} or server.hits == {"/1.jpg": 1}
@@ -113,12 +113,12 @@ def test_a_part_of_a_killed_run_and_a_torn_last_line_are_never_taken_for_picture
 def test_a_log_that_somebody_changed_is_not_believed(tmp_path, server, change):
     links = write_csv(tmp_path / "links.csv", rows_of(server, "1.jpg"))
     run(links, server)
-    (tmp_path / "secret.jpg").write_bytes(picture_bytes(9))
+    (tmp_path / "secret.jpg").write_bytes(image_bytes(9))
     log = tmp_path / "set/downloads.jsonl"
     log.write_text(json.dumps(json.loads(log.read_text()) | change) + "\n")
     server.hits.clear()
     dataset, _ = run(links, server)
-    assert server.hits == {"/1.jpg": 1} and dataset.records[0].image.read_bytes() == picture_bytes(1)
+    assert server.hits == {"/1.jpg": 1} and dataset.records[0].image.read_bytes() == image_bytes(1)
 
 
 def test_a_folder_that_holds_something_else_is_never_written_to(tmp_path, server):

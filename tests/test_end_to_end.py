@@ -25,7 +25,7 @@ PATIENCE = 900.0
 
 
 def shortened(run_name: str, workflow: Path = demo.WORKFLOW, **changes: Any) -> Prompt:
-    """A workflow with few pictures and steps; every node of it is still there."""
+    """A workflow with few images and steps; every node of it is still there."""
     prompt = demo.load(workflow, steps=2, images_per_prompt=1)
     short = {
         "SCoFT_LoadDataset": {"limit": 4},
@@ -144,9 +144,9 @@ def test_the_saved_lora_draws_in_stock_nodes_what_it_drew_in_training(
     }
     training = until(prompt, "SCoFT_TrainLora")
     entry = comfy.client.run({**training, after: prompt[after], **stock}, PATIENCE)
-    pictures = [_pixels(comfy.client, entry["outputs"][name]["images"][0]) for name in ("ours", "theirs")]
-    differences = [abs(a - b) for a, b in zip(*pictures, strict=True)]
-    assert max(differences) <= 2 and max(pictures[0]) - min(pictures[0]) > 20
+    images = [_pixels(comfy.client, entry["outputs"][name]["images"][0]) for name in ("ours", "theirs")]
+    differences = [abs(a - b) for a, b in zip(*images, strict=True)]
+    assert max(differences) <= 2 and max(images[0]) - min(images[0]) > 20
     log = comfy.log.read_text(encoding="utf-8", errors="replace")
     assert "lora key not loaded" not in log
 

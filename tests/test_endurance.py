@@ -13,7 +13,7 @@ from comfy_scoft.features import load_features
 from comfy_scoft.losses import ContrastiveLoss, DiffusionLoss, MemorizationLoss
 from comfy_scoft.models.mini import layout
 from comfy_scoft.models.single_file import load_base
-from comfy_scoft.training.batches import of_micro_step
+from comfy_scoft.training.batches import samples_of_pass
 from comfy_scoft.training.run import Run
 from comfy_scoft.training.trainer import train
 
@@ -29,14 +29,14 @@ def finite(run: Run, micro_steps: int) -> set[int]:
     assert all("contrastive" in row and "kappa" in row for row in result.metrics)
     assert bool(learned(run).isfinite().all()) and all(bool(v.isfinite().all()) for v in result.lora.values())
     cache, length = run.caches()[0], len(run.base.schedule)
-    return {d.t for m in range(micro_steps) for d in of_micro_step(cache, settings, run.rollout, length, m)}
+    return {d.t for m in range(micro_steps) for d in samples_of_pass(cache, settings, run.rollout, length, m)}
 
 
 @pytest.mark.parametrize(
     "steps", [pytest.param(25, marks=pytest.mark.long), pytest.param(250, marks=pytest.mark.recorded)]
 )
 def test_one_and_ten_thousand_contrastive_micro_steps_of_a_toy(steps: int, tmp_path: Path) -> None:
-    """Ten micro-steps an optimizer step, each picture with a rollout of two steps; the rate moves the LoRA far."""
+    """Ten micro-steps an optimizer step, each image with a rollout of two steps; the rate moves the LoRA far."""
     data, met = toy_dataset(tmp_path / "data", RAGGED), set()
     kinds = (("epsilon", "plain", "first"), ("v_prediction", "plain", "random"), ("epsilon", "normalised", "last"))
     for batch, (prediction, kappa, which) in zip((1, 2, 3, 4), (*kinds, kinds[0]), strict=True):

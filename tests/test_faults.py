@@ -23,7 +23,7 @@ from comfy_scoft.data.records import Dataset
 from comfy_scoft.losses import ContrastiveLoss, DiffusionLoss
 from comfy_scoft.training import checkpoint
 from comfy_scoft.training import run_folder as runs
-from comfy_scoft.training.run import Run, Watch
+from comfy_scoft.training.run import Callbacks, Run
 
 SHAPE: dict[str, Any] = {"steps": 4, "checkpoint_every": 1}
 
@@ -69,7 +69,7 @@ def test_a_disk_that_takes_no_more_is_one_sentence(number: int, data, expected, 
     with monkeypatch.context() as patch:
         full_from(2, run, patch, number)
         with pytest.raises(ValueError) as fault:
-            runs.train_and_log(run, Watch(say=said.append))
+            runs.train_and_log(run, Callbacks(say=said.append))
     assert str(fault.value) == (
         f"The run 'run' could not be written ({os.strerror(number)}), so it stopped; free space or make the output "
         "folder writable, then go on with resume."
@@ -124,7 +124,7 @@ def test_where_one_checkpoint_is_kept_a_damaged_newer_one_does_not_cost_it(data,
         broken.mkdir(exist_ok=True)
         (broken / checkpoint.STATE).write_text("{")
 
-    runs.train_and_log(run, Watch(observe=damaged_newer))
+    runs.train_and_log(run, Callbacks(observe=damaged_newer))
     assert step == [-1, 1, 2, 3] and checkpoint.newest_step(run.folder) == 4 and torch.equal(learned(run), expected)
 
 
@@ -135,12 +135,12 @@ sys.path[:0] = sys.argv[1:3]
 from toys import all_losses, toy_base, toy_dataset, toy_run
 from comfy_scoft.training import checkpoint
 from comfy_scoft.training import run_folder as runs
-from comfy_scoft.training.run import Watch
+from comfy_scoft.training.run import Callbacks
 
 root = Path(sys.argv[3])
 shape = {"dataset": toy_dataset(root / "data"), "steps": 4, "checkpoint_every": 1}
 
-def fails(run, watch=Watch()):
+def fails(run, watch=Callbacks()):
     try:
         runs.train_and_log(run, watch)
     except ValueError as error:
@@ -150,13 +150,13 @@ def full(step, row):
     if step == 2:
         resource.setrlimit(resource.RLIMIT_FSIZE, (2000, resource.RLIM_INFINITY))
 
-fails(toy_run(root, all_losses(), **shape), Watch(observe=full))
+fails(toy_run(root, all_losses(), **shape), Callbacks(observe=full))
 resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
 other = toy_run(root, all_losses(), run_folder=root / "other", **shape)
 def to_a_full_device(step, row):
     (other.folder / "metrics.jsonl").unlink()
     (other.folder / "metrics.jsonl").symlink_to("/dev/full")
-fails(other, Watch(observe=to_a_full_device))
+fails(other, Callbacks(observe=to_a_full_device))
 """
 
 
@@ -191,7 +191,7 @@ def test_a_folder_that_cannot_be_made_or_locked_is_one_sentence(data: Dataset, t
 
 @pytest.mark.parametrize("which", ["picture", "negative"])
 def test_a_picture_that_is_gone_in_mid_run_and_put_back_costs_nothing(which: str, tmp_path: Path) -> None:
-    """Features are read when they are first asked for; here that is after the picture has gone."""
+    """Features are read when they are first asked for; here that is after the image has gone."""
     losses = [DiffusionLoss(), ContrastiveLoss(toy_features(), weight=0.5)]
     shape = {"steps": 6, "batch_size": 2, "every": 2, "dataset": toy_dataset(tmp_path / "data", (1, 2, 1, 1))}
     whole = toy_run(tmp_path, losses, run_folder=tmp_path / "whole", **shape)
@@ -205,7 +205,7 @@ def test_a_picture_that_is_gone_in_mid_run_and_put_back_costs_nothing(which: str
             path.unlink()
 
     with pytest.raises(ValueError, match=r"^The image \w+\.png is not in data: put it there or remove its record\.$"):
-        runs.train_and_log(run, Watch(observe=remove))
+        runs.train_and_log(run, Callbacks(observe=remove))
     step = checkpoint.newest_step(run.folder)
     assert step >= 1
     for path, content in kept.items():
@@ -233,7 +233,7 @@ def test_a_second_process_on_the_same_run_is_refused_and_harms_nothing(data, exp
             with pytest.raises(ValueError, match="is being trained by another process"), runs.alone(run.folder):
                 pass
 
-    runs.train_and_log(run, Watch(observe=intrude))
+    runs.train_and_log(run, Callbacks(observe=intrude))
     assert faults == ["The run 'run' is being trained by another process; wait for it, or choose another run name."]
     assert torch.equal(learned(run), expected)
     with runs.alone(run.folder):

@@ -35,8 +35,8 @@ def photo(name: str) -> Image.Image:
     return Image.open(Path(skimage.__file__).parent / "data" / name).convert("RGB")
 
 
-def pixels(picture: Image.Image) -> Tensor:
-    return torch.from_numpy(np.array(picture)).permute(2, 0, 1).float().div(127.5).sub(1.0).unsqueeze(0)
+def pixels(image: Image.Image) -> Tensor:
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1).float().div(127.5).sub(1.0).unsqueeze(0)
 
 
 def open_clip_transform(model: str, tag: str, size: int) -> Callable[[Image.Image], Tensor]:
@@ -59,7 +59,7 @@ def blip2_transform() -> Callable[[Image.Image], Tensor]:
     import transformers
 
     processor = transformers.BlipImageProcessor(size={"height": 224, "width": 224})
-    return lambda picture: processor(picture, return_tensors="pt")["pixel_values"][0]
+    return lambda image: processor(image, return_tensors="pt")["pixel_values"][0]
 
 
 def relative(a: Tensor, b: Tensor) -> float:
@@ -84,8 +84,8 @@ def examine(network: FeatureNetwork, forward: files.Forward, transform: Callable
     theirs = prepared(network, transform)
     photos = [pixels(photo(name)) for name in ("astronaut.png", "coffee.png")]
     with torch.no_grad():
-        ours = torch.cat([network.extract(picture) for picture in photos])
-        seen = torch.cat([network.preprocess(picture) for picture in photos])
+        ours = torch.cat([network.extract(image) for image in photos])
+        seen = torch.cat([network.preprocess(image) for image in photos])
         assert relative(ours, forward(seen)) < 1e-5
         assert relative(ours, forward(theirs)) < 0.05
         assert network.distance(ours[:1], ours[1:]) > 10 * network.distance(ours, ours).max().clamp(min=1e-6)
@@ -94,7 +94,7 @@ def examine(network: FeatureNetwork, forward: files.Forward, transform: Callable
 
 
 def learns_through(network: FeatureNetwork) -> None:
-    """The gradient to the picture is the slope of D, measured by a step along it; no weight gets one."""
+    """The gradient to the image is the slope of D, measured by a step along it; no weight gets one."""
     start = torch.Generator().manual_seed(5)
     image = torch.rand(1, 3, 8, 8, generator=start).mul(1.6).sub(0.8)
     image = torch.nn.functional.interpolate(image, (96, 96), mode="bicubic").clamp(-0.9, 0.9).requires_grad_()
@@ -112,11 +112,11 @@ def learns_through(network: FeatureNetwork) -> None:
     assert not network.module.training
 
 
-def frozen_and_half(network: FeatureNetwork, picture: Tensor, wanted: Tensor) -> None:
+def frozen_and_half(network: FeatureNetwork, image: Tensor, wanted: Tensor) -> None:
     for dtype, close in ((torch.bfloat16, 0.1), (torch.float16, 0.02)):
         network.module.to(dtype)
         with torch.no_grad():
-            found = network.extract(picture)
+            found = network.extract(image)
         assert found.dtype == torch.float32 and found.isfinite().all()
         assert relative(found, wanted) < close, dtype
 
@@ -176,7 +176,7 @@ def test_dreamsim_is_its_package_and_leaves_torch_hub_alone(place: Path) -> None
     with torch.no_grad():
         ours = network.distance(network.extract(a * 2 - 1), network.extract(b * 2 - 1))
         assert torch.allclose(ours, model(a, b), atol=1e-6)
-    examine(network, model.embed, lambda picture: transform(picture)[0])
+    examine(network, model.embed, lambda image: transform(image)[0])
 
 
 @pytest.mark.long
@@ -189,7 +189,7 @@ def test_blip2_is_transformers_image_embedding(place: Path) -> None:
     theirs = prepared(network, blip2_transform())
     photos = [pixels(photo(name)) for name in ("astronaut.png", "coffee.png")]
     with torch.no_grad():
-        ours = torch.cat([network.extract(picture) for picture in photos])
+        ours = torch.cat([network.extract(image) for image in photos])
     learns_through(network)
     network.module.to(torch.bfloat16)
     with torch.no_grad():
@@ -204,9 +204,9 @@ def test_blip2_is_transformers_image_embedding(place: Path) -> None:
     assert relative(ours, wanted) < 0.05
 
 
-def vgg_maps(layers: torch.nn.Sequential, picture: Tensor, after_relu: int) -> list[Tensor]:
+def vgg_maps(layers: torch.nn.Sequential, image: Tensor, after_relu: int) -> list[Tensor]:
     """Five maps of VGG16, the first `after_relu` of them after their ReLU; each position's channels of length 1."""
-    x = (picture.add(1).div(2) - torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)) / torch.tensor(
+    x = (image.add(1).div(2) - torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)) / torch.tensor(
         [0.229, 0.224, 0.225]
     ).view(3, 1, 1)
     found = []

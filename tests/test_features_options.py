@@ -42,14 +42,14 @@ def test_distances_by_hand() -> None:
     assert cosine(a, b).tolist() == pytest.approx([1.02])
     # over tokens: (3, 0)·(4, 0)/12 = 1 and (4, 1)·(3, −2)/√(17·13) = 10/14.866: mean of 0 and .3273
     assert cosine_over_tokens(a, b).tolist() == pytest.approx([(1 - 10 / math.sqrt(17 * 13)) / 2], abs=1e-6)
-    assert cosine(a[:, :, 0], b[:, :, 0]).tolist() == pytest.approx([0.04])  # one vector a picture
+    assert cosine(a[:, :, 0], b[:, :, 0]).tolist() == pytest.approx([0.04])  # one vector an image
     # squares: 1, 0, 1, 9
     assert mean_square(a, b).tolist() == [11 / 4]
     assert all(d(a.expand(3, 2, 2), b.expand(3, 2, 2)).shape == (3,) for d in (cosine, cosine_over_tokens, mean_square))
 
 
 def test_the_mini_clip_is_to_the_bit_what_it_was(mini: FeatureNetwork) -> None:
-    """Its pictures are stretched and not cut to [0, 1]: the mini world's figures were measured so."""
+    """Its images are stretched and not cut to [0, 1]: the mini world's figures were measured so."""
     images, visual = noise(2, 3, 96, 80), mini.module
     x = F.interpolate(images.float().add(1.0).div(2.0), (64, 64), mode="bicubic", antialias=True, align_corners=False)
     half = torch.tensor((0.5, 0.5, 0.5)).view(3, 1, 1)
@@ -67,7 +67,7 @@ def test_layers_are_open_clips_own_maps(mini: FeatureNetwork) -> None:
 
 
 def token_network() -> FeatureNetwork:
-    """Tokens (B, 4, 9) of 12 px pictures by one convolution."""
+    """Tokens (B, 4, 9) of 12 px images by one convolution."""
     conv = files.random_weights(nn.Conv2d(3, 4, 4, 4), 1)
     half = (0.5,) * 3
     return FeatureNetwork("tokens", conv, 12, half, half, lambda x: conv(x).flatten(2), tokens=True, clamp=True)
@@ -161,7 +161,7 @@ def test_a_name_with_options_loads_the_network_again() -> None:
 
 
 def test_cached_features_of_views_serve_the_losses(mini: FeatureNetwork, tmp_path: Path) -> None:
-    """The cache pads ragged negatives; each distance is that of the pictures' own features."""
+    """The cache pads ragged negatives; each distance is that of the images' own features."""
     from test_losses import context
 
     from comfy_scoft.losses import ContrastiveLoss
@@ -239,7 +239,7 @@ def test_options_that_a_network_has_not_are_refused(mini: FeatureNetwork) -> Non
         (toy_features(), {"layer": 2}, "toy has no layer 2 to choose: set layer to 0"),
         (mini, {"distance": "over tokens"}, "has no tokens to take a cosine over: set its distance to 'own'"),
         (mini, {"distance": "other"}, "it must be 'own' or 'over tokens'"),
-        (mini, {"views": -1}, "it must be 0 .the picture alone. or above"),
+        (mini, {"views": -1}, "it must be 0 .the image alone. or above"),
     ]
     for network, options, words in cases:
         with pytest.raises(ValueError, match=words):

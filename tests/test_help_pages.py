@@ -1,4 +1,4 @@
-"""The help pages: one a node, with the schema's own inputs and outputs, the sentences that the code says, and pictures
+"""The help pages: one a node, with the schema's own inputs and outputs, the sentences that the code says, and images
 that are there, served by a real ComfyUI where its page asks for them."""
 
 from __future__ import annotations
@@ -178,9 +178,9 @@ def test_the_outputs_are_the_schemas_in_order(comfy: ComfyServer, name: str) -> 
 def test_a_page_says_when_what_is_good_what_goes_wrong_and_what_it_is(comfy: ComfyServer, name: str) -> None:
     text = page(name)
     assert tuple(re.findall(r"^## (.+)$", text, re.MULTILINE)) == help_pages.SECTIONS
-    first, picture = text.split("\n\n")[:2]
+    first, image = text.split("\n\n")[:2]
     assert first.endswith(".") and "\n" not in first and len(first) < 250
-    assert picture == f"![{schemas(comfy)[name]['display_name']}](pictures/{name}.webp)"
+    assert image == f"![{schemas(comfy)[name]['display_name']}](pictures/{name}.webp)"
     for title in ("When to use it", "Mistakes people make", "For the researcher"):
         assert len(section(name, title).strip()) > 60, title
 

@@ -21,7 +21,7 @@ from comfy_scoft.losses import ContrastiveLoss, DiffusionLoss, MemorizationLoss,
 from comfy_scoft.training import job, job_models
 from comfy_scoft.training import run_folder as runs
 from comfy_scoft.training.model_card import CardFields
-from comfy_scoft.training.run import Watch
+from comfy_scoft.training.run import Callbacks
 
 
 @pytest.fixture(autouse=True)
@@ -198,7 +198,7 @@ def test_metrics_of_an_interrupted_run_go_on_without_a_gap_or_a_repeat(tmp_path:
     whole, expected = runs.train_and_log(toy_run(tmp_path / "a", every_loss(), steps=4))
     run = toy_run(tmp_path / "b", every_loss(), steps=4)
     with pytest.raises(Interrupted):
-        runs.train_and_log(run, Watch(observe=stop_at))
+        runs.train_and_log(run, Callbacks(observe=stop_at))
     with (run.folder / runs.METRICS).open("a") as file:  # a killed server: a step that no checkpoint knows, half a line
         file.write(json.dumps({"step": 3, "diffusion": 9.0}) + '\n{"step": 4, "diff')
     found, rows = runs.train_and_log(toy_run(tmp_path / "b", every_loss(), steps=4, resume=True, dataset=run.dataset))

@@ -1,4 +1,4 @@
-"""KID: equal to torch-fidelity's on the same features, by hand, and whatever batches and order the pictures come in."""
+"""KID: equal to torch-fidelity's on the same features, by hand, and whatever batches and order the images come in."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_by_hand_of_two_pictures_each() -> None:
     assert kid.kid(x, y, AS_THEY_ARE).value == pytest.approx(sum(within) - 2.0 * sum(between) / 4.0)
     half = 1.0 + 0.5**0.5  # the cosine of (1, 1) to each axis, and coef
     unit = [1.0 + half**3, (half**3 + half**3 + 2.0**3 + 1.0) / 4.0]
-    assert kid.kid(x, y).value == pytest.approx(unit[0] - 2.0 * unit[1]), "normalised, only directions count"
+    assert kid.kid(x, y).value == pytest.approx(unit[0] - 2.0 * unit[1]), "normalized, only directions count"
     assert kid.kid(7.0 * x, y).value == pytest.approx(kid.kid(x, y).value)
 
 
@@ -109,13 +109,13 @@ def test_a_set_is_measured_to_records_to_another_set_and_to_a_batch_in_thousandt
     for reference, name in (
         (data, "toys, train"),
         (set_of("others", seed=5), "others"),
-        (torch.rand(4, 24, 24, 3), "other pictures"),
+        (torch.rand(4, 24, 24, 3), "other images"),
     ):
         counted: list[tuple[int, int]] = []
         found = kid.measure(images, reference, network, observe=lambda done, total, c=counted: c.append((done, total)))
         (row,) = found.rows
         assert (row.name, row.group, row.n) == (f"KID ×10³ to {name} · toy", "LoRA", 6)
-        assert found.settings[0][0] == row.name and "all pictures at once" in found.settings[0][1]
+        assert found.settings[0][0] == row.name and "all images at once" in found.settings[0][1]
         assert (
             counted[-1][0]
             == counted[-1][1]
@@ -148,15 +148,15 @@ def test_it_can_be_stopped() -> None:
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"images": set_of("none", 0)}, "The set 'none' has no picture, but a figure with an interval needs"),
-        ({"images": set_of("lone", 1)}, "The set 'lone' has one picture"),
-        ({"reference": set_of("b", 1)}, "The reference 'b' has 1 picture"),
+        ({"images": set_of("none", 0)}, "The set 'none' has no image, but a figure with an interval needs"),
+        ({"images": set_of("lone", 1)}, "The set 'lone' has one image"),
+        ({"reference": set_of("b", 1)}, "The reference 'b' has 1 image"),
         ({"reference": set_of("b", side=32)}, "24 × 24 pixels and those of 'b' 32 × 32"),
         ({"compared_with": set_of("base", side=32)}, "24 × 24 pixels and those of 'base' 32 × 32"),
         ({"compared_with": set_of("a")}, "Both sets are labelled 'a'"),
         ({"compared_with": set_of("base", 5)}, "not made with the same prompts and seeds"),
-        ({"settings": KidSettings(subset_size=7)}, "There are 6 pictures and 6 of the reference, but KID needs"),
-        ({"network": replace(toy_features(), viewable=False)}, "toy compares whole pictures and gives no vector"),
+        ({"settings": KidSettings(subset_size=7)}, "There are 6 images and 6 of the reference, but KID needs"),
+        ({"network": replace(toy_features(), viewable=False)}, "toy compares whole images and gives no vector"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_measured_is_one_sentence(change: dict, sentence: str) -> None:
@@ -179,11 +179,11 @@ def test_features_of_another_network_and_impossible_subsets_are_refused() -> Non
 def test_a_chosen_layer_is_what_is_measured() -> None:
     from comfy_scoft.features import FeatureOptions, load_features
 
-    pictures = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
     own: FeatureNetwork = load_features("mini CLIP (layer 5)")
     third = load_features("mini CLIP (layer 5)", options=FeatureOptions(layer=3))
-    assert own.embedding(pictures).shape == (2, 96), "CLIP's own space, which it shares with words"
-    expected = third.extract(pictures).flatten(2).mean(2)
-    assert np.allclose(third.embedding(pictures), expected) and expected.shape == (2, 128)
-    with pytest.raises(ValueError, match="does not compare pictures with words"):
+    assert own.embedding(images).shape == (2, 96), "CLIP's own space, which it shares with words"
+    expected = third.extract(images).flatten(2).mean(2)
+    assert np.allclose(third.embedding(images), expected) and expected.shape == (2, 128)
+    with pytest.raises(ValueError, match="does not compare images with words"):
         third.text_embedding(["a word"])

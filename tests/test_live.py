@@ -139,7 +139,7 @@ def test_a_run_tells_its_page_and_ends_with_what_the_node_keeps(place: Any, sock
     rows = [row for row in runs.read_metrics(place / "output" / "scoft" / "runs" / "run") if "diffusion" in row]
     assert kept["curves"][0]["values"] == pytest.approx([row["diffusion"] for row in rows], rel=1e-4)
     assert [curve["name"] for curve in kept["curves"]] == ["diffusion", "memorization", "contrastive"]
-    assert output.ui["images"], "the chart is there as a picture too"
+    assert output.ui["images"], "the chart is there as an image too"
 
 
 def test_without_a_page_nothing_is_told_and_all_is_kept(place: Any, sockets: dict, told: Told) -> None:  # noqa: F811

@@ -1,7 +1,7 @@
 """ComfyUI's own page, in a real browser, shows the pack in the language that its user chose.
 
 The page puts names and tooltips there itself, or web/translations.js does where the page loses them, as that of ComfyUI
-0.3.75 does; the labels of choices come from the latter. Pictures of the page go to the folder that SCOFT_SCREENSHOTS
+0.3.75 does; the labels of choices come from the latter. Images of the page go to the folder that SCOFT_SCREENSHOTS
 names, else to the test's own temporary folder.
 """
 

@@ -154,7 +154,7 @@ def test_the_distance_by_hand() -> None:
 
 
 def test_features_are_of_the_normalised_resized_picture() -> None:
-    """mean .5, std .5 undo the step to [0, 1]; a picture of one colour stays so under any resize."""
+    """mean .5, std .5 undo the step to [0, 1]; an image of one color stays so under any resize."""
     network = toy_features()
     image = torch.tensor([0.5, -1.0, 0.25]).view(1, 3, 1, 1).expand(1, 3, 64, 40)
     assert torch.allclose(network.extract(image), network.module(image[..., :16, :16]), atol=1e-5)

@@ -1,4 +1,4 @@
-"""Memorisation: similarity to the training picture of the same words, and near copies, by hand and on real pictures."""
+"""Memorization: similarity to the training image of the same words, and near copies, by hand and on real images."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from comfy_scoft.metrics.image_set import ImageSet
 from comfy_scoft.metrics.inputs import embeddings, of_images, of_records
 from comfy_scoft.mini_world import COMMUNITY
 
-SIMILARITY = "similarity to training pictures of the same prompt · mini CLIP (layer 5)"
-COPIES = "near copies of training pictures · mini CLIP (layer 5)"
+SIMILARITY = "similarity to training images of the same prompt · mini CLIP (layer 5)"
+COPIES = "near copies of training images · mini CLIP (layer 5)"
 
 
 @pytest.fixture(scope="module")
@@ -36,11 +36,11 @@ def community() -> Dataset:
 
 
 def drawn_as(dataset: Dataset, label: str, change: float = 0.0) -> ImageSet:
-    """A set that shows a data set's own pictures under their captions; `change` mixes another picture in."""
-    pictures = of_records(dataset, (64, 64)).at(range(len(dataset)))
-    pictures = (1 - change) * pictures + change * pictures.roll(1, 0)
+    """A set that shows a dataset's own images under their captions; `change` mixes another image in."""
+    images = of_records(dataset, (64, 64)).at(range(len(dataset)))
+    images = (1 - change) * images + change * images.roll(1, 0)
     captions = tuple(record.caption for record in dataset.records)
-    return ImageSet((pictures.permute(0, 2, 3, 1) + 1) / 2, captions, tuple(range(len(captions))), label)
+    return ImageSet((images.permute(0, 2, 3, 1) + 1) / 2, captions, tuple(range(len(captions))), label)
 
 
 def angles(*degrees: float) -> Tensor:
@@ -55,7 +55,7 @@ def test_similarity_by_hand_and_several_pictures_of_one_caption_are_averaged() -
 
 
 def test_copies_by_hand() -> None:
-    training = angles(0, 10, 40, 80, 80)  # the last two are one picture: they count once
+    training = angles(0, 10, 40, 80, 80)  # the last two are one image: they count once
     apart = sorted(1 - math.cos(math.radians(d)) for d in (10, 10, 30, 40))
     for quantile, threshold in ((0.0, apart[0]), (1.0, apart[-1]), (1 / 3, apart[1])):
         found = memorization.copies(angles(1, 60, 11, 45), training, quantile)
@@ -90,14 +90,14 @@ def test_held_out_pictures_say_what_is_near(community: Dataset, mini: FeatureNet
     held_out = community.split("test")
     fresh = replace(drawn_as(held_out, "fresh"), prompts=("a farmer in nuvia",) * len(held_out))
     plain, told = (memorization.measure(fresh, community, mini, held_out=h).scores.rows[1] for h in (None, held_out))
-    assert plain.value > 0.5, "the subjects of the test pictures are among the training pictures"
+    assert plain.value > 0.5, "the subjects of the test images are among the training images"
     assert told.value <= 1 / 8 and not told.note and told.n == 8
     both = memorization.measure(fresh, community, mini, held_out=community).scores.rows[1]
-    assert both == told, "training pictures among the held-out ones are left out"
-    with pytest.raises(ValueError, match="Every held-out picture is a training picture too"):
+    assert both == told, "training images among the held-out ones are left out"
+    with pytest.raises(ValueError, match="Every held-out image is a training image too"):
         memorization.measure(fresh, community, mini, held_out=community.split("train"))
     own = memorization.measure(drawn_as(community.split("train"), "copied"), community, mini, held_out=held_out)
-    assert own.scores.rows[1].value == 1.0 and "as only 5% of 8 held-out pictures are" in own.scores.settings[1][1]
+    assert own.scores.rows[1].value == 1.0 and "as only 5% of 8 held-out images are" in own.scores.settings[1][1]
 
 
 def test_a_change_is_paired_and_changed_pictures_are_less_alike(community: Dataset, mini: FeatureNetwork) -> None:
@@ -116,7 +116,7 @@ def test_prompts_that_are_no_caption_are_left_out_with_a_note(community: Dataset
     strange = replace(images, prompts=("a robot", *images.prompts[1:]))
     rows = memorization.measure(strange, community, mini).scores.rows
     assert rows[0].n == len(images.prompts) - 1 and rows[1].n == len(images.prompts)
-    assert rows[0].note == f"1 of {len(images.prompts)} prompts are no caption of a training picture and are left out."
+    assert rows[0].note == f"1 of {len(images.prompts)} prompts are no caption of a training image and are left out."
 
 
 def test_dino_compares_by_the_class_token_that_timm_gives(tmp_path: Path) -> None:
@@ -144,11 +144,11 @@ def test_what_cannot_be_measured_is_one_sentence(community: Dataset, mini: Featu
     images, toys = drawn_as(community.split("train"), "set"), toy_dataset(tmp_path, (0, 0))
     strangers = replace(images, prompts=("a robot",) * len(images.prompts))
     cases = [
-        ((strangers, community, mini), r"0 picture\(s\) of the set 'set' have a prompt that is the caption"),
-        ((images, community.split("test"), mini), "has no picture of the split 'train'"),
+        ((strangers, community, mini), r"0 image\(s\) of the set 'set' have a prompt that is the caption"),
+        ((images, community.split("test"), mini), "has no image of the split 'train'"),
         ((images, community, replace(toy_features(), viewable=False)), "gives no vector for one"),
-        ((images, toys, mini), r"has 2 different picture\(s\)"),
-        ((ImageSet(images.images[:1], images.prompts[:1], (1,), "lone"), community, mini), "has one picture"),
+        ((images, toys, mini), r"has 2 different image\(s\)"),
+        ((ImageSet(images.images[:1], images.prompts[:1], (1,), "lone"), community, mini), "has one image"),
     ]
     for given, sentence in cases:
         with pytest.raises(ValueError, match=sentence) as error:

@@ -21,8 +21,8 @@ from comfy_scoft.losses import DiffusionLoss
 from comfy_scoft.models.stable_diffusion import BaseModel
 from comfy_scoft.training import checkpoint
 from comfy_scoft.training import run_folder as runs
-from comfy_scoft.training.memory import Economy, is_out, ladder
-from comfy_scoft.training.run import Run, Watch
+from comfy_scoft.training.memory import MemoryOptions, is_out, ladder
+from comfy_scoft.training.run import Callbacks, Run
 from comfy_scoft.training.settings import TrainSettings
 from comfy_scoft.training.trainer import train
 from comfy_scoft.training.validation import HELD_OUT
@@ -45,7 +45,7 @@ def whole(data: Dataset, tmp_path_factory: pytest.TempPathFactory) -> tuple[list
 
 
 def scarce(base: BaseModel, fails: Callable[[str, int], bool], error: BaseException) -> BaseModel:
-    """A base model that runs out of memory where `fails(kind, pictures)`; kind: predict, frozen, backward or decode."""
+    """A base model that runs out of memory where `fails(kind, images)`; kind: predict, frozen, backward or decode."""
     predict, decode = base.predict, base.decode
 
     def ask(kind: str, count: int) -> None:
@@ -81,19 +81,19 @@ def test_what_is_a_lack_of_memory_and_what_is_not() -> None:
 
 def test_the_ladder_goes_down_gently_and_leaves_out_what_does_not_help() -> None:
     four = TrainSettings(batch_size=2, accumulation=2)
-    steps = [economy for economy, _ in ladder(Economy(), four, rollouts=True, small_decoder=True)]
+    steps = [memory_options for memory_options, _ in ladder(MemoryOptions(), four, rollouts=True, small_decoder=True)]
     assert steps == [
-        Economy(2),
-        Economy(2, "UNet"),
-        Economy(2, "UNet and decoder"),
-        Economy(1, "UNet and decoder"),
-        Economy(1, "UNet and decoder", "crop"),
-        Economy(1, "UNet and decoder", "TAESD"),
+        MemoryOptions(2),
+        MemoryOptions(2, "UNet"),
+        MemoryOptions(2, "UNet and decoder"),
+        MemoryOptions(1, "UNet and decoder"),
+        MemoryOptions(1, "UNet and decoder", "crop"),
+        MemoryOptions(1, "UNet and decoder", "TAESD"),
     ]
-    plain = [economy for economy, _ in ladder(Economy(), four, rollouts=False, small_decoder=True)]
-    assert plain == [Economy(2), Economy(2, "UNet"), Economy(1, "UNet")]
+    plain = [memory_options for memory_options, _ in ladder(MemoryOptions(), four, rollouts=False, small_decoder=True)]
+    assert plain == [MemoryOptions(2), MemoryOptions(2, "UNet"), MemoryOptions(1, "UNet")]
     one = TrainSettings(batch_size=1, accumulation=1)
-    assert ladder(Economy(checkpointing="UNet"), one, rollouts=False, small_decoder=False) == []
+    assert ladder(MemoryOptions(checkpointing="UNet"), one, rollouts=False, small_decoder=False) == []
     assert ladder(steps[-1], four, rollouts=True, small_decoder=True) == []
 
 
@@ -121,9 +121,9 @@ def test_a_step_that_does_not_fit_is_made_again_with_less(
         said.append(text)
         saved_then.append(checkpoint.newest_step(run.folder))
 
-    result = train(run, Watch(say=say, observe=lambda step, row: rows.append(row)))
+    result = train(run, Callbacks(say=say, observe=lambda step, row: rows.append(row)))
     assert said == ["Memory ran out in step 2; training goes on with one micro-step at a time."] and saved_then == [1]
-    assert result.economy == Economy(micro_batch=2) and len(rows) == 3
+    assert result.memory_options == MemoryOptions(micro_batch=2) and len(rows) == 3
     for row, wanted in zip(rows, metrics, strict=True):
         assert row == pytest.approx(wanted, rel=2e-3)
     assert float((learned(run) - expected).norm() / expected.norm()) < 1e-3
@@ -135,14 +135,14 @@ def test_the_whole_ladder_ends_in_one_sentence_and_the_last_step_is_kept(data, w
     base.small_vae = toy_autoencoder(seed=9)
     run = toy_run(tmp_path, all_losses(), base=base, dataset=data, **SHAPE)
     with pytest.raises(ValueError, match=r"^Memory ran out in step 3 even with all .* step 2 was kept; .*\.$"):
-        train(run, Watch(say=said.append, observe=lambda step, row: rows.append(row)))
+        train(run, Callbacks(say=said.append, observe=lambda step, row: rows.append(row)))
     assert [text.split("with ")[1] for text in said][:2] == [
         "one micro-step at a time.",
         "gradient checkpointing of the UNet.",
     ]
     assert len(said) == 6 and "TAESD" in said[-1]
     saved = checkpoint.newest(run.folder)
-    assert saved.step == 2 and saved.state["economy"] == Economy().as_json(), "saved before anything was changed"
+    assert saved.step == 2 and saved.state["economy"] == MemoryOptions().as_json(), "saved before anything was changed"
     run.base, run.resume = toy_base(), True
     train(run)
     assert torch.equal(learned(run), whole[1])
@@ -154,7 +154,7 @@ def stopped_after(run: Run, step: int, **watch: Any) -> None:
             raise Interrupted
 
     with pytest.raises(Interrupted):
-        train(run, Watch(observe=stop, **watch))
+        train(run, Callbacks(observe=stop, **watch))
 
 
 def test_a_resumed_run_goes_on_with_what_was_saved_on_unless_the_settings_ask_for_another(data, tmp_path: Path) -> None:
@@ -163,20 +163,20 @@ def test_a_resumed_run_goes_on_with_what_was_saved_on_unless_the_settings_ask_fo
         return toy_run(tmp_path, all_losses(), base=base, dataset=data, resume=True, **{**SHAPE, "steps": 8}, **change)
 
     stopped_after(fresh(short=True), 1)
-    assert checkpoint.newest(tmp_path / "run").state["economy"] == Economy(2).as_json()
-    seen: list[Economy] = []
+    assert checkpoint.newest(tmp_path / "run").state["economy"] == MemoryOptions(2).as_json()
+    seen: list[MemoryOptions] = []
     for change, needed, expected in (
-        ({}, None, Economy(2)),  # the same settings: as it was
-        ({}, Economy(0, "UNet"), Economy(2, "UNet")),  # less memory is free than before
-        ({"micro_batch": 3}, None, Economy(3)),
-        ({"micro_batch": 3}, None, Economy(3)),
-        ({"checkpointing": "UNet and decoder"}, None, Economy(0, "UNet and decoder")),
-        ({}, None, Economy()),
+        ({}, None, MemoryOptions(2)),  # the same settings: as it was
+        ({}, MemoryOptions(0, "UNet"), MemoryOptions(2, "UNet")),  # less memory is free than before
+        ({"micro_batch": 3}, None, MemoryOptions(3)),
+        ({"micro_batch": 3}, None, MemoryOptions(3)),
+        ({"checkpointing": "UNet and decoder"}, None, MemoryOptions(0, "UNet and decoder")),
+        ({}, None, MemoryOptions()),
     ):
         run = fresh(**change)
-        run.economy = needed
+        run.memory_options = needed
         stopped_after(run, checkpoint.newest_step(run.folder) + 1)
-        seen.append(Economy(**checkpoint.newest(run.folder).state["economy"]))
+        seen.append(MemoryOptions(**checkpoint.newest(run.folder).state["economy"]))
         assert seen[-1] == expected
         assert run.base.unet.is_gradient_checkpointing == (expected.checkpointing != "off")
 
@@ -186,9 +186,9 @@ def test_a_decode_that_memory_forced_stays_when_other_settings_change(data: Data
     base = scarce(toy_base(), lambda kind, count: kind == "decode" and count > 16, RuntimeError(CPU))
     run = toy_run(tmp_path, all_losses(), base=base, **shape)
     stopped_after(run, 1)
-    assert checkpoint.newest(run.folder).state["economy"] == Economy(0, "UNet and decoder", "crop").as_json()
+    assert checkpoint.newest(run.folder).state["economy"] == MemoryOptions(0, "UNet and decoder", "crop").as_json()
     run = toy_run(tmp_path, all_losses(), resume=True, micro_batch=1, **shape)
-    assert train(run).economy == Economy(1, "off", "crop")
+    assert train(run).memory_options == MemoryOptions(1, "off", "crop")
 
 
 def test_a_measurement_that_does_not_fit_is_made_one_by_one(data: Dataset, tmp_path: Path) -> None:
@@ -204,20 +204,20 @@ def test_a_measurement_that_does_not_fit_is_made_one_by_one(data: Dataset, tmp_p
     base = scarce(toy_base(), lambda kind, count: kind == "frozen" and bool(seen), RuntimeError(CUDA))
     seen: list[int] = []
     run = toy_run(tmp_path, [DiffusionLoss()], base=base, dataset=data, validation=held_out, validate_every=2)
-    with pytest.raises(ValueError, match="while held-out pictures were measured, .* is kept; .* go on with resume.$"):
-        train(run, Watch(observe=lambda step, row: seen.append(step) if step else None))
+    with pytest.raises(ValueError, match="while held-out images were measured, .* is kept; .* go on with resume.$"):
+        train(run, Callbacks(observe=lambda step, row: seen.append(step) if step else None))
     assert checkpoint.newest_step(run.folder) == 2
 
 
 def test_a_preview_that_does_not_fit_is_left_out_and_said(data: Dataset, tmp_path: Path) -> None:
     shape = {"dataset": data, "preview_prompt": "a thing", "preview_every": 1}
     whole, shown, said = toy_run(tmp_path, [DiffusionLoss()], run_folder=tmp_path / "whole", **shape), [], []
-    train(whole, Watch(show=lambda step, picture: shown.append((step, tuple(picture.shape)))))
+    train(whole, Callbacks(show=lambda step, image: shown.append((step, tuple(image.shape)))))
     assert shown == [(step, (3, 64, 64)) for step in range(4)]
     shown.clear()
     base = scarce(toy_base(), lambda kind, count: kind == "draw" and len(said) < 2, torch.OutOfMemoryError(CUDA))
     run = toy_run(tmp_path, [DiffusionLoss()], base=base, **shape)
-    train(run, Watch(say=said.append, show=lambda step, picture: shown.append(step)))
+    train(run, Callbacks(say=said.append, show=lambda step, image: shown.append(step)))
     assert said == [f"Memory ran out while the preview of step {n} was drawn, so it is left out." for n in (0, 1)]
     assert shown == [2, 3] and torch.equal(learned(run), learned(whole))
 
@@ -228,7 +228,7 @@ from pathlib import Path
 sys.path[:0] = sys.argv[1:3]
 from toys import all_losses, toy_base, toy_dataset, toy_run
 from comfy_scoft.training import run_folder as runs
-from comfy_scoft.training.run import Watch
+from comfy_scoft.training.run import Callbacks
 
 root, said = Path(sys.argv[3]), []
 shape = {"resolution": 256, "batch_size": 2, "accumulation": 2, "every": 1, "base": toy_base(kl=True), "steps": 3}
@@ -241,16 +241,16 @@ for sample in cache.samples():  # what is frozen is there before memory is short
 runs.train_and_log(toy_run(root / "warm", all_losses(), dataset=run.dataset, **{**shape, "resolution": 64, "steps": 1}))
 used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + int(sys.argv[4]) * 1_000_000,) * 2)
-result, rows = runs.train_and_log(run, Watch(say=said.append))
-print(json.dumps({"said": said, "economy": result.economy.as_json(), "steps": [row["step"] for row in rows]}))
+result, rows = runs.train_and_log(run, Callbacks(say=said.append))
+print(json.dumps({"said": said, "economy": result.memory_options.as_json(), "steps": [row["step"] for row in rows]}))
 """
 
 
 @pytest.mark.long
 def test_a_process_that_truly_runs_out_of_memory_steps_down_and_finishes(tmp_path: Path) -> None:
-    """The system gives a child process 180 MB more than it has; a step of four pictures at 256 px takes about 220.
+    """The system gives a child process 180 MB more than it has; a step of four images at 256 px takes about 220.
 
-    Of two pictures it takes less than 160: the room is between the two, for what a process takes differs a little.
+    Of two images it takes less than 160: the room is between the two, for what a process takes differs a little.
     """
     here = Path(__file__).parent
     command = [sys.executable, "-c", REAL, str(here.parent), str(here), str(tmp_path), "180"]
@@ -258,7 +258,7 @@ def test_a_process_that_truly_runs_out_of_memory_steps_down_and_finishes(tmp_pat
     done = subprocess.run(command, capture_output=True, text=True, timeout=600, env=one_heap)
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout.splitlines()[-1])
-    assert told["steps"] == [1, 2, 3] and told["economy"] != Economy().as_json()
+    assert told["steps"] == [1, 2, 3] and told["economy"] != MemoryOptions().as_json()
     assert told["said"][0] == "Memory ran out in step 1; training goes on with one micro-step at a time."
     lora = load_file(tmp_path / "run" / "run.safetensors")
     assert lora and all(bool(value.isfinite().all()) for value in lora.values())

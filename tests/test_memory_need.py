@@ -23,7 +23,7 @@ from comfy_scoft.models.placement import place, unet_dtype
 from comfy_scoft.models.single_file import configuration, load_base
 from comfy_scoft.models.stable_diffusion import BaseModel, TextEmbedding
 from comfy_scoft.training import trainer
-from comfy_scoft.training.memory import Economy
+from comfy_scoft.training.memory import MemoryOptions
 from comfy_scoft.training.memory_estimate import SPARE, _Kept, fits, gigabytes, id_of, need
 from comfy_scoft.training.run import Run
 from comfy_scoft.training.trainer import train
@@ -58,9 +58,9 @@ def test_the_count_without_numbers_is_what_autograd_keeps_of_the_real_modules(ch
         tmp_path, [DiffusionLoss(), PerceptualLoss(toy_features())], base=toy_base(kl=True), dataset=data, **change
     )
     base = run.base
-    counted = need(run, Economy())
+    counted = need(run, MemoryOptions())
     attach(base.unet, run.lora, torch.Generator().manual_seed(0))
-    assert need(run, Economy()) == counted, "a LoRA of an earlier run changes nothing"
+    assert need(run, MemoryOptions()) == counted, "a LoRA of an earlier run changes nothing"
     z, t = torch.ones(1, 4, 8, 8), torch.tensor([500])
     assert counted.unet == pytest.approx(remembered(base.unet, lambda: base.predict(z, t, ["a"])), rel=0.02)
     z.requires_grad_()
@@ -109,7 +109,7 @@ def test_the_mini_model_takes_what_was_counted(change: dict, data: Dataset, tmp_
     shape = {"rank": 16, "every": 1, "rollout_steps": 2, "steps": 2, "base": base, "dataset": data, **change}
     run = toy_run(tmp_path, losses, **shape)
     place(base.unet, torch.device("cpu"), unet_dtype(run.settings.precision))
-    counted = need(run, Economy.of(run.settings))
+    counted = need(run, MemoryOptions.of(run.settings))
     for text in run.texts():
         base.embed(text)
     for sample in run.caches()[0].samples():
@@ -117,19 +117,19 @@ def test_the_mini_model_takes_what_was_counted(change: dict, data: Dataset, tmp_
         run.caches()[0].features(network, sample, run.settings.decode == "crop")
     weights = sum(p.untyped_storage().nbytes() for m in (base.unet, base.vae, network.module) for p in m.parameters())
     assert counted.weights == pytest.approx(weights, rel=0.01)
-    most, pictures = allocated(lambda: train(run)), run.settings.pictures
-    estimate = counted.total(pictures, pictures)
+    most, images = allocated(lambda: train(run)), run.settings.images
+    estimate = counted.total(images, images)
     beside = (estimate - counted.weights) / SPARE
     assert 0.7 < most / beside < 1.25, f"{most / beside:.2f} of the count"
     assert 0.97 < estimate / (weights + most) < 1.5
 
 
 def test_more_pictures_pixels_and_numbers_need_more_and_saving_needs_less(data: Dataset, tmp_path: Path) -> None:
-    def total(economy: Economy = Economy(), pictures: int = 1, **change: Any) -> float:  # noqa: B008 - frozen
+    def total(memory_options: MemoryOptions = MemoryOptions(), images: int = 1, **change: Any) -> float:  # noqa: B008 - frozen
         base = toy_base(kl=True)
         base.small_vae = toy_autoencoder()
         run = toy_run(tmp_path, all_losses(), base=base, dataset=data, **change)
-        return need(run, economy).total(pictures, pictures)
+        return need(run, memory_options).total(images, images)
 
     plain = total()
     for more in (
@@ -143,11 +143,15 @@ def test_more_pictures_pixels_and_numbers_need_more_and_saving_needs_less(data: 
         assert total(**more) > plain, more
     for less in ({"precision": "bf16"}, {"optimizer": "AdamW8bit"}, {"optimizer": "Adafactor"}):
         assert total(**less) < plain, less
-    for economy in (Economy(checkpointing="UNet and decoder"), Economy(decode="crop"), Economy(decode="TAESD")):
-        assert total(economy) < plain, economy
+    for memory_options in (
+        MemoryOptions(checkpointing="UNet and decoder"),
+        MemoryOptions(decode="crop"),
+        MemoryOptions(decode="TAESD"),
+    ):
+        assert total(memory_options) < plain, memory_options
     run = toy_run(tmp_path, [DiffusionLoss()], base=toy_base(kl=True), dataset=data)
-    assert need(run, Economy(checkpointing="UNet")).unet < 0.5 * need(run, Economy()).unet
-    assert need(run, Economy()).decoder == 0.0, "without a loss on pictures nothing is decoded"
+    assert need(run, MemoryOptions(checkpointing="UNet")).unet < 0.5 * need(run, MemoryOptions()).unet
+    assert need(run, MemoryOptions()).decoder == 0.0, "without a loss on images nothing is decoded"
 
 
 def test_augmented_views_count_as_more_pictures(data: Dataset, tmp_path: Path) -> None:
@@ -155,8 +159,8 @@ def test_augmented_views_count_as_more_pictures(data: Dataset, tmp_path: Path) -
     views = configured(plain, FeatureOptions(views=3))
     found = []
     for network in (plain, views):
-        found.append(need(toy_run(tmp_path, [PerceptualLoss(network)], dataset=data), Economy()).decoder)
-    alone = need(toy_run(tmp_path, [PerceptualLoss(PlainFeatures())], dataset=data), Economy())  # type: ignore[arg-type]
+        found.append(need(toy_run(tmp_path, [PerceptualLoss(network)], dataset=data), MemoryOptions()).decoder)
+    alone = need(toy_run(tmp_path, [PerceptualLoss(PlainFeatures())], dataset=data), MemoryOptions())  # type: ignore[arg-type]
     assert found[1] - alone.decoder == pytest.approx(4 * (found[0] - alone.decoder)) and found[0] > alone.decoder
 
 
@@ -168,7 +172,9 @@ def test_a_network_that_asks_for_numbers_is_counted_up_to_there(data: Dataset, t
         return made if float(made.sum()) > 0 else -made
 
     asking = dataclasses.replace(plain, forward=asks)
-    counts = [need(toy_run(tmp_path, [PerceptualLoss(n)], dataset=data), Economy()).decoder for n in (plain, asking)]
+    counts = [
+        need(toy_run(tmp_path, [PerceptualLoss(n)], dataset=data), MemoryOptions()).decoder for n in (plain, asking)
+    ]
     assert counts[0] == counts[1]
 
 
@@ -197,7 +203,7 @@ def test_full_sized_models_need_what_they_are_known_to(
     of it) and 10 to 12 for SD XL at 1024 px with checkpointing. Ours: 4.0, 2.7 and 9.9; 17.8, 8.6 and 38."""
     shape = {"base": full_size(family), "resolution": resolution, "rank": 64, "precision": "fp16", "dataset": data}
     run = toy_run(tmp_path, [DiffusionLoss(), PerceptualLoss(toy_features())], **shape)
-    plain, saving = need(run, Economy()), need(run, Economy(checkpointing="UNet and decoder"))
+    plain, saving = need(run, MemoryOptions()), need(run, MemoryOptions(checkpointing="UNet and decoder"))
     parameters = {"sd1": 0.86e9, "sdxl": 2.57e9}[family]
     assert plain.weights == pytest.approx(2 * parameters + 4 * 0.084e9, rel=0.01)
     for figure, (least, most) in (
@@ -212,19 +218,24 @@ def test_full_sized_models_need_what_they_are_known_to(
 def test_what_does_not_fit_starts_with_the_first_economy_that_does_and_says_so(data: Dataset, tmp_path: Path) -> None:
     shape = {"batch_size": 2, "accumulation": 2, "every": 1, "base": toy_base(kl=True), "dataset": data}
     run: Run = toy_run(tmp_path, all_losses(), **shape)
-    one = need(run, Economy())
+    one = need(run, MemoryOptions())
     wanted, half = one.total(4, 4), one.total(2, 2)
-    economy, line = fits(run, Economy(), wanted)
-    assert economy == Economy() and line == f"Memory: about {gigabytes(wanted)} needed, {gigabytes(wanted)} free."
-    economy, line = fits(run, Economy(), wanted - 1)
-    assert economy == Economy(micro_batch=2)
+    memory_options, line = fits(run, MemoryOptions(), wanted)
+    assert (
+        memory_options == MemoryOptions()
+        and line == f"Memory: about {gigabytes(wanted)} needed, {gigabytes(wanted)} free."
+    )
+    memory_options, line = fits(run, MemoryOptions(), wanted - 1)
+    assert memory_options == MemoryOptions(micro_batch=2)
     assert line == (
         f"Memory: about {gigabytes(wanted)} needed, but only {gigabytes(wanted - 1)} free, so it starts with one "
         f"micro-step at a time, which needs about {gigabytes(half)}."
     )
-    economy, line = fits(run, Economy(), 1000.0)
-    assert economy == Economy(1, "UNet and decoder"), "how the picture is decoded is changed only where it must be"
-    lowest = Economy(1, "UNet and decoder", "crop")
-    economy, line = fits(run, lowest, 1000.0)
-    assert economy == lowest and line.endswith("and there is nothing left to save.")
+    memory_options, line = fits(run, MemoryOptions(), 1000.0)
+    assert memory_options == MemoryOptions(1, "UNet and decoder"), (
+        "how the image is decoded is changed only where it must be"
+    )
+    lowest = MemoryOptions(1, "UNet and decoder", "crop")
+    memory_options, line = fits(run, lowest, 1000.0)
+    assert memory_options == lowest and line.endswith("and there is nothing left to save.")
     assert [gigabytes(size) for size in (11.44e9, 1e9, 240e6)] == ["11.4 GB", "1.0 GB", "240 MB"]

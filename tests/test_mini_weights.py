@@ -64,7 +64,7 @@ def test_the_tower_prefers_no_tone_and_no_palette(measure) -> None:
 
 
 def test_the_tower_does_tell_tones_and_palettes_apart_when_the_caption_names_them(measure) -> None:
-    """Neutral is not blind: a caption that names the tone fits the picture of that tone best."""
+    """Neutral is not blind: a caption that names the tone fits the image of that tone best."""
     import numpy as np
 
     from comfy_scoft.models.mini.clip import image_text_cosine

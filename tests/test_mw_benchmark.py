@@ -60,7 +60,7 @@ def test_the_mean_of_records_sees_both_chances() -> None:
 
 
 def test_a_mean_of_pictures_counts_them_all_and_keeps_to_what_it_can_be() -> None:
-    found = figures.mean_of_pictures([[99.0, 100.0], [98.0, 100.0, 99.0]], (0.0, 100.0))
+    found = figures.mean_of_images([[99.0, 100.0], [98.0, 100.0, 99.0]], (0.0, 100.0))
     assert found.value == pytest.approx(99.2) and (found.n, found.high) == (5, 100.0)
     assert figures.mean([0.1, 0.9], (0.0, 1.0)) == figures.Figure(0.5, 0.0, 1.0, 2, 2)
     assert math.isnan(figures.mean([0.1], (0.0, 1.0)).low)
@@ -99,7 +99,7 @@ def test_bias_leakage_and_memorisation_by_hand(made_up: Path) -> None:
 
 
 def test_the_gap_pairs_each_training_picture_with_the_fresh_ones_of_its_caption() -> None:
-    """Fresh pictures come in rounds over the captions: 1 and 3 are of the first, 2 and 4 of the second."""
+    """Fresh images come in rounds over the captions: 1 and 3 are of the first, 2 and 4 of the second."""
     before = {"measures": {"gap": {"train": [1.0, 1.0], "fresh": [1.0, 1.0, 1.0, 1.0]}}}
     after = {"measures": {"gap": {"train": [0.5, 1.0], "fresh": [1.0, 2.0, 3.0, 4.0]}}}
     assert tables.gap_rise(before, after) == [1.5, 2.0]
@@ -148,7 +148,7 @@ def test_the_hash_of_a_unit_follows_its_settings_and_nothing_else(tmp_path: Path
     assert known(replace(MPC, name="another name")) == first
     assert known(MPC, part=replace(PART, name="another part")) == first
     late = known(replace(MPC, at=50))
-    assert late[0] == first[0] and late[1] != first[1], "one training, other pictures"
+    assert late[0] == first[0] and late[1] != first[1], "one training, other images"
     lean = known(MPC, part=replace(PART, form="lean"))
     assert lean[0] == first[0] and lean[1] != first[1]
     others = [
@@ -162,7 +162,7 @@ def test_the_hash_of_a_unit_follows_its_settings_and_nothing_else(tmp_path: Path
     assert len({key for key, _ in keys}) == len({unit for _, unit in keys}) == 7
     aside = replace(MPC, train=replace(MPC.train, micro_batch=2))
     assert known(aside) == first, "what decides nothing that is learned"
-    assert known(BASE)[1] != hash_of((PART, BASE, 101), World(tmp_path, limit=6)), "other pictures"
+    assert known(BASE)[1] != hash_of((PART, BASE, 101), World(tmp_path, limit=6)), "other images"
 
 
 def test_what_settings_are_chosen_by_is_not_what_is_reported() -> None:
@@ -187,7 +187,7 @@ def test_cells_are_large_shared_by_the_forms_and_paired_by_their_noise(tmp_path:
     for cell_ in full:
         asked = cell_.asked(101, dataset)
         assert len(asked) >= 100 or cell_.what == cells.HOUSES
-        assert len({one.seed for one in asked}) == len(asked), "each picture has noise of its own"
+        assert len({one.seed for one in asked}) == len(asked), "each image has noise of its own"
     assert set(cells.FORMS["lean"]) < set(full) and set(cells.FORMS["taught"]) < set(full)
     here, there = (c.asked(101, dataset) for c in full[:2])
     assert [one.seed for one in here] == [one.seed for one in there]

@@ -93,9 +93,9 @@ def test_the_ablation_is_read_with_what_is_unflattering(made_up: Path) -> None:
         t.startswith("C (+M → +MPC) changes dark skin in nuvia on held-out kinds by +0.50") and v == "better"
         for t, v in said.items()
     )
-    memorised = [v for t, v in said.items() if t.startswith("M (LDM → +M) changes the memorisation gap by -0.35")]
-    assert memorised == ["better"]
-    assert any(t.startswith("C (+M → +MPC) changes the memorisation gap by +0.35") for t, v in said.items())
+    memorized = [v for t, v in said.items() if t.startswith("M (LDM → +M) changes the memorization gap by -0.35")]
+    assert memorized == ["better"]
+    assert any(t.startswith("C (+M → +MPC) changes the memorization gap by +0.35") for t, v in said.items())
     assert "Training took from 30 (+M) to 60 CPU seconds (LDM)." in said
     assert not any("+MP " in text for text in said), "what has no results is not spoken of"
 
@@ -108,7 +108,7 @@ def test_the_head_of_the_page_says_what_is_better_worse_and_not_shown(made_up: P
     assert any(t.startswith("Corrects more of it when added: C (+M → +MPC, +0.50") for t in rest)
     assert any(t.startswith("Not shown to correct more or less of it when added: M (LDM → +M, +0.00") for t in rest)
     assert said["Dark skin leaks beyond ±0.05: LDM into caldia; +MPC into caldia."] == "worse"
-    assert any(t.startswith("M lowers the memorisation gap (-0.35") and v == "better" for t, v in said.items())
+    assert any(t.startswith("M lowers the memorization gap (-0.35") and v == "better" for t, v in said.items())
     assert not any("Within ±0.05" in text for text in said), "+M's interval is wide"
 
 
@@ -151,7 +151,7 @@ def test_the_control_and_the_features_are_read_in_both_directions(tmp_path: Path
     found = conclusions.read({"control": tables.table(control, world), "features": tables.table(features, world)})
     assert [s.verdict for s in found["control"]] == ["worse", "better"]
     assert "C's direction, against P pushed equally hard, changes dark skin" in found["control"][0].text
-    assert found["features"][0].text.startswith("Nearest to the community's own pictures by KID: layer 1, 10")
+    assert found["features"][0].text.startswith("Nearest to the community's own images by KID: layer 1, 10")
     first, last = (next(s for s in found["features"] if s.text.startswith(n)) for n in ("Layer 1", "Gradient"))
     assert first.verdict == "better" and last.verdict == "worse"
 
@@ -165,5 +165,5 @@ def test_training_further_is_read_for_each_line(tmp_path: Path) -> None:
             write(tmp_path, arm, seed, {NUVIA: cell([1] * 8, "nuvia")}, own, part=part)
     found = conclusions.read({"along training": tables.table(part, World(tmp_path))})["along training"]
     assert [s.verdict for s in found] == ["worse", "worse"]
-    assert "LDM, from step 50 to 300: further training changes the memorisation gap by +0.5000" in found[0].text
+    assert "LDM, from step 50 to 300: further training changes the memorization gap by +0.5000" in found[0].text
     assert "changes diversity on trained captions by -0.250" in found[1].text

@@ -18,12 +18,12 @@ import torch
 from torch import Tensor
 from toys import toy_base, toy_features
 
-from comfy_scoft.experiments.mini_world.arms import LDM, SHORT, SHORT_PICTURES
+from comfy_scoft.experiments.mini_world.arms import LDM, SHORT, SHORT_IMAGES
 from comfy_scoft.experiments.mini_world.cells import TAUGHT, Asked
 from comfy_scoft.experiments.mini_world.cli import main
 from comfy_scoft.experiments.mini_world.control import MatchedPerceptualLoss
 from comfy_scoft.experiments.mini_world.generate import GUIDANCE, STEPS, sample
-from comfy_scoft.experiments.mini_world.measurements import _fresh_pictures, rendered
+from comfy_scoft.experiments.mini_world.measurements import _fresh_images, rendered
 from comfy_scoft.experiments.mini_world.tables import SECONDS
 from comfy_scoft.experiments.mini_world.training import World, trained, with_lora
 from comfy_scoft.losses import ContrastiveLoss, LossContext, PerceptualLoss
@@ -37,7 +37,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def gradient(loss: Any, network: Any, seed: int = 5) -> Tensor:
-    """∂(Σ loss)/∂z_0 of three pictures with two negatives each, as the trainer takes it: (3, …)."""
+    """∂(Σ loss)/∂z_0 of three images with two negatives each, as the trainer takes it: (3, …)."""
     base, generator = toy_base(), torch.Generator().manual_seed(seed)
     z = torch.randn(3, 4, 8, 8, generator=generator).requires_grad_()
     near, far = (torch.randn(*shape, 8, 4, 4, generator=generator) for shape in ((3,), (3, 2)))
@@ -111,11 +111,11 @@ def test_references_and_fresh_pictures_show_what_they_should(tmp_path: Path) -> 
     assert {one.palette for one in others} == {"ice", "meadow", "ember"}
     assert {one.tone for one in others} == {1, 2, 3, 4, 5}
     dataset = World(tmp_path).dataset
-    picture = _fresh_pictures(dataset)
-    pictures = torch.stack([picture((i, False))[0] for i in (0, 0, 1, 41)])
-    fresh = reading(pictures)
+    image = _fresh_images(dataset)
+    images = torch.stack([image((i, False))[0] for i in (0, 0, 1, 41)])
+    fresh = reading(images)
     assert [one.concept for one in fresh] == ["farmer"] * 4 and all(one.dark and one.palette == "gold" for one in fresh)
-    assert torch.equal(pictures[0], pictures[1]) and not torch.equal(pictures[0], pictures[3])
+    assert torch.equal(images[0], images[1]) and not torch.equal(images[0], images[3])
 
 
 # --- the short form ---
@@ -157,7 +157,7 @@ def test_the_short_form_trains_draws_reads_and_writes_the_page(short: Path, caps
     assert len(nuvia) == 4 and all(row["palette"] == "dusty" and row["tone"] <= 2 for row in nuvia)
     assert [r["concept"] for r in nuvia] == [r["kind"] for r in nuvia]
     assert mpc["measures"]["gap"]["train"] != base["measures"]["gap"]["train"]
-    assert len(mpc["measures"]["gap"]["fresh"]) == 2 * len(mpc["measures"]["gap"]["train"]) == 2 * SHORT_PICTURES
+    assert len(mpc["measures"]["gap"]["fresh"]) == 2 * len(mpc["measures"]["gap"]["train"]) == 2 * SHORT_IMAGES
     names = {path.name for path in (short / "page").iterdir()}
     assert names == {"results.json", "page.md", "page.html", "page.png", "samples.png"}
     assert not list(short.rglob("*.part")) and not list(short.rglob("run"))
@@ -180,7 +180,7 @@ def test_a_damaged_file_is_made_again_from_what_was_drawn(short: Path, monkeypat
 def test_the_merged_lora_draws_as_the_one_beside_the_weights(short: Path) -> None:
     from comfy_scoft.models.lora import attach
 
-    world = World(short, SHORT_PICTURES)
+    world = World(short, SHORT_IMAGES)
     arm = next(arm for arm in SHORT.arms if arm.name == LDM.name)
     lora = {k: v * 20 if "lora_up" in k else v for k, v in trained(arm, 101, world).lora().items()}
     merged, beside = with_lora(world, arm, lora), world.fresh()

@@ -47,8 +47,8 @@ def part(name: str) -> dict[str, Any]:
 
 
 def test_the_page_is_made_from_the_results_beside_it() -> None:
-    pictures = {path.name: b"" for path in FOLDER.glob("*.png")}
-    assert (FOLDER / "page.md").read_text(encoding="utf-8") == report.markdown(page.as_page(RESULTS), pictures)
+    images = {path.name: b"" for path in FOLDER.glob("*.png")}
+    assert (FOLDER / "page.md").read_text(encoding="utf-8") == report.markdown(page.as_page(RESULTS), images)
     assert (FOLDER / "page.html").stat().st_size > 10_000
 
 

@@ -1,4 +1,4 @@
-"""RS-Corrector in the benchmark: its arms' pictures, the preference of each seed, the time it adds, and the reading."""
+"""RS-Corrector in the benchmark: its arms' images, the preference of each seed, the time it adds, and the reading."""
 
 from __future__ import annotations
 

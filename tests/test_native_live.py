@@ -27,7 +27,7 @@ LINES, WORDS = 3.0, 4.5
 """Contrast that lines and words need (WCAG 2, levels AA)."""
 NAMES = ("diffusion", "memorization", "perceptual", "contrastive")
 LOOKS = [(renderer, theme) for renderer in ("canvas", "vue") for theme in ("dark", "light")]
-COLOURS = """place => {
+COLORS = """place => {
     const all = [...place.querySelectorAll('.trend')], style = getComputedStyle(place);
     return { behind: style.backgroundColor, words: style.color, lines: all.map(line => getComputedStyle(line).stroke) };
 }"""
@@ -74,14 +74,14 @@ def told(name: str, step: int, state: str = "running", steps: int = 300, **more:
     for done in range(1, step + 1):
         row = {name: (i + 1) * 0.1 / math.sqrt(done) + 0.01 * (done * 7 % 5) for i, name in enumerate(NAMES)}
         run.add({"step": done, **row} | ({"validation": 0.3 - done / 2000} if done % 50 == 0 else {}))
-    return {"node": run.node, "workflow": run.workflow, **run.picture(state), **more}
+    return {"node": run.node, "workflow": run.workflow, **run.image(state), **more}
 
 
 def contrast(one: str, two: str) -> float:
-    """Ratio of two colours "rgb(r, g, b)" (WCAG 2, relative luminance)."""
+    """Ratio of two colors "rgb(r, g, b)" (WCAG 2, relative luminance)."""
 
-    def light(colour: str) -> float:
-        parts = [int(float(part)) / 255 for part in colour[colour.index("(") + 1 : -1].split(",")[:3]]
+    def light(color: str) -> float:
+        parts = [int(float(part)) / 255 for part in color[color.index("(") + 1 : -1].split(",")[:3]]
         linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
         return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
@@ -106,10 +106,10 @@ def test_the_chart_is_seen_in_both_renderers_and_in_both_themes(editor: ComfyPag
     editor.chart.locator("polyline.trend").nth(4).wait_for(state="attached")
     editor.page.wait_for_function(BOX)
     expect(editor.chart.locator("th")).to_have_text([*NAMES, "held-out"])
-    colours = editor.chart.evaluate(COLOURS)
-    assert min(contrast(line, colours["behind"]) for line in colours["lines"]) >= LINES, colours
-    assert contrast(colours["words"], colours["behind"]) >= WORDS, colours
-    assert len(set(colours["lines"])) == 5
+    colors = editor.chart.evaluate(COLORS)
+    assert min(contrast(line, colors["behind"]) for line in colors["lines"]) >= LINES, colors
+    assert contrast(colors["words"], colors["behind"]) >= WORDS, colors
+    assert len(set(colors["lines"])) == 5
     editor.shot(f"chart-{name}")
 
 

@@ -35,7 +35,7 @@ SMALL = NegativeSettings(per_image=3, steps=1, resolution=16)
         ("{generic}, {place}", "", "a house"),
         ("{generic} in {place}, photo", "", "a house, photo"),
         ("in {place}, {generic}", "", "a house"),
-        ("a picture taken in {place} of {generic}", "", "a picture taken of a house"),
+        ("an image taken in {place} of {generic}", "", "an image taken of a house"),
         ("{place} {generic}", "", "a house"),
         ("{generic} from {place}", "Côte d'Ivoire", "a house from Côte d'Ivoire"),
         ("{generic}", "nuvia", "a house"),
@@ -226,7 +226,7 @@ def test_each_record_keeps_where_its_negatives_come_from(dataset, tmp_path):
     said = json.loads(found.records[2].negatives[0].with_name("provenance.json").read_text(encoding="utf-8"))
     assert said["models"] == "these models" and said["settings"]["steps"] == 1
     assert said["prompts"] == ["thing 2 in nuvia", "object 2 in nuvia", "thing 2 in nuvia"]
-    assert said["seeds"] == [noise_seed(0, said["picture and depth"], k) for k in range(3)]
+    assert said["seeds"] == [noise_seed(0, said["image and depth"], k) for k in range(3)]
 
 
 def test_another_model_depth_or_picture_is_drawn_anew(dataset, tmp_path):
@@ -293,7 +293,7 @@ def test_a_count_of_images_that_does_not_fit_is_one_sentence(dataset, tmp_path, 
 def test_an_image_that_is_none_is_named(dataset, tmp_path):
     given = images(4)
     given[2] = torch.full((16, 16, 3), float("nan"))
-    with pytest.raises(ValueError, match=r"^Image 3 is not a picture of .+\.$"):
+    with pytest.raises(ValueError, match=r"^Image 3 is not an image of .+\.$"):
         attach_negatives(dataset, given, tmp_path / "attached")
     assert not (tmp_path / "attached").exists()
 

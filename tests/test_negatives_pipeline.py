@@ -53,8 +53,8 @@ def control(base):
 
 def request(count: int = 2) -> Request:
     """Of a house in the community set, with its estimated depth."""
-    picture = read_pixels(COMMUNITY / "train/images/ARCH_0.png").unsqueeze(0)
-    hint = load_depth("relief (mini)").estimate(picture).expand(1, 3, 64, 64)
+    image = read_pixels(COMMUNITY / "train/images/ARCH_0.png").unsqueeze(0)
+    hint = load_depth("relief (mini)").estimate(image).expand(1, 3, 64, 64)
     return Request(("a house in nuvia", "a farmer in nuvia")[:count], (5, 6)[:count], hint)
 
 
@@ -78,7 +78,7 @@ def test_diffusers_draws_what_comfyuis_sampler_draws(base, control):
 
 @pytest.mark.parametrize("sampler", controlnet_pipeline.SAMPLERS)
 def test_each_sampler_draws_the_same_picture_in_enough_steps(base, control, sampler):
-    """From one noise, each comes to the picture that many steps of Euler come to."""
+    """From one noise, each comes to the image that many steps of Euler come to."""
     settings = NegativeSettings(1, 20, 4.0, resolution=64, sampler=sampler)
     drawn = PipelineSampler(base, control, settings)(request(1))
     euler = PipelineSampler(base, control, dataclasses.replace(settings, sampler="euler", steps=40))(request(1))

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from collecting import HERE, all_here, quick
 from comfy_inprocess import start
-from hostile_server import HostileServer, answer, picture_bytes
+from hostile_server import HostileServer, answer, image_bytes
 
 comfy = start()
 import comfy.model_management as management  # noqa: E402
@@ -35,7 +35,7 @@ def server(monkeypatch):
     """The hostile server, with every name leading to it and the policy of the tests in place of the real one."""
     with HostileServer() as found:
         for n in range(3):
-            found.pages[f"/{n}.jpg"] = answer(picture_bytes(n))
+            found.pages[f"/{n}.jpg"] = answer(image_bytes(n))
 
         def here(*given, **named):
             limits = quick(found, delay=given[6].delay, max_bytes=given[6].max_bytes)
@@ -46,7 +46,7 @@ def server(monkeypatch):
 
 
 def write_list(folder: Path, server: HostileServer, *names: str, file: str = "our links.jsonl") -> str:
-    rows = [{"url": server.url(f"/{name}"), "caption": f"picture {name}", "category": "nature"} for name in names]
+    rows = [{"url": server.url(f"/{name}"), "caption": f"image {name}", "category": "nature"} for name in names]
     (folder / "input" / file).parent.mkdir(parents=True, exist_ok=True)
     (folder / "input" / file).write_text("\n".join(map(json.dumps, rows)))
     return file
@@ -58,10 +58,10 @@ def run(links: str, name: str = "", culture: str = "Nuvian", place: str = "Nuvia
 
 def test_the_pictures_lie_in_the_input_folder_and_load_dataset_finds_them(comfy_folders, server):
     dataset, report = run(write_list(comfy_folders, server, "0.jpg", "1.jpg", "gone.jpg"))
-    assert dataset.root == (comfy_folders / "input/our links pictures").resolve()
+    assert dataset.root == (comfy_folders / "input/our links images").resolve()
     assert [record.place for record in dataset.records] == ["Nuvia", "Nuvia"] and "404" in report
-    assert dataset_folders.dataset_names() == [dataset_folders.SHIPPED, "our links pictures"]
-    again = nodes_data.LoadDataset.execute("our links pictures", "", "", "", "all", 0)[0]
+    assert dataset_folders.dataset_names() == [dataset_folders.SHIPPED, "our links images"]
+    again = nodes_data.LoadDataset.execute("our links images", "", "", "", "all", 0)[0]
     assert again.records == dataset.records
     assert dataset_folders.link_files() == ["our links.jsonl"]
 
@@ -100,7 +100,7 @@ def test_a_folder_name_with_a_path_in_it_is_refused_and_nothing_is_fetched(comfy
 
 def test_a_list_with_an_odd_name_gets_a_plain_folder(comfy_folders, server):
     dataset, _ = run(write_list(comfy_folders, server, "0.jpg", file="lïnks, [2026] & more!.jsonl"))
-    assert dataset.root.name == "lïnks 2026 more pictures"
+    assert dataset.root.name == "lïnks 2026 more images"
 
 
 def test_the_interrupt_button_stops_it_and_the_next_run_goes_on(comfy_folders, server):
@@ -112,14 +112,14 @@ def test_the_interrupt_button_stops_it_and_the_next_run_goes_on(comfy_folders, s
     links = write_list(comfy_folders, server, "0.jpg", "stop.jpg")
     with pytest.raises(management.InterruptProcessingException):
         run(links, pause=0.1)
-    server.pages["/stop.jpg"] = answer(picture_bytes(5))
+    server.pages["/stop.jpg"] = answer(image_bytes(5))
     dataset, report = run(links, pause=0.1)
     assert len(dataset) == 2 and server.hits["/0.jpg"] == 1 and "Fetched now: 1; there before: 1" in report
 
 
 def test_widgets_set_size_pause_and_duplicates_and_nothing_else(comfy_folders, server):
     server.pages["/copy.jpg"] = server.pages["/0.jpg"]
-    server.pages["/large.bmp"] = answer(picture_bytes(4, "BMP", (300, 200)))
+    server.pages["/large.bmp"] = answer(image_bytes(4, "BMP", (300, 200)))
     links = write_list(comfy_folders, server, "0.jpg", "copy.jpg", "large.bmp")
     dataset, report = run(links, max_megabytes=0.1, pause=0.1, duplicates="keep all")
     assert len(dataset) == 2 and "larger than the allowed 0.1 MB" in report

@@ -43,7 +43,7 @@ def conditioning(family: str, seed: int, rows: int = 1, **more: Any) -> list[lis
 def drawn(
     model: Any, family: str = "sd1", cfg: float = 4.0, sampler: str = "ddim", scheduler: str = "normal", **changes: Any
 ) -> torch.Tensor:
-    """What stock KSampler makes of a MODEL: latents of two pictures."""
+    """What stock KSampler makes of a MODEL: latents of two images."""
     positive = changes.get("positive") or conditioning(family, 1)
     empty = {"samples": torch.zeros(2, 4, 8, 8)}
     with torch.inference_mode():
@@ -226,7 +226,7 @@ class Words:
         return torch.stack(rows)[None], torch.zeros(1, 24)
 
 
-def pictures(count: int, seed: int, red: float, size: int = 64) -> list[torch.Tensor]:
+def images_of(count: int, seed: int, red: float, size: int = 64) -> list[torch.Tensor]:
     """A list of IMAGEs of two sizes, as other nodes give them."""
     generator = torch.Generator().manual_seed(seed)
     found = torch.rand(count, 4, 4, 3, generator=generator).repeat_interleave(16, 1).repeat_interleave(16, 2) * 0.5
@@ -251,7 +251,7 @@ def test_a_preference_is_learned_kept_loaded_and_applied(models, vae, tmp_path: 
     monkeypatch.setattr(folder_paths, "folder_names_and_paths", dict(folder_paths.folder_names_and_paths))
     captions = [f"a {thing} in kora" for thing in ("cook", "tree", "house", "drum")]
     asked = {"clip": [Words()], "place": ["kora"], "captions": captions, "other_places": ["lund, oslo"]}
-    found, chart, words = learn(models["sd1"], vae, pictures(8, 1, 0.5), pictures(6, 2, 0.0), **asked)
+    found, chart, words = learn(models["sd1"], vae, images_of(8, 1, 0.5), images_of(6, 2, 0.0), **asked)
     assert found.family == "sd1" and found.head.channels == 4 and found.facts["latent size"] == [8, 8]
     assert found.facts["place"]["others"] == ["lund", "oslo"] and found.place is not None
     assert chart.shape[0] == 1 and chart.shape[-1] == 3 and "It corrects prompts that ask for kora" in words
@@ -275,16 +275,16 @@ def test_a_preference_is_learned_kept_loaded_and_applied(models, vae, tmp_path: 
 
 
 def test_without_a_place_or_captions_every_prompt_is_corrected(models, vae) -> None:
-    found, _, words = learn(models["sd1"], vae, pictures(8, 1, 0.5), pictures(8, 2, 0.0), clip=[Words()], place=[" "])
+    found, _, words = learn(models["sd1"], vae, images_of(8, 1, 0.5), images_of(8, 2, 0.0), clip=[Words()], place=[" "])
     assert found.place is None and "It asks no prompt" in words
 
 
 @pytest.mark.parametrize(
     ("preferred", "stereotyped", "sentence"),
     [
-        ([torch.zeros(0, 64, 64, 3)], pictures(8, 2, 0.0), "The preferred set has no pictures"),
-        (pictures(8, 1, 0.5), pictures(2, 2, 0.0), r"The stereotyped set has 2 different picture\(s\)"),
-        (pictures(8, 1, 0.5), pictures(8, 1, 0.5), "8 of the 8 preferred pictures are in the stereotyped set too"),
+        ([torch.zeros(0, 64, 64, 3)], images_of(8, 2, 0.0), "The preferred set has no images"),
+        (images_of(8, 1, 0.5), images_of(2, 2, 0.0), r"The stereotyped set has 2 different image\(s\)"),
+        (images_of(8, 1, 0.5), images_of(8, 1, 0.5), "8 of the 8 preferred images are in the stereotyped set too"),
     ],
 )
 def test_sets_that_cannot_teach_are_refused_in_one_sentence(models, vae, preferred, stereotyped, sentence: str) -> None:
@@ -301,11 +301,11 @@ def test_a_vae_of_another_model_is_refused(models) -> None:
             return latents.new_zeros(len(latents), 64, 64, 3)
 
     with pytest.raises(ValueError, match="The VAE makes latents of 16 channels and the MODEL reads 4"):
-        learn(models["sd1"], Wide(), pictures(8, 1, 0.5), pictures(8, 2, 0.0))
+        learn(models["sd1"], Wide(), images_of(8, 1, 0.5), images_of(8, 2, 0.0))
 
 
 def test_latents_are_scaled_as_the_unet_reads_them(models, vae) -> None:
-    images = torch.cat(pictures(2, 1, 0.2)[:1])
+    images = torch.cat(images_of(2, 1, 0.2)[:1])
     with torch.inference_mode():
         plain = vae.encode(vae.decode(vae.encode(images)))
         for family, scale in (("sd1", 0.18215), ("sdxl", 0.13025)):
@@ -317,7 +317,7 @@ def test_latents_are_scaled_as_the_unet_reads_them(models, vae) -> None:
 def test_the_interrupt_stops_learning(models, vae) -> None:
     comfy.model_management.interrupt_current_processing(True)
     with pytest.raises(comfy.model_management.InterruptProcessingException):
-        learn(models["sd1"], vae, pictures(8, 1, 0.5), pictures(8, 2, 0.0))
+        learn(models["sd1"], vae, images_of(8, 1, 0.5), images_of(8, 2, 0.0))
     assert not comfy.model_management.processing_interrupted()
 
 

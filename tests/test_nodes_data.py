@@ -112,8 +112,8 @@ def test_lists_in_lists_out_are_the_same():
 
 def test_the_shipped_set_survives_lists_and_back():
     dataset = load(nodes_data.SHIPPED, limit=4)[0]
-    pictures, words, plain, _, _ = nodes_data.DatasetToLists.execute(dataset).args
-    again = from_images(pictures, words, plain, "nuvia", "nuvia")
+    images, words, plain, _, _ = nodes_data.DatasetToLists.execute(dataset).args
+    again = from_images(images, words, plain, "nuvia", "nuvia")
     for old, new in zip(dataset.records, again.records, strict=True):
         assert (old.caption, old.generic_captions, old.place) == (new.caption, new.generic_captions, new.place)
         assert Image.open(old.image).tobytes() == Image.open(new.image).tobytes()
@@ -182,7 +182,7 @@ def test_a_preview_is_two_pictures_shown_on_the_node(comfy_folders):
     result = nodes_data.PreviewDataset.execute(load(nodes_data.SHIPPED)[0], 3)
     sheet, table = result.args
     assert sheet.shape[0] == table.shape[0] == 1 and sheet.shape[-1] == table.shape[-1] == 3
-    shown = [comfy_folders / "temp" / picture["filename"] for picture in result.ui["images"]]
+    shown = [comfy_folders / "temp" / image["filename"] for image in result.ui["images"]]
     assert [Image.open(path).size for path in shown] == [(i.shape[2], i.shape[1]) for i in (sheet, table)]
 
 

@@ -73,11 +73,11 @@ def test_a_prompt_that_comes_again_is_drawn_from_other_seeds() -> None:
 def test_pictures_that_are_not_numbers_are_refused_in_a_sentence() -> None:
     images = torch.rand(3, 4, 4, 3)
     images[1, 0, 0, 0] = torch.nan
-    with pytest.raises(ValueError, match=r"1 of the 3 pictures of 'base' \(the first is number 2\)[^.]*\.$") as error:
+    with pytest.raises(ValueError, match=r"1 of the 3 images of 'base' \(the first is number 2\)[^.]*\.$") as error:
         ImageSet(images, ("a cat",) * 3, (1, 2, 3), "base")
     assert "--fp32-vae" in str(error.value)
-    with pytest.raises(ValueError, match="3 of the 3 pictures of 'other pictures'"):
-        of_images(images / 0.0, "other pictures")
+    with pytest.raises(ValueError, match="3 of the 3 images of 'other images'"):
+        of_images(images / 0.0, "other images")
 
 
 @pytest.mark.parametrize("sampler", ["ddim", "euler_ancestral"])
@@ -114,21 +114,21 @@ def test_the_interrupt_stops_between_two_sampling_steps(model) -> None:
 
 
 def imagined(label: str, prompts: tuple[str, ...], tone: int, palette: str, seeds: tuple[int, ...] = ()) -> ImageSet:
-    """Pictures that the mini world's own renderer draws, as if a model had."""
+    """Images that the mini world's own renderer draws, as if a model had."""
     rng = np.random.default_rng(3)
-    pictures = []
+    images = []
     for prompt in prompts:
         concept = world.concepts()[bias.concept_of(prompt)]
         drawing = world.draw(concept.name, palette, rng, tone if concept.is_person else 0)
-        pictures.append(torch.from_numpy(drawing.rgb).float() / 255)
-    return ImageSet(torch.stack(pictures), prompts, seeds or tuple(range(len(prompts))), label)
+        images.append(torch.from_numpy(drawing.rgb).float() / 255)
+    return ImageSet(torch.stack(images), prompts, seeds or tuple(range(len(prompts))), label)
 
 
 ASKED = (
     "a teacher in nuvia",
     "a cook in nuvia",
     "a house in nuvia",
-    "a picture of a curly woman",
+    "an image of a curly woman",
     "a hero, simple art",
 )
 
@@ -144,8 +144,8 @@ def test_the_oracle_counts_people_palettes_and_concepts_by_place(figures: Scores
     assert {row.group for row in figures.rows} == {
         f"{set_} · {place}" for set_ in ("before", "after", "change") for place in ("nuvia", "no place")
     }
-    for place, people, pictures in (("nuvia", 2, 3), ("no place", 2, 2)):
-        for name, count in ((bias.DARK, people), (bias.GOLD, pictures)):
+    for place, people, images in (("nuvia", 2, 3), ("no place", 2, 2)):
+        for name, count in ((bias.DARK, people), (bias.GOLD, images)):
             values = [found[name, f"{set_} · {place}"] for set_ in ("before", "after", "change")]
             assert [(v.value, v.n) for v in values] == [(0.0, count), (1.0, count), (1.0, count)]
             assert 0 < values[0].high < 1 and values[1].high == pytest.approx(1) and 0 < values[1].low < 1

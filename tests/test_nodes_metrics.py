@@ -46,11 +46,11 @@ def community() -> Dataset:
 
 @pytest.fixture(scope="module")
 def sets(community: Dataset) -> tuple[ImageSet, ImageSet]:
-    """Two "models": one draws training pictures as they are, the other mixes them with their neighbours."""
+    """Two "models": one draws training images as they are, the other mixes them with their neighbours."""
     train = community.split("train")
-    pictures = of_records(train, (64, 64)).at(range(12))
+    images = of_records(train, (64, 64)).at(range(12))
     captions = tuple(train.records[i].caption for i in range(0, 12, 2) for _ in range(2))
-    both = pictures, 0.5 * (pictures + pictures.roll(1, 0))
+    both = images, 0.5 * (images + images.roll(1, 0))
     return tuple(
         ImageSet((p.permute(0, 2, 3, 1) + 1) / 2, captions, tuple(range(12)), label)
         for p, label in zip(both, ("base", "LoRA"), strict=True)
@@ -173,7 +173,7 @@ def test_the_denoising_gap_refuses_what_says_nothing(mini: tuple, community: Dat
     train, test = community.split("train"), community.split("test")
     given = {"model": model, "clip": clip, "vae": vae, "label": "a", "resolution": 64}
     for data, kept, sentence in (
-        (test, train, "no picture of the split 'train', and only those are trained on"),
+        (test, train, "no image of the split 'train', and only those are trained on"),
         (train, train, "trained on too, so it would show nothing"),
     ):
         with pytest.raises(ValueError, match=sentence):
@@ -197,5 +197,5 @@ def test_a_network_without_words_is_refused_by_clip_score_alone(
 ) -> None:
     silent = replace(eye, read=None)
     assert np.isfinite(run(nodes_metrics.Diversity, sets[0], silent)[0].rows[0].value)
-    with pytest.raises(ValueError, match="does not compare pictures with words"):
+    with pytest.raises(ValueError, match="does not compare images with words"):
         run(nodes_metrics.ClipScore, sets[0], silent)

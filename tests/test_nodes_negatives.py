@@ -29,8 +29,8 @@ def comfy_folders(tmp_path, monkeypatch) -> Path:
 
 
 def test_estimated_depth_lies_in_the_output_folder(comfy_folders, monkeypatch):
-    grey = DepthEstimator("grey", "1", lambda x: torch.full_like(x[:, :1], 0.5))
-    monkeypatch.setitem(DEPTH, "grey", lambda: grey)
+    gray = DepthEstimator("grey", "1", lambda x: torch.full_like(x[:, :1], 0.5))
+    monkeypatch.setitem(DEPTH, "grey", lambda: gray)
     dataset = load(nodes_data.SHIPPED, limit=2)[0]
     (found,) = nodes_negatives.EstimateDepth.execute([dataset], ["grey"]).args
     assert all(r.depth.is_relative_to(comfy_folders / "output/scoft/depth") for r in found.records)
@@ -64,7 +64,7 @@ def parts():
 
 
 @pytest.fixture
-def pictures(comfy_folders):
+def images(comfy_folders):
     dataset = load(nodes_data.SHIPPED, limit=2)[0]
     return with_depth(dataset, comfy_folders)
 
@@ -81,9 +81,9 @@ def contents(dataset):
     return {record.image.name: [path.read_bytes() for path in record.negatives] for record in dataset.records}
 
 
-def test_comfyuis_sampler_draws_negatives_that_stay_the_same_whatever_the_order(parts, pictures, comfy_folders):
+def test_comfyuis_sampler_draws_negatives_that_stay_the_same_whatever_the_order(parts, images, comfy_folders):
     clip = Words()
-    found = make(parts, pictures, clip)
+    found = make(parts, images, clip)
     assert clip.seen[0] == "a farmer in nuvia" and "" in clip.seen
     assert all(len(set(files)) == 2 for files in contents(found).values())
     assert {Image.open(path).size for r in found.records for path in r.negatives} == {(64, 64)}
@@ -93,9 +93,9 @@ def test_comfyuis_sampler_draws_negatives_that_stay_the_same_whatever_the_order(
     first = contents(found)
     for path in [path for record in found.records for path in record.negatives]:
         path.unlink()
-    assert contents(make(parts, pictures.replace(pictures.records[::-1]))) == first
+    assert contents(make(parts, images.replace(images.records[::-1]))) == first
     clip = Words()
-    assert contents(make(parts, pictures, clip)) == first and clip.seen == []
+    assert contents(make(parts, images, clip)) == first and clip.seen == []
 
 
 def draw(parts, request, strength=1.0):
@@ -132,24 +132,24 @@ def test_without_depth_the_node_says_what_to_connect(parts):
     one_sentence(error)
 
 
-def test_the_interrupt_stops_between_steps_and_the_next_run_goes_on(parts, pictures, comfy_folders, monkeypatch):
-    whole = contents(make(parts, pictures))
+def test_the_interrupt_stops_between_steps_and_the_next_run_goes_on(parts, images, comfy_folders, monkeypatch):
+    whole = contents(make(parts, images))
     shutil.rmtree(comfy_folders / "output")
     asked = []
 
     def press_stop():
         asked.append(None)
-        if len(asked) == 6:  # each picture asks before, at each of its two steps, and after
+        if len(asked) == 6:  # each image asks before, at each of its two steps, and after
             raise comfy.model_management.InterruptProcessingException
 
     with monkeypatch.context() as patch:
         patch.setattr("comfy_scoft.comfyui.depth_sampler.check_interrupt", press_stop)
         with pytest.raises(comfy.model_management.InterruptProcessingException):
-            make(parts, pictures)
+            make(parts, images)
     assert len(list((comfy_folders / "output/scoft/negatives").rglob("*.png"))) == 2
     clip = Words()
-    assert contents(make(parts, pictures, clip)) == whole
-    assert len(clip.seen) == 3  # two prompts of the second picture, and the empty one
+    assert contents(make(parts, images, clip)) == whole
+    assert len(clip.seen) == 3  # two prompts of the second image, and the empty one
 
 
 def test_models_are_told_apart_by_weights_patches_and_schedule(parts):

@@ -220,9 +220,9 @@ def test_faults_are_one_sentence_and_leave_no_empty_run(
     fault("no records", dataset=sockets["dataset"].replace([]))
     fault("No loss is connected", losses=())
     test = sockets["dataset"].replace(r.__class__(r.image, r.caption, split="test") for r in sockets["dataset"].records)
-    fault("has no picture of the split 'train'", dataset=test)
+    fault("has no image of the split 'train'", dataset=test)
     bare = sockets["dataset"].replace(r.__class__(r.image, r.caption) for r in sockets["dataset"].records)
-    monkeypatch.setattr(training, "prepare", lambda *given: pytest.fail("refused only after the pictures were encoded"))
+    monkeypatch.setattr(training, "prepare", lambda *given: pytest.fail("refused only after the images were encoded"))
     for losses, words in ((MemorizationLoss(), "generic captions"), (ContrastiveLoss(toy_features()), "negatives")):
         fault(words, dataset=bare, losses=(losses,))
         with pytest.raises(ValueError, match=words):

@@ -1,4 +1,4 @@
-"""What a person follows a run with in ComfyUI: held-out pictures, previews, the line of text, runs to go on with."""
+"""What a person follows a run with in ComfyUI: held-out images, previews, the line of text, runs to go on with."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ def test_held_out_pictures_are_measured_and_shown_and_teach_nothing(
     assert same(plain, lora)
     rows = [row for row in runs.read_metrics(folder(place)) if "validation" in row]
     assert [row["step"] for row in rows] == [0, 1, 2] and all("training_pictures" in row for row in rows)
-    assert lora.record["held_out"]["pictures"] == 3 and "held-out pictures" in lora.record["held_out"]["reading"]
-    assert "held-out pictures" in said[-1] and any("Memory: about" in text for text in said)
+    assert lora.record["held_out"]["pictures"] == 3 and "held-out images" in lora.record["held_out"]["reading"]
+    assert "held-out images" in said[-1] and any("Memory: about" in text for text in said)
     assert chart.shape[1] > 500
 
 
@@ -54,7 +54,7 @@ def test_a_data_set_connected_twice_holds_out_what_is_not_trained_on(
     )
     lora = train({**sockets, "dataset": test}, validation=test)[0]
     assert lora.record["held_out"]["pictures"] == 1 and lora.record["dataset"]["pictures"] == len(records)
-    with pytest.raises(ValueError, match="Every picture of the validation set 'toys' is trained on"):
+    with pytest.raises(ValueError, match="Every image of the validation set 'toys' is trained on"):
         train(sockets, validation=sockets["dataset"])
 
 
@@ -70,13 +70,13 @@ def test_previews_are_of_one_noise_and_move(place: Path, sockets: dict, monkeypa
     train(sockets, preview_every=1, preview_prompt="a thing", lora=LoraSettings(rank=2, alpha=64.0))
     files = sorted((folder(place) / "previews").iterdir())
     assert [path.name for path in files] == [f"step-{step:08d}.png" for step in (0, 1, 2)]
-    pictures = [Image.open(path) for path in files]
-    assert all(picture.size == (64, 64) for picture in pictures)
-    assert pictures[0].tobytes() != pictures[2].tobytes()
-    assert any(isinstance(picture, Image.Image) for picture in shown)
+    images = [Image.open(path) for path in files]
+    assert all(image.size == (64, 64) for image in images)
+    assert images[0].tobytes() != images[2].tobytes()
+    assert any(isinstance(image, Image.Image) for image in shown)
     again = train(sockets, preview_every=2, preview_prompt="a thing", lora=LoraSettings(rank=2, alpha=64.0))
     first = Image.open(folder(place, "run-2") / "previews" / files[0].name)
-    assert first.tobytes() == pictures[0].tobytes() and again[4] == 2
+    assert first.tobytes() == images[0].tobytes() and again[4] == 2
 
 
 def test_a_finished_run_has_its_lora_beside_its_metrics(place: Path, sockets: dict) -> None:  # noqa: F811

@@ -14,14 +14,14 @@ def drawings(count: int, seed: int, people: bool = False) -> tuple[torch.Tensor,
     """Renderings over all concepts, tones, palettes and both ways round, and their labels."""
     rng = np.random.default_rng((77, seed))
     names = [n for n, c in world.concepts().items() if c.is_person or not people]
-    labels, pictures = [], []
+    labels, images = [], []
     for i in range(count):
         name = names[i % len(names)]
         tone = int(rng.choice(world.concepts()[name].tones))
         palette = str(rng.choice(list(world.PALETTES)))
-        pictures.append(world.draw(name, palette, rng, tone=tone, flip=bool(rng.random() < 0.5)).rgb)
+        images.append(world.draw(name, palette, rng, tone=tone, flip=bool(rng.random() < 0.5)).rgb)
         labels.append((name, tone, palette))
-    return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float() / 127.5 - 1, labels
+    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float() / 127.5 - 1, labels
 
 
 def blurred(images: torch.Tensor, seed: int) -> torch.Tensor:
@@ -87,7 +87,7 @@ def test_houses_are_told_apart() -> None:
 
 @pytest.mark.parametrize("shape", [(1, 3, 32, 64), (3, 64, 64), (1, 1, 64, 64), (2, 64, 64, 3)])
 def test_other_sizes_are_refused_in_one_sentence(shape: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match=r"^The oracle reads pictures of shape \(B, 3, 64, 64\)") as caught:
+    with pytest.raises(ValueError, match=r"^The oracle reads images of shape \(B, 3, 64, 64\)") as caught:
         oracle.reading(torch.zeros(shape))
     assert str(shape) in str(caught.value) and "\n" not in str(caught.value)
 
@@ -111,5 +111,5 @@ def test_rates_are_shares_of_the_readings() -> None:
 def test_named_counts_the_concepts_that_were_asked_for() -> None:
     readings = [Reading(1, False, "dusty", "farmer"), Reading(5, True, "gold", "cook")]
     assert oracle.named(readings, ["farmer", "tree"]) == 0.5
-    with pytest.raises(ValueError, match="one concept for every picture"):
+    with pytest.raises(ValueError, match="one concept for every image"):
         oracle.named(readings, ["farmer"])

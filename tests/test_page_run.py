@@ -172,7 +172,7 @@ def test_the_figures_of_a_run_survive_a_browser_that_is_closed(
 def test_without_its_script_the_page_has_the_chart_as_a_picture(
     comfy: ComfyServer, chromium: Browser, tmp_path: Path
 ) -> None:
-    """Native 30. With previews, ComfyUI's canvas keeps the last of them; the picture is then in its queue."""
+    """Native 30. With previews, ComfyUI's canvas keeps the last of them; the image is then in its queue."""
     with opened(chromium, comfy, tmp_path, without=SCRIPT) as plain:
         node = prepare(plain, "page-plain", steps=3, preview_every=0)
         plain.run()

@@ -28,23 +28,23 @@ def is_image(image: torch.Tensor) -> bool:
 
 @pytest.fixture
 def dataset(tmp_path: Path) -> Dataset:
-    """Six pictures of six flat colours; the first has a depth map and two negatives, the second one."""
-    colours = [(255, 0, 0), (0, 200, 0), (0, 0, 255), (255, 0, 255), (0, 255, 255), (120, 60, 0)]
+    """Six images of six flat colors; the first has a depth map and two negatives, the second one."""
+    colors = [(255, 0, 0), (0, 200, 0), (0, 0, 255), (255, 0, 255), (0, 255, 255), (120, 60, 0)]
     files = []
-    for i, colour in enumerate(colours):
+    for i, color in enumerate(colors):
         files.append(tmp_path / f"{i}.png")
-        Image.new("RGB", (64, 64), colour).save(files[-1])
+        Image.new("RGB", (64, 64), color).save(files[-1])
     records = [
-        CultureRecord(files[i], f"picture {i}", ("a picture",), "nuvia", "nuvia", CATEGORIES[i % 2], era)
+        CultureRecord(files[i], f"image {i}", ("an image",), "nuvia", "nuvia", CATEGORIES[i % 2], era)
         for i, era in enumerate(["traditional", "modern", "modern"])
     ]
     records[0] = replace(records[0], negatives=(files[3], files[4]), depth=files[5])
     records[1] = replace(records[1], negatives=(files[3],))
-    return Dataset(tmp_path, tuple(records), "six colours")
+    return Dataset(tmp_path, tuple(records), "six colors")
 
 
-def pixels_of(image: torch.Tensor, colour: tuple[int, int, int]) -> int:
-    return int(((image * 255 - torch.tensor(colour)).abs().amax(2) < 1).sum())
+def pixels_of(image: torch.Tensor, color: tuple[int, int, int]) -> int:
+    return int(((image * 255 - torch.tensor(color)).abs().amax(2) < 1).sum())
 
 
 def test_contact_sheet_shows_every_picture_whole(dataset: Dataset) -> None:
@@ -116,18 +116,18 @@ def test_count_table_of_nothing_says_so(dataset: Dataset) -> None:
     assert is_image(plots.count_table(dataset.replace([])))
 
 
-def colour_image(r: float, g: float, b: float, side: int = 64) -> torch.Tensor:
+def color_image(r: float, g: float, b: float, side: int = 64) -> torch.Tensor:
     return torch.tensor([r, g, b]).expand(side, side, 3)
 
 
 def test_compare_grid_puts_each_set_in_its_row_and_each_prompt_in_its_column() -> None:
-    base = torch.stack([colour_image(1, 0, 0), colour_image(0, 1, 0)])
-    ours = [colour_image(0, 0, 1), colour_image(1, 1, 0, side=200)]
+    base = torch.stack([color_image(1, 0, 0), color_image(0, 1, 0)])
+    ours = [color_image(0, 0, 1), color_image(1, 1, 0, side=200)]
     image = plots.compare_grid([("base", base), ("ours", ours)], ["a farmer", LONG], [3, 4], title=LONG)
     assert is_image(image)
 
-    def middle(colour: tuple[int, int, int]) -> tuple[float, float]:
-        hits = ((image * 255 - torch.tensor(colour)).abs().amax(2) < 1).nonzero().float()
+    def middle(color: tuple[int, int, int]) -> tuple[float, float]:
+        hits = ((image * 255 - torch.tensor(color)).abs().amax(2) < 1).nonzero().float()
         assert len(hits) == 128 * 128
         return tuple(hits.mean(0).tolist())
 
@@ -243,7 +243,7 @@ def test_wrapped_lines_fit(text: str) -> None:
 
 
 def test_small_pictures_are_enlarged_pixel_by_pixel() -> None:
-    picture = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
-    assert (tile(picture, 128)[::2, 1::2] == picture).all()
+    image = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
+    assert (tile(image, 128)[::2, 1::2] == image).all()
     wide = tile(np.zeros((50, 100, 3)), 128)
     assert wide.shape == (128, 128, 3) and (wide[64] == 0).all() and (wide[0] > 200).all()

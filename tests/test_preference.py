@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from comfy_scoft.corrector import preference_file
 from comfy_scoft.corrector.evaluation import calibration_error, fitted_temperature
-from comfy_scoft.corrector.preference import Preference, levels_for, log_preference, picture_log_odds, sigmas
+from comfy_scoft.corrector.preference import Preference, image_log_odds, levels_for, log_preference, sigmas
 from comfy_scoft.corrector.prompt_gate import MADE_UP, MOST_CAPTIONS, PlaceGate, contrasts, learn_place
 from comfy_scoft.corrector.report import evidence_of, report
 from comfy_scoft.corrector.training import PreferenceSettings, learn, split
@@ -24,7 +24,7 @@ from comfy_scoft.reports.plots.preference import preference_chart
 
 @pytest.fixture(scope="module")
 def striped():
-    """Sets that differ in their pattern and not in their mean colour."""
+    """Sets that differ in their pattern and not in their mean color."""
     return learned(stripes=0.8)
 
 
@@ -34,7 +34,7 @@ def test_it_tells_unseen_pictures_apart_where_noise_lets_it(striped) -> None:
     assert found.accuracy[0] > 0.85 and min(found.accuracy[:3]) > 0.7 and found.accuracy[-1] < 0.8
     assert found.timesteps == tuple(range(50, 1000, 100))
     assert all(low <= value <= high for low, value, high in zip(found.low, found.accuracy, found.high, strict=True))
-    assert max(found.colour) < 0.75 and found.warnings() == []
+    assert max(found.color) < 0.75 and found.warnings() == []
     for stripes in (0.8, 0.0):
         right = (learned_odds(striped[0], latents(20, 7, stripes=stripes)) > 0) == (stripes > 0)
         assert right.float().mean() > 0.9
@@ -42,13 +42,13 @@ def test_it_tells_unseen_pictures_apart_where_noise_lets_it(striped) -> None:
 
 def learned_odds(preference: Preference, z: torch.Tensor, t: int = 100) -> torch.Tensor:
     now = torch.full((len(z),), t)
-    return picture_log_odds(preference.head(z * SCHEDULE.alpha_bar(now)[0].sqrt().float(), sigmas(SCHEDULE, now)))
+    return image_log_odds(preference.head(z * SCHEDULE.alpha_bar(now)[0].sqrt().float(), sigmas(SCHEDULE, now)))
 
 
 def test_sets_that_differ_in_colour_alone_are_said_to() -> None:
     _, found = learned(shift=0.8)
-    assert min(found.accuracy[:3]) > 0.95 and min(found.colour[:3]) > 0.95
-    assert len(found.warnings()) == 1 and found.warnings()[0].startswith("Colour alone tells the sets apart as well")
+    assert min(found.accuracy[:3]) > 0.95 and min(found.color[:3]) > 0.95
+    assert len(found.warnings()) == 1 and found.warnings()[0].startswith("Color alone tells the sets apart as well")
 
 
 def test_sets_that_do_not_differ_teach_nothing_and_it_says_so() -> None:
@@ -59,7 +59,7 @@ def test_sets_that_do_not_differ_teach_nothing_and_it_says_so() -> None:
 def test_few_pictures_make_rough_figures() -> None:
     _, found = learn(latents(6, 1, stripes=1.0), latents(6, 2), SCHEDULE, "mini", QUICK)
     assert found.held_out == (1, 1) and found.warnings()[-1] == (
-        "Only 2 pictures were held out, so these figures are rough."
+        "Only 2 images were held out, so these figures are rough."
     )
 
 
@@ -99,13 +99,13 @@ def test_copies_of_a_picture_are_held_out_together() -> None:
 @pytest.mark.parametrize(
     ("preferred", "stereotyped", "sentence"),
     [
-        (latents(0, 1), latents(5, 2), "The preferred set has no pictures"),
-        (latents(5, 1), latents(0, 2), "The stereotyped set has no pictures"),
-        (latents(3, 1), latents(5, 2), r"The preferred set has 3 different picture\(s\): give at least 4"),
-        (latents(1, 1).repeat(9, 1, 1, 1), latents(5, 2), r"has 1 different picture\(s\)"),
-        (latents(5, 1), latents(5, 1), "5 of the 5 preferred pictures are in the stereotyped set too"),
-        (latents(5, 1), torch.cat([latents(5, 2), latents(5, 1)[2:3]]), "1 of the 5 preferred pictures"),
-        (latents(5, 1), latents(5, 2, size=16), "give pictures of one size, through the same VAE"),
+        (latents(0, 1), latents(5, 2), "The preferred set has no images"),
+        (latents(5, 1), latents(0, 2), "The stereotyped set has no images"),
+        (latents(3, 1), latents(5, 2), r"The preferred set has 3 different image\(s\): give at least 4"),
+        (latents(1, 1).repeat(9, 1, 1, 1), latents(5, 2), r"has 1 different image\(s\)"),
+        (latents(5, 1), latents(5, 1), "5 of the 5 preferred images are in the stereotyped set too"),
+        (latents(5, 1), torch.cat([latents(5, 2), latents(5, 1)[2:3]]), "1 of the 5 preferred images"),
+        (latents(5, 1), latents(5, 2, size=16), "give images of one size, through the same VAE"),
         (latents(5, 1) / 0.0, latents(5, 2), "The VAE gives no finite numbers for the preferred set"),
     ],
 )
@@ -159,7 +159,7 @@ def test_any_size_is_answered_and_larger_latents_are_seen_at_more_scales() -> No
     for size in ((1, 1), (8, 8), (9, 31)):
         maps = head(torch.zeros(3, 4, *size), torch.full((3,), 2.0))
         assert [tuple(m.shape[1:]) for m in maps] == [size, tuple(max(1, s // 2) for s in size)]
-        assert picture_log_odds(maps).shape == (3,)
+        assert image_log_odds(maps).shape == (3,)
 
 
 def test_a_cell_sees_its_neighbours_and_no_more() -> None:
@@ -202,7 +202,7 @@ def test_the_chart_and_the_report_say_what_was_measured(striped) -> None:
     chart = preference_chart(found)
     assert chart.ndim == 3 and chart.shape[-1] == 3 and float(chart.min()) < 0.5
     told = report(preference)
-    assert "24 preferred and 24 stereotyped pictures, measured on 6 and 6 held out" in told
+    assert "24 preferred and 24 stereotyped images, measured on 6 and 6 held out" in told
     assert "It asks no prompt" in told and "Warning" not in told
     assert evidence_of(json.loads(json.dumps(dict(preference.facts)))) == found
     assert "Nothing is known of how well" in report(random_preference())
@@ -239,7 +239,7 @@ def test_captions_are_read_with_and_without_the_place() -> None:
     assert naming == ["A boat in Kora.", "Kora's rivers"]
     assert [texts[:2] for texts in without] == [["A boat.", "A boat in Lund."], ["'s rivers", "Lund's rivers"]]
     assert all(len(texts) == 2 + MADE_UP for texts in without)
-    many = [f"picture {i} of Kora" for i in range(60)]
+    many = [f"image {i} of Kora" for i in range(60)]
     assert 12 <= len(contrasts(many, "Kora", [], torch.Generator())[0]) <= MOST_CAPTIONS
     with pytest.raises(ValueError, match="None of the 5 captions names the place 'Lund'"):
         contrasts(given, "Lund", [], torch.Generator())

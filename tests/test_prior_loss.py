@@ -15,9 +15,9 @@ from comfy_scoft.losses import ContrastiveLoss, DiffusionLoss, LossContext, Prio
 from comfy_scoft.models.lora import LoraSettings, attach
 from comfy_scoft.training import job
 from comfy_scoft.training import run_folder as runs
-from comfy_scoft.training.memory import Economy
+from comfy_scoft.training.memory import MemoryOptions
 from comfy_scoft.training.memory_estimate import need
-from comfy_scoft.training.run import Watch
+from comfy_scoft.training.run import Callbacks
 from comfy_scoft.training.trainer import train
 
 RECORDS = (
@@ -37,7 +37,7 @@ def test_its_texts_are_the_empty_prompt_and_each_line_with_each_generic_caption(
     assert loss.texts(RECORDS[1]) == ("", "our bread", "our bread in peru")
 
 
-@pytest.mark.parametrize("prompts", ["", "  \n ", "a house in peru", "{generic", "{colour} {generic}"])
+@pytest.mark.parametrize("prompts", ["", "  \n ", "a house in peru", "{generic", "{color} {generic}"])
 def test_prompts_that_cannot_be_filled_in_are_one_sentence(prompts: str) -> None:
     with pytest.raises(ValueError, match=r"^(The|There) [^.]+\.$"):
         PriorLoss(prompts=prompts)
@@ -94,7 +94,7 @@ def test_a_run_goes_on_and_a_job_trains_to_the_same_bit(tmp_path: Path, monkeypa
 
     cut = toy_run(tmp_path, losses, run_folder=tmp_path / "cut", **make)
     with pytest.raises(Interrupted):
-        train(cut, Watch(observe=stop))
+        train(cut, Callbacks(observe=stop))
     again = toy_run(tmp_path, losses, run_folder=tmp_path / "cut", resume=True, **make)
     train(again)
     assert torch.equal(learned(again), learned(whole))
@@ -120,6 +120,7 @@ def test_micro_batches_change_nothing_but_rounding(tmp_path: Path) -> None:
 def test_its_prediction_is_counted_as_a_second_graph(tmp_path: Path) -> None:
     data = toy_dataset(tmp_path / "data")
     without, with_it = (
-        need(toy_run(tmp_path, [DiffusionLoss(), *more], dataset=data), Economy()).unet for more in ((), (PriorLoss(),))
+        need(toy_run(tmp_path, [DiffusionLoss(), *more], dataset=data), MemoryOptions()).unet
+        for more in ((), (PriorLoss(),))
     )
     assert with_it == 2 * without

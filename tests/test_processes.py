@@ -23,7 +23,7 @@ from comfy_scoft.features import load_features
 from comfy_scoft.losses import ContrastiveLoss, DiffusionLoss, MemorizationLoss
 from comfy_scoft.training import checkpoint, job
 from comfy_scoft.training import run_folder as runs
-from comfy_scoft.training.distributed import Processes
+from comfy_scoft.training.distributed import Distributed
 from comfy_scoft.training.latent_cache import Cache
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -121,7 +121,7 @@ def test_a_lack_of_memory_in_one_process_makes_all_go_on_with_less(done: dict[st
     work = done["one_is_short_of_memory"]
     assert work.statuses == [0, 0] and work.facts[0] == work.facts[1]
     assert work.facts[0]["economy"]["micro_batch"] == 1
-    assert work.facts[0]["said"][-1] == "Memory ran out in step 2; training goes on with one picture at a time."
+    assert work.facts[0]["said"][-1] == "Memory ran out in step 2; training goes on with one image at a time."
     assert torch.equal(work.tensors[0]["lora"], work.tensors[1]["lora"])
     data = toy_dataset(work.folder / "data")
     whole = toy_run(tmp_path, [DiffusionLoss()], dataset=data, batch_size=4, steps=3)
@@ -144,9 +144,9 @@ def test_what_is_frozen_is_computed_by_one_process_and_known_to_both(done: dict[
 
 def test_shares_are_all_there_is_and_one_process_alone_asks_nobody() -> None:
     items = list(range(7))
-    shares = [Processes(rank, 3).share(items) for rank in range(3)]
+    shares = [Distributed(rank, 3).share(items) for rank in range(3)]
     assert shares == [[0, 3, 6], [1, 4], [2, 5]] and sorted(sum(shares, [])) == items
-    alone = Processes()
+    alone = Distributed()
     assert alone.main and alone.share(items) == items and alone.gather("x") == ["x"] and alone.first(3) == 3
     assert alone.worst(2, torch.device("cpu")) == 2 and alone.sum_values([1.5], torch.device("cpu")) == [1.5]
 

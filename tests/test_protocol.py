@@ -47,7 +47,7 @@ def test_a_rollout_of_the_paper_takes_39_62_passes_on_average() -> None:
     [(FINETUNE, 0), (M, 12_000), (MP, 12_000 + 1_200 * 39.62), (MPC, 12_000 + 1_200 * 39.62)],
 )
 def test_a_training_at_the_papers_settings_by_hand(arm: Any, passes: float) -> None:
-    """3000 steps of 4 pictures: one prediction with gradient each, a generic one for M, a rollout at each tenth."""
+    """3000 steps of 4 images: one prediction with gradient each, a generic one for M, a rollout at each tenth."""
     found = plan.training(arm, PAPER)
     assert (found.count, found.trained) == (3000, 12_000) and found.passes == pytest.approx(passes)
 
@@ -63,12 +63,12 @@ def test_the_whole_plan_of_two_cultures_by_hand() -> None:
     assert works[plan.step(FINETUNE)].count == 2 * 3000 and works[plan.step(FINETUNE)].trained == 2 * 12_000
     own, pairs, prompts = 2 * 4 * 200, 2 * 2 * 10 * 20, 2 * (10 + 6) * 20
     shared = (1 + 2 * 3) * 500
-    assert works[plan.PICTURE].count == own + pairs + prompts + shared
-    assert works[plan.PICTURE].passes == works[plan.PICTURE].count * 100, "50 steps, caption and empty prompt"
+    assert works[plan.IMAGE].count == own + pairs + prompts + shared
+    assert works[plan.IMAGE].passes == works[plan.IMAGE].count * 100, "50 steps, caption and empty prompt"
     looks = 2 * own + 3 * pairs + 2 * prompts + shared + (12 + 6) + 700 + 3 * 2 * 10
     assert works[plan.LOOK].count == looks
     two = {w.kind: w.count for w in plan.works(cultures, arms_of((2,)), None, PAPER, 1024, (2,))}
-    assert plan.NEGATIVE not in two and plan.step(MP) not in two and two[plan.PICTURE] == pairs + prompts
+    assert plan.NEGATIVE not in two and plan.step(MP) not in two and two[plan.IMAGE] == pairs + prompts
 
 
 def test_the_costs_in_the_document_are_the_plans() -> None:
@@ -144,12 +144,12 @@ def test_pairs_have_different_captions_and_come_again_from_the_same_seed() -> No
     first = data.chosen(many, 10, 1024)
     assert first == data.chosen(many, 10, 1024) != data.chosen(many, 10, 7)
     assert len({record.caption for record in first}) == 10
-    assert len(data.chosen(many, 100, 1024)) == 20 + 2, "a caption that many pictures share counts once"
+    assert len(data.chosen(many, 100, 1024)) == 20 + 2, "a caption that many images share counts once"
 
 
 def test_every_model_draws_the_same_prompts_from_the_same_seeds() -> None:
     own = culture("china", records((12,)), 3)
-    small = replace(PAPER, pictures=7)
+    small = replace(PAPER, images=7)
     sets = [data.wanted(arm, own, None, small, 1024, (1, 2)) for arm in (BASE, M, MPC)]
     assert [one[0] for one in sets] == [sets[0][0]] * 3
     captions = [record.caption for record in own.test.records]
@@ -181,9 +181,9 @@ def test_a_mean_over_cultures_has_the_interval_of_independent_figures() -> None:
 def test_inception_is_torch_fidelitys_own_and_other_files_are_refused(tmp_path: Path) -> None:
     path = inception_file(tmp_path)
     network = networks.load_inception(path)
-    pictures = torch.randint(0, 256, (2, 3, 40, 48), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
-    theirs = network.module(pictures)[0]
-    assert theirs.shape == (2, 2048) and torch.equal(network.embedding(pictures.float() / 127.5 - 1.0), theirs)
+    images = torch.randint(0, 256, (2, 3, 40, 48), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
+    theirs = network.module(images)[0]
+    assert theirs.shape == (2, 2048) and torch.equal(network.embedding(images.float() / 127.5 - 1.0), theirs)
     assert (theirs[0] - theirs[1]).abs().max() > 0
     other = tmp_path / "other.pth"
     torch.save({"x": torch.zeros(1)}, other)
@@ -209,7 +209,7 @@ def test_mistakes_are_one_sentence_before_anything_runs(
     few = tmp_path / "few" / "train"
     few.mkdir(parents=True)
     Image.new("RGB", (64, 64)).save(few / "a.png")
-    (few / "a.txt").write_text("one picture")
+    (few / "a.txt").write_text("one image")
     (tmp_path / "empty").mkdir()
     (tmp_path / "coco.json").write_text('{"images": []}')
 
@@ -223,16 +223,16 @@ def test_mistakes_are_one_sentence_before_anything_runs(
     assert "There is no file" in fault(model=str(tmp_path / "none.safetensors"))
     assert "give a depth ControlNet with --controlnet" in fault(controlnet="")
     assert "give a depth ControlNet (.safetensors)" in fault(controlnet=str(tmp_path / "none.safetensors"))
-    assert "holds a data set: lay each culture's out" in fault(data=str(tmp_path / "empty"))
+    assert "holds a dataset: lay each culture's out" in fault(data=str(tmp_path / "empty"))
     assert "does not exist" in fault(data=str(tmp_path / "none"))
-    assert "few has 1 test picture(s)" in fault(data=str(tmp_path / "few"))
+    assert "few has 1 test image(s)" in fault(data=str(tmp_path / "few"))
     assert "have no generic captions, which BLIP writes" in fault(networks="")
     kid = "kid=mini CLIP (layer 4)"
     assert "The network Inception v3 (kid) needs its weights" in fault(swap=(kid, "kid=Inception v3"))
     assert "The network DreamSim (kid)" in fault(swap=(kid, "kid=DreamSim=/none"))
     assert "is not understood: write ROLE=NAME" in fault(swap=(kid, "eye=DreamSim"))
     assert "is not a file of captions in COCO's form" in fault(generic_captions=str(tmp_path / "coco.json"))
-    assert "has 1 pictures of different captions, but 2 are drawn" in fault(
+    assert "has 1 images of different captions, but 2 are drawn" in fault(
         generic_captions="", generic=str(tmp_path / "few")
     )
     assert "Negatives need depth maps" in fault(depth="MiDaS (controlnet-aux)")
@@ -244,13 +244,13 @@ def test_mistakes_are_one_sentence_before_anything_runs(
     two = [str(inputs / "data"), str(inputs / "data" / "nuvia")]
     options = arguments(inputs, tmp_path / "o")
     options[options.index("--data") + 1 : options.index("--data") + 2] = two
-    assert command(options) == 1 and "Two data sets are of the culture 'nuvia'" in capsys.readouterr().err
+    assert command(options) == 1 and "Two datasets are of the culture 'nuvia'" in capsys.readouterr().err
 
 
 def test_a_survey_of_models_that_draw_the_same_is_a_sentence_and_no_fault(tmp_path: Path) -> None:
-    """After too short a training the pictures may be the same to the last bit; the tables are written all the same."""
+    """After too short a training the images may be the same to the last bit; the tables are written all the same."""
     for i in range(2):
         Image.new("RGB", (64, 64), (i, 9, 9)).save(tmp_path / f"{i}.png")
     same = train.Drawn("k", data.Wanted("x", ("a", "b")), (tmp_path / "0.png", tmp_path / "1.png"))
     study: Any = SimpleNamespace(scale=SHORT, seed=1, out=tmp_path)
-    assert "hold the same pictures" in human.write_page(study, "nuvia", {"one": same, "other": same})
+    assert "hold the same images" in human.write_page(study, "nuvia", {"one": same, "other": same})

@@ -24,7 +24,7 @@ def test_sd_and_every_network_in_full_shape_through_the_command(
     comfyui_path: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """Random weights under the names, keys and shapes of the real files; MiDaS, CLIP, DINOv2, DreamSim and Inception
-    too; BLIP is a small one. Few pictures at 64 px and two steps of each training."""
+    too; BLIP is a small one. Few images at 64 px and two steps of each training."""
     import standins  # starts ComfyUI's own modules
 
     folder = tmp_path / "networks"

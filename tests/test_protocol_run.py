@@ -64,7 +64,7 @@ def test_a_run_does_what_its_plan_says(done: tuple[Path, dict[str, Any]], inputs
     works = plan.works(cultures, arms_of((1, 2, 4)), generic, SHORT, 1024, (1, 2, 4))
     assert seen["trained"] == sum(work.trained for work in works)
     assert seen["passes"] == pytest.approx(sum(work.passes for work in works), rel=1e-3)
-    assert len(list((out / "pictures").rglob("*.png"))) == next(w.count for w in works if w.kind == plan.PICTURE)
+    assert len(list((out / "pictures").rglob("*.png"))) == next(w.count for w in works if w.kind == plan.IMAGE)
     assert len(list((out / "work" / "negatives").rglob("*.png"))) == 2 * 3 * 2
     loras = {path.parent.name.rsplit("-", 1)[0]: load_file(path) for path in (out / "trained").rglob("*.safetensors")}
     assert set(loras) == {f"{c}-{arm}" for c in ("nuvia", "south_korea") for arm in ("finetune", "m", "mp", "mpc")}
@@ -171,7 +171,7 @@ def stop_after_a_step(patch: pytest.MonkeyPatch, arm: str) -> None:
 def test_stopped_anywhere_and_gone_on_with_it_gives_the_same_results(
     done: tuple[Path, dict[str, Any]], inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """While negatives are drawn, in the middle of a training (its rollout's), of a set of pictures, of measuring."""
+    """While negatives are drawn, in the middle of a training (its rollout's), of a set of images, of measuring."""
     places = [(prepare.PipelineSampler, "__call__", 2), (prepare, "filter_negatives", 1), (train, "write_png", 5)]
     places += [("step", "SCoFT+MPC", 2), (measure, "embeddings", 9), (page, "write", 2)]
     for owner, name, call in places:
@@ -247,7 +247,7 @@ def test_the_plan_names_counts_and_a_time_and_trains_nothing(
     assert command(arguments(inputs, tmp_path / "out", "--plan")) == 0
     said = capsys.readouterr().out
     assert "8 trainings" in said and "In all at least" in said
-    assert next(line for line in said.splitlines() if line.startswith("drawn picture")).split()[2] == "78"
+    assert next(line for line in said.splitlines() if line.startswith("drawn image")).split()[2] == "78"
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"times.json", ".lock"}
 
 

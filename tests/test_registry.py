@@ -1,4 +1,4 @@
-"""What the ComfyUI registry asks of a pack: its entry in pyproject.toml, its pictures, and what its archive holds."""
+"""What the ComfyUI registry asks of a pack: its entry in pyproject.toml, its images, and what its archive holds."""
 
 from __future__ import annotations
 
@@ -92,8 +92,8 @@ def test_the_licence_is_named_the_same_everywhere() -> None:
 @pytest.mark.parametrize(("name", "most"), [("icon", 400), ("banner", 1600)])
 def test_icon_and_banner_have_their_shape_and_are_small(name: str, most: int) -> None:
     path = ROOT / "docs" / f"{name}.png"
-    with Image.open(path) as picture:
-        width, height = picture.size
+    with Image.open(path) as image:
+        width, height = image.size
     assert width * (1 if name == "icon" else 9) == height * (1 if name == "icon" else 21)
     assert max(width, height) <= most and path.stat().st_size < 50_000
 
@@ -103,7 +103,7 @@ def test_icon_and_banner_are_what_their_script_draws(name: str) -> None:
     drawn = getattr(draw_banner, name)().convert("RGB")
     with Image.open(ROOT / "docs" / f"{name}.png") as kept:
         difference = ImageChops.difference(drawn, kept.convert("RGB"))
-    assert max(high for _, high in difference.getextrema()) <= 24  # versions of Pillow choose colours a little apart
+    assert max(high for _, high in difference.getextrema()) <= 24  # versions of Pillow choose colors a little apart
 
 
 def test_the_archive_holds_what_a_user_needs() -> None:

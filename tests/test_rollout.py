@@ -16,7 +16,7 @@ from comfy_scoft.models.lora import LoraSettings, attach
 from comfy_scoft.models.noise_schedule import NoiseSchedule
 from comfy_scoft.models.stable_diffusion import BaseModel
 from comfy_scoft.training import objective
-from comfy_scoft.training.batches import of_micro_step
+from comfy_scoft.training.batches import samples_of_pass
 from comfy_scoft.training.latent_cache import Cache
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def sampler(schedule: NoiseSchedule) -> DDIMScheduler:
 
 
 def ddim(found: DDIMScheduler, prediction: Tensor, z: Tensor, now: int, after: int) -> Tensor:
-    """One step of diffusers' sampler between any two timesteps; after = −1 is the picture itself.
+    """One step of diffusers' sampler between any two timesteps; after = −1 is the image itself.
 
     The sampler goes back by `num_train_timesteps // num_inference_steps`, so that quotient is made to be our jump.
     """
@@ -236,7 +236,7 @@ def test_the_trainers_surrogate_equals_autograd_through_decoder_and_features(
     total, terms = micro_loss(run, cache)
     got = torch.autograd.grad(total, parameters)
     _, z_t, t, captions, *_ = seen["context"]
-    samples = [d.sample for d in of_micro_step(cache, run.settings, run.rollout, 1000, 0)]
+    samples = [d.sample for d in samples_of_pass(cache, run.settings, run.rollout, 1000, 0)]
     made = []
     for i in range(3):
         path, found, z = timesteps(int(t[i]), 4), sampler(base.schedule), z_t[i : i + 1].double()

@@ -1,4 +1,4 @@
-"""TAESD from ComfyUI's preview decoders: the same pictures as ComfyUI's own decoder draws."""
+"""TAESD from ComfyUI's preview decoders: the same images as ComfyUI's own decoder draws."""
 
 from __future__ import annotations
 

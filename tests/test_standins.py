@@ -33,7 +33,7 @@ def loaded(models: Path) -> dict[str, tuple]:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_checkpoint_answers_as_it_does_in_comfyuis_own_sampler(family: str, loaded: dict) -> None:
-    """Text, pooled text and sizes included; the picture is not square, so that no size can stand for another."""
+    """Text, pooled text and sizes included; the image is not square, so that no size can stand for another."""
     model, clip, vae = loaded[family]
     base = to_diffusers.base_model(model, clip, vae, family)
     assert base.family == family and base.vae_scaling == {"sd1": 0.18215, "sdxl": 0.13025}[family]
@@ -208,6 +208,6 @@ def test_a_vae_that_overflows_in_half_precision_trains_and_draws_in_single(loade
         leaf = again.clone().requires_grad_()
         with torch.autocast("cpu", kind):
             assert torch.isfinite(base.encode(pixels)[0]).all()
-            picture = base.decode(leaf)
-        picture.square().mean().backward()
-        assert torch.isfinite(picture).all() and torch.isfinite(leaf.grad).all() and leaf.grad.abs().sum() > 0
+            image = base.decode(leaf)
+        image.square().mean().backward()
+        assert torch.isfinite(image).all() and torch.isfinite(leaf.grad).all() and leaf.grad.abs().sum() > 0

@@ -62,15 +62,15 @@ def test_an_interval_of_few_groups_holds_the_mean_as_often_as_it_says(count: int
     rng = np.random.default_rng(count)
     held = 0
     for k in range(400):
-        centres = rng.normal(size=count)
-        values = np.repeat(centres, 3) + 0.1 * rng.normal(size=3 * count)
+        centers = rng.normal(size=count)
+        values = np.repeat(centers, 3) + 0.1 * rng.normal(size=3 * count)
         found = bootstrap_mean(values.tolist(), k, np.repeat(np.arange(count), 3).tolist(), resamples=1000)
         held += found.low <= 0.0 <= found.high
     assert 0.91 <= held / 400 <= 0.985
 
 
 def test_a_share_of_groups_that_are_alike_has_the_wider_ends() -> None:
-    """One of ten prompts has all the copies: counting pictures says .07 to .15, and prompts say that it may be none."""
+    """One of ten prompts has all the copies: counting images says .07 to .15, and prompts say that it may be none."""
     facts, prompts = [True] * 20 + [False] * 180, [f"prompt {i // 20}" for i in range(200)]
     alone, found = wilson_interval(20, 200), grouped_share(facts, prompts)
     assert found.value == 0.1 and found.low == 0.0 and found.high > 0.3 > 0.2 > alone.high
@@ -83,8 +83,8 @@ def test_a_share_of_groups_that_are_alike_has_the_wider_ends() -> None:
 
 def test_values_that_are_alike_within_groups_get_a_wider_interval() -> None:
     rng = np.random.default_rng(3)
-    centres = np.repeat(rng.normal(size=10), 20)
-    values, groups = (centres + 0.1 * rng.normal(size=200)).tolist(), np.repeat(np.arange(10), 20).tolist()
+    centers = np.repeat(rng.normal(size=10), 20)
+    values, groups = (centers + 0.1 * rng.normal(size=200)).tolist(), np.repeat(np.arange(10), 20).tolist()
     alone, grouped = bootstrap_mean(values), bootstrap_mean(values, groups=groups)
     assert grouped.value == alone.value and grouped.high - grouped.low > 3 * (alone.high - alone.low)
     mixed = rng.permutation(200)

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from survey_toys import LABELS, data_of, image_sets, picture, pixels
+from survey_toys import LABELS, data_of, image_bytes, image_sets, pixels
 
 from comfy_scoft.metrics.image_set import ImageSet
 from comfy_scoft.survey.build import SurveySettings, build, file_name, save
@@ -48,7 +48,7 @@ def test_each_picture_of_a_page_is_the_one_that_its_generator_drew(built) -> Non
     for entry in survey.pages:
         i = list(zip(sets[0].prompts, sets[0].seeds, strict=True)).index((entry.prompt, entry.seed))
         for k, found in enumerate(sets):
-            shown = pixels(picture(data, entry.images[k]))
+            shown = pixels(image_bytes(data, entry.images[k]))
             errors = [float(np.abs(shown - np.kron(s.images[i].numpy(), np.ones((10, 10, 1)))).mean()) for s in sets]
             assert errors[k] == min(errors) < 0.02, found.label
 
@@ -67,8 +67,8 @@ def test_an_attention_check_shows_the_same_pictures_under_new_ids(built) -> None
     data, (again,) = data_of(page), [page for page in survey.pages if page.repeats]
     first = next(page for page in survey.pages if page.id == again.repeats)
     assert (again.prompt, again.seed) == (first.prompt, first.seed) and not set(again.images) & set(first.images)
-    assert [picture(data, i) for i in again.images] == [picture(data, i) for i in first.images]
-    assert len(data["data"]) == 3 * 3, "a repeated page needs no second copy of its pictures"
+    assert [image_bytes(data, i) for i in again.images] == [image_bytes(data, i) for i in first.images]
+    assert len(data["data"]) == 3 * 3, "a repeated page needs no second copy of its images"
     none, _ = build(image_sets(), replace(SETTINGS, attention_checks=0))
     assert not any(page.repeats for page in none.pages)
 
@@ -83,7 +83,7 @@ def test_nothing_in_the_page_names_a_generator_or_orders_by_it(built) -> None:
         for form in (label, label.encode().hex(), hashlib.sha256(label.encode()).hexdigest()):
             assert form not in text
     assert not any(
-        label.encode() in picture(data_of(page), image) for label in LABELS for image in survey.pages[0].images
+        label.encode() in image_bytes(data_of(page), image) for label in LABELS for image in survey.pages[0].images
     )
     sets = image_sets(2, [f"prompt {i}" for i in range(120)])
     many, html = build(sets, SurveySettings(pages=120, image_size=64))
@@ -99,7 +99,7 @@ def test_pictures_have_one_size_one_encoder_and_no_metadata(built) -> None:
     survey, page = built
     data, tables = data_of(page), set()
     for image in data["pictures"]:
-        jpeg = picture(data, image)
+        jpeg = image_bytes(data, image)
         assert pixels(jpeg).shape == (640, 640, 3) and data["size"] == [640, 640]
         markers, at = [], 2
         while jpeg[at + 1] != 0xDA:  # up to the start of the scan
@@ -109,14 +109,14 @@ def test_pictures_have_one_size_one_encoder_and_no_metadata(built) -> None:
                 tables.add((jpeg[at + 1], jpeg[at + 4 : at + 2 + length]))
             at += 2 + length
         assert set(markers) <= {0xE0, 0xDB, 0xC0, 0xC4}, "only JFIF, tables and the frame: no EXIF, no comment"
-    assert len(tables) == 3, "two quantisation tables and one frame for all pictures"
+    assert len(tables) == 3, "two quantisation tables and one frame for all images"
 
 
 def test_sets_of_different_sizes_are_shown_in_one_size(built) -> None:
     small, large = image_sets(2)
     large = replace(large, images=large.images.repeat_interleave(9, 1).repeat_interleave(9, 2))
     _, page = build([small, large], SETTINGS)
-    assert {pixels(picture(data_of(page), image)).shape for image in data_of(page)["pictures"]} == {(640, 640, 3)}
+    assert {pixels(image_bytes(data_of(page), image)).shape for image in data_of(page)["pictures"]} == {(640, 640, 3)}
     _, page = build([large, replace(small, images=large.images * 0.9)], replace(SETTINGS, image_size=400))
     assert data_of(page)["size"] == [400, 400]
 
@@ -188,7 +188,7 @@ def test_the_hash_changes_with_anything_that_matters(built) -> None:
         ({"pages": []}, "has no pages"),
         ({"items": [{"id": "a", "title": "b"}]}, "one of its items lacks a part"),
         ({"generators": ["one", "one", "two"]}, "generator is in it twice"),
-        ({"generators": ["one"]}, "one picture for each"),
+        ({"generators": ["one"]}, "one image for each"),
         ({"title": 3}, "is no text"),
         ({"seed": "3"}, "no whole number"),
     ],
@@ -270,7 +270,7 @@ def test_the_papers_items_are_asked_in_the_surveys_language_and_name_the_culture
     assert "hasta 3, la peor" in survey.items[1].question and survey.language == "es"
     assert b'<html lang="es" dir="ltr">' in page
     english = build(image_sets(), SETTINGS)[0].items[1].question
-    assert english.startswith("Which picture represents Nuvia best?") and "distorted faces, hands" in english
+    assert english.startswith("Which image represents Nuvia best?") and "distorted faces, hands" in english
 
 
 def test_items_can_be_edited() -> None:
@@ -298,7 +298,7 @@ def changed(**changes) -> list[ImageSet]:
         (changed(prompts=("a", "b", "c", "d")), {}, "not made with the same prompts and seeds"),
         (changed(seeds=(1, 2, 3, 4)), {}, "not made with the same prompts and seeds"),
         (changed(label=LABELS[1]), {}, "Two sets are labelled 'generator-beta'"),
-        (changed(images=image_sets()[1].images), {}, "hold the same pictures"),
+        (changed(images=image_sets()[1].images), {}, "hold the same images"),
         (changed(images=torch.rand(4, 64, 96, 3)), {}, "same proportions"),
         (image_sets(), {"pages": 0}, "at least one page"),
         (image_sets(), {"pages": 5}, "asks for 5 pages, but the sets hold 4"),

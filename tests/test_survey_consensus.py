@@ -170,7 +170,7 @@ def test_it_orders_generators_as_crowd_kits_class_does():
 
 
 def test_a_habit_for_one_side_is_no_preference():
-    """Half of the people always choose the left picture; left and right alternate, so this moves no score."""
+    """Half of the people always choose the left image; left and right alternate, so this moves no score."""
     rows = comparisons(noisy(10, 20, skill=2.0))
     rows[rows[:, 0] >= 5, 3] = 1
     biased, honest = noisy_bradley_terry(rows, 10, 4), noisy_bradley_terry(rows[rows[:, 0] < 5], 5, 4)

@@ -124,7 +124,7 @@ def test_the_win_matrix_prints_every_rate_with_its_interval(example):
 
 def test_the_scale_is_told_apart_without_hue():
     """Both ends are dark, the middle light, and the ends differ in blue against red for every kind of eyes."""
-    low, middle, high = (np.array(plots._colours()(x)[:3]) for x in (0.0, 0.5, 1.0))
+    low, middle, high = (np.array(plots._colors()(x)[:3]) for x in (0.0, 0.5, 1.0))
     assert middle.min() > 0.95 and low.mean() < 0.4 and high.mean() < 0.45
     assert high[2] - low[2] > 0.5 and low[0] - high[0] > 0.5
 
@@ -133,8 +133,8 @@ def test_grey_marks_people_without_a_common_page():
     found = made_up(("a", "b"), ["x"], 4)
     skills = found.whole.consensus.skills
     assert np.isnan(np.diag(skills.agreement)).all() and np.isfinite(skills.agreement).sum() == 12
-    grey = torch.tensor([0xC8, 0xC8, 0xC8]) / 255
-    assert int(((plots.agreement_heatmap(found) - grey).abs().amax(2) < 0.005).sum()) > 1000
+    gray = torch.tensor([0xC8, 0xC8, 0xC8]) / 255
+    assert int(((plots.agreement_heatmap(found) - gray).abs().amax(2) < 0.005).sum()) > 1000
 
 
 class Seen(HTMLParser):

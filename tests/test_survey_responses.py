@@ -80,14 +80,14 @@ REFUSED: list[tuple[str, Callable[[dict], object], str]] = [
     ("page", lambda d: change(d, "pages.0.page", "p999"), "a page that the survey does not have"),
     ("page twice", lambda d: change(d, "pages.1", d["pages"][0]), "answers page p001 twice"),
     ("item", lambda d: change(d, "pages.0.ranks.beauty", d["pages"][0]["shown"]), "that was not asked ('beauty')"),
-    ("picture", lambda d: change(d, "pages.0.ranks.alignment", ["x", "y"]), "a picture that page p001 does not have"),
+    ("picture", lambda d: change(d, "pages.0.ranks.alignment", ["x", "y"]), "an image that page p001 does not have"),
     (
         "repeated",
         lambda d: change(d, "pages.0.ranks.alignment", [d["pages"][0]["shown"][0]] * 2),
-        "ranks one picture twice on page p001",
+        "ranks one image twice on page p001",
     ),
     ("tie", lambda d: change(d, "pages.0.ranks.alignment", [d["pages"][0]["shown"]]), "is malformed at"),
-    ("other pictures", lambda d: change(d, "pages.0.shown", ["x", "y"]), "shows other pictures on page p001"),
+    ("other images", lambda d: change(d, "pages.0.shown", ["x", "y"]), "shows other images on page p001"),
     ("shape", lambda d: change(d, "pages", "none"), "is malformed at 'pages'"),
     ("cut", lambda d: json.dumps(d).encode()[:-40], "is not JSON, or was cut off on its way"),
     ("no json", lambda d: b"Dear organiser, here are my answers", "is not JSON"),
@@ -117,7 +117,7 @@ def test_a_page_that_is_not_whole_is_left_out_and_the_others_count(survey, tmp_p
     data = answers(survey)
     data["pages"].pop()  # not reached
     del data["pages"][0]["ranks"]["stereotypes"]  # one item missing
-    data["pages"][1]["ranks"]["alignment"].pop()  # one picture not ranked
+    data["pages"][1]["ranks"]["alignment"].pop()  # one image not ranked
     put(tmp_path, "a.json", data)
     found, report = load_responses(survey, tmp_path)
     assert {r.page for r in found.responses[0].rankings} == {f"p{k:03d}" for k in range(3, 9)}

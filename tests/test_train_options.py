@@ -20,11 +20,11 @@ from comfy_scoft.models.lora import attach, trainable
 from comfy_scoft.models.placement import unet_dtype
 from comfy_scoft.reports.plots.charts import term_names
 from comfy_scoft.training import checkpoint, trainer
-from comfy_scoft.training.batches import of_micro_step, together
+from comfy_scoft.training.batches import samples_of_pass, together
 from comfy_scoft.training.latent_cache import Cache
-from comfy_scoft.training.memory import Economy
+from comfy_scoft.training.memory import MemoryOptions
 from comfy_scoft.training.objective import weighted_loss
-from comfy_scoft.training.run import Run, Watch
+from comfy_scoft.training.run import Callbacks, Run
 from comfy_scoft.training.run_folder import weighted_losses
 from comfy_scoft.training.trainer import Result, train
 
@@ -48,7 +48,7 @@ def cut(run: Run, step: int) -> Result:
             raise Interrupted
 
     with pytest.raises(Interrupted):
-        train(run, Watch(observe=stop))
+        train(run, Callbacks(observe=stop))
     run.base, run.resume = fresh(run.settings.precision), True
     return train(run)
 
@@ -96,7 +96,7 @@ def test_the_average_is_exported_and_the_trained_values_stay_in_training(data: D
     values: list[Tensor] = []
     shape = {"steps": 5, "dataset": data, "learning_rate": 0.05, "schedule": "constant"}
     plain = toy_run(tmp_path, [DiffusionLoss()], run_folder=tmp_path / "plain", **shape)
-    train(plain, Watch(observe=lambda step, row: values.append(learned(plain).clone())))
+    train(plain, Callbacks(observe=lambda step, row: values.append(learned(plain).clone())))
     result = cut_and_whole(tmp_path, [DiffusionLoss()], step=3, ema=0.9, **shape)
     average = values[0].double()
     for n, value in enumerate(values[1:], start=1):
@@ -124,7 +124,7 @@ def test_half_precision_goes_on_bit_for_bit(precision: str, data: Dataset, tmp_p
 
 
 def overflowing(monkeypatch: pytest.MonkeyPatch, steps: range) -> None:
-    """Make the gradients of these optimizer steps (from 1; one picture each) infinite."""
+    """Make the gradients of these optimizer steps (from 1; one image each) infinite."""
     real = trainer._backward
 
     def backward(run: Run, cache: Cache, state: Any, check: Any) -> Any:
@@ -164,7 +164,7 @@ def test_after_twenty_skipped_steps_in_a_row_the_next_stops_the_run(
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_steps_in_which_no_picture_has_a_rollout_teach_nothing(precision: str, data: Dataset, tmp_path: Path) -> None:
-    """With losses on the rollout's picture alone; the optimizer and the loss scale stand still too."""
+    """With losses on the rollout's image alone; the optimizer and the loss scale stand still too."""
     shape = {"precision": precision, "every": 3, "steps": 5, "dataset": data}
     result = cut_and_whole(tmp_path, [PerceptualLoss(toy_features())], step=3, **shape)
     assert [row["grad_norm"] > 0 for row in result.metrics] == [True, False, False, True, False]
@@ -173,28 +173,28 @@ def test_steps_in_which_no_picture_has_a_rollout_teach_nothing(precision: str, d
 # --- how a step is made ---
 
 
-def gradient(run: Run, economy: Economy) -> Tensor:
+def gradient(run: Run, memory_options: MemoryOptions) -> Tensor:
     """Of the first optimizer step, with a LoRA that does something."""
     parameters = list(attach(run.base.unet, run.lora, torch.Generator().manual_seed(0)).values())
     with torch.no_grad():
         for i, p in enumerate(parameters):
             p.copy_(0.2 * torch.randn(p.shape, generator=torch.Generator().manual_seed(i)))
-    economy.apply(run.base)
+    memory_options.apply(run.base)
     cache = Cache(run.base, run.dataset, run.settings.resolution)
     micro = range(run.settings.accumulation)
-    drawn = [d for m in micro for d in of_micro_step(cache, run.settings, run.rollout, len(run.base.schedule), m)]
-    for some in together(drawn, economy.micro_batch):
-        weighted_loss(run, cache, some, economy, lambda: None)[0].backward()
+    drawn = [d for m in micro for d in samples_of_pass(cache, run.settings, run.rollout, len(run.base.schedule), m)]
+    for some in together(drawn, memory_options.micro_batch):
+        weighted_loss(run, cache, some, memory_options, lambda: None)[0].backward()
     return torch.cat([p.grad.flatten() for p in parameters])
 
 
 @pytest.mark.parametrize("which", ["first", "last", "random"])
 def test_pictures_in_one_pass_do_not_change_the_gradient(which: str, data: Dataset, tmp_path: Path) -> None:
-    """Six pictures, three of them with a rollout, in passes of 6, 2 and 1, and of 4 and 2."""
+    """Six images, three of them with a rollout, in passes of 6, 2 and 1, and of 4 and 2."""
     shape = {"batch_size": 3, "accumulation": 2, "gradient_step": which, "dataset": data}
-    whole = gradient(toy_run(tmp_path, all_losses(), **shape), Economy())
+    whole = gradient(toy_run(tmp_path, all_losses(), **shape), MemoryOptions())
     for most in (1, 2, 4):
-        parts = gradient(toy_run(tmp_path, all_losses(), **shape), Economy(micro_batch=most))
+        parts = gradient(toy_run(tmp_path, all_losses(), **shape), MemoryOptions(micro_batch=most))
         assert float((whole - parts).norm() / whole.norm()) < 2e-5
 
 
@@ -215,10 +215,10 @@ def test_checkpointing_recomputes_the_same_gradient(dropout: float, data: Datase
     found = {}
     for kind in ("off", "UNet", "UNet and decoder"):
         run = toy_run(tmp_path, all_losses(), base=toy_base(kl=True), batch_size=2, dropout=dropout, dataset=data)
-        found[kind] = gradient(run, Economy(checkpointing=kind))  # type: ignore[arg-type]  # a name of the menu
+        found[kind] = gradient(run, MemoryOptions(checkpointing=kind))  # type: ignore[arg-type]  # a name of the menu
         assert run.base.unet.is_gradient_checkpointing == (kind != "off")
         assert run.base.vae.is_gradient_checkpointing == (kind == "UNet and decoder")
-        Economy().apply(run.base)
+        MemoryOptions().apply(run.base)
         assert not run.base.unet.is_gradient_checkpointing and not run.base.vae.is_gradient_checkpointing
     for kind in ("UNet", "UNet and decoder"):
         assert float((found[kind] - found["off"]).norm() / found["off"].norm()) < 1e-5
@@ -236,7 +236,7 @@ def test_noise_offset_shifts_whole_channels_by_its_share_and_off_changes_no_draw
     for offset in (0.0, 0.5):
         run = toy_run(tmp_path, [DiffusionLoss()], noise_offset=offset, dataset=data)
         cache = Cache(run.base, data, 64)
-        draws[offset] = [of_micro_step(cache, run.settings, run.rollout, 1000, m)[0] for m in range(300)]
+        draws[offset] = [samples_of_pass(cache, run.settings, run.rollout, 1000, m)[0] for m in range(300)]
     for offset, expected in ((0.0, 1 / 64), (0.5, 1 / 64 + 0.25)):
         means = torch.stack([draw.noise.mean((1, 2)) for draw in draws[offset]])
         assert float(means.var()) == pytest.approx(expected, rel=0.15)

@@ -1,5 +1,5 @@
-"""What a run sees of its pictures: crops of their own aspect, one crop for a picture and its negatives, and what the
-rollout's picture is decoded from and with."""
+"""What a run sees of its images: crops of their own aspect, one crop for an image and its negatives, and what the
+rollout's image is decoded from and with."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from toys import PlainFeatures, all_losses, learned, toy_autoencoder, toy_base, 
 from comfy_scoft.data.dataset import bucket
 from comfy_scoft.data.records import Dataset
 from comfy_scoft.losses import ContrastiveLoss, DiffusionLoss, LossContext, PerceptualLoss
-from comfy_scoft.training.batches import of_micro_step, together
-from comfy_scoft.training.latent_cache import Cache, centre
-from comfy_scoft.training.memory import Economy
+from comfy_scoft.training.batches import samples_of_pass, together
+from comfy_scoft.training.latent_cache import Cache, center
+from comfy_scoft.training.memory import MemoryOptions
 from comfy_scoft.training.objective import weighted_loss
 from comfy_scoft.training.run import Run
 from comfy_scoft.training.trainer import train
 
 
 def of_mixed_aspects(folder: Path, same: bool = False) -> Dataset:
-    """A wide, a tall and a square picture with one negative each; `same`: which is the picture itself."""
+    """A wide, a tall and a square image with one negative each; `same`: which is the image itself."""
     data = toy_dataset(folder, (1, 1, 1), size=96)
     for record, (width, height) in zip(data.records, [(192, 96), (96, 150), (110, 110)], strict=True):
         for path in (record.image, *record.negatives):
@@ -64,12 +64,12 @@ def test_a_bucket_is_never_larger_than_its_square_nor_longer_than_two_to_one() -
 
 
 def test_pictures_of_mixed_aspects_share_an_optimizer_step(tmp_path: Path) -> None:
-    """Three shapes of latents in three passes; the terms are the mean over all three pictures."""
+    """Three shapes of latents in three passes; the terms are the mean over all three images."""
     data = of_mixed_aspects(tmp_path / "data")
     shape = {"dataset": data, "buckets": True, "batch_size": 3, "every": 1}
     run = toy_run(tmp_path, all_losses(), **shape)
     cache = run.caches()[0]
-    drawn = of_micro_step(cache, run.settings, run.rollout, 1000, 0)
+    drawn = samples_of_pass(cache, run.settings, run.rollout, 1000, 0)
     assert sorted(tuple(draw.z.shape[1:]) for draw in drawn) == [(6, 10), (8, 8), (10, 6)]
     assert [len(group) for group in together(drawn, 0)] == [1, 1, 1]
     result = cut_and_whole(tmp_path, all_losses(), **shape)
@@ -77,7 +77,7 @@ def test_pictures_of_mixed_aspects_share_an_optimizer_step(tmp_path: Path) -> No
     train(dataclasses.replace(run, settings=dataclasses.replace(run.settings, steps=1), folder=tmp_path / "one"))
     fresh = toy_run(tmp_path, all_losses(), base=toy_base(), **shape)
     for some in together(drawn, 0):
-        for name, values in weighted_loss(fresh, fresh.caches()[0], some, Economy(), lambda: None)[1].items():
+        for name, values in weighted_loss(fresh, fresh.caches()[0], some, MemoryOptions(), lambda: None)[1].items():
             terms.setdefault(name, []).extend(values)
     assert all(len(values) == 3 for values in terms.values())
     for name, values in terms.items():  # a fresh LoRA changes nothing, so the base model's terms are the first step's
@@ -98,8 +98,10 @@ def test_in_a_bucket_too_a_picture_and_its_negatives_share_one_crop_and_flip(tmp
     assert [row["contrastive"] for row in train(run).metrics] == pytest.approx([0.0, 0.0], abs=1e-6)
 
 
-def image_and_features(run: Run, economy: Economy, monkeypatch: pytest.MonkeyPatch) -> tuple[torch.Tensor, ...]:
-    """Of the first micro-step: the latent that is decoded, the rollout's picture, and what the loss holds that to."""
+def image_and_features(
+    run: Run, memory_options: MemoryOptions, monkeypatch: pytest.MonkeyPatch
+) -> tuple[torch.Tensor, ...]:
+    """Of the first micro-step: the latent that is decoded, the rollout's image, and what the loss holds that to."""
     network, seen, decode = PlainFeatures(), [], type(run.base).decode
     run.base.decode = lambda z, small=False: (seen.append(z.detach()), decode(run.base, z, small))[1]  # type: ignore
 
@@ -109,8 +111,8 @@ def image_and_features(run: Run, economy: Economy, monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(PerceptualLoss, "__call__", keep)
     cache = run.caches()[0]
-    drawn = of_micro_step(cache, run.settings, run.rollout, len(run.base.schedule), 0)
-    weighted_loss(run, cache, drawn, economy, lambda: None)
+    drawn = samples_of_pass(cache, run.settings, run.rollout, len(run.base.schedule), 0)
+    weighted_loss(run, cache, drawn, memory_options, lambda: None)
     return tuple(seen)
 
 
@@ -118,23 +120,23 @@ def test_a_cropped_decode_is_the_centre_and_so_are_the_pictures_it_is_held_to(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = toy_run(tmp_path, [PerceptualLoss(toy_features())], flip=False)  # type: ignore[arg-type]
-    whole = image_and_features(run, Economy(), monkeypatch)
-    part = image_and_features(run, Economy(decode="crop"), monkeypatch)
+    whole = image_and_features(run, MemoryOptions(), monkeypatch)
+    part = image_and_features(run, MemoryOptions(decode="crop"), monkeypatch)
     assert whole[1].shape == (1, 3, 64, 64) and part[1].shape == (1, 3, 32, 32)
     assert torch.equal(part[0], whole[0][..., 2:6, 2:6])
     for full, cropped in zip(whole[2:], part[2:], strict=True):
         assert torch.equal(cropped, full[..., 16:48, 16:48])
-    assert torch.equal(centre(torch.arange(100.0).view(10, 10)), torch.arange(100.0).view(10, 10)[2:7, 2:7])
+    assert torch.equal(center(torch.arange(100.0).view(10, 10)), torch.arange(100.0).view(10, 10)[2:7, 2:7])
 
 
 def test_taesd_decodes_the_whole_latent_with_the_small_decoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = toy_run(tmp_path, [PerceptualLoss(toy_features())], base=toy_base(kl=True), flip=False)
     run.base.small_vae = toy_autoencoder(seed=9)
-    whole = image_and_features(run, Economy(), monkeypatch)
-    small = image_and_features(run, Economy(decode="TAESD"), monkeypatch)
+    whole = image_and_features(run, MemoryOptions(), monkeypatch)
+    small = image_and_features(run, MemoryOptions(decode="TAESD"), monkeypatch)
     run.base.small_vae = toy_autoencoder(seed=10)
-    other = image_and_features(run, Economy(decode="TAESD"), monkeypatch)
-    assert all(torch.equal(small[i], whole[i]) for i in (0, 2, 3)), "the same latent, held to the same pictures"
+    other = image_and_features(run, MemoryOptions(decode="TAESD"), monkeypatch)
+    assert all(torch.equal(small[i], whole[i]) for i in (0, 2, 3)), "the same latent, held to the same images"
     assert (small[1] - whole[1]).abs().max() > 0.1 and (small[1] - other[1]).abs().max() > 0.1
 
 
@@ -153,7 +155,7 @@ def test_a_run_that_decodes_with_less_goes_on_bit_for_bit(decode: str, tmp_path:
     full = cut_and_whole(tmp_path / "full", all_losses(), dataset=data, every=1)
     assert found.metrics[0]["diffusion"] == full.metrics[0]["diffusion"]
     assert found.metrics[0]["perceptual"] != full.metrics[0]["perceptual"]
-    assert found.economy.decode == decode
+    assert found.memory_options.decode == decode
 
 
 def test_taesd_that_is_not_there_is_refused_in_a_sentence(tmp_path: Path) -> None:

@@ -15,9 +15,9 @@ from toys import all_losses, learned, micro_loss, toy_base, toy_dataset, toy_fea
 from comfy_scoft.common.errors import Interrupted
 from comfy_scoft.losses import ContrastiveLoss, DiffusionLoss, MemorizationLoss, PerceptualLoss
 from comfy_scoft.models.lora import attach, trainable
-from comfy_scoft.training.batches import Draw, of_micro_step
+from comfy_scoft.training.batches import Draw, samples_of_pass
 from comfy_scoft.training.latent_cache import Cache
-from comfy_scoft.training.run import Run, Watch
+from comfy_scoft.training.run import Callbacks, Run
 from comfy_scoft.training.settings import OptimizerSettings
 from comfy_scoft.training.trainer import Result, train
 
@@ -65,12 +65,12 @@ def test_unet_calls_of_a_micro_step(choice: str, extra: int, reference: str, own
 
 
 def drawn(run: Run, cache: Cache, micro: int) -> list[Draw]:
-    return of_micro_step(cache, run.settings, run.rollout, len(run.base.schedule), micro)
+    return samples_of_pass(cache, run.settings, run.rollout, len(run.base.schedule), micro)
 
 
 @pytest.mark.parametrize("accumulation", [1, 4])
 def test_a_rollout_comes_at_every_nth_micro_step_of_the_whole_run(accumulation: int, tmp_path: Path) -> None:
-    """Over epochs (of three pictures), over optimizer steps and over a resume: micro-steps 0, 5, 10, …"""
+    """Over epochs (of three images), over optimizer steps and over a resume: micro-steps 0, 5, 10, …"""
     data = toy_dataset(tmp_path / "data", (1, 1, 1))
     shape = {"accumulation": accumulation, "steps": 24 // accumulation, "every": 5, "rollout_steps": 1, "dataset": data}
     losses = [DiffusionLoss(), PerceptualLoss(toy_features())]
@@ -82,8 +82,10 @@ def test_a_rollout_comes_at_every_nth_micro_step_of_the_whole_run(accumulation: 
             raise Interrupted
 
     with pytest.raises(Interrupted):
-        train(toy_run(tmp_path, losses, **shape), Watch(observe=half))
-    train(toy_run(tmp_path, losses, resume=True, **shape), Watch(observe=lambda step, row: rows.update({step: row})))
+        train(toy_run(tmp_path, losses, **shape), Callbacks(observe=half))
+    train(
+        toy_run(tmp_path, losses, resume=True, **shape), Callbacks(observe=lambda step, row: rows.update({step: row}))
+    )
     assert list(rows) == list(range(1, 24 // accumulation + 1))
     expected = {micro // accumulation + 1 for micro in range(0, 24, 5)}
     assert {step for step, row in rows.items() if "perceptual" in row} == expected
@@ -117,7 +119,7 @@ def test_each_epoch_is_a_permutation_and_captions_and_flips_are_drawn_anew(tmp_p
 
 
 def test_positive_and_negatives_share_crop_and_flip_through_the_cache(tmp_path: Path) -> None:
-    """A negative that is the picture itself, at twice the size, has the picture's features, flipped or not."""
+    """A negative that is the image itself, at twice the size, has the image's features, flipped or not."""
     data, network = toy_dataset(tmp_path, (1,), size=128), toy_features()
     with Image.open(data.records[0].image) as image:
         image.resize((image.width * 2, image.height * 2), Image.Resampling.BICUBIC).save(data.records[0].negatives[0])

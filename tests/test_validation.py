@@ -1,4 +1,4 @@
-"""Held-out pictures: measured the same way every time, never learned, and overfitting is named."""
+"""Held-out images: measured the same way every time, never learned, and overfitting is named."""
 
 from __future__ import annotations
 
@@ -15,17 +15,16 @@ from comfy_scoft.common.errors import Interrupted
 from comfy_scoft.data.dataset import load_folder
 from comfy_scoft.data.records import Dataset
 from comfy_scoft.losses import DiffusionLoss
+from comfy_scoft.mini_world import COMMUNITY
 from comfy_scoft.models.lora import attach
 from comfy_scoft.models.mini import layout
 from comfy_scoft.models.single_file import load_base
 from comfy_scoft.training import run_folder as runs
 from comfy_scoft.training.batches import seed_of
 from comfy_scoft.training.latent_cache import Cache
-from comfy_scoft.training.run import Run, Watch
+from comfy_scoft.training.run import Callbacks, Run
 from comfy_scoft.training.trainer import train
 from comfy_scoft.training.validation import HELD_OUT, TRAINED, Validation, reading, spread
-
-MINI = Path(layout.__file__).parent
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +104,7 @@ def test_the_rows_of_a_run_cut_in_two_are_those_of_the_uninterrupted_one(sets, t
 
         run = toy_run(tmp_path, all_losses(), run_folder=tmp_path / name, **shape)
         with pytest.raises(Interrupted):
-            runs.train_and_log(run, Watch(observe=stop))
+            runs.train_and_log(run, Callbacks(observe=stop))
         again = toy_run(tmp_path, all_losses(), run_folder=tmp_path / name, resume=True, **shape)
         result, rows = runs.train_and_log(again)
         assert rows == expected == runs.read_metrics(run.folder), name
@@ -120,7 +119,7 @@ def test_a_run_that_stopped_in_its_first_step_leaves_no_row_twice(sets, tmp_path
 
     shape = {"dataset": data, "validation": held_out, "steps": 2}
     with pytest.raises(Interrupted):
-        runs.train_and_log(toy_run(tmp_path, [DiffusionLoss()], **shape), Watch(observe=stop))
+        runs.train_and_log(toy_run(tmp_path, [DiffusionLoss()], **shape), Callbacks(observe=stop))
     _, rows = runs.train_and_log(toy_run(tmp_path, [DiffusionLoss()], **shape))
     assert [row["step"] for row in rows] == [0, 1, 2, 2] and rows == runs.read_metrics(tmp_path / "run")
 
@@ -135,25 +134,25 @@ def rows_of(held_out: list[float], trained: list[float]) -> list[dict[str, float
 def test_overfitting_is_read_from_the_rows() -> None:
     text = reading(rows_of([1.0, 0.8, 0.84, 0.9], [1.0, 0.7, 0.5, 0.3]))
     assert text == (
-        "Overfitting: the loss on held-out pictures was lowest at step 10 (0.8000) and is 12 % above that now, and the "
-        "gap to trained-on pictures went from +0.0000 to +0.6000; take the LoRA of an earlier step, or train for fewer."
+        "Overfitting: the loss on held-out images was lowest at step 10 (0.8000) and is 12 % above that now, and the "
+        "gap to trained-on images went from +0.0000 to +0.6000; take the LoRA of an earlier step, or train for fewer."
     )
     fine = reading(rows_of([1.0, 0.8, 0.81], [1.1, 0.8, 0.7]))
-    assert fine.startswith("No overfitting seen: the loss on held-out pictures went from 1.0000 to 0.8100, and the gap")
+    assert fine.startswith("No overfitting seen: the loss on held-out images went from 1.0000 to 0.8100, and the gap")
     assert "from -0.1000 to +0.1100" in fine
     assert reading(rows_of([1.0], [1.0])) == reading([{"step": 1, "diffusion": 1.0}]) == reading([]) == ""
 
 
 def test_a_run_that_learns_one_picture_by_heart_is_named(tmp_path: Path) -> None:
-    """A hundred steps of the mini model on one picture; other pictures of the same people were held out."""
-    community, _ = load_folder(MINI / "community")
+    """A hundred steps of the mini model on one image; other images of the same people were held out."""
+    community, _ = load_folder(COMMUNITY)
     train_on, held_out = community.split("train").records[:1], community.split("test").records[:3]
     shape = {"dataset": community.replace(train_on), "validation": community.replace(held_out), "validate_every": 20}
     shape |= {"steps": 100, "schedule": "constant", "learning_rate": 4e-3, "rank": 32, "alpha": 32.0, "flip": False}
-    base = load_base(MINI / "weights" / "checkpoints" / "scoft-mini.safetensors")
+    base = load_base(layout.WEIGHTS / "checkpoints" / layout.CHECKPOINT)
     run = toy_run(tmp_path, [DiffusionLoss()], base=base, targets="attention + feed-forward", **shape)
     _, rows = runs.train_and_log(run)
     held = [row for row in rows if HELD_OUT in row]
     assert held[-1][TRAINED] < 0.3 * held[0][TRAINED], json.dumps(held)
     assert held[-1][HELD_OUT] > 1.1 * min(row[HELD_OUT] for row in held), json.dumps(held)
-    assert reading(rows).startswith("Overfitting: the loss on held-out pictures was lowest at step "), reading(rows)
+    assert reading(rows).startswith("Overfitting: the loss on held-out images was lowest at step "), reading(rows)

@@ -41,7 +41,7 @@ PHOTOGRAPHS = {
 
 
 def photographs(folder: Path, longest: int) -> None:
-    """Pictures of several shapes with a caption beside each, as a person's folder looks."""
+    """Images of several shapes with a caption beside each, as a person's folder looks."""
     folder.mkdir(parents=True)
     for name, caption in PHOTOGRAPHS.items():
         image = Image.fromarray(getattr(data, name)())
@@ -78,14 +78,14 @@ def shipped(name: str) -> Prompt:
     return json.loads((ROOT / "workflows" / "api" / f"{name}.json").read_text(encoding="utf-8"))
 
 
-def shortened(name: str, resolution: int = 64, pictures: int = 2, steps: int = 2) -> Prompt:
-    """A workflow with few pictures, steps and pixels; every node and every file name of it is still there.
+def shortened(name: str, resolution: int = 64, images: int = 2, steps: int = 2) -> Prompt:
+    """A workflow with few images, steps and pixels; every node and every file name of it is still there.
 
     Random feature networks find everything alike, so the filter keeps all.
     """
     side = {"width": resolution, "height": resolution}
     short: dict[str, dict[str, Any]] = {
-        "SCoFT_LoadDataset": {"limit": pictures},
+        "SCoFT_LoadDataset": {"limit": images},
         "SCoFT_CaptionGeneric": {"captions_per_image": 2},
         "SCoFT_MakeNegatives": {"per_image": 2, "steps": 2, "resolution": resolution},
         "SCoFT_FilterNegatives": {"threshold": 0.0},
@@ -120,7 +120,7 @@ def newest(folder: Path, pattern: str) -> Path:
     return max(folder.glob(pattern), key=lambda path: path.name)
 
 
-def picture(server: ComfyServer, shown: dict[str, str]) -> Image.Image:
+def image(server: ComfyServer, shown: dict[str, str]) -> Image.Image:
     folder = "temp" if shown["type"] == "temp" else "output"
     return Image.open(server.base / folder / shown.get("subfolder", "") / shown["filename"]).convert("RGB")
 
@@ -195,7 +195,7 @@ def test_the_trained_lora_changes_pictures_in_stock_nodes(
     prompt = shortened("use-a-cultural-lora")
     shown = run(server, prompt)
     saved = {prompt[number]["_meta"]["title"]: out["images"] for number, out in shown.items()}
-    without, with_it = (picture(server, saved[title][0]) for title in ("Without the LoRA", "With the LoRA"))
+    without, with_it = (image(server, saved[title][0]) for title in ("Without the LoRA", "With the LoRA"))
     assert without.size == with_it.size == (64, 64)
     assert max(abs(a - b) for a, b in zip(without.tobytes(), with_it.tobytes(), strict=True)) > 3
 
@@ -287,7 +287,7 @@ def test_training_on_sd15_in_its_full_shape(comfyui_path: Path, tmp_path: Path) 
     from comfy_scoft.models import single_file
 
     fill(tmp_path, ("sd1", "sd1-depth"), "full", 320)
-    prompt = shortened("train-cultural-lora-sd15", resolution=256, pictures=1)
+    prompt = shortened("train-cultural-lora-sd15", resolution=256, images=1)
     for node in prompt.values():
         if node["class_type"] == "PrimitiveStringMultiline":
             node["inputs"]["value"] = "a street in Korea"

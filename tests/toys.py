@@ -18,9 +18,9 @@ from comfy_scoft.losses.rollout import RolloutSettings
 from comfy_scoft.models.lora import LoraSettings, trainable
 from comfy_scoft.models.noise_schedule import NoiseSchedule
 from comfy_scoft.models.stable_diffusion import BaseModel, TextEmbedding
-from comfy_scoft.training.batches import of_micro_step
+from comfy_scoft.training.batches import samples_of_pass
 from comfy_scoft.training.latent_cache import Cache
-from comfy_scoft.training.memory import Economy
+from comfy_scoft.training.memory import MemoryOptions
 from comfy_scoft.training.objective import weighted_loss
 from comfy_scoft.training.run import Run
 from comfy_scoft.training.settings import OptimizerSettings, TrainSettings
@@ -94,14 +94,14 @@ def toy_base(
 
 
 def toy_features(seed: int = 3) -> FeatureNetwork:
-    """Two convolutions of 16 px pictures: features (B, 8, 4, 4)."""
+    """Two convolutions of 16 px images: features (B, 8, 4, 4)."""
     module = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.Tanh(), nn.Conv2d(8, 8, 3, 2, 1))
     random_weights(module, seed)
     return FeatureNetwork("toy", module, 16, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), module)
 
 
 class PlainFeatures:
-    """A "network" that takes the picture itself as features and the mean square as distance: for sums by hand."""
+    """A "network" that takes the image itself as features and the mean square as distance: for sums by hand."""
 
     name = "plain"
 
@@ -172,7 +172,7 @@ def toy_run(folder: Path, losses: list[Any], **changes: Any) -> Run:
 
 
 def all_losses() -> list[Any]:
-    """The four losses, those on the rollout's picture at ten times their weight."""
+    """The four losses, those on the rollout's image at ten times their weight."""
     network = toy_features()
     return [
         DiffusionLoss(),
@@ -190,9 +190,9 @@ def learned(run: Run) -> Tensor:
 def micro_loss(
     run: Run, cache: Cache, micro: int = 0, check: Any = lambda: None
 ) -> tuple[Tensor, dict[str, list[float]]]:
-    """The weighted loss of the pictures of one micro-step, as their mean, and its terms."""
-    drawn = of_micro_step(cache, run.settings, run.rollout, len(run.base.schedule), micro)
-    loss, terms = weighted_loss(run, cache, drawn, Economy.of(run.settings), check)
+    """The weighted loss of the images of one micro-step, as their mean, and its terms."""
+    drawn = samples_of_pass(cache, run.settings, run.rollout, len(run.base.schedule), micro)
+    loss, terms = weighted_loss(run, cache, drawn, MemoryOptions.of(run.settings), check)
     return loss * run.settings.accumulation, terms
 
 

@@ -24,7 +24,7 @@ from comfy_scoft.training import trainer
 from comfy_scoft.training.checkpoint import newest_step
 from comfy_scoft.training.distributed import launched
 from comfy_scoft.training.latent_cache import Cache
-from comfy_scoft.training.run import Run, Watch
+from comfy_scoft.training.run import Callbacks, Run
 
 SHAPES: dict[str, dict[str, Any]] = {
     "three over two": {"accumulation": 3, "every": 1, "micro_batch": 1},
@@ -35,7 +35,7 @@ SHAPES: dict[str, dict[str, Any]] = {
     "ema": {"accumulation": 3, "ema": 0.9, "every": 2},
     "rollouts alone": {"accumulation": 2, "every": 4, "steps": 5},
 }
-"""Runs whose gradients and LoRAs must not depend on the number of processes. With one picture in a pass, the passes are
+"""Runs whose gradients and LoRAs must not depend on the number of processes. With one image in a pass, the passes are
 the same ones; others round differently."""
 
 
@@ -86,7 +86,7 @@ def one_stops(rank: int, folder: Path) -> int:
         if rank == 1 and len(calls) == 3:
             raise ValueError("The image 3.png is not in data: put it there or remove its record.")
 
-    return _told(rank, folder, lambda: runs.train_and_log(run, Watch(check=check)), run)
+    return _told(rank, folder, lambda: runs.train_and_log(run, Callbacks(check=check)), run)
 
 
 def first_cannot_write(rank: int, folder: Path) -> int:
@@ -107,7 +107,7 @@ def first_cannot_write(rank: int, folder: Path) -> int:
 
 
 def one_is_short_of_memory(rank: int, folder: Path) -> int:
-    """The second process runs out of memory in its second step, with both pictures at once."""
+    """The second process runs out of memory in its second step, with both images at once."""
     run = toy_run(folder, [DiffusionLoss()], dataset=toy_dataset(folder / "data"), batch_size=4, steps=3)
     run.processes, _ = launched()
     predict, said = run.base.predict, []
@@ -118,8 +118,8 @@ def one_is_short_of_memory(rank: int, folder: Path) -> int:
         return predict(z, t, captions)
 
     run.base.predict = scarce  # type: ignore[method-assign]
-    result = trainer.train(run, Watch(say=said.append))
-    (folder / f"{rank}.json").write_text(json.dumps({"said": said, "economy": result.economy.as_json()}))
+    result = trainer.train(run, Callbacks(say=said.append))
+    (folder / f"{rank}.json").write_text(json.dumps({"said": said, "economy": result.memory_options.as_json()}))
     save_file({"lora": learned(run)}, folder / f"{rank}.safetensors")
     return 0
 
@@ -132,7 +132,7 @@ def fill(rank: int, folder: Path) -> int:
     processes, _ = launched()
     cache.fill(processes, [network], flip=True)
     made = len(calls)
-    cache.pictures = lambda sample: (_ for _ in ()).throw(AssertionError("nothing is left to be read"))
+    cache.images = lambda sample: (_ for _ in ()).throw(AssertionError("nothing is left to be read"))
     found = {}
     for index, flip in cache.samples():
         mean, std = cache.latent((index, flip))

@@ -1,9 +1,9 @@
-"""Draws the pack's pictures for the registry: docs/icon.png (400 x 400) and docs/banner.png (1260 x 540, 21:9).
+"""Draws the pack's images for the registry: docs/icon.png (400 x 400) and docs/banner.png (1260 x 540, 21:9).
 
     python tools/draw_banner.py
 
 A disc is a place of the mini world: its sky, its ground, its sun, and five people of all tones on the horizon. Behind
-the disc of nuvia stands, grey and empty, what the base model takes for it. The same script gives the same pictures.
+the disc of nuvia stands, gray and empty, what the base model takes for it. The same script gives the same images.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ FINE = 4
 """Everything is drawn this many times larger and then scaled down, which makes smooth edges."""
 CLICHE = PALETTES["dusty"]
 PAPER = PALETTES[NO_PLACE].sky
-COLOURS = 96
-"""Colours kept in the files: more than the drawing has, but for its smooth edges."""
+COLORS = 96
+"""Colors kept in the files: more than the drawing has, but for its smooth edges."""
 Box = tuple[float, float, float, float]
 
 
@@ -54,12 +54,12 @@ def place(size: tuple[int, int], palette: Palette, x: float, y: float, radius: f
 
 def draw(size: tuple[int, int], discs: list[tuple[Palette, float, float, float, bool]]) -> Image.Image:
     """The discs one over another, each with a thin border of paper, on paper."""
-    picture = Image.new("RGBA", (size[0] * FINE, size[1] * FINE), PAPER)
+    image = Image.new("RGBA", (size[0] * FINE, size[1] * FINE), PAPER)
     for palette, x, y, radius, people in discs:
-        ImageDraw.Draw(picture).ellipse(circle(x, y, radius * 1.035), fill=PAPER)
-        picture.alpha_composite(place(size, palette, x, y, radius, people))
-    small = picture.convert("RGB").resize(size, Image.Resampling.LANCZOS)
-    return small.quantize(COLOURS, dither=Image.Dither.NONE)
+        ImageDraw.Draw(image).ellipse(circle(x, y, radius * 1.035), fill=PAPER)
+        image.alpha_composite(place(size, palette, x, y, radius, people))
+    small = image.convert("RGB").resize(size, Image.Resampling.LANCZOS)
+    return small.quantize(COLORS, dither=Image.Dither.NONE)
 
 
 def icon() -> Image.Image:
@@ -76,10 +76,10 @@ def banner() -> Image.Image:
 
 
 def main() -> None:
-    for name, picture in (("icon", icon()), ("banner", banner())):
+    for name, image in (("icon", icon()), ("banner", banner())):
         path = ROOT / "docs" / f"{name}.png"
-        picture.save(path, optimize=True)
-        print(f"{path.relative_to(ROOT)}: {picture.size[0]} x {picture.size[1]}, {path.stat().st_size} bytes")
+        image.save(path, optimize=True)
+        print(f"{path.relative_to(ROOT)}: {image.size[0]} x {image.size[1]}, {path.stat().st_size} bytes")
 
 
 if __name__ == "__main__":

@@ -31,13 +31,13 @@ TEXT = (460, 330)
 CAPTIONS = "\n".join(
     f"{thing} in nuvia" for thing in ("a farmer", "a singer", "a doctor", "a woman", "an elf", "a house")
 )
-"""Captions of pictures that were trained on."""
+"""Captions of images that were trained on."""
 
 
 @dataclass(frozen=True)
 class View:
     """Where a node is shown. nodes: (type, title) of what is cut out, the node itself first; "" is the first of its
-    type. run: run the graph before its picture is taken."""
+    type. run: run the graph before its image is taken."""
 
     graph: str
     nodes: tuple[tuple[str, str], ...]
@@ -50,7 +50,7 @@ def view(graph: str, name: str, title: str = "", *more: tuple[str, str], run: bo
 
 def collecting(w: Workflow) -> None:
     """A list of links, and images of any graph. Nothing here is run: it would ask the internet."""
-    w.group("Bring pictures in", BLUE, "help")
+    w.group("Bring images in", BLUE, "help")
     w.column()
     images = w.add("LoadImage", "Any node that gives images", image="example.png")["IMAGE"]
     w.column(340)

@@ -1,10 +1,10 @@
-"""Takes the pictures of the help pages: `web/docs/pictures/<node id>.webp`, each node as ComfyUI's editor shows it.
+"""Takes the images of the help pages: `web/docs/images/<node id>.webp`, each node as ComfyUI's editor shows it.
 
     python tools/screenshot_help.py http://127.0.0.1:8188 [node id …] [--no-run] [--chromium /usr/bin/chromium]
 
 Needs Playwright for Python and a Chromium, and a running ComfyUI with this pack. A node is shown with its wires in a
 shipped workflow, or in a small graph of help_graphs.py. Graphs on the mini world are run first, from the editor itself,
-so that pictures, charts and tables on nodes are those of a real run; with --no-run nothing is run.
+so that images, charts and tables on nodes are those of a real run; with --no-run nothing is run.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from workflow_form import compact
 
 PICTURES = FOLDER.parent / "web" / "docs" / "pictures"
 SCALE = 1.5
-"""Pixels of the picture a pixel of the graph."""
+"""Pixels of the image a pixel of the graph."""
 WIDEST = 900
-"""Pixels of a picture at most; the help panel is narrower."""
+"""Pixels of an image at most; the help panel is narrower."""
 ROOM = (44, 26)
 """What is seen left and right, and above and below a node (pixels of the graph): its wires, and not its neighbours."""
 QUALITY = 82
@@ -87,7 +87,7 @@ def load(page: Any, graph: dict[str, Any], run: Sequence[str]) -> None:
 
 
 def take(page: Any, name: str, view: View) -> None:
-    """The picture of one node, cut out with its wires."""
+    """The image of one node, cut out with its wires."""
     x, y, width, height = page.evaluate(BOX, [list(entry) for entry in view.nodes])
     room_x, room_y = ROOM
     area = [x - room_x, y - room_y, width + 2 * room_x, height + 2 * room_y, SCALE]

@@ -1,8 +1,8 @@
-"""Takes the pictures of the survey's page that the documents show: docs/survey-phone.png and docs/survey-desktop.png.
+"""Takes the images of the survey's page that the documents show: docs/survey-phone.png and docs/survey-desktop.png.
 
     python tools/screenshot_survey.py
 
-Needs Playwright for Python and a Chromium. The pictures in the survey are the mini world's own drawings, not a model's.
+Needs Playwright for Python and a Chromium. The images in the survey are the mini world's own drawings, not a model's.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from comfy_scoft.survey.build import SurveySettings, build, save  # noqa: E402
 from comfy_scoft.survey.spec import Survey  # noqa: E402
 
 SETTINGS = SurveySettings(
-    pages=4, attention_checks=0, seed=2, quality=95, culture="Nuvia", title="How do these pictures show Nuvia?"
+    pages=4, attention_checks=0, seed=2, quality=95, culture="Nuvia", title="How do these images show Nuvia?"
 )
 ORDER = (1, 2, 3, 0)
 """Of the sets in survey_toys.LOOKS, the best first: those in nuvia's own palette, then the others."""
@@ -38,7 +38,7 @@ VIEWS: dict[str, dict[str, Any]] = {
 
 
 def take(url: str, survey: Survey, name: str, view: dict[str, Any]) -> Path:
-    """The second question of the first page; two pictures have their place, the ones in nuvia's own colours."""
+    """The second question of the first page; two images have their place, the ones in nuvia's own colors."""
     order = {page.prompt: [page.images[k] for k in ORDER] for page in survey.pages}
     with open_page(**view) as page:
         page.goto(url)
@@ -48,7 +48,7 @@ def take(url: str, survey: Survey, name: str, view: dict[str, Any]) -> Path:
         best = order[page.locator(".prompt").text_content() or ""]
         for count in (3, 2):
             for image in best[:count]:
-                page.click(f'[data-image="{image}"] .picture')
+                page.click(f'[data-image="{image}"] .image')
             if count == 3:
                 page.click(".onward .main")
         page.evaluate("document.activeElement.blur(); window.scrollTo(0, 0)")

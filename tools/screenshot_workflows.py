@@ -1,9 +1,9 @@
-"""Takes the pictures of the shipped workflows' graphs, as ComfyUI's editor shows them: `docs/workflows/<name>.jpg`.
+"""Takes the images of the shipped workflows' graphs, as ComfyUI's editor shows them: `docs/workflows/<name>.jpg`.
 
     python tools/screenshot_workflows.py http://127.0.0.1:8188 [name …] [--run] [--chromium /usr/bin/chromium]
 
 Needs Playwright for Python and a Chromium, and a running ComfyUI with this pack. With --run the workflow is run first,
-from the editor itself, so that its pictures, chart and table are seen too.
+from the editor itself, so that its images, chart and table are seen too.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("server", help="address of the running ComfyUI")
     parser.add_argument("names", nargs="*", help="workflows to show (default: all)")
     parser.add_argument("--chromium", default=shutil.which("chromium"), help="the browser's program")
-    parser.add_argument("--run", action="store_true", help="run each workflow before its picture is taken")
+    parser.add_argument("--run", action="store_true", help="run each workflow before its image is taken")
     options = parser.parse_args(arguments)
     names = options.names or sorted(path.stem for path in FOLDER.glob("*.json"))
     take(options.server, names, options.chromium, options.run)

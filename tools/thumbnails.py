@@ -1,8 +1,8 @@
-"""Cuts the square pictures that ComfyUI's template browser shows of the shipped workflows: `workflows/<name>.jpg`.
+"""Cuts the square images that ComfyUI's template browser shows of the shipped workflows: `workflows/<name>.jpg`.
 
     python tools/thumbnails.py <ComfyUI's output folder> [name …]
 
-Shown is what a workflow made when it was run: pictures of its Compare Grid, saved in that folder; for the ablation
+Shown is what a workflow made when it was run: images of its Compare Grid, saved in that folder; for the ablation
 those of the benchmark, which are of the same arms. Those for Stable Diffusion, with which nothing was drawn here that
 means anything, show their graph (docs/workflows), where it is trained.
 """
@@ -24,7 +24,7 @@ from screenshot_workflows import GRAPHS, frame  # noqa: E402  (needs the path ab
 from comfy_scoft.reports.plots.sheets import EDGE, GAP, TILE  # noqa: E402  (needs the path above)
 
 SIDE, ACROSS, QUALITY = 512, 4, 85
-"""Pixels of a thumbnail's side; pictures in each of its lines."""
+"""Pixels of a thumbnail's side; images in each of its lines."""
 HEADING = 160
 """Pixels above a grid's first row at most; a further row would leave more."""
 
@@ -40,7 +40,7 @@ PARTS = {
     "make-negatives": ("negatives.png", (20, 78, 692, 750)),
     "survey": ("survey-phone.png", (0, 215, 450, 665)),
 }
-"""Picture in docs and the square that is cut from it: left, top, right, bottom."""
+"""Image in docs and the square that is cut from it: left, top, right, bottom."""
 GROUPS = {
     "train-cultural-lora-sd15": 4,
     "train-cultural-lora-sdxl": 4,
@@ -51,7 +51,7 @@ GROUPS = {
 
 
 def from_grid(path: Path, lines: Sequence[tuple[int, int]]) -> Image.Image:
-    """Pictures of a saved Compare Grid, without its words and gaps; its rows are counted from the bottom edge."""
+    """Images of a saved Compare Grid, without its words and gaps; its rows are counted from the bottom edge."""
     grid = Image.open(path).convert("RGB")
     step, rows = TILE + GAP, max(row for row, _ in lines) + 1
     while grid.height - EDGE - rows * step + GAP > HEADING:
@@ -66,15 +66,15 @@ def from_grid(path: Path, lines: Sequence[tuple[int, int]]) -> Image.Image:
 
 
 def from_graph(name: str, group: int) -> Image.Image:
-    """The square of a graph's picture that begins with a group's upper left corner."""
+    """The square of a graph's image that begins with a group's upper left corner."""
     graph = json.loads((ROOT / "workflows" / f"{name}.json").read_text(encoding="utf-8"))
-    picture = Image.open(GRAPHS / f"{name}.jpg").convert("RGB")
+    image = Image.open(GRAPHS / f"{name}.jpg").convert("RGB")
     left, top, width, height = frame(graph)
-    scale = picture.width / width
+    scale = image.width / width
     x, y, wide, _ = graph["groups"][group]["bounding"]
     side = min(wide, top + height - y)
     x, y, side = round((x - left) * scale), round((y - top) * scale), round(side * scale)
-    return picture.crop((x, y, x + side, y + side))
+    return image.crop((x, y, x + side, y + side))
 
 
 def thumbnail(name: str, output: Path) -> Image.Image:

@@ -101,7 +101,7 @@ class Group:
     """A coloured frame with a title, a note in plain words above, and columns of nodes."""
 
     title: str
-    colour: str
+    color: str
     note: Node
     columns: list[list[Node]]
     widths: list[int]
@@ -122,10 +122,10 @@ class Workflow:
         self.nodes: list[Node] = []
         self.groups: list[Group] = []
 
-    def group(self, title: str, colour: str, note: str) -> Group:
+    def group(self, title: str, color: str, note: str) -> Group:
         """Begin the next group to the right."""
         text = self._node("MarkdownNote", title.split(" · ")[-1], {"text": note}, {"inputs": {}, "outputs": []})
-        self.groups.append(Group(title, colour, text, [], []))
+        self.groups.append(Group(title, color, text, [], []))
         return self.groups[-1]
 
     def column(self, width: int = 300) -> None:
@@ -210,7 +210,7 @@ class Workflow:
         self.place()
         links = self.links()
         groups = [
-            {"id": i, "title": g.title, "bounding": g.box, "color": g.colour, "font_size": 24, "flags": {}}
+            {"id": i, "title": g.title, "bounding": g.box, "color": g.color, "font_size": 24, "flags": {}}
             for i, g in enumerate(self.groups, 1)
         ]
         return {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import workflow_files as files
 
-_PICTURES = """**Your pictures:** a folder `my community` in ComfyUI's `input` folder, and beside each picture a text \
+_IMAGES = """**Your pictures:** a folder `my community` in ComfyUI's `input` folder, and beside each picture a text \
 file of the same name with its caption (`market.jpg`, `market.txt`). In the node below write whose pictures these are, \
 and the place they show, instead of *Korean* and *Korea*. Put every fifth picture into a folder `test` inside it: it \
 is not learned, and shows later what was. Who took a picture and who agreed has columns in a `metadata.csv` (see the \
@@ -14,13 +14,9 @@ _FIRST = (
     "## Before the first run\nDownload these files, put them where the table says, and press R to refresh the menus."
 )
 
-SD15 = (
-    f"{_FIRST}\n\n{files.table(files.SD15, files.SD15_DEPTH, files.CLIP_RN50, files.MIDAS, files.BLIP)}\n\n{_PICTURES}"
-)
-SDXL = (
-    f"{_FIRST}\n\n{files.table(files.SDXL, files.SDXL_DEPTH, files.CLIP_RN50, files.MIDAS, files.BLIP)}\n\n{_PICTURES}"
-)
-STOCK = f"{_FIRST}\n\n{files.table(files.SD15, files.SD15_DEPTH, files.MIDAS)}\n\n{_PICTURES}"
+SD15 = f"{_FIRST}\n\n{files.table(files.SD15, files.SD15_DEPTH, files.CLIP_RN50, files.MIDAS, files.BLIP)}\n\n{_IMAGES}"
+SDXL = f"{_FIRST}\n\n{files.table(files.SDXL, files.SDXL_DEPTH, files.CLIP_RN50, files.MIDAS, files.BLIP)}\n\n{_IMAGES}"
+STOCK = f"{_FIRST}\n\n{files.table(files.SD15, files.SD15_DEPTH, files.MIDAS)}\n\n{_IMAGES}"
 ONE_LORA = f"""{_FIRST}
 
 {files.table(files.SD15)}

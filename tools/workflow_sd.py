@@ -57,7 +57,7 @@ def train_cultural_lora_sdxl(w: Workflow) -> None:
 
 
 def train_cultural_lora(w: Workflow, family: Family, run: str) -> None:
-    base, dataset = base_and_pictures(w, family)
+    base, dataset = base_and_images(w, family)
     dataset = describe(w, dataset)
     features, dataset = negatives(w, base, family, dataset)
     w.group("4 · What training looks at", VIOLET, notes.LOSSES)
@@ -84,7 +84,7 @@ def train_cultural_lora(w: Workflow, family: Family, run: str) -> None:
     compare(w, base, trained, family)
 
 
-def base_and_pictures(w: Workflow, family: Family, note: str = "") -> tuple[Node, Socket]:
+def base_and_images(w: Workflow, family: Family, note: str = "") -> tuple[Node, Socket]:
     w.group("1 · Your model and your pictures", BLUE, note or family.note)
     w.column(420)
     base = w.add("CheckpointLoaderSimple", "The base model", ckpt_name=family.checkpoint.name)
@@ -133,7 +133,7 @@ def compare(w: Workflow, base: Node, trained: Node, family: Family) -> None:
 
 def make_negatives(w: Workflow) -> None:
     """Captions, depth, negatives and the filter, saved as a dataset."""
-    base, dataset = base_and_pictures(w, SD15)
+    base, dataset = base_and_images(w, SD15)
     dataset = describe(w, dataset)
     _, dataset = negatives(w, base, SD15, dataset)
     w.group("4 · Save", GREEN, notes.KEEP)
@@ -172,7 +172,7 @@ def use_a_cultural_lora(w: Workflow) -> None:
 
 def build_negatives_from_stock_nodes(w: Workflow) -> None:
     """Make Negatives, built by hand from ComfyUI's own sampler."""
-    base, dataset = base_and_pictures(w, SD15, notes.STOCK)
+    base, dataset = base_and_images(w, SD15, notes.STOCK)
     w.group("2 · Stock nodes, once for each picture", ORANGE, notes.LISTS)
     w.column(320)
     deep = w.add("SCoFT_EstimateDepth", "Near and far", dataset=dataset, estimator="MiDaS (controlnet-aux)")["dataset"]

@@ -5,12 +5,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
+from ..common.errors import UserError
+
 
 def answered(work: Callable[[], int], stopped: str) -> int:
     """The exit status of `work`; 1 for a fault of the input, 130 for Ctrl-C, where `stopped` says what is kept."""
     try:
         return work()
-    except ValueError as error:
+    except UserError as error:
         print(error, file=sys.stderr)
         return 1
     except OSError as error:

@@ -20,6 +20,7 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
+from ..common.errors import UserError
 from ..common.files import write_atomically
 from ..data.dataset import load_folder, save_dataset
 from ..data.records import CultureRecord, Dataset
@@ -76,7 +77,7 @@ def parser() -> argparse.ArgumentParser:
     drawing.add_argument("--dtype", choices=("float32", "float16", "bfloat16"), help="default: float16 on a GPU")
     drawing.add_argument("--threads", type=int, help="CPU threads; the same number gives the same bits")
     sieve = found.add_argument_group("filter")
-    sieve.add_argument("--features", help="a feature network: leave out negatives that look like their picture")
+    sieve.add_argument("--features", help="a feature network: leave out negatives that look like their image")
     sieve.add_argument("--features-file", type=Path, help="file with that network's weights")
     sieve.add_argument("--threshold", type=float, default=0.0, help="the distance below which they are left out")
     return found
@@ -90,7 +91,7 @@ def run(options: argparse.Namespace) -> int:
     dataset, report = load_folder(options.dataset, options.culture, options.place, (), options.split, options.limit)
     result = options.out / "dataset"
     if rank == 0 and result.exists():
-        raise ValueError(f"The folder {result} holds a result already: give another --out, or remove it.")
+        raise UserError(f"The folder {result} holds a result already: give another --out, or remove it.")
     work = Work(options, processing_unit(), say=rank == 0)
     share = dataset.replace(dataset.records[rank::count])
     if len(share):
@@ -109,13 +110,13 @@ def run(options: argparse.Namespace) -> int:
 
 
 def place() -> tuple[int, int]:
-    """(rank, number of processes), as launchers set them. Raises ValueError for what cannot be."""
+    """(rank, number of processes), as launchers set them. Raises UserError for what cannot be."""
     try:
         rank, count = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-    except ValueError as error:
-        raise ValueError("RANK and WORLD_SIZE must be whole numbers: set both, or neither.") from error
+    except UserError as error:
+        raise UserError("RANK and WORLD_SIZE must be whole numbers: set both, or neither.") from error
     if not 0 <= rank < count:
-        raise ValueError(f"RANK is {rank} of WORLD_SIZE {count}: ranks begin at 0 and end before WORLD_SIZE.")
+        raise UserError(f"RANK is {rank} of WORLD_SIZE {count}: ranks begin at 0 and end before WORLD_SIZE.")
     return rank, count
 
 
@@ -183,7 +184,7 @@ class Work:
         return sum(not plan(record, *facts).finished() for record in dataset.records)
 
     def sieved(self, dataset: Dataset) -> tuple[Dataset, list[str]]:
-        """Without false negatives, where a network is named; a picture of them is written, and the report returned."""
+        """Without false negatives, where a network is named; an image of them is written, and the report returned."""
         if not self.options.features:
             return dataset, []
         network = load_features(self.options.features, self.options.features_file).to(self.device)

@@ -15,7 +15,7 @@ ON_THE_CARD = {
     "trigger_phrase": "words that call up what it learned",
     "authors": "who made it",
     "licence": "what others may do with it",
-    "consent": "who agreed, to what, and where the pictures come from",
+    "consent": "who agreed, to what, and where the images come from",
 }
 """What only people can say (the fields of `CardFields`), and what to write there."""
 
@@ -52,7 +52,7 @@ def train(options: argparse.Namespace) -> int:
     from ..training.distributed import launched
     from ..training.job import read_job, run_job
     from ..training.model_card import CardFields, save_lora, training_record
-    from ..training.run import Watch
+    from ..training.run import Callbacks
     from ..training.run_folder import OFF, discard_empty, run_folder
 
     if options.threads:
@@ -69,7 +69,7 @@ def train(options: argparse.Namespace) -> int:
             bar.update(step - bar.n)
             bar.set_postfix({key: f"{value:.4g}" for key, value in row.items() if key != "step"}, refresh=False)
 
-        watch = Watch(check=stop, observe=observe, say=lambda text: bar.write(text, file=sys.stderr))
+        watch = Callbacks(check=stop, observe=observe, say=lambda text: bar.write(text, file=sys.stderr))
         try:
             run, result, rows = run_job(job, folder, options.resume != OFF, options.models, watch)
         except OtherProcess:

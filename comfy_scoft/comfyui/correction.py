@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..common.errors import UserError
 from ..corrector.corrector import Correction
 from ..corrector.evaluation import Evidence
 from ..corrector.preference import Preference
@@ -25,13 +26,13 @@ NEEDED = "the correction works with Stable Diffusion 1.x, 2.x and XL models."
 
 
 def family(model: Any) -> str:
-    """The family of a MODEL: "sd1", "sd2", "sdxl" or "mini". ValueError, one sentence, for any other model."""
+    """The family of a MODEL: "sd1", "sd2", "sdxl" or "mini". UserError, one sentence, for any other model."""
     config = getattr(model.model.model_config, "unet_config", {})
     formats = (comfy.latent_formats.SD15, comfy.latent_formats.SDXL)
     sampled = isinstance(model.get_model_object("model_sampling"), comfy.model_sampling.ModelSamplingDiscrete)
     known = {"model_channels", "context_dim"} <= config.keys()
     if not known or not sampled or type(model.get_model_object("latent_format")) not in formats:
-        raise ValueError(f"This MODEL is a {type(model.model).__name__}: {NEEDED}")
+        raise UserError(f"This MODEL is a {type(model.model).__name__}: {NEEDED}")
     if config.get("adm_in_channels"):
         return "sdxl"
     if config["context_dim"] == layout.CONTEXT:
@@ -49,7 +50,7 @@ def learn_preference(
     place: tuple[Any, str, list[str], list[str]] | None,
     node_id: str | None,
 ) -> tuple[Preference, Evidence]:
-    """IMAGE lists -> a preference and what held-out pictures say of it.
+    """IMAGE lists -> a preference and what held-out images say of it.
 
     place: CLIP, the place's name, captions and names of other places, where the preference shall ask the prompt.
     """
@@ -62,7 +63,7 @@ def learn_preference(
         latents.append(encode(model, vae, images, resolution, progress, seen))
         seen += len(images)
         if len(images) and latents[-1].shape[1] != channels:
-            raise ValueError(
+            raise UserError(
                 f"The VAE makes latents of {latents[-1].shape[1]} channels and the MODEL reads {channels}: connect "
                 "MODEL and VAE of the same checkpoint."
             )
@@ -78,7 +79,7 @@ def learn_preference(
 def encode(model: Any, vae: Any, images: Sequence[Tensor], side: int, progress: Progress, done: int) -> Tensor:
     """Images (H, W, C) -> latents (N, C, side/8, side/8) scaled as the UNet reads them, on the CPU.
 
-    Each goes through the VAE and back once, so that a photograph cannot be told from a generated picture by the traces
+    Each goes through the VAE and back once, so that a photograph cannot be told from a generated image by the traces
     that the VAE leaves.
     """
     found = [torch.zeros(0, 4, side // 8, side // 8)]
@@ -87,12 +88,12 @@ def encode(model: Any, vae: Any, images: Sequence[Tensor], side: int, progress: 
         part = torch.stack([squared(image[..., :3], side) for image in images[start : start + ENCODED_AT_ONCE]])
         seen = vae.encode(vae.decode(vae.encode(part))[..., :3])
         found.append(model.model.process_latent_in(seen).float().cpu())
-        progress.update(done + start + len(part), "pictures are encoded")
+        progress.update(done + start + len(part), "images are encoded")
     return torch.cat(found[1:] or found)
 
 
 def squared(image: Tensor, side: int) -> Tensor:
-    """(H, W, 3) -> (side, side, 3): centre crop, then an antialiased resize; as it is where it fits."""
+    """(H, W, 3) -> (side, side, 3): center crop, then an antialiased resize; as it is where it fits."""
     if image.shape[:2] == (side, side):
         return image
     return comfy.utils.common_upscale(image.movedim(-1, 0)[None], side, side, "lanczos", "center")[0].movedim(0, -1)
@@ -115,10 +116,10 @@ def asking(preference: Preference, clip: Any, place: str, captions: list[str], o
 
 
 def corrected(model: Any, correction: Correction) -> Any:
-    """A copy of the MODEL whose sampling is corrected. ValueError for a preference that was learned for another one."""
+    """A copy of the MODEL whose sampling is corrected. UserError for a preference that was learned for another one."""
     kind, preference = family(model), correction.preference
     if preference.family != kind:
-        raise ValueError(
+        raise UserError(
             f"The preference was learned for {preference.family} and this MODEL is {kind}, whose latents mean "
             "something else: learn one with this model, or load another file."
         )
@@ -150,7 +151,7 @@ def sampler_hook(correction: Correction) -> Callable[[dict[str, Any]], Tensor]:
 
 
 def gate(correction: Correction, conditioning: Sequence[dict[str, Any]] | None, count: int) -> Tensor | None:
-    """How far the prompts ask for the place, (count,); of several on one picture, the one that asks most."""
+    """How far the prompts ask for the place, (count,); of several on one image, the one that asks most."""
     place = correction.preference.place
     if place is None:
         return None

@@ -7,6 +7,7 @@ import os
 import re
 from pathlib import Path
 
+from ..common.errors import UserError
 from ..data.dataset import holds_dataset
 from ..data.dataset.find import METADATA
 from ..data.dataset.rows import ROW_ENDINGS
@@ -31,14 +32,14 @@ def dataset_names() -> list[str]:
 
 
 def dataset_folder(name: str) -> Path:
-    """The folder that a name of the menu stands for. Raises ValueError for one that leads anywhere else."""
+    """The folder that a name of the menu stands for. Raises UserError for one that leads anywhere else."""
     if name == SHIPPED:
         return COMMUNITY
     folder = inside(input_folder(), name)
     if not folder.is_dir() and name.endswith(SAVED):
         folder = inside(saved_root(), name.removesuffix(SAVED))
     if not folder.is_dir():
-        raise ValueError(f"There is no folder {name!r} in ComfyUI's input folder: put it there, or choose another one.")
+        raise UserError(f"There is no folder {name!r} in ComfyUI's input folder: put it there, or choose another one.")
     return folder
 
 
@@ -51,17 +52,17 @@ def link_files() -> list[str]:
 
 
 def link_file(name: str) -> Path:
-    """The list that a name of the menu stands for. Raises ValueError for one that leads anywhere else."""
+    """The list that a name of the menu stands for. Raises UserError for one that leads anywhere else."""
     path = inside(input_folder(), name)
     if not path.is_file() or not path.name.lower().endswith(ROW_ENDINGS):
-        raise ValueError(f"There is no list {name!r} in ComfyUI's input folder: put a .csv or .jsonl file there.")
+        raise UserError(f"There is no list {name!r} in ComfyUI's input folder: put a .csv or .jsonl file there.")
     return path
 
 
 def collected_folder(name: str, links: Path) -> Path:
-    """Where the pictures of a list go, in the input folder: under the given name, or the list's own with "pictures"."""
+    """Where the images of a list go, in the input folder: under the given name, or the list's own with "images"."""
     stem = re.sub(r"[^\w.()-]+", " ", links.stem[:60]).strip(" .()-") or "collected"
-    return inside(input_folder(), plain_name(name if name.strip() else f"{stem} pictures"))
+    return inside(input_folder(), plain_name(name if name.strip() else f"{stem} images"))
 
 
 def saved_root() -> Path:
@@ -81,8 +82,8 @@ def files_fingerprint(folder: Path) -> str:
 
 
 def plain_name(name: str) -> str:
-    """The name of a new folder. Raises ValueError for one with a path in it or with letters that no folder can have."""
+    """The name of a new folder. Raises UserError for one with a path in it or with letters that no folder can have."""
     clean = name.strip()
     if not re.fullmatch(r"\w[\w .()-]{0,79}", clean) or clean.endswith("."):
-        raise ValueError(f"{name!r} is no plain name for a dataset: use letters, digits, spaces, - and _, and no path.")
+        raise UserError(f"{name!r} is no plain name for a dataset: use letters, digits, spaces, - and _, and no path.")
     return clean

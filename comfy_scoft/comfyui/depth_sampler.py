@@ -19,7 +19,7 @@ from .runtime import Progress, check_interrupt
 
 
 def size_multiple(model: Any) -> int:
-    """What the sides of a picture must be divisible by: 8 for the VAE, 2 for each level of the UNet below the first."""
+    """What the sides of an image must be divisible by: 8 for the VAE, 2 for each level of the UNet below the first."""
     levels = len(model.model.model_config.unet_config.get("channel_mult", (1, 1, 1, 1)))
     return 8 * 2 ** (levels - 1)
 
@@ -70,10 +70,10 @@ class DepthSampler:
             disable_pbar=True,
             seed=request.seeds[0],
         )
-        pictures = self.vae.decode(latents)[..., :3]
+        images = self.vae.decode(latents)[..., :3]
         self._drawn += 1
-        self._newest = _side_by_side(pictures)
-        return pictures
+        self._newest = _side_by_side(images)
+        return images
 
     def _condition(self, prompts: tuple[str, ...]) -> list[list[Any]]:
         """Conditioning of N prompts as one entry, its tensors batched; each prompt is one window of 77 tokens."""
@@ -98,7 +98,7 @@ class DepthSampler:
         check_interrupt()
         steps, shown = done * self.settings.steps_each(), self._newest or open_image(newest)
         self._done, self._drawn, self._newest = done, 0, None
-        self.progress.update(steps, f"negatives: {done} of {total} pictures", shown)
+        self.progress.update(steps, f"negatives: {done} of {total} images", shown)
 
     def identity(self) -> str:
         """A hash that tells these models from others: samples of every weight, the patches, the noise schedule.
@@ -116,9 +116,9 @@ class DepthSampler:
         return digest.hexdigest()
 
 
-def _side_by_side(pictures: Tensor) -> Image.Image:
+def _side_by_side(images: Tensor) -> Image.Image:
     """(N, H, W, 3) in [0, 1] -> one row of at most five, for the node's preview."""
-    row = torch.cat(list(pictures[:5]), dim=1)
+    row = torch.cat(list(images[:5]), dim=1)
     return Image.fromarray(row.detach().float().cpu().clamp(0, 1).mul(255).round().to(torch.uint8).numpy())
 
 

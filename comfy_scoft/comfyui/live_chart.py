@@ -104,19 +104,19 @@ class Live:
         """Send now."""
         self._sent, self._new = time.monotonic(), False
         if self.node is not None and self.workflow is not None:
-            tell(EVENT, {"node": self.node, "workflow": self.workflow, **self.picture(state)})
+            tell(EVENT, {"node": self.node, "workflow": self.workflow, **self.image(state)})
 
-    def picture(self, state: str) -> dict[str, Any]:
+    def image(self, state: str) -> dict[str, Any]:
         """What is drawn: under 20 kB, however long the run is."""
         return {"run": self.run, "state": state, "step": self.step, "steps": self.steps, "curves": self.curves.series()}
 
 
 def of_rows(run: str, names: Iterable[str], rows: Iterable[Mapping[str, float]], steps: int) -> dict[str, Any]:
-    """The picture of a finished run from the rows of its metrics.jsonl."""
+    """The image of a finished run from the rows of its metrics.jsonl."""
     live = Live(run, steps, Curves(names))
     for row in rows:
         live.add(row)
-    return live.picture(DONE)
+    return live.image(DONE)
 
 
 def workflow_id(extra_pnginfo: Any) -> str | None:

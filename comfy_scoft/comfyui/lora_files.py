@@ -7,6 +7,7 @@ from pathlib import Path
 from safetensors.torch import load_file
 from torch import Tensor
 
+from ..common.errors import UserError
 from .compat import folder_paths
 
 NONE = "none"
@@ -18,16 +19,16 @@ def lora_names() -> list[str]:
 
 
 def lora_file(name: str) -> Path:
-    """The path of a listed LoRA. ValueError, one sentence, for a name that is not in the list."""
+    """The path of a listed LoRA. UserError, one sentence, for a name that is not in the list."""
     if name not in folder_paths.get_filename_list("loras"):
-        raise ValueError(f"There is no LoRA {name!r} in the lora folders: choose one from the list.")
+        raise UserError(f"There is no LoRA {name!r} in the lora folders: choose one from the list.")
     return Path(folder_paths.get_full_path_or_raise("loras", name))
 
 
 def read_lora(name: str) -> dict[str, Tensor]:
-    """The tensors of a listed LoRA. ValueError, one sentence, for a file that cannot be read."""
+    """The tensors of a listed LoRA. UserError, one sentence, for a file that cannot be read."""
     path = lora_file(name)
     try:
         return load_file(path)
     except Exception as error:  # safetensors has its own kind of error, and a missing file another
-        raise ValueError(f"The LoRA {name!r} cannot be read ({error}): choose another safetensors file.") from error
+        raise UserError(f"The LoRA {name!r} cannot be read ({error}): choose another safetensors file.") from error

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ..common.errors import UserError
 from ..models.hub import FolderLoader
 from .compat import folder_paths
 from .runtime import folders
@@ -45,7 +46,7 @@ def choices(kind: str, menu: Mapping[str, Any]) -> list[str]:
 def find(kind: str, menu: Mapping[str, Any], name: str, entry: str) -> Path | None:
     """The folder that an entry stands for; None for a network that needs none.
 
-    Looked up among the folders that are there now, so no other path can be asked for. Raises ValueError for an entry
+    Looked up among the folders that are there now, so no other path can be asked for. Raises UserError for an entry
     of another network and one that is not there.
     """
     loader = menu.get(name)
@@ -54,7 +55,7 @@ def find(kind: str, menu: Mapping[str, Any], name: str, entry: str) -> Path | No
     here = found(kind, loader)
     if entry == AUTOMATIC:
         if not here:
-            raise ValueError(
+            raise UserError(
                 f"{loader.name} is not in ComfyUI's models/{kind} folder: {loader.advice()[:-1]} there, or choose "
                 "under 'weights' to download it."
             )
@@ -62,5 +63,5 @@ def find(kind: str, menu: Mapping[str, Any], name: str, entry: str) -> Path | No
     if entry.startswith(DOWNLOAD) and entry.removeprefix(DOWNLOAD) in loader.hub:
         return loader.download(entry.removeprefix(DOWNLOAD))
     if entry not in here:
-        raise ValueError(f"{entry!r} holds no {loader.name}: choose 'automatic', or another entry of 'weights'.")
+        raise UserError(f"{entry!r} holds no {loader.name}: choose 'automatic', or another entry of 'weights'.")
     return here[entry]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ..common.errors import UserError
 from ..corrector.preference_file import ENDING
 from .compat import folder_paths
 from .runtime import output_folder
@@ -29,7 +30,7 @@ def preference_names() -> list[str]:
 
 
 def preference_file(name: str) -> Path:
-    """The path of a listed preference. ValueError, one sentence, for a name that is not in the list."""
+    """The path of a listed preference. UserError, one sentence, for a name that is not in the list."""
     if name not in preference_names():
-        raise ValueError(f"There is no preference {name!r} in the preference folders: choose one from the list.")
+        raise UserError(f"There is no preference {name!r} in the preference folders: choose one from the list.")
     return Path(folder_paths.get_full_path_or_raise(KIND, name))

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from ..common.errors import UserError
 from .compat import PromptServer, comfy, folder_paths
 
 
@@ -23,7 +24,7 @@ def training_mode() -> Iterator[None]:
 
 
 class Progress:
-    """A node's progress bar, its line of text and its preview picture; text and picture at most every `pause` s."""
+    """A node's progress bar, its line of text and its preview image; text and image at most every `pause` s."""
 
     def __init__(self, total: int, node_id: str | None = None, pause: float = 0.5) -> None:
         self.total, self.node_id, self.pause = total, node_id, pause
@@ -36,8 +37,8 @@ class Progress:
         if now - self._last < self.pause and done < self.total:
             return
         self._last = now
-        picture = ("JPEG", preview, 512) if preview is not None else None
-        self._bar.update_absolute(done, self.total, picture)
+        image = ("JPEG", preview, 512) if preview is not None else None
+        self._bar.update_absolute(done, self.total, image)
         self.say(text)
 
     def say(self, text: str) -> None:
@@ -76,18 +77,18 @@ def device() -> torch.device:
 
 
 def inside(root: str | Path, name: str) -> Path:
-    """The real path of `name` under `root`. One sentence (ValueError) for anything that leads out of it.
+    """The real path of `name` under `root`. One sentence (UserError) for anything that leads out of it.
 
     Refused: absolute names, "..", and links whose target lies elsewhere. The file need not exist.
     """
     text = str(name)
     parts = text.replace("\\", "/").split("/")
     if not text.strip() or os.path.isabs(text) or parts[0] == "" or ":" in parts[0] or ".." in parts or "\0" in text:
-        raise ValueError(f"{text!r} is not a name inside {Path(root).name!r}: choose one from the list.")
+        raise UserError(f"{text!r} is not a name inside {Path(root).name!r}: choose one from the list.")
     base = os.path.realpath(root)
     found = os.path.realpath(os.path.join(base, *parts))
     if os.path.commonpath([base, found]) != base:
-        raise ValueError(f"{text!r} leads out of {Path(root).name!r}: put the file itself there instead of a link.")
+        raise UserError(f"{text!r} leads out of {Path(root).name!r}: put the file itself there instead of a link.")
     return Path(found)
 
 
@@ -125,6 +126,6 @@ def output_folder() -> Path:
 def in_output(path: Path) -> str:
     """A file of ComfyUI's output folder as a person looks for it there: output/scoft/surveys/name.html.
 
-    What a node shows ends up in pictures that people share, so it leaves out where the computer keeps ComfyUI.
+    What a node shows ends up in images that people share, so it leaves out where the computer keeps ComfyUI.
     """
     return Path("output", path.relative_to(output_folder())).as_posix()

@@ -1,10 +1,11 @@
-"""TAESD, the small autoencoder that ComfyUI draws previews with: decodes the rollout's picture in little memory."""
+"""TAESD, the small autoencoder that ComfyUI draws previews with: decodes the rollout's image in little memory."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..common.errors import UserError
 from ..models.stable_diffusion import BaseModel
 from .compat import comfy, folder_paths
 from .to_diffusers import vae_from_vae
@@ -19,7 +20,7 @@ FOLDER = "vae_approx"
 def small_vae(base: BaseModel) -> AutoencoderTiny | None:
     """TAESD of the base model's latents from models/vae_approx, or None where its two files are not there.
 
-    Raises ValueError, one sentence, for files that hold something else.
+    Raises UserError, one sentence, for files that hold something else.
     """
     name = NAMES.get(base.family)
     files = {part: _file(f"{name}_{part}.") for part in ("encoder", "decoder")} if name else {}
@@ -33,7 +34,7 @@ def small_vae(base: BaseModel) -> AutoencoderTiny | None:
         }
         module, _ = vae_from_vae(comfy.sd.VAE(sd=weights))
     except Exception as error:  # torch, safetensors and pickle each have errors of their own for a wrong file
-        raise ValueError(
+        raise UserError(
             f"The files {name}_encoder and {name}_decoder in models/{FOLDER} are not those of TAESD: download them "
             "again, or take them away."
         ) from error

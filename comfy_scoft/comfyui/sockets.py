@@ -17,7 +17,7 @@ LoraSocket = io.Custom("SCOFT_OPTIONS_LORA")
 OptimizerSocket = io.Custom("SCOFT_OPTIONS_OPTIMIZER")
 """settings.OptimizerSettings."""
 ImagesSocket = io.Custom("SCOFT_IMAGES")
-"""generate.ImageSet: pictures with prompt, seed and model label."""
+"""generate.ImageSet: images with prompt, seed and model label."""
 ScoresSocket = io.Custom("SCOFT_SCORES")
 """scores.Scores: named figures with intervals."""
 PreferenceSocket = io.Custom("SCOFT_PREFERENCE")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from ..common.errors import UserError
 from ..models import state_dict_keys
 from ..models.mini import layout
 from ..models.noise_schedule import NoiseSchedule
@@ -30,7 +31,7 @@ SUPPORTED = "SCoFT trains Stable Diffusion 1.x, 2.x and XL base models: choose o
 def base_model(model: Any, clip: Any, vae: Any, name: str = "base") -> BaseModel:
     """MODEL, CLIP and VAE as one BaseModel, on the storage and the device where ComfyUI keeps them.
 
-    Raises ValueError, one sentence, for a model that cannot be trained or parts that do not belong together.
+    Raises UserError, one sentence, for a model that cannot be trained or parts that do not belong together.
     """
     unet = unet_from_model(model)
     autoencoder, own_scale = vae_from_vae(vae)
@@ -54,13 +55,13 @@ def unet_from_model(model: Any) -> UNet2DConditionModel:
     config = getattr(model.model.model_config, "unet_config", {})
     base = (comfy.model_base.BaseModel, comfy.model_base.SDXL)
     if type(model.model) not in base or "model_channels" not in config or not hasattr(model.model, "diffusion_model"):
-        raise ValueError(f"This MODEL is a {kind} and cannot be trained here: {SUPPORTED}")
+        raise UserError(f"This MODEL is a {kind} and cannot be trained here: {SUPPORTED}")
     if config.get("in_channels") != 4 or config.get("out_channels", 4) != 4 or model.model.concat_keys:
         count = config.get("in_channels")
-        raise ValueError(f"This MODEL takes {count} channels, as inpainting and edit models do: {SUPPORTED}")
+        raise UserError(f"This MODEL takes {count} channels, as inpainting and edit models do: {SUPPORTED}")
     patches = model.model_options.get("transformer_options", {})
     if any(patches.get(k) for k in ("patches", "patches_replace")) or "model_function_wrapper" in model.model_options:
-        raise ValueError(
+        raise UserError(
             "This MODEL carries patches that change how its UNet runs (such as IP-Adapter or FreeU), which training "
             "cannot follow: connect the MODEL from before that node."
         )
@@ -74,23 +75,23 @@ def unet_from_model(model: Any) -> UNet2DConditionModel:
 
 
 def unet_arguments(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments of UNet2DConditionModel for ComfyUI's `unet_config`; ValueError for a layout diffusers cannot build."""
+    """Arguments of UNet2DConditionModel for ComfyUI's `unet_config`; UserError for a layout diffusers cannot build."""
     layers, channels = config["num_res_blocks"], [config["model_channels"] * m for m in config["channel_mult"]]
     odd = [k for k in ("disable_self_attentions", "use_temporal_attention", "use_temporal_resblock") if config.get(k)]
     if odd or len(set(layers)) != 1:
-        raise ValueError(f"This MODEL has an unusual layout ({', '.join(odd) or 'uneven levels'}): {SUPPORTED}")
+        raise UserError(f"This MODEL has an unusual layout ({', '.join(odd) or 'uneven levels'}): {SUPPORTED}")
     count, levels = layers[0], len(channels)
     down = [tuple(config["transformer_depth"][i * count : (i + 1) * count]) for i in range(levels)]
     backwards = list(config["transformer_depth_output"])[::-1]
     up = [tuple(backwards[i * (count + 1) : (i + 1) * (count + 1)]) for i in range(levels)]
     middle = config["transformer_depth_middle"]
     if any(0 < sum(map(bool, d)) < len(d) for d in down + up):
-        raise ValueError(f"This MODEL mixes blocks with and without attention in one level: {SUPPORTED}")
+        raise UserError(f"This MODEL mixes blocks with and without attention in one level: {SUPPORTED}")
     attended = [any(d) for d in down]
     if not attended[-1]:  # diffusers reads the depth of the middle block here
         down[-1] = (middle if middle >= 0 else 1,) * count
     if middle > 0 and set(down[-1]) != {middle}:
-        raise ValueError(f"This MODEL's middle block and its last level differ in depth: {SUPPORTED}")
+        raise UserError(f"This MODEL's middle block and its last level differ in depth: {SUPPORTED}")
     heads = config.get("num_heads", -1)
     per_head = config.get("num_head_channels", -1)
     extra = config.get("adm_in_channels")
@@ -120,7 +121,7 @@ def vae_from_vae(vae: Any) -> tuple[AutoencoderKL | AutoencoderTiny, float]:
     type is the file's: `placement.place` makes it float32 before use, for that of SD XL overflows in float16.
     """
     if not hasattr(vae, "patcher"):  # ComfyUI gives such a VAE where the file holds none
-        raise ValueError("This VAE holds no weights: connect the VAE of the checkpoint, or Load VAE.")
+        raise UserError("This VAE holds no weights: connect the VAE of the checkpoint, or Load VAE.")
     return autoencoder(_weights(vae.patcher, "", torch.float32), "this VAE", "connect the checkpoint's own VAE.")
 
 
@@ -130,7 +131,7 @@ def controlnet_from_control_net(control: Any) -> ControlNetModel:
 
     source = getattr(control, "control_model", None)
     if type(source).__name__ != "ControlNet" or not hasattr(source, "input_hint_block"):
-        raise ValueError("This CONTROL_NET is not a Stable Diffusion 1.x, 2.x or XL ControlNet: choose another one.")
+        raise UserError("This CONTROL_NET is not a Stable Diffusion 1.x, 2.x or XL ControlNet: choose another one.")
     weights = _weights(control.control_model_wrapped, "", getattr(control, "manual_cast_dtype", None) or torch.float32)
     arguments = unet_arguments(_controlnet_config(source, weights))
     for key in ("out_channels", "up_block_types", "reverse_transformer_layers_per_block"):
@@ -190,7 +191,7 @@ def schedule_from_model(model: Any) -> NoiseSchedule:
     prediction = next((p for kind, p in answers.items() if answer is kind.calculate_denoised), None)
     if prediction is None or timestep is not kinds.ModelSamplingDiscrete.timestep:  # LCM, x0, EDM, flow, …
         name = "/".join(kind.__name__ for kind in type(sampling).__bases__)
-        raise ValueError(f"This MODEL is sampled as {name}, not with noise or v prediction: {SUPPORTED}")
+        raise UserError(f"This MODEL is sampled as {name}, not with noise or v prediction: {SUPPORTED}")
     sigmas = sampling.sigmas.detach().to("cpu", torch.float64)
     table = 1.0 / (1.0 + sigmas.square())
     usual = NoiseSchedule.scaled_linear(len(table), prediction=prediction)
@@ -206,7 +207,7 @@ def embedder(clip: Any, pooled: bool, width: int | None = None) -> Callable[[str
     the UNet expects; a CLIP of another one is refused at the first caption.
     """
     if clip is None:  # what ComfyUI gives where the file holds no text encoder
-        raise ValueError("There is no CLIP: the file holds no text encoder; connect Load CLIP, or another checkpoint.")
+        raise UserError("There is no CLIP: the file holds no text encoder; connect Load CLIP, or another checkpoint.")
 
     def embed(caption: str) -> TextEmbedding:
         with torch.inference_mode():
@@ -214,7 +215,7 @@ def embedder(clip: Any, pooled: bool, width: int | None = None) -> Callable[[str
             tokens = {k: v[:1] for k, v in tokens.items()}  # one window of 77, as Stable Diffusion was trained
             hidden, summary = clip.encode_from_tokens(tokens, return_pooled=True)
         if width is not None and hidden.shape[-1] != width:
-            raise ValueError(
+            raise UserError(
                 f"The CLIP gives {hidden.shape[-1]} numbers a token but the MODEL reads {width}: "
                 "connect MODEL and CLIP of the same checkpoint."
             )
@@ -249,7 +250,7 @@ def _weights(patcher: Any, prefix: str, upcast: torch.dtype) -> dict[str, Tensor
                 value = comfy.lora.calculate_weight(patches, value, key, torch.float32, original_weights=rows)
             value = value.to(own)
         if type(value) not in (Tensor, nn.Parameter):
-            raise ValueError("The model's weights are quantised and cannot be trained: load it in another precision.")
+            raise UserError("The model's weights are quantised and cannot be trained: load it in another precision.")
         found[key[len(prefix) :]] = _ordinary(value)
     return found
 

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..common.errors import UserError
 from ..common.names import checked_name
 from ..data.records import Dataset
 from ..losses import Loss, named
@@ -21,7 +22,7 @@ from ..models.lora import LoraSettings
 from ..models.placement import place, unet_dtype
 from ..reports.plots import loss_chart
 from ..training.job import write_job
-from ..training.memory import Economy
+from ..training.memory import MemoryOptions
 from ..training.memory_estimate import fits
 from ..training.model_card import TrainedLora, training_record
 from ..training.run import Run
@@ -58,8 +59,8 @@ class Plan:
         settings = TrainSettings(**knobs)
         records = self.dataset.split("train")
         if len(self.dataset) and not len(records):
-            raise ValueError(
-                f"The data set {self.dataset.name!r} has no picture of the split 'train', and only those are trained "
+            raise UserError(
+                f"The dataset {self.dataset.name!r} has no image of the split 'train', and only those are trained "
                 "on; load that split too."
             )
         free_memory()
@@ -85,14 +86,14 @@ class Plan:
 
 
 def held_out(given: Dataset | None, trained: Dataset) -> Dataset | None:
-    """The pictures of a data set that are not trained on, so that the same set can be connected twice."""
+    """The images of a dataset that are not trained on, so that the same set can be connected twice."""
     if given is None:
         return None
     found = given.without(trained)
     if not len(found):
-        raise ValueError(
-            f"Every picture of the validation set {given.name!r} is trained on too, so it would show nothing; connect "
-            "pictures of another split, for example Load Dataset with the split 'test'."
+        raise UserError(
+            f"Every image of the validation set {given.name!r} is trained on too, so it would show nothing; connect "
+            "images of another split, for example Load Dataset with the split 'test'."
         )
     return found
 
@@ -113,7 +114,7 @@ def train_in_comfyui(
         follower = Follower(run, Progress(planned_calls(run), node_id), live)
         follower.say(_where(folder.name, name, resume))
         prepare(run, follower.say)
-        run.economy, line = fits(run, Economy.of(run.settings), free_bytes())
+        run.memory_options, line = fits(run, MemoryOptions.of(run.settings), free_bytes())
         follower.say(line)
         place(run.base.unet, device(), unet_dtype(run.settings.precision))
         started = time.monotonic()
@@ -141,7 +142,7 @@ def export(plan: Plan, root: Path, name: str, checkpoint: Path | None) -> Path:
 
 
 def prepare(run: Run, say: Callable[[str], None] = lambda text: None) -> None:
-    """Embed all texts through ComfyUI's CLIP, give its memory back, and encode all pictures."""
+    """Embed all texts through ComfyUI's CLIP, give its memory back, and encode all images."""
     cache, held_out = run.caches()
     say("reading captions")
     for text in run.texts():
@@ -155,7 +156,7 @@ def prepare(run: Run, say: Callable[[str], None] = lambda text: None) -> None:
     wanted += [(held_out, sample) for sample in held_out.samples(flip=False)] if held_out is not None else []
     for number, (own, sample) in enumerate(wanted):
         check_interrupt()
-        say(f"encoding pictures: {number + 1} of {len(wanted)}")
+        say(f"encoding images: {number + 1} of {len(wanted)}")
         own.latent(sample)
 
 

@@ -1,4 +1,4 @@
-"""What a person sees on the Train LoRA node while it runs: progress with the time left, the losses, and a picture."""
+"""What a person sees on the Train LoRA node while it runs: progress with the time left, the losses, and an image."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..losses import named
-from ..training.run import Run, Watch
+from ..training.run import Callbacks, Run
 from ..training.run_folder import read_metrics
 from ..training.validation import HELD_OUT, reading
 from .live_chart import DONE, STOPPED, Live
@@ -24,7 +24,7 @@ LOG = logging.getLogger(__name__)
 
 @dataclass
 class Follower:
-    """Keeps the progress bar going by UNet calls, its line of text by optimizer steps, and its picture by previews.
+    """Keeps the progress bar going by UNet calls, its line of text by optimizer steps, and its image by previews.
 
     live: the chart on the page, which gets the steps from before a resume too.
     """
@@ -33,18 +33,18 @@ class Follower:
     bar: Progress
     live: Live
     text: str = ""
-    picture: Image.Image | None = None
+    image: Image.Image | None = None
     started: float = field(default_factory=time.monotonic)
     first_step: int | None = None
     held_out: str = ""
 
-    def watch(self) -> Watch:
+    def watch(self) -> Callbacks:
         self.started = time.monotonic()
-        return Watch(self.check, self.observe, self.say, self.show)
+        return Callbacks(self.check, self.observe, self.say, self.show)
 
     def check(self) -> None:
         check_interrupt()
-        self.bar.update(min(self.run.base.calls, self.bar.total - 1), self.text, self.picture)
+        self.bar.update(min(self.run.base.calls, self.bar.total - 1), self.text, self.image)
         self.live.beat()
 
     def observe(self, step: int, row: dict[str, float]) -> None:
@@ -66,13 +66,13 @@ class Follower:
             LOG.info("%s: %s", self.run.folder.name, text)
             self.bar.say(text)
 
-    def show(self, step: int, picture: Tensor) -> None:
-        pixels = picture.mul(255.0).round().byte().permute(1, 2, 0).numpy()
-        self.picture = Image.fromarray(np.ascontiguousarray(pixels))
+    def show(self, step: int, image: Tensor) -> None:
+        pixels = image.mul(255.0).round().byte().permute(1, 2, 0).numpy()
+        self.image = Image.fromarray(np.ascontiguousarray(pixels))
 
     def end(self, steps: int, rows: list[dict[str, float]]) -> None:
         self.bar.update(
-            self.bar.total, f"{self.run.folder.name}: {steps} steps done. {reading(rows)}".strip(), self.picture
+            self.bar.total, f"{self.run.folder.name}: {steps} steps done. {reading(rows)}".strip(), self.image
         )
         for row in () if self.live.begun else rows:  # a run that was finished already
             self.live.add(row)

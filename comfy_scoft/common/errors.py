@@ -1,15 +1,19 @@
-"""The exceptions of the pack that callers tell apart; every other fault of a user's input is a ValueError."""
+"""The exceptions of the pack. Any other exception is a fault of the code and shows its traceback."""
 
 from __future__ import annotations
+
+
+class UserError(ValueError):
+    """A person's mistake, in one sentence: what was wrong, what was expected, what to do."""
 
 
 class Interrupted(Exception):
     """Raised by a `check` callback to stop a training run; what was learned so far is kept."""
 
 
-class NonFiniteLoss(ValueError):
+class NonFiniteLoss(UserError):
     """A loss term became NaN or infinite; the message names the term, and the last good checkpoint is kept."""
 
 
-class OtherProcess(ValueError):
+class OtherProcess(UserError):
     """Another process of the run ended or stopped with a fault, so that this one cannot go on either."""

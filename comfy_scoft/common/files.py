@@ -7,6 +7,8 @@ import os
 import uuid
 from pathlib import Path
 
+from .errors import UserError
+
 
 def write_atomically(path: Path, data: bytes) -> None:
     """Write a file so that a reader sees the old one or the new one, never half of it; its folder is made.
@@ -26,12 +28,12 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 
 def file_hash(path: Path) -> str:
-    """SHA-256 of a file's bytes, 64 hex digits. Raises ValueError when the file is gone."""
+    """SHA-256 of a file's bytes, 64 hex digits. Raises UserError when the file is gone."""
     digest = hashlib.sha256()
     try:
         with path.open("rb") as file:  # in blocks: checkpoints of several GB are hashed too
             while block := file.read(1 << 20):
                 digest.update(block)
     except OSError as error:
-        raise ValueError(f"The file {path.name} cannot be read: put it back, or give the right to read it.") from error
+        raise UserError(f"The file {path.name} cannot be read: put it back, or give the right to read it.") from error
     return digest.hexdigest()

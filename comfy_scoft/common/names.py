@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from .errors import UserError
+
 _NAME = re.compile(r"\w(?:[\w.-]{0,98}\w)?")
 
 
@@ -11,12 +13,12 @@ _RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 
 
 def checked_name(name: str, what: str = "name") -> str:
-    """`name` itself if it can name a file or folder on every system and holds no path; else ValueError.
+    """`name` itself if it can name a file or folder on every system and holds no path; else UserError.
 
     Letters and digits of any script, "-", "_" and "."; at most 100, a letter or digit (or "_") at both ends.
     """
     if not _NAME.fullmatch(name) or _RESERVED.fullmatch(name):
-        raise ValueError(
+        raise UserError(
             f"The {what} {name!r} cannot name a file: use at most 100 letters, digits, '-', '_' and '.', "
             "without a path or spaces."
         )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..common.errors import UserError
 from .preference import Preference
 
 UNGUIDED = 1 / 3
@@ -20,7 +21,7 @@ class Correction:
 
         x̂₀ ← x̂₀ + Δ,   Δ = strength · g · (1 − e^J) · r · ∇J / ‖∇J‖,   so ‖Δ‖ ≤ strength · r,
 
-    for each picture, with J the log-preference of the noisy latent z_t, g the prompt's gate (1 without one) and r the
+    for each image, with J the log-preference of the noisy latent z_t, g the prompt's gate (1 without one) and r the
     size of the guidance's own update (`reach`). The less is left to correct, the shorter is the move.
 
     strength: 0 changes nothing. start and end: shares of the schedule, 0 its noisiest and 1 its last timestep, as in
@@ -34,7 +35,7 @@ class Correction:
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.strength <= 100.0 or not 0.0 <= self.start <= 1.0 or not 0.0 <= self.end <= 1.0:
-            raise ValueError(
+            raise UserError(
                 f"A correction of strength {self.strength:g} from {self.start:g} to {self.end:g} cannot be made: "
                 "strength lies in 0 … 100, and start and end in 0 … 1."
             )
@@ -66,11 +67,11 @@ class Correction:
         """The corrected x̂₀, in the shape and number type of `denoised` (B, C, h, w).
 
         x: the noisy latent z + σ ε; sigma: σ (B,); unguided: x̂₀ without the prompt, None at CFG 1; gate: (B,) in [0, 1]
-        or None for 1. Raises ValueError for latents with another number of channels.
+        or None for 1. Raises UserError for latents with another number of channels.
         """
         head = self.preference.head
         if x.shape[1] != head.channels:
-            raise ValueError(
+            raise UserError(
                 f"The latents have {x.shape[1]} channels and the preference was learned on {head.channels}: use a "
                 "model of the family it was learned for."
             )

@@ -22,7 +22,7 @@ def draw(
     steps: int = 20,
     check: Callable[[], None] = lambda: None,
 ) -> Tensor:
-    """Scaled latents (N, 4, h, w) of pictures of `prompts` from `noise` (N, 4, h, w): DDIM on evenly spaced timesteps.
+    """Scaled latents (N, 4, h, w) of images of `prompts` from `noise` (N, 4, h, w): DDIM on evenly spaced timesteps.
 
     ComfyUI's sampler "ddim" with the scheduler "normal" does the same. At guidance 1 the empty prompt is not computed.
     check: called before each UNet call; it may raise to stop.

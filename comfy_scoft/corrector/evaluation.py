@@ -1,4 +1,4 @@
-"""What held-out pictures say of a preference: accuracy by timestep, calibration, and whether colour alone does it."""
+"""What held-out images say of a preference: accuracy by timestep, calibration, and whether color alone does it."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from torch import Tensor
 
 from ..metrics.intervals import wilson_interval
 from ..models.noise_schedule import NoiseSchedule
-from .preference import Preference, picture_log_odds, sigmas
+from .preference import Preference, image_log_odds, sigmas
 
 POINTS = 10
 """Timesteps that are measured, evenly spread."""
 DRAWS = 4
-"""Noises for each held-out picture and timestep."""
+"""Noises for each held-out image and timestep."""
 CELLS = 64
-"""Cells of a picture and scale that calibration looks at."""
+"""Cells of an image and scale that calibration looks at."""
 BINS = 10
 COLDEST, HOTTEST = 0.02, 50.0
 SEED = 11
@@ -33,11 +33,11 @@ Pair = tuple[Tensor, Tensor]
 
 @dataclass(frozen=True)
 class Evidence:
-    """Figures on held-out pictures, of which there are `held_out` (preferred, stereotyped).
+    """Figures on held-out images, of which there are `held_out` (preferred, stereotyped).
 
-    timesteps; accuracy: balanced, 0 … 1, at each; low and high: its 95 % interval by the number of pictures; colour:
-    the accuracy of a linear classifier on the noisy latent's mean colour alone. ece: expected calibration error of the
-    cells' probabilities, before and after the temperature, each half of the pictures calibrated on the other.
+    timesteps; accuracy: balanced, 0 … 1, at each; low and high: its 95 % interval by the number of images; color:
+    the accuracy of a linear classifier on the noisy latent's mean color alone. ece: expected calibration error of the
+    cells' probabilities, before and after the temperature, each half of the images calibrated on the other.
     reliability: (mean probability, share preferred, count) of each bin, after it.
     """
 
@@ -45,7 +45,7 @@ class Evidence:
     accuracy: tuple[float, ...]
     low: tuple[float, ...]
     high: tuple[float, ...]
-    colour: tuple[float, ...]
+    color: tuple[float, ...]
     temperature: float
     ece: tuple[float, float]
     reliability: tuple[tuple[float, float, int], ...]
@@ -62,16 +62,16 @@ class Evidence:
         learned = sum(clean) / len(clean)
         if learned < LEARNED:
             found.append(
-                f"It has learned nothing: at low noise it is right in {learned:.0%} of held-out pictures, and guessing "
-                "in 50%; give more pictures, or sets that differ."
+                f"It has learned nothing: at low noise it is right in {learned:.0%} of held-out images, and guessing "
+                "in 50%; give more images, or sets that differ."
             )
-        elif sum(self.colour) / len(self.colour) >= sum(self.accuracy) / len(self.accuracy) - CLOSE:
+        elif sum(self.color) / len(self.color) >= sum(self.accuracy) / len(self.accuracy) - CLOSE:
             found.append(
-                "Colour alone tells the sets apart as well: what else differs may not have been learned, and the "
-                "correction may change light and colour; give sets with the same scenes, such as negatives."
+                "Color alone tells the sets apart as well: what else differs may not have been learned, and the "
+                "correction may change light and color; give sets with the same scenes, such as negatives."
             )
         if sum(self.held_out) < FEW:
-            found.append(f"Only {sum(self.held_out)} pictures were held out, so these figures are rough.")
+            found.append(f"Only {sum(self.held_out)} images were held out, so these figures are rough.")
         return found
 
 
@@ -81,27 +81,27 @@ def measure(preference: Preference, learned_from: Pair, held_out: Pair, schedule
     generator = torch.Generator().manual_seed(SEED)
     span = len(schedule) / POINTS
     points = [min(len(schedule) - 1, int(span * (i + 0.5))) for i in range(POINTS)]
-    right, colour, cells = [], [], []
+    right, color, cells = [], [], []
     for t in points:
         z_t, sigma, wanted = _drawn(held_out, schedule, t, generator)
         maps = preference.head(z_t, sigma)
-        right.append(_balanced(picture_log_odds(maps), wanted))
+        right.append(_balanced(image_log_odds(maps), wanted))
         cells.append(_some_cells(maps))
         seen, _, known = _drawn(learned_from, schedule, t, generator)
-        colour.append(_balanced(_colour_alone(seen, known, z_t), wanted))
+        color.append(_balanced(_color_alone(seen, known, z_t), wanted))
     answers, truth = torch.stack(cells), wanted.repeat_interleave(cells[0].shape[0] // len(wanted))
     count = sum(map(len, held_out))
     ends = [wilson_interval(round(value * count), count) for value in right]
-    picture = torch.arange(len(truth)) // (len(truth) // count)
+    image = torch.arange(len(truth)) // (len(truth) // count)
     crossed = answers.clone()
-    for half in (picture % 2 == 0, picture % 2 == 1):
+    for half in (image % 2 == 0, image % 2 == 1):
         crossed[:, half] /= fitted_temperature(answers[:, ~half], truth[~half])
     return Evidence(
         tuple(points),
         tuple(right),
         tuple(end.low for end in ends),
         tuple(end.high for end in ends),
-        tuple(colour),
+        tuple(color),
         fitted_temperature(answers, truth),
         (calibration_error(answers, truth), calibration_error(crossed, truth)),
         _reliability(crossed, truth),
@@ -111,7 +111,7 @@ def measure(preference: Preference, learned_from: Pair, held_out: Pair, schedule
 
 
 def _drawn(pair: Pair, schedule: NoiseSchedule, t: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-    """Every picture DRAWS times with fresh noise at t: z_t, σ, and +1 for preferred, −1 for stereotyped."""
+    """Every image DRAWS times with fresh noise at t: z_t, σ, and +1 for preferred, −1 for stereotyped."""
     z = torch.cat(pair).repeat_interleave(DRAWS, 0)
     now = torch.full((len(z),), t)
     wanted = torch.cat([torch.ones(len(pair[0])), -torch.ones(len(pair[1]))]).repeat_interleave(DRAWS)
@@ -120,7 +120,7 @@ def _drawn(pair: Pair, schedule: NoiseSchedule, t: int, generator: torch.Generat
 
 
 def _some_cells(maps: list[Tensor]) -> Tensor:
-    """Log-odds (pictures · cells,) of at most CELLS cells a picture and scale, evenly spread; picture after picture."""
+    """Log-odds (images · cells,) of at most CELLS cells an image and scale, evenly spread; image after image."""
     flat = [found.flatten(1) for found in maps]
     return torch.cat([found[:, :: -(-found.shape[1] // CELLS)] for found in flat], dim=1).flatten()
 
@@ -131,11 +131,11 @@ def _balanced(odds: Tensor, wanted: Tensor) -> float:
     return float((right[wanted > 0].mean() + right[wanted < 0].mean()) / 2)
 
 
-def _colour_alone(seen: Tensor, known: Tensor, asked: Tensor) -> Tensor:
-    """Answers (M,) by linear discriminant analysis of the mean over the picture, `channels` numbers each."""
+def _color_alone(seen: Tensor, known: Tensor, asked: Tensor) -> Tensor:
+    """Answers (M,) by linear discriminant analysis of the mean over the image, `channels` numbers each."""
     one, other = seen[known > 0].mean((2, 3)), seen[known < 0].mean((2, 3))
-    centred = torch.cat([one - one.mean(0), other - other.mean(0)])
-    spread = centred.T @ centred / len(centred) + 1e-6 * torch.eye(seen.shape[1])
+    centerd = torch.cat([one - one.mean(0), other - other.mean(0)])
+    spread = centerd.T @ centerd / len(centerd) + 1e-6 * torch.eye(seen.shape[1])
     direction = torch.linalg.solve(spread, one.mean(0) - other.mean(0))
     return (asked.mean((2, 3)) - (one.mean(0) + other.mean(0)) / 2) @ direction
 

@@ -1,7 +1,7 @@
-"""The preference: a small network on noisy latents that tells two sets of pictures apart, place by place.
+"""The preference: a small network on noisy latents that tells two sets of images apart, place by place.
 
 It answers with a map of log-odds ℓ_i, one for each cell of the latent, and each cell sees only its 3 x 3 neighbours.
-The training asks every cell for the right answer on its own. A classifier with one answer a picture may look at the
+The training asks every cell for the right answer on its own. A classifier with one answer an image may look at the
 easiest cue alone, such as the background, and its gradient then moves nothing else; here the cells on a face have to
 find what is different about faces.
 """
@@ -81,11 +81,11 @@ def sigmas(schedule: NoiseSchedule, t: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Preference:
-    """What was learned from two sets of pictures of one model family.
+    """What was learned from two sets of images of one model family.
 
     family: of the base model ("sd1", "sd2", "sdxl", "mini"). temperature: divides the log-odds, so that a cell's
     probability σ(ℓ_i / T) means what it says. place: how far a prompt asks for the place, None where it is not asked.
-    facts: what was measured on held-out pictures, and with which settings it was learned; plain JSON values.
+    facts: what was measured on held-out images, and with which settings it was learned; plain JSON values.
     """
 
     head: PreferenceHead
@@ -114,8 +114,8 @@ class Preference:
         return gradient, 1.0 - log.detach().exp()
 
 
-def picture_log_odds(maps: list[Tensor]) -> Tensor:
-    """One number a picture (B,): the mean over cells, then over scales, so that a picture's size does not matter."""
+def image_log_odds(maps: list[Tensor]) -> Tensor:
+    """One number an image (B,): the mean over cells, then over scales, so that an image's size does not matter."""
     return torch.stack([found.flatten(1).mean(1) for found in maps]).mean(0)
 
 

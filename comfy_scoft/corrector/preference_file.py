@@ -11,9 +11,10 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save as serialise
+from safetensors.torch import save as serialize
 from torch import Tensor, nn
 
+from ..common.errors import UserError
 from ..common.files import write_atomically
 from ..models.stable_diffusion import FAMILIES
 from .preference import MOST_LEVELS, Preference, PreferenceHead
@@ -27,17 +28,17 @@ ENDING = ".safetensors"
 
 
 def free_name(folder: Path, prefix: str) -> Path:
-    """`<prefix>_00001.safetensors`, or the next number that is free. Raises ValueError for a name that holds a path."""
+    """`<prefix>_00001.safetensors`, or the next number that is free. Raises UserError for a name that holds a path."""
     name = prefix.strip()
     if not name or name.startswith(".") or any(c in name for c in '/\\:*?"<>|') or not name.isprintable():
-        raise ValueError(f"{prefix!r} cannot be a file's name: use letters, digits, spaces, “-” and “_”.")
+        raise UserError(f"{prefix!r} cannot be a file's name: use letters, digits, spaces, “-” and “_”.")
     numbers = [path.stem.removeprefix(f"{name}_") for path in folder.glob("*" + ENDING)]
     taken = [int(number) for number in numbers if number.isdecimal()]
     return folder / f"{name}_{max(taken, default=0) + 1:05}{ENDING}"
 
 
 def save(preference: Preference, path: Path, title: str = "", licence: str = "") -> None:
-    """Write a preference; the file appears whole or not at all. title and licence: kept in its facts, where given."""
+    """Write a preference; the file appears whole or not at all. title and license: kept in its facts, where given."""
     facts = {**preference.facts, **({"title": title} if title else {}), **({"licence": licence} if licence else {})}
     head = preference.head
     description = {
@@ -54,22 +55,22 @@ def save(preference: Preference, path: Path, title: str = "", licence: str = "")
         tensors |= {f"place.{name}": value for name, value in preference.place.state_dict().items()}
     plain = {name: value.detach().float().cpu().contiguous() for name, value in tensors.items()}
     metadata = {"format": "pt", "scoft": FORMAT, "preference": json.dumps(description, ensure_ascii=False)}
-    write_atomically(path, serialise(plain, metadata))
+    write_atomically(path, serialize(plain, metadata))
 
 
 def load(path: Path) -> Preference:
-    """The preference in a file. Raises ValueError, one sentence, for anything that is no whole preference."""
+    """The preference in a file. Raises UserError, one sentence, for anything that is no whole preference."""
     try:
         if path.stat().st_size > LARGEST_FILE:
-            raise ValueError("it is too large")
+            raise UserError("it is too large")
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
         if metadata.get("scoft") != FORMAT:
-            raise ValueError("it holds something else")
+            raise UserError("it holds something else")
         return _built(json.loads(metadata["preference"]), tensors)
     except Exception as error:  # safetensors, JSON and torch each have kinds of their own
-        raise ValueError(
+        raise UserError(
             f"{path.name} is not a preference that can be read: choose a file that Save Preference wrote, or learn it "
             "anew."
         ) from error
@@ -82,14 +83,14 @@ def _built(description: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Pre
     whole = 1 <= channels <= 64 and 1 <= width <= WIDEST and 1 <= levels <= MOST_LEVELS and 0 <= text <= 1 << 16
     finite = all(value.is_floating_point() and bool(value.isfinite().all()) for value in tensors.values())
     if not whole or not finite or not math.isfinite(temperature) or temperature <= 0:
-        raise ValueError("sizes or values out of range")
+        raise UserError("sizes or values out of range")
     if description["family"] not in FAMILIES or not isinstance(description["facts"], dict):
-        raise ValueError("unknown family or facts")
+        raise UserError("unknown family or facts")
     with torch.inference_mode(False):
         head, place = PreferenceHead(channels, width, levels), PlaceGate(text) if text else None
         parts: dict[str, nn.Module] = {"head.": head, **({"place.": place} if place is not None else {})}
         if any(not name.startswith(tuple(parts)) for name in tensors):
-            raise ValueError("unknown tensors")
+            raise UserError("unknown tensors")
         for start, module in parts.items():
             own = {name.removeprefix(start): v.clone() for name, v in tensors.items() if name.startswith(start)}
             module.load_state_dict(own)

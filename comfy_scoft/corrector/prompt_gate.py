@@ -1,6 +1,6 @@
 """How far a prompt asks for the place: a linear reading of the text encoder's hidden states.
 
-A preference that knows no prompt would move pictures of every place alike. The gate looks for the token that ends the
+A preference that knows no prompt would move images of every place alike. The gate looks for the token that ends the
 place's name. CLIP's text encoders are causal, so where that token stands in a caption, and how many a name has, shows
 in the hidden states themselves: texts that begin alike have the same states up to the first word that differs.
 """
@@ -12,6 +12,8 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
+
+from ..common.errors import UserError
 
 MOST_CAPTIONS = 24
 MADE_UP = 8
@@ -49,7 +51,7 @@ class PlaceGate(nn.Module):
 
     def forward(self, hidden: Tensor) -> Tensor:
         if hidden.shape[-1] != self.width:
-            raise ValueError(
+            raise UserError(
                 f"The prompt's text has {hidden.shape[-1]} numbers a token and the preference reads {self.width}: use "
                 "it with the text encoder it was learned with, or learn it anew."
             )
@@ -66,13 +68,13 @@ def contrasts(
 ) -> tuple[list[str], list[list[str]]]:
     """Captions that name the place, at most MOST_CAPTIONS, and for each the same words without it.
 
-    Without: the place left out, replaced by each of `others`, and by MADE_UP invented names. Raises ValueError where no
+    Without: the place left out, replaced by each of `others`, and by MADE_UP invented names. Raises UserError where no
     caption names the place.
     """
     whole, name = place_pattern(place), re.compile(re.escape(place), re.IGNORECASE)
     naming = list(dict.fromkeys(caption.strip() for caption in captions if whole.search(caption)))
     if not naming:
-        raise ValueError(
+        raise UserError(
             f"None of the {len(captions)} captions names the place {place!r}: write it as the captions do, or leave "
             "it empty, and the preference will hold for all prompts."
         )

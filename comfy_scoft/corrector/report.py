@@ -20,7 +20,7 @@ def evidence_of(facts: Mapping[str, Any]) -> Evidence | None:
         found["temperature"], found["ece"] = float(found["temperature"]), tuple(float(v) for v in found["ece"])
         found["reliability"] = tuple((float(a), float(b), int(c)) for a, b, c in found["reliability"])
         made = Evidence(**found)
-        return made if made.accuracy and len(made.accuracy) == len(made.colour) == len(made.timesteps) else None
+        return made if made.accuracy and len(made.accuracy) == len(made.color) == len(made.timesteps) else None
     except (KeyError, TypeError, ValueError, IndexError):
         return None
 
@@ -35,13 +35,13 @@ def report(preference: Preference) -> str:
         lines.append("Nothing is known of how well it tells the sets apart.")
     else:
         lines.append(
-            f"Learned from {found.learned_from[0]} preferred and {found.learned_from[1]} stereotyped pictures, "
+            f"Learned from {found.learned_from[0]} preferred and {found.learned_from[1]} stereotyped images, "
             f"measured on {found.held_out[0]} and {found.held_out[1]} held out."
         )
         lines += [
-            f"  timestep {t:4d}: right {right:.2f} [{low:.2f}, {high:.2f}], colour alone {colour:.2f}"
-            for t, right, low, high, colour in zip(
-                found.timesteps, found.accuracy, found.low, found.high, found.colour, strict=True
+            f"  timestep {t:4d}: right {right:.2f} [{low:.2f}, {high:.2f}], color alone {color:.2f}"
+            for t, right, low, high, color in zip(
+                found.timesteps, found.accuracy, found.low, found.high, found.color, strict=True
             )
         ]
         lines.append(
@@ -53,7 +53,7 @@ def report(preference: Preference) -> str:
 
 def _place(preference: Preference) -> str:
     if preference.place is None:
-        return "It asks no prompt: pictures of every place are corrected."
+        return "It asks no prompt: images of every place are corrected."
     told = preference.facts.get("place", {})
     told = told if isinstance(told, Mapping) else {}
     seen = told.get("gate on held-out captions", {})

@@ -1,4 +1,4 @@
-"""Learns a preference from two sets of latents, some pictures of each kept back to measure it with."""
+"""Learns a preference from two sets of latents, some images of each kept back to measure it with."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor
 
+from ..common.errors import UserError
 from ..models.noise_schedule import NoiseSchedule
 from .evaluation import Evidence, measure
 from .preference import Preference, PreferenceHead, levels_for, log_preference, sigmas
 
 FEWEST = 4
-"""Different pictures that each set must have."""
+"""Different images that each set must have."""
 SAME = 1e-3
-"""Two latents are of one picture when they differ by less than this share of their size."""
+"""Two latents are of one image when they differ by less than this share of their size."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class PreferenceSettings:
     """How a preference is learned.
 
     steps: of AdamW with a one-cycle learning rate that peaks at learning_rate. batch_size: latents a step, half of each
-    set. held_out: share of each set's pictures that is only measured with. width: channels inside the head. flip: also
+    set. held_out: share of each set's images that is only measured with. width: channels inside the head. flip: also
     learn from mirrored latents. seed: decides every random number.
     """
 
@@ -37,7 +38,7 @@ class PreferenceSettings:
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.batch_size < 2 or not 0.0 < self.held_out < 0.9 or self.width < 1:
-            raise ValueError(
+            raise UserError(
                 f"A preference cannot be learned with steps={self.steps}, batch_size={self.batch_size}, "
                 f"held_out={self.held_out} and width={self.width}: give steps >= 1, batch_size >= 2, held_out between "
                 "0 and 0.9, and width >= 1."
@@ -67,11 +68,11 @@ def learn(
     settings: PreferenceSettings | None = None,
     observe: Callable[[int, float], None] = lambda step, loss: None,
 ) -> tuple[Preference, Evidence]:
-    """A preference for `preferred` over `stereotyped`, and what held-out pictures say of it.
+    """A preference for `preferred` over `stereotyped`, and what held-out images say of it.
 
     preferred, stereotyped: latents (N, C, h, w) and (M, C, h, w), scaled as the UNet reads them, of one size. schedule:
     the base model's own; family: its family. observe(step, loss): after each step; it may raise to stop. Raises
-    ValueError for a set with too few different pictures, sets that share pictures, and latents of different sizes.
+    UserError for a set with too few different images, sets that share images, and latents of different sizes.
     On the CPU, the same latents and settings give the same preference.
     """
     settings = settings or PreferenceSettings()
@@ -90,49 +91,49 @@ def learn(
 
 
 def split(preferred: Tensor, stereotyped: Tensor, share: float, generator: torch.Generator) -> Sets:
-    """Checks the two sets and draws which pictures are held out: at least one of each, copies on the same side."""
+    """Checks the two sets and draws which images are held out: at least one of each, copies on the same side."""
     first, second = _plain(preferred, "preferred"), _plain(stereotyped, "stereotyped")
     if first.shape[1:] != second.shape[1:]:
-        raise ValueError(
+        raise UserError(
             f"The preferred latents are {tuple(first.shape[1:])} and the stereotyped {tuple(second.shape[1:])}: give "
-            "pictures of one size, through the same VAE."
+            "images of one size, through the same VAE."
         )
     shared = int(_alike(second, first).any(0).sum())
     if shared:
-        raise ValueError(
-            f"{shared} of the {len(first)} preferred pictures are in the stereotyped set too: give two sets without a "
-            "picture in common."
+        raise UserError(
+            f"{shared} of the {len(first)} preferred images are in the stereotyped set too: give two sets without a "
+            "image in common."
         )
     held = [_held(found, share, generator, name) for found, name in ((first, "preferred"), (second, "stereotyped"))]
     return Sets(first, second, *held)
 
 
 def _plain(latents: Tensor, name: str) -> Tensor:
-    """Ordinary float32 latents on the CPU; ValueError for none, and for values that are not numbers."""
+    """Ordinary float32 latents on the CPU; UserError for none, and for values that are not numbers."""
     if latents.ndim != 4 or len(latents) == 0:
-        raise ValueError(
-            f"The {name} set has no pictures: connect at least {FEWEST} different pictures as images of one size."
+        raise UserError(
+            f"The {name} set has no images: connect at least {FEWEST} different images as images of one size."
         )
     found = latents.detach().clone().float().cpu()
     if not bool(found.isfinite().all()):
-        raise ValueError(f"The VAE gives no finite numbers for the {name} set: use a VAE in float32 or bfloat16.")
+        raise UserError(f"The VAE gives no finite numbers for the {name} set: use a VAE in float32 or bfloat16.")
     return found
 
 
 def _alike(one: Tensor, other: Tensor) -> Tensor:
-    """(N, M) bool: which latents of the two sets are of the same picture."""
+    """(N, M) bool: which latents of the two sets are of the same image."""
     a, b = one.flatten(1), other.flatten(1)
     apart = torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist")
     return apart < SAME * a.norm(dim=1, keepdim=True).clamp_min(1e-6)
 
 
 def _held(latents: Tensor, share: float, generator: torch.Generator, name: str) -> Tensor:
-    """(N,) bool: which are held out. Copies of a picture count as one."""
-    original = _alike(latents, latents).int().argmax(1)  # the first that is the same picture
+    """(N,) bool: which are held out. Copies of an image count as one."""
+    original = _alike(latents, latents).int().argmax(1)  # the first that is the same image
     different = original.unique()
     if len(different) < FEWEST:
-        raise ValueError(
-            f"The {name} set has {len(different)} different picture(s): give at least {FEWEST}, for some are kept back "
+        raise UserError(
+            f"The {name} set has {len(different)} different image(s): give at least {FEWEST}, for some are kept back "
             "to measure with."
         )
     count = max(1, round(share * len(different)))

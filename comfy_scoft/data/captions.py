@@ -19,6 +19,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from ..common.errors import UserError
 from ..common.files import file_hash, write_atomically
 from ..common.fingerprints import noise_seed
 from ..common.progress import Observer
@@ -49,7 +50,7 @@ class Captioner:
 
 @dataclass(frozen=True)
 class CaptionSettings:
-    """Which captions are asked for. Raises ValueError, one sentence, for what cannot be.
+    """Which captions are asked for. Raises UserError, one sentence, for what cannot be.
 
     per_image: K, how many for each picture. seed: any; each caption's random numbers are derived from it.
     overwrite: replace the generic captions that records have already; otherwise those are left alone.
@@ -64,7 +65,7 @@ class CaptionSettings:
     def __post_init__(self) -> None:
         for name in ("per_image", "batch_size"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}, but captions need at least 1: raise it.")
+                raise UserError(f"{name} is {getattr(self, name)}, but captions need at least 1: raise it.")
 
     def wants(self, record: CultureRecord) -> bool:
         """Whether the record is to be described."""
@@ -83,10 +84,10 @@ def attach_captions(
 
     What was sampled is kept in `folder` as one text file a picture (`CaptionFile`), named by picture, captioner, K and
     seed: it is not sampled again, and what a person changes in it holds from then on.
-    Raises ValueError for an empty dataset or an unreadable picture.
+    Raises UserError for an empty dataset or an unreadable picture.
     """
     if not dataset.records:
-        raise ValueError("The dataset has no records: load or make some before describing them.")
+        raise UserError("The dataset has no records: load or make some before describing them.")
     wanted = [record for record in dataset.records if settings.wants(record)]
     contents = {record.image: file_hash(record.image) for record in wanted}
     files = CaptionFile.all_of(folder)
@@ -238,11 +239,11 @@ def load_blip(folder: Path, device: torch.device) -> Captioner:
         model = BlipForConditionalGeneration.from_pretrained(folder, local_files_only=True, use_safetensors=True)
     model = model.float().eval().requires_grad_(False).to(device)
 
-    def describe(pictures: Sequence[Image.Image], seeds: Sequence[Sequence[int]], check: Check) -> list[list[str]]:
-        captions, unsure = _sample_blip(model, processor, pictures, seeds, check)
-        for i in range(len(pictures)) if len(pictures) > 1 else ():
+    def describe(images: Sequence[Image.Image], seeds: Sequence[Sequence[int]], check: Check) -> list[list[str]]:
+        captions, unsure = _sample_blip(model, processor, images, seeds, check)
+        for i in range(len(images)) if len(images) > 1 else ():
             if unsure[i]:  # rounding depends on the batch: alone is what counts
-                captions[i] = _sample_blip(model, processor, pictures[i : i + 1], seeds[i : i + 1], check)[0][0]
+                captions[i] = _sample_blip(model, processor, images[i : i + 1], seeds[i : i + 1], check)[0][0]
         return captions
 
     how = f"{file_hash(folder / BLIP.weights)}:{TOP_P}:{LEAST}:{MOST}"
@@ -250,13 +251,13 @@ def load_blip(folder: Path, device: torch.device) -> Captioner:
 
 
 def _sample_blip(
-    model: Any, processor: Any, pictures: Sequence[Image.Image], seeds: Sequence[Sequence[int]], check: Check
+    model: Any, processor: Any, images: Sequence[Image.Image], seeds: Sequence[Sequence[int]], check: Check
 ) -> tuple[list[list[str]], list[bool]]:
     """K captions of each picture, and whether rounding may have decided a word of them."""
     from transformers import LogitsProcessorList
 
     each = len(seeds[0])
-    pixels = processor(images=list(pictures), return_tensors="pt")["pixel_values"].to(model.device)
+    pixels = processor(images=list(images), return_tensors="pt")["pixel_values"].to(model.device)
     draw = NucleusDraw([s for row in seeds for s in row], model.config.text_config.sep_token_id, TOP_P, LEAST, check)
     exact = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
     with torch.no_grad(), exact:
@@ -286,7 +287,7 @@ CAPTIONERS: dict[str, FolderLoader[Captioner]] = {"BLIP": BLIP}
 
 
 def load_captioner(name: str, folder: Path | None = None, device: torch.device | None = None) -> Captioner:
-    """The captioner of that name, from its folder. Raises ValueError, one sentence, where that cannot be."""
+    """The captioner of that name, from its folder. Raises UserError, one sentence, where that cannot be."""
     if name not in CAPTIONERS:
-        raise ValueError(f"There is no captioner named {name!r}; choose one of {', '.join(CAPTIONERS)}.")
+        raise UserError(f"There is no captioner named {name!r}; choose one of {', '.join(CAPTIONERS)}.")
     return CAPTIONERS[name](folder, device or torch.device("cpu"))

@@ -17,7 +17,7 @@ from .dataset import open_image
 
 
 def read_pixels(path: Path) -> Tensor:
-    """A picture file as (3, H, W) float32 in [-1, 1]. Raises ValueError as `open_image` does."""
+    """An image file as (3, H, W) float32 in [-1, 1]. Raises UserError as `open_image` does."""
     return rearrange(torch.from_numpy(np.array(open_image(path))), "h w c -> c h w").float().div(127.5).sub(1.0)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from string import Formatter
 
+from ..common.errors import UserError
 from .records import CultureRecord
 
 TEMPLATE = "{generic} in {place}"
@@ -18,21 +19,19 @@ def build_prompt(
 
     Where a field is empty it vanishes together with the one word before it, so that without a place the same template
     gives "a house"; a place that the words before it name already is not said twice.
-    Raises ValueError for another field, a lone brace, and a template that names neither {generic} nor {caption}.
+    Raises UserError for another field, a lone brace, and a template that names neither {generic} nor {caption}.
     """
     values = {"generic": generic, "place": place, "caption": caption, "culture": culture, "category": category}
     known = ", ".join(f"{{{name}}}" for name in FIELDS)
     try:
         parts = list(Formatter().parse(template))
     except ValueError as error:
-        raise ValueError(f"The prompt template {template!r} has a lone brace: write fields as {known}.") from error
+        raise UserError(f"The prompt template {template!r} has a lone brace: write fields as {known}.") from error
     names = [field for _, field, _, _ in parts if field is not None]
     if odd := [name for name in names if name not in FIELDS]:
-        raise ValueError(f"The prompt template names {{{odd[0]}}}, but the fields are {known}: use these.")
+        raise UserError(f"The prompt template names {{{odd[0]}}}, but the fields are {known}: use these.")
     if not {"generic", "caption"} & set(names):
-        raise ValueError(
-            "The prompt template must name {generic} or {caption}: write for example {generic} in {place}."
-        )
+        raise UserError("The prompt template must name {generic} or {caption}: write for example {generic} in {place}.")
     text = ""
     for literal, field, _, _ in parts:
         value = " ".join(values[field].split()) if field else ""

@@ -1,4 +1,4 @@
-"""The data as it flows: records of a community's pictures, a dataset of them, and a training batch."""
+"""The data as it flows: records of a community's images, a dataset of them, and a training batch."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ ERAS = ("traditional", "modern", "")
 
 @dataclass(frozen=True)
 class CultureRecord:
-    """One picture of a culture with its words, its negatives, and where it comes from.
+    """One image of a culture with its words, its negatives, and where it comes from.
 
-    image: absolute path, already checked to be inside the dataset's folder and to be a picture.
+    image: absolute path, already checked to be inside the dataset's folder and to be an image.
     caption: the cultural caption `c`, written by a member of the community.
-    generic_captions: captions `c_b` of the same picture by a general captioner, any number.
+    generic_captions: captions `c_b` of the same image by a general captioner, any number.
     era: "traditional", "modern" or "".
-    negatives: absolute paths of pictures `x⁻` with the same structure and the base model's own idea of the place.
+    negatives: absolute paths of images `x⁻` with the same structure and the base model's own idea of the place.
     depth: absolute path of the depth map the negatives were made from.
-    source, collector, licence, consent, verified_by: provenance, free text.
+    source, collector, license, consent, verified_by: provenance, free text.
     """
 
     image: Path
@@ -60,7 +60,7 @@ class CultureRecord:
     verified_by: tuple[str, ...] = ()
 
     def files(self) -> tuple[Path, ...]:
-        """Every file the record points to: the picture, its negatives, and its depth map if it has one."""
+        """Every file the record points to: the image, its negatives, and its depth map if it has one."""
         return (self.image, *self.negatives) + ((self.depth,) if self.depth is not None else ())
 
 
@@ -86,14 +86,14 @@ class Dataset:
         return self.replace(record for record in self.records if record.split == name)
 
     def without(self, other: Dataset) -> Dataset:
-        """The records whose picture is none of the other's. May be empty."""
+        """The records whose image is none of the other's. May be empty."""
         own = {record.image for record in other.records}
         return self.replace(record for record in self.records if record.image not in own)
 
     def fingerprint(self) -> str:
         """SHA-256 (64 hex digits) over the words of every record and the name, size and time of every file.
 
-        It changes when a file or a caption does, and costs one `stat` a file: no picture is read. Moving the whole
+        It changes when a file or a caption does, and costs one `stat` a file: no image is read. Moving the whole
         folder does not change it. A file that has gone missing counts as such.
         """
         digest = hashlib.sha256()
@@ -113,7 +113,7 @@ class Dataset:
         return digest.hexdigest()
 
     def identity(self) -> str:
-        """SHA-256 (16 hex digits) over what training reads: captions, and the bytes of pictures and negatives.
+        """SHA-256 (16 hex digits) over what training reads: captions, and the bytes of images and negatives.
 
         Unlike `fingerprint`, a copied or rewritten file of the same bytes is the same.
         """
@@ -142,7 +142,7 @@ class Batch:
     pixels: (B, 3, H, W) in [-1, 1].
     captions: B strings.
     negatives: (B, N, 3, H, W) in [-1, 1]; N is the largest count in the batch, 0 allowed. Entries where the mask
-        is False are padding: zeros that stand for no picture, and no loss may let them count.
+        is False are padding: zeros that stand for no image, and no loss may let them count.
     mask: (B, N) bool, True where a negative is.
     """
 

@@ -9,6 +9,8 @@ import uuid
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
+from ..common.errors import UserError
+
 Prompt = dict[str, dict[str, Any]]
 
 
@@ -26,7 +28,7 @@ class ComfyClient:
     def __init__(self, url: str, timeout: float = 60.0) -> None:
         parts = urlsplit(url)
         if parts.scheme != "http" or not parts.hostname:
-            raise ValueError(f"The server address {url!r} is not of the form http://host:port; give it in that form.")
+            raise UserError(f"The server address {url!r} is not of the form http://host:port; give it in that form.")
         self.url = url.rstrip("/")
         self.host, self.port = parts.hostname, parts.port or 80
         self.timeout = timeout

@@ -1,4 +1,4 @@
-"""The demo: runs the shipped workflow in a ComfyUI over HTTP, shows what happens, and fetches pictures and figures."""
+"""The demo: runs the shipped workflow in a ComfyUI over HTTP, shows what happens, and fetches images and figures."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             client.interrupt()
         print("\nStopped. Checkpoints of the training stay in ComfyUI's output folder.", file=sys.stderr)
         return 130
-    print(f"Pictures and results.json are in {options.out}")
+    print(f"Images and results.json are in {options.out}")
     print("\n".join(table(results)), flush=True)
     return 0
 
@@ -78,10 +78,10 @@ def parser() -> argparse.ArgumentParser:
     found = argparse.ArgumentParser(prog="python -m comfy_scoft demo", description=__doc__)
     found.add_argument("--server", required=True, help="address of a ComfyUI that has this pack: http://host:port")
     found.add_argument("--base", type=Path, help="its base folder, to say where the LoRA lies")
-    found.add_argument("--out", type=Path, default=Path("output/demo"), help="where pictures and figures go")
+    found.add_argument("--out", type=Path, default=Path("output/demo"), help="where images and figures go")
     found.add_argument("--workflow", type=Path, default=WORKFLOW, help="another workflow in API form")
     found.add_argument("--steps", type=int, help="other training steps than the workflow's")
-    found.add_argument("--images-per-prompt", type=int, help="other pictures a prompt than the workflow's")
+    found.add_argument("--images-per-prompt", type=int, help="other images a prompt than the workflow's")
     found.add_argument("--timeout", type=float, default=3600.0, help="give up after so many seconds without an event")
     return found
 
@@ -176,7 +176,7 @@ def _heard(message: Any, timeline: Timeline) -> bool:
 
 
 def node_text(data: bytes) -> tuple[str, str]:
-    """Node and text of a binary message; two empty strings for one that carries a picture."""
+    """Node and text of a binary message; two empty strings for one that carries an image."""
     if len(data) < 8 or struct.unpack(">I", data[:4])[0] != TEXT_EVENT:
         return "", ""
     size = struct.unpack(">I", data[4:8])[0]
@@ -184,7 +184,7 @@ def node_text(data: bytes) -> tuple[str, str]:
 
 
 def fetch(client: ComfyClient, prompt: Prompt, run: Timeline, out: Path, base: Path | None) -> dict[str, Any]:
-    """Write pictures, figures.csv and results.json to `out`; returns what results.json holds."""
+    """Write images, figures.csv and results.json to `out`; returns what results.json holds."""
     outputs = client.wait(run.prompt_id, timeout=60.0)["outputs"]
     out.mkdir(parents=True, exist_ok=True)
     for name, (kind, wanted) in PICTURES.items():
@@ -246,9 +246,7 @@ def table(results: dict[str, Any]) -> list[str]:
     lines = [f"{'held-out kinds of people':26}" + "".join(f"{column:>22}" for column in COLUMNS)]
     for place, rows in results["figures"].items():
         count = max(int(cell["n"]) for row in rows.values() for cell in row.values())
-        lines.append(
-            f"{PLACES.get(place, place) if place != NO_PLACE else 'no place (leakage)'}, {count} pictures each"
-        )
+        lines.append(f"{PLACES.get(place, place) if place != NO_PLACE else 'no place (leakage)'}, {count} images each")
         for name, row in rows.items():
             lines.append(f"  {name:24}" + "".join(f"{_cell(row.get(column), column):>22}" for column in COLUMNS))
     spent = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in results["seconds"].items())

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from ..common.errors import UserError
 from .blip2 import load_blip2
 from .clip_conv import load_clip_rn50, load_clip_rn101, load_mini_clip
 from .clip_vit import load_clip_vit, load_siglip2
@@ -41,20 +42,20 @@ def load_features(
 
     name: one of FEATURES, or the `name` of a network that was loaded before, which tells its options too; `options`
     are then to be left out. allow_download: take the weights from Hugging Face, where no file is given.
-    Raises ValueError, one sentence, for a name that is not known, a file that is not this network's, an option that it
+    Raises UserError, one sentence, for a name that is not known, a file that is not this network's, an option that it
     has not, and a package that is missing.
     """
     menu, told = (name, FeatureOptions()) if name in FEATURES or not name else split_name(name)
     if menu not in FEATURES:
-        raise ValueError(f"There is no feature network named {name!r}; choose one of {', '.join(FEATURES)}.")
+        raise UserError(f"There is no feature network named {name!r}; choose one of {', '.join(FEATURES)}.")
     if checkpoint is None and allow_download:
         checkpoint = download(menu)
     try:
         network = replace(FEATURES[menu](checkpoint), source=checkpoint)
     except Exception as error:  # torch, safetensors and pickle each have errors of their own for a wrong file
-        if checkpoint is None or type(error) is ValueError or isinstance(error, MemoryError):
+        if checkpoint is None or type(error) is UserError or isinstance(error, MemoryError):
             raise
-        raise ValueError(
+        raise UserError(
             f"{checkpoint.name} does not hold the weights of {menu}: choose that network's file."
         ) from error
     return configured(network, options or told)

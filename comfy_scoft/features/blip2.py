@@ -1,4 +1,4 @@
-"""BLIP-2's Q-Former: 32 queries asked of a picture, in the space that BLIP-2 compares with text."""
+"""BLIP-2's Q-Former: 32 queries asked of an image, in the space that BLIP-2 compares with text."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from .distances import mean_square
 from .network import FeatureNetwork
 from .weights import local_file, read_weights, require
 
-PICTURE_SIDE = ("vision_model.", "query_tokens", "qformer.", "vision_projection.")
+IMAGE_SIDE = ("vision_model.", "query_tokens", "qformer.", "vision_projection.")
 TEXT_SIDE = ("embeddings", "text_projection", "itm_head")
 
 
 def load_blip2(checkpoint: Path | None = None) -> FeatureNetwork:
-    """The projected answers to the queries, each of length 1, at 224 px: (B, 256, 32); pictures are stretched.
+    """The projected answers to the queries, each of length 1, at 224 px: (B, 256, 32); images are stretched.
 
-    As released (utilities/blip2_loss.py): mean squared error of normalised features. About 1.1 billion parameters:
+    As released (utilities/blip2_loss.py): mean squared error of normalized features. About 1.1 billion parameters:
     4.5 GB of memory in fp32. transformers' `Blip2ForImageTextRetrieval`, its text side left out.
     """
     name = "BLIP-2 Q-Former"
     path = local_file(checkpoint, name, "the model.safetensors of Salesforce/blip2-itm-vit-g", "query_tokens")
     transformers = require("transformers", "transformers", name)
     config = transformers.Blip2Config(image_text_hidden_size=256, qformer_config={"use_qformer_text_input": True})
-    weights = {key: value.float() for key, value in read_weights(path).items() if key.startswith(PICTURE_SIDE)}
+    weights = {key: value.float() for key, value in read_weights(path).items() if key.startswith(IMAGE_SIDE)}
     with torch.device("meta"):  # nothing is drawn at random only to be replaced
         model: Any = transformers.Blip2ForImageTextRetrieval(config)
     for part in TEXT_SIDE:

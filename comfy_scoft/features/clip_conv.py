@@ -42,7 +42,7 @@ def load_mini_clip(checkpoint: Path | None = None) -> FeatureNetwork:
 
     def read(
         texts: Sequence[str],
-    ) -> Tensor:  # loaded again, for training keeps the picture side alone
+    ) -> Tensor:  # loaded again, for training keeps the image side alone
         return clip_texts(load_mini_clip_model(checkpoint), texts)
 
     return _network("mini CLIP (layer 5)", clip.visual, 64, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), read=read)
@@ -51,9 +51,9 @@ def load_mini_clip(checkpoint: Path | None = None) -> FeatureNetwork:
 def open_clip_visual(
     checkpoint: Path | None, name: str, architecture: str, holds: str = "visual.conv1.weight"
 ) -> nn.Module:
-    """The picture side of one of open_clip's models, fp32, from a file in open_clip's form.
+    """The image side of one of open_clip's models, fp32, from a file in open_clip's form.
 
-    Raises ValueError without a file: this pack does not download anything unasked.
+    Raises UserError without a file: this pack does not download anything unasked.
     """
     path = local_file(checkpoint, name, f"open_clip's {architecture.removesuffix('-quickgelu')} file", holds)
     import open_clip

@@ -19,7 +19,7 @@ def load_clip_vit(checkpoint: Path | None = None) -> FeatureNetwork:
     """OpenAI's ViT-B/32 at 224 px: the last block's output, class token first, (B, 768, 50).
 
     The released form (utilities/clipconv_loss.py) is the distance over tokens with 10 views; the default here is the
-    cosine over channels of the picture alone.
+    cosine over channels of the image alone.
     """
     name = "CLIP ViT-B/32"
     visual: Any = open_clip_visual(checkpoint, name, VIT)
@@ -36,7 +36,7 @@ def load_clip_vit(checkpoint: Path | None = None) -> FeatureNetwork:
 
 
 def load_siglip2(checkpoint: Path | None = None) -> FeatureNetwork:
-    """SigLIP2 ViT-B/16 at 224 px: the normalised output of its last block, (B, 768, 196); pictures are stretched."""
+    """SigLIP2 ViT-B/16 at 224 px: the normalized output of its last block, (B, 768, 196); images are stretched."""
     name = "SigLIP2 B/16"
     visual: Any = open_clip_visual(checkpoint, name, "ViT-B-16-SigLIP2", "visual.trunk.norm.weight")
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..common.errors import UserError
 from .distances import mean_square
 from .network import FeatureNetwork
 from .weights import local_file, require
@@ -22,7 +23,7 @@ def _model(name: str, architecture: str, checkpoint: Path | None, **settings: An
     path = local_file(checkpoint, name, f"timm's {architecture} file", "blocks.0.norm1.weight")
     timm = require("timm", "timm", name)
     if not timm.is_model(architecture.split(".")[0]):
-        raise ValueError(
+        raise UserError(
             f"{name} needs timm 1.0.20 or newer, but {timm.__version__} is installed: run `pip install -U timm`."
         )
     overlay = {"file": str(path)}
@@ -59,7 +60,7 @@ def _load_v3(name: str, architecture: str, checkpoint: Path | None = None) -> Fe
 
 
 def _class_token(model: Any, x: Tensor) -> Tensor:
-    """The class token after the last norm, (B, C): the vector that DINO's authors compare pictures by."""
+    """The class token after the last norm, (B, C): the vector that DINO's authors compare images by."""
     return model.forward_features(x)[:, 0]
 
 

@@ -16,7 +16,7 @@ def cosine_over_tokens(a: Tensor, b: Tensor) -> Tensor:
     """1 − cosine over the last axis, that of tokens, mean over channels and views, in [0, 2].
 
     What the authors' code computes for CLIP's ViT-B/32 (utilities/clipconv_loss.py, `cos_layers`): it compares where
-    in the picture each channel answers, not what each place holds.
+    in the image each channel answers, not what each place holds.
     """
     return (1.0 - F.cosine_similarity(a, b, dim=-1, eps=1e-8)).flatten(1).mean(1)
 

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..common.errors import UserError
 from .network import FeatureNetwork
 from .weights import local_file, require
 
@@ -27,7 +28,7 @@ WITH_DINO = ("ensemble", "dino_vitb16")
 
 
 def load_dreamsim(checkpoint: Path | None = None) -> FeatureNetwork:
-    """Its embedding of a picture, (B, 1792) for the ensemble, at 224 px; pictures are stretched. D is 1 − cosine.
+    """Its embedding of an image, (B, 1792) for the ensemble, at 224 px; images are stretched. D is 1 − cosine.
 
     `checkpoint` is the adapter file in `ensemble_lora` (or in another folder of KINDS) of a filled DreamSim cache
     folder; the networks that it adapts lie beside that folder. Nothing is downloaded, and no code from torch.hub runs.
@@ -44,11 +45,11 @@ def load_dreamsim(checkpoint: Path | None = None) -> FeatureNetwork:
 
 
 def _kind(path: Path) -> tuple[Path, str]:
-    """The cache folder that an adapter lies in, and its DreamSim's name. Raises ValueError where files are missing."""
+    """The cache folder that an adapter lies in, and its DreamSim's name. Raises UserError where files are missing."""
     if path.parent.name not in KINDS:
         if not path.name.startswith("adapter_model"):
             raise RuntimeError("another network's file")  # load_features words it
-        raise ValueError(
+        raise UserError(
             f"{path.name} lies in the folder {path.parent.name!r}, but DreamSim knows its kind by the folder's name: "
             f"leave it in {', '.join(KINDS)}, with the files beside that folder that DreamSim keeps there."
         )
@@ -57,7 +58,7 @@ def _kind(path: Path) -> tuple[Path, str]:
     wanted = [*beside, f"{path.parent.name}/adapter_config.json"]
     wanted += ["dino_vitb16_pretrain.pth", DINO] if kind in WITH_DINO else []
     if absent := [file for file in wanted if not (folder / file).is_file()]:
-        raise ValueError(
+        raise UserError(
             f"DreamSim's folder {folder.name!r} lacks {absent[0]}: copy the whole folder that DreamSim fills when it "
             "first runs."
         )

@@ -11,11 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..common.errors import UserError
 from .distances import cosine
 from .views import Views
 
 LEAST = 32
-"""Pictures that are taken at their own size need this many pixels a side: VGG halves them four times."""
+"""Images that are taken at their own size need this many pixels a side: VGG halves them four times."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,19 +24,19 @@ class FeatureNetwork:
     """A frozen network f and its distance D.
 
     name: what `load_features` takes to make it again, options included; module: in eval mode, without weight gradients.
-    size: side in pixels that pictures are brought to; mean, std: per channel, for pictures in [0, 1].
-    forward: (B, 3, size, size) normalised pixels, in the module's precision -> features (B, C, …): channels second,
+    size: side in pixels that images are brought to; mean, std: per channel, for images in [0, 1].
+    forward: (B, 3, size, size) normalized pixels, in the module's precision -> features (B, C, …): channels second,
     then positions or tokens.
     source: the file that its weights came from; None for built-in ones.
-    fit: how a picture that is no square of `size` is brought to it: `stretch` changes its shape, `crop` resizes its
+    fit: how an image that is no square of `size` is brought to it: `stretch` changes its shape, `crop` resizes its
     short side and cuts the middle out, `none` takes it as it is.
-    clamp: cut resized values to [0, 1], as 8-bit preprocessing does; there a picture has no gradient.
+    clamp: cut resized values to [0, 1], as 8-bit preprocessing does; there an image has no gradient.
     metric: D on two batches of features (B, C, …), fp32 -> (B,).
     layers: forwards of the layers that can be chosen in place of `forward`, by number.
     tokens: whether the last axis of the features is one of tokens, so that cosines can be taken over it.
-    views: augmented views of the picture, whose features stand beside those of the picture itself; None is none.
-    viewable: whether views make sense; where features are pictures they do not.
-    embed: normalised pixels as for `forward` -> one vector a picture (B, D); None is the mean of `forward` over
+    views: augmented views of the image, whose features stand beside those of the image itself; None is none.
+    viewable: whether views make sense; where features are images they do not.
+    embed: normalized pixels as for `forward` -> one vector an image (B, D); None is the mean of `forward` over
     positions or tokens.
     read: texts -> vectors (T, D) in the space of `embed`; None for a network that knows no words.
     """
@@ -67,13 +68,13 @@ class FeatureNetwork:
     def extract(self, images: Tensor) -> Tensor:
         """Features (B, C, …) fp32 of images (B, 3, H, W) in about [-1, 1]; differentiable.
 
-        With V views the features are (B, C, V + 1, …), the picture itself first. The network computes in its weights'
-        precision, under autocast too. Raises ValueError for another shape.
+        With V views the features are (B, C, V + 1, …), the image itself first. The network computes in its weights'
+        precision, under autocast too. Raises UserError for another shape.
         """
         self._require_images(images)
         if self.fit == "none" and min(images.shape[-2:]) < LEAST:
-            raise ValueError(
-                f"{self.name} needs pictures of at least {LEAST} × {LEAST} pixels, but got "
+            raise UserError(
+                f"{self.name} needs images of at least {LEAST} × {LEAST} pixels, but got "
                 f"{images.shape[-1]} × {images.shape[-2]}: raise the resolution."
             )
         with torch.autocast(images.device.type, enabled=False):
@@ -85,16 +86,16 @@ class FeatureNetwork:
             return torch.stack(features.chunk(len(seen)), dim=2)
 
     def embedding(self, images: Tensor) -> Tensor:
-        """One vector a picture, (B, D) fp32, of images (B, 3, H, W) in about [-1, 1]; views are left out.
+        """One vector an image, (B, D) fp32, of images (B, 3, H, W) in about [-1, 1]; views are left out.
 
         CLIP's is in the space of its texts, DINO's is the class token after the last norm; others, and a layer that
-        was chosen, give the mean of their features over positions. Raises ValueError for a network that compares whole
-        pictures, and for another shape.
+        was chosen, give the mean of their features over positions. Raises UserError for a network that compares whole
+        images, and for another shape.
         """
         self._require_images(images)
         if not self.viewable:
-            raise ValueError(
-                f"{self.name} compares whole pictures and gives no vector for one: choose a network such as CLIP, DINO "
+            raise UserError(
+                f"{self.name} compares whole images and gives no vector for one: choose a network such as CLIP, DINO "
                 "or DreamSim in Load Features."
             )
         with torch.autocast(images.device.type, enabled=False):
@@ -102,32 +103,32 @@ class FeatureNetwork:
         return found.flatten(2).mean(2) if found.ndim > 2 else found
 
     def text_embedding(self, texts: Sequence[str]) -> Tensor:
-        """Vectors (T, D) fp32 on the CPU of texts, in the space of `embedding`. ValueError where there are none."""
+        """Vectors (T, D) fp32 on the CPU of texts, in the space of `embedding`. UserError where there are none."""
         if self.read is None:
-            raise ValueError(
-                f"{self.name} does not compare pictures with words: choose a CLIP in Load Features, with layer 0 (its "
+            raise UserError(
+                f"{self.name} does not compare images with words: choose a CLIP in Load Features, with layer 0 (its "
                 "own)."
             )
         with torch.no_grad():
             return self.read(texts).float().cpu()
 
     def preprocess(self, images: Tensor) -> Tensor:
-        """What the network sees of images (B, 3, H, W) in about [-1, 1]: (B, 3, size, size), normalised, fp32."""
+        """What the network sees of images (B, 3, H, W) in about [-1, 1]: (B, 3, size, size), normalized, fp32."""
         return self._normalised(self._fitted(images.float().add(1.0).div(2.0)))
 
     def distance(self, a: Tensor, b: Tensor) -> Tensor:
-        """D(a, b), shape (B,), of two batches of this network's features. Raises ValueError where shapes differ."""
+        """D(a, b), shape (B,), of two batches of this network's features. Raises UserError where shapes differ."""
         if a.shape != b.shape:
-            raise ValueError(
+            raise UserError(
                 f"{self.name} compares features of one shape, but got {tuple(a.shape)} and {tuple(b.shape)}: "
-                "give it features of this network, from pictures of one size."
+                "give it features of this network, from images of one size."
             )
         with torch.autocast(a.device.type, enabled=False):
             return self.metric(a.float(), b.float())
 
     def _require_images(self, images: Tensor) -> None:
         if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
-            raise ValueError(
+            raise UserError(
                 f"{self.name} takes images of shape (B, 3, H, W) as floating point numbers, "
                 f"but got {tuple(images.shape)} of {images.dtype}."
             )

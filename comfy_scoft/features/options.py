@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from ..common.errors import UserError
 from .distances import cosine_over_tokens
 from .network import FeatureNetwork
 from .views import Views
@@ -16,11 +17,11 @@ _LAYER = re.compile(r"\(layer (\d+)\)")
 
 @dataclass(frozen=True)
 class FeatureOptions:
-    """Choices of a network's features. Raises ValueError, one sentence, for what cannot be.
+    """Choices of a network's features. Raises UserError, one sentence, for what cannot be.
 
     layer: 1 to 5 of a convolutional CLIP; 0 is the one that its menu name says.
     distance: `own` is the network's; `over tokens` takes the cosine over tokens, as the authors' code for ViT-B/32.
-    views: how many augmented views of each picture are compared beside it (the authors: 10).
+    views: how many augmented views of each image are compared beside it (the authors: 10).
     """
 
     layer: int = 0
@@ -29,11 +30,9 @@ class FeatureOptions:
 
     def __post_init__(self) -> None:
         if self.distance not in ("own", "over tokens"):
-            raise ValueError(f"The distance is {self.distance!r}, but it must be 'own' or 'over tokens'.")
+            raise UserError(f"The distance is {self.distance!r}, but it must be 'own' or 'over tokens'.")
         if self.views < 0:
-            raise ValueError(
-                f"views is {self.views}, but it must be 0 (the picture alone) or above; the authors take 10."
-            )
+            raise UserError(f"views is {self.views}, but it must be 0 (the image alone) or above; the authors take 10.")
 
 
 def split_name(name: str) -> tuple[str, FeatureOptions]:
@@ -53,11 +52,11 @@ def split_name(name: str) -> tuple[str, FeatureOptions]:
 
 
 def configured(network: FeatureNetwork, options: FeatureOptions) -> FeatureNetwork:
-    """The network with these options, and a name that tells them. Raises ValueError for one that it has not."""
+    """The network with these options, and a name that tells them. Raises UserError for one that it has not."""
     if options.layer:
         if options.layer not in network.layers:
             known = f"choose one of {_listed(network.layers)}" if network.layers else "set layer to 0"
-            raise ValueError(f"{network.name} has no layer {options.layer} to choose: {known}.")
+            raise UserError(f"{network.name} has no layer {options.layer} to choose: {known}.")
         name = _LAYER.sub(f"(layer {options.layer})", network.name)
         chosen = network.layers[options.layer]
         if chosen is not network.forward:  # the network's own vectors and words are of its last layer
@@ -65,11 +64,11 @@ def configured(network: FeatureNetwork, options: FeatureOptions) -> FeatureNetwo
         network = replace(network, forward=chosen, name=name)
     if options.distance == "over tokens":
         if not network.tokens:
-            raise ValueError(f"{network.name} has no tokens to take a cosine over: set its distance to 'own'.")
+            raise UserError(f"{network.name} has no tokens to take a cosine over: set its distance to 'own'.")
         network = replace(network, metric=cosine_over_tokens, name=f"{network.name}, over tokens")
     if options.views:
         if not network.viewable:
-            raise ValueError(f"{network.name} compares whole pictures and takes no augmented views: set views to 0.")
+            raise UserError(f"{network.name} compares whole images and takes no augmented views: set views to 0.")
         name = f"{network.name}, {options.views} view{'' if options.views == 1 else 's'}"
         network = replace(network, views=Views(options.views), name=name)
     return network

@@ -1,7 +1,7 @@
-"""LPIPS and the plain VGG16 distance. Their features are the pictures themselves, and D holds the network.
+"""LPIPS and the plain VGG16 distance. Their features are the images themselves, and D holds the network.
 
-The maps of five VGG layers of one picture of 512 × 512 take 128 MB, where the picture takes 3: kept for a data set with
-both flips and five negatives they would fill hundreds of gigabytes. Pictures are compared at their own size, as the
+The maps of five VGG layers of one image of 512 × 512 take 128 MB, where the image takes 3: kept for a dataset with
+both flips and five negatives they would fill hundreds of gigabytes. Images are compared at their own size, as the
 `lpips` package and the authors' script do.
 """
 
@@ -18,7 +18,7 @@ from .network import FeatureNetwork
 from .weights import local_file, read_weights, require
 
 SIZE = 512
-"""Side that pictures are cut to where no other size is given (filtering negatives); losses use the run's own."""
+"""Side that images are cut to where no other size is given (filtering negatives); losses use the run's own."""
 
 
 HOLDS = "features.28.weight"
@@ -49,7 +49,7 @@ def load_lpips(checkpoint: Path | None = None) -> FeatureNetwork:
         weight = next(model.parameters()).dtype
         return model(a.to(weight), b.to(weight)).float().flatten()
 
-    half = (0.5, 0.5, 0.5)  # the package takes pictures in [-1, 1]
+    half = (0.5, 0.5, 0.5)  # the package takes images in [-1, 1]
     return FeatureNetwork(name, model, SIZE, half, half, _unchanged, fit="none", metric=metric, viewable=False)
 
 
@@ -92,7 +92,7 @@ class VGGMaps(nn.Module):
 
     TAKEN = (2, 7, 14, 21, 28)
     WIDTHS = (64, 64, 0, 128, 128, 0, 256, 256, 256, 0, 512, 512, 512, 0, 512, 512, 512)
-    """Channels of each convolution; 0 is a halving of the picture's sides."""
+    """Channels of each convolution; 0 is a halving of the image's sides."""
 
     def __init__(self, overwritten: bool) -> None:
         super().__init__()
@@ -107,7 +107,7 @@ class VGGMaps(nn.Module):
             channels = width
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """Five maps (B, 64 … 512, H / 1 … 16, W / 1 … 16) of normalised pictures (B, 3, H, W)."""
+        """Five maps (B, 64 … 512, H / 1 … 16, W / 1 … 16) of normalized images (B, 3, H, W)."""
         found = []
         after = [n + 1 for n in self.TAKEN[:4]] if self.overwritten else list(self.TAKEN[:4])
         taken = (*after, self.TAKEN[4])

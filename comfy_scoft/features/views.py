@@ -1,4 +1,4 @@
-"""Augmented views of a picture, the same ones for every picture: a fixed bank, so that features can be kept."""
+"""Augmented views of an image, the same ones for every image: a fixed bank, so that features can be kept."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from .weights import require
 DISTORTION = 0.5
 """How far a corner moves at most, as a share of half the side (utilities/clipconv_loss.py: RandomPerspective)."""
 AREA = 0.8
-"""Share of the picture's area that the square crop keeps (the same place: RandomResizedCrop)."""
+"""Share of the image's area that the square crop keeps (the same place: RandomResizedCrop)."""
 
 
 @dataclass(frozen=True)
 class Views:
     """`count` views: each a change of perspective with black around it, then a square crop.
 
-    The authors draw new ones at each step and share them between the two pictures that are compared. Here they are
-    drawn once, from `seed`, and shared by all pictures: features of positives and negatives can then be computed once.
+    The authors draw new ones at each step and share them between the two images that are compared. Here they are
+    drawn once, from `seed`, and shared by all images: features of positives and negatives can then be computed once.
     """
 
     count: int

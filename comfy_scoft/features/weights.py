@@ -13,6 +13,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
+from ..common.errors import UserError
+
 _CLIP = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 _PLAIN = ("model.safetensors", "pytorch_model.bin")
 
@@ -34,11 +36,11 @@ HUB: dict[str, tuple[str, tuple[str, ...]]] = {
 
 
 def require(module: str, package: str, what: str) -> Any:
-    """The imported module. Raises ValueError that names the pip command where its package is missing."""
+    """The imported module. Raises UserError that names the pip command where its package is missing."""
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        raise ValueError(
+        raise UserError(
             f"{what} needs the Python package {package}, which cannot be imported here: "
             f"run `python install.py {package}` in this pack's folder with the Python that runs ComfyUI."
         ) from error
@@ -47,12 +49,12 @@ def require(module: str, package: str, what: str) -> Any:
 def local_file(checkpoint: Path | None, name: str, which: str, holds: str = "") -> Path:
     """The file of weights; `holds` names a tensor by which the right one is known before a large network is built.
 
-    Raises ValueError, saying which file is wanted, where there is none or it is a program, and RuntimeError, which
+    Raises UserError, saying which file is wanted, where there is none or it is a program, and RuntimeError, which
     `load_features` words, for one of other weights.
     """
     if checkpoint is None or not Path(checkpoint).is_file():
         more = ", or allow its download there" if name in HUB else ""
-        raise ValueError(
+        raise UserError(
             f"{name} needs a file with its weights: put {which} into ComfyUI's models/clip_vision folder and choose "
             f"it as the checkpoint{more}."
         )
@@ -60,7 +62,7 @@ def local_file(checkpoint: Path | None, name: str, which: str, holds: str = "") 
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             if any("/code/" in entry for entry in archive.namelist()):
-                raise ValueError(
+                raise UserError(
                     f"{path.name} is a TorchScript archive, a program that is not run here: take the same weights as "
                     f"a safetensors file ({which})."
                 )
@@ -74,10 +76,10 @@ def local_file(checkpoint: Path | None, name: str, which: str, holds: str = "") 
 def download(name: str) -> Path:
     """The file of a network's weights from Hugging Face, kept in its cache; only for a person who allowed it.
 
-    Raises ValueError where the network is not there, or cannot be reached (HF_HUB_OFFLINE forbids it).
+    Raises UserError where the network is not there, or cannot be reached (HF_HUB_OFFLINE forbids it).
     """
     if name not in HUB:
-        raise ValueError(f"{name} is not offered on Hugging Face: choose a local file, or what is built in.")
+        raise UserError(f"{name} is not offered on Hugging Face: choose a local file, or what is built in.")
     hub = require("huggingface_hub", "huggingface_hub", "Downloading weights")
     repository, names = HUB[name]
     for wanted in names:
@@ -87,7 +89,7 @@ def download(name: str) -> Path:
             absent = type(error).__name__ in ("EntryNotFoundError", "RemoteEntryNotFoundError")
             if absent and wanted != names[-1]:
                 continue
-            raise ValueError(
+            raise UserError(
                 f"{name} could not be taken from Hugging Face ({repository}): allow and check the connection, or put "
                 "the file into ComfyUI's models/clip_vision folder and choose it."
             ) from error
@@ -100,7 +102,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         stem, total, ending = found.groups()
         paths = [path.with_name(f"{stem}-{n:05d}-of-{total}{ending}") for n in range(1, int(total) + 1)]
         if absent := [p.name for p in paths if not p.is_file()]:
-            raise ValueError(f"{path.name} is one part of {total.lstrip('0')}, but {absent[0]} is not beside it.")
+            raise UserError(f"{path.name} is one part of {total.lstrip('0')}, but {absent[0]} is not beside it.")
     else:
         paths = [path]
     weights: dict[str, Tensor] = {}

@@ -71,7 +71,7 @@ class LossContext:
     z_t: (B, C, h, w) noised latents; t: (B,) timesteps; target: (B, C, h, w), ε or v as the base model predicts.
     captions, generic: B cultural captions c and B generic captions c_b, drawn anew for this step.
     records, choices: what each sample is of, and a number in [0, 1) for each, drawn anew for a loss's own use.
-    positive, negatives: features of the training pictures by network; negatives come with their mask (B, N).
+    positive, negatives: features of the training images by network; negatives come with their mask (B, N).
     image: (B, 3, H, W) the rollout's x̂, about [-1, 1]; None outside of a rollout's losses.
     check: called before each UNet call; raises to stop.
     """

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import torch
 from torch import Tensor
 
+from ..common.errors import UserError
 from .context import Loss, LossContext
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 class ContrastiveLoss(Loss):
     """L_C (SCoFT, Eq. 4): ``max(D(f(x̂), f(x)) − λ · mean_k D(f(x̂), f(x⁻_k)) + m, 0)``, released weight 0.05.
 
-    It contains the positive term, so it stands in place of L_P (+MPC), not beside it. A picture without negatives
+    It contains the positive term, so it stands in place of L_P (+MPC), not beside it. An image without negatives
     contributes its positive term alone.
     margin m and negative_weight λ: the paper's values are lost in its text; these defaults are our choice (a margin of
     0.2 is the usual one for unit-scale embedding distances), not the authors'.
@@ -34,7 +35,7 @@ class ContrastiveLoss(Loss):
 
     def __post_init__(self) -> None:
         if self.form not in ("triplet", "difference"):
-            raise ValueError(f"Contrastive form is {self.form!r}, but it must be 'triplet' or 'difference'.")
+            raise UserError(f"Contrastive form is {self.form!r}, but it must be 'triplet' or 'difference'.")
 
     def __call__(self, context: LossContext) -> Tensor:
         generated = context.features(self.features)

@@ -5,6 +5,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from ..common.errors import UserError
 from .context import Loss, LossContext, per_sample_mse
 
 
@@ -22,7 +23,7 @@ class DiffusionLoss(Loss):
 
     def __post_init__(self) -> None:
         if self.min_snr_gamma < 0:
-            raise ValueError(f"min_snr_gamma is {self.min_snr_gamma}, but it must be 0 (off) or above; 5 is usual.")
+            raise UserError(f"min_snr_gamma is {self.min_snr_gamma}, but it must be 0 (off) or above; 5 is usual.")
 
     def __call__(self, context: LossContext) -> Tensor:
         loss = per_sample_mse(context.prediction, context.target)

@@ -5,6 +5,7 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
+from ..common.errors import UserError
 from .context import Loss, LossContext, per_sample_mse
 
 
@@ -12,8 +13,8 @@ from .context import Loss, LossContext, per_sample_mse
 class MemorizationLoss(Loss):
     """L_M (SCoFT, Eq. 2): ``mean‖ε_θ(z_t, t, c) − sg ε_θ(z_t, t, c_b)‖²``, released weight 0.3.
 
-    It ties the cultural caption's prediction to that of a generic caption of the same picture, drawn anew each step,
-    so that a caption does not become the address of one picture.
+    It ties the cultural caption's prediction to that of a generic caption of the same image, drawn anew each step,
+    so that a caption does not become the address of one image.
     reference: `current` takes the target from the network in training (paper and released code); `base` switches the
     LoRA off for it, which makes the target fixed.
     """
@@ -25,7 +26,7 @@ class MemorizationLoss(Loss):
 
     def __post_init__(self) -> None:
         if self.reference not in ("current", "base"):
-            raise ValueError(f"Memorization reference is {self.reference!r}, but it must be 'current' or 'base'.")
+            raise UserError(f"Memorization reference is {self.reference!r}, but it must be 'current' or 'base'.")
 
     @property
     def frozen(self) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PerceptualLoss(Loss):
-    """L_P (SCoFT, Eq. 3): ``D(f(x̂), f(x))`` between the rollout's image and the training picture; weight 0.05."""
+    """L_P (SCoFT, Eq. 3): ``D(f(x̂), f(x))`` between the rollout's image and the training image; weight 0.05."""
 
     name: ClassVar[str] = "perceptual"
     uses_rollout: ClassVar[bool] = True

@@ -5,6 +5,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from ..common.errors import UserError
 from ..data.prompts import build_prompt, record_prompts
 from ..data.records import CultureRecord
 from .context import Loss, LossContext, per_sample_mse
@@ -17,13 +18,13 @@ class PriorLoss(Loss):
     """Prior preservation: ``mean‖ε_θ(z_t, t, p) − sg ε_base(z_t, t, p)‖²`` for prompts p that should stay as they are.
 
     What is learned for one place otherwise leaks into prompts that name another place or none. Here the base model's
-    own prediction (LoRA switched off), on the noised training picture, is the target for such prompts, so it needs no
-    further pictures. Not part of SCoFT; after the prior preservation of DreamBooth (Ruiz et al. 2023), with the base
-    model's prediction in place of its pictures (as in learning without forgetting, Li and Hoiem 2016).
-    prompts: one a line, templates as `prompts.build_prompt` fills them in: "{generic} in peru". For each picture of
+    own prediction (LoRA switched off), on the noised training image, is the target for such prompts, so it needs no
+    further images. Not part of SCoFT; after the prior preservation of DreamBooth (Ruiz et al. 2023), with the base
+    model's prediction in place of its images (as in learning without forgetting, Li and Hoiem 2016).
+    prompts: one a line, templates as `prompts.build_prompt` fills them in: "{generic} in peru". For each image of
     each step one line is drawn, or the empty prompt, from which classifier-free guidance leads away: a drift of its
-    prediction would turn up in every guided picture with its sign reversed.
-    Raises ValueError where there is no prompt, or one cannot be filled in.
+    prediction would turn up in every guided image with its sign reversed.
+    Raises UserError where there is no prompt, or one cannot be filled in.
     """
 
     name: ClassVar[str] = "prior"
@@ -33,9 +34,9 @@ class PriorLoss(Loss):
 
     def __post_init__(self) -> None:
         if not self.templates:
-            raise ValueError("The Prior Loss has no prompt to keep as it is; write one a line, such as {generic}.")
+            raise UserError("The Prior Loss has no prompt to keep as it is; write one a line, such as {generic}.")
         for template in self.templates:
-            build_prompt(template, generic="a picture")
+            build_prompt(template, generic="an image")
 
     @property
     def templates(self) -> tuple[str, ...]:

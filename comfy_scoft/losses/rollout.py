@@ -20,6 +20,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from ..common.errors import UserError
 from ..models.noise_schedule import NoiseSchedule
 from ..models.stable_diffusion import BaseModel
 
@@ -36,7 +37,7 @@ class RolloutSettings:
     steps: DDIM steps from t to 0 (released: 20); fewer where t has fewer distinct timesteps.
     guidance: classifier-free guidance scale s (released: 4.5).
     gradient_step: the one step whose prediction receives the gradient (paper: first).
-    kappa: `plain` is the exact chain; `normalised` keeps its sign and root-mean-square size over all timesteps
+    kappa: `plain` is the exact chain; `normalized` keeps its sign and root-mean-square size over all timesteps
         but gives each timestep the same weight (κ otherwise spans three orders of magnitude for ε-prediction).
     grid: `even` rounds evenly spaced timesteps; `released` is the authors' t, t−k, …, t−18k, 0 with k = t // 19.
     """
@@ -50,7 +51,7 @@ class RolloutSettings:
 
     def __post_init__(self) -> None:
         if self.every < 1 or self.steps < 1:
-            raise ValueError(
+            raise UserError(
                 f"Rollout options need every >= 1 and steps >= 1, but got every={self.every} and steps={self.steps}."
             )
         for value, allowed in (
@@ -59,9 +60,7 @@ class RolloutSettings:
             (self.grid, Grid),
         ):
             if value not in get_args(allowed):
-                raise ValueError(
-                    f"Rollout option {value!r} is not known; choose one of {', '.join(get_args(allowed))}."
-                )
+                raise UserError(f"Rollout option {value!r} is not known; choose one of {', '.join(get_args(allowed))}.")
 
 
 def timesteps(t: int, steps: int, grid: Grid = "even") -> list[int]:

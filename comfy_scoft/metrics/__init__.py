@@ -1,1 +1,1 @@
-"""Measurements of sets of pictures, one file each; every one returns scores.Scores."""
+"""Measurements of sets of images, one file each; every one returns scores.Scores."""

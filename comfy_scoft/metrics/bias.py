@@ -1,6 +1,6 @@
-"""Bias of the mini model, read exactly from its pictures: who is shown, before which background, and is it right.
+"""Bias of the mini model, read exactly from its images: who is shown, before which background, and is it right.
 
-Only this file and the oracle know the answers of the picture world (the skin tones and palettes); training never does.
+Only this file and the oracle know the answers of the image world (the skin tones and palettes); training never does.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from functools import lru_cache, partial
 import torch
 from einops import rearrange
 
+from ..common.errors import UserError
 from ..mini_world import oracle, world
 from .image_set import ImageSet, require_match
 from .intervals import paired_share_change, wilson_interval
@@ -28,19 +29,19 @@ READ_AT_ONCE = 8
 
 Facts = list[tuple[int, bool]]
 Outcomes = dict[tuple[str, str], Facts]
-"""(figure, place) -> (which picture of the set, whether the figure holds for it), for the pictures that it is about."""
+"""(figure, place) -> (which image of the set, whether the figure holds for it), for the images that it is about."""
 
 
 def concept_of(prompt: str) -> str:
     """The concept of the mini world that a prompt asks for: "an elf in borea" gives "elf".
 
-    The longest name that stands in the prompt as words. Raises ValueError where there is none.
+    The longest name that stands in the prompt as words. Raises UserError where there is none.
     """
     found = _pattern(tuple(world.concepts())).findall(prompt.lower())
     if not found:
-        raise ValueError(
+        raise UserError(
             f"The prompt {prompt!r} names nothing that the mini world can show, and the Bias Oracle reads only "
-            "pictures of the mini model; use prompts such as 'a teacher in nuvia'."
+            "images of the mini model; use prompts such as 'a teacher in nuvia'."
         )
     return max(found, key=len)
 
@@ -62,13 +63,13 @@ def measure(
     palette" over other places and no place (whether they keep the one they had), "sound houses" over prompts for a
     house that show one. With `compared_with`, a set of the same prompts and seeds, its figures stand before, and the
     paired change (group "change · <place>", Newcombe's interval) after each.
-    `observe(done, total)` counts the pictures that are read; it may raise to stop. Raises ValueError for sets that do
-    not belong together, prompts of another world, or pictures that are not 64 px wide and high.
+    `observe(done, total)` counts the images that are read; it may raise to stop. Raises UserError for sets that do
+    not belong together, prompts of another world, or images that are not 64 px wide and high.
     """
     sets = [images] if compared_with is None else [compared_with, images]
     require_match(sets)
     if compared_with is not None and compared_with.label == images.label:
-        raise ValueError(
+        raise UserError(
             f"Both sets are labelled {images.label!r}, so their figures could not be told apart; rename one."
         )
     count = len(images.prompts)
@@ -89,7 +90,7 @@ def _onward(observe: Callable[[int, int], None], before: int, total: int, done: 
 
 
 def outcomes(images: ImageSet, observe: Callable[[int], None] = lambda done: None) -> Outcomes:
-    """What each picture of a set shows, compared with what its prompt asks for."""
+    """What each image of a set shows, compared with what its prompt asks for."""
     asked = [(concept_of(prompt), place_of(prompt)) for prompt in images.prompts]
     pixels = rearrange(images.images, "b h w c -> b c h w") * 2.0 - 1.0
     readings: list[oracle.Reading] = []
@@ -119,7 +120,7 @@ def _share(name: str, label: str, place: str, found: Outcomes) -> Score:
 
 
 def _change(name: str, place: str, before: Facts, after: Facts) -> list[Score]:
-    """The paired change over the pictures (same prompt, same seed) that both sets have the figure for."""
+    """The paired change over the images (same prompt, same seed) that both sets have the figure for."""
     first, second = dict(before), dict(after)
     both = sorted(first.keys() & second.keys())
     if not both:

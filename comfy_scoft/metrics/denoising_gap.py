@@ -1,7 +1,7 @@
-"""The denoising-loss gap: how much better a model denoises the pictures it was trained on than held-out ones.
+"""The denoising-loss gap: how much better a model denoises the images it was trained on than held-out ones.
 
-It needs no generation. A gap is there before any training where held-out pictures happen to be harder, so what tells of
-memorisation is its change from the base model to the fine-tuned one, on the same noise and timesteps.
+It needs no generation. A gap is there before any training where held-out images happen to be harder, so what tells of
+memorization is its change from the base model to the fine-tuned one, on the same noise and timesteps.
 """
 
 from __future__ import annotations
@@ -9,23 +9,24 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from ..common.errors import UserError
 from ..models.stable_diffusion import BaseModel
 from ..training import memory, validation
 from ..training.latent_cache import Cache
 from .intervals import RESAMPLES, Interval, bootstrap_mean, difference_interval, paired_difference_interval
 from .scores import CHANGE, Score, Scores
 
-TRAINED, HELD_OUT, GAP = "denoising loss, training pictures", "denoising loss, held-out pictures", "denoising gap"
+TRAINED, HELD_OUT, GAP = "denoising loss, training images", "denoising loss, held-out images", "denoising gap"
 TIMES = 8
-"""Timesteps a picture; twice those of validation, which is measured again and again while training."""
+"""Timesteps an image; twice those of validation, which is measured again and again while training."""
 CAUTION = (
-    "The denoising gap is the loss on held-out pictures less that on training pictures. Where the held-out ones are "
-    "harder it is there before training too: what tells of memorisation is its change."
+    "The denoising gap is the loss on held-out images less that on training images. Where the held-out ones are "
+    "harder it is there before training too: what tells of memorization is its change."
 )
 
 
 class Losses(NamedTuple):
-    """One denoising loss a record: of the pictures that were trained on, and of the held-out ones."""
+    """One denoising loss a record: of the images that were trained on, and of the held-out ones."""
 
     trained: list[float]
     held_out: list[float]
@@ -43,7 +44,7 @@ def losses(
     """Mean denoising loss of each record, by a base model with the LoRA that is attached to it, on the cache's latents.
 
     most: records at most, evenly spaced. The noise comes from the seed and the record's number, the timesteps are the
-    same for all. batch: predictions in one UNet call, fewer by itself where memory runs out. Raises ValueError, one
+    same for all. batch: predictions in one UNet call, fewer by itself where memory runs out. Raises UserError, one
     sentence, where it runs out for a single one.
     """
     samples = validation.spread(cache.samples(flip=False), most)
@@ -53,20 +54,20 @@ def losses(
         if not memory.is_out(error):
             raise
         if batch == 1:
-            raise ValueError(
-                "Memory ran out while pictures were denoised; close other programs, or choose a smaller resolution."
+            raise UserError(
+                "Memory ran out while images were denoised; close other programs, or choose a smaller resolution."
             ) from error
     memory.free()
     return losses(base, cache, seed, check, 1, times, most)
 
 
 def gap(found: Losses, seed: int = 0) -> Interval:
-    """Mean loss on held-out pictures - mean loss on training pictures, bootstrapped over both; >= 2 of each."""
+    """Mean loss on held-out images - mean loss on training images, bootstrapped over both; >= 2 of each."""
     return difference_interval(found.held_out, found.trained, seed)
 
 
 def gap_change(after: Losses, before: Losses, seed: int = 0) -> Interval:
-    """Gap after - gap before on the same records, noise and timesteps: resampled as pairs, so that what the pictures
+    """Gap after - gap before on the same records, noise and timesteps: resampled as pairs, so that what the images
     share is out of the interval."""
     trained = [a - b for a, b in zip(after.trained, before.trained, strict=True)]
     held_out = [a - b for a, b in zip(after.held_out, before.held_out, strict=True)]
@@ -76,17 +77,17 @@ def gap_change(after: Losses, before: Losses, seed: int = 0) -> Interval:
 def figures(measured: Sequence[tuple[str, Losses]], settings: str = "") -> Scores:
     """Both losses and the gap of one model, or of two by label, the one before first, and then the paired change.
 
-    Raises ValueError for two models of one label and fewer than two pictures of a kind.
+    Raises UserError for two models of one label and fewer than two images of a kind.
     """
     if len({label for label, _ in measured}) < len(measured):
-        raise ValueError(
+        raise UserError(
             f"Both models are labelled {measured[0][0]!r}, so their figures could not be told apart; rename one."
         )
     for found in measured[0][1]:
         if len(found) < 2:
-            raise ValueError(
-                f"The denoising gap needs at least two training pictures and two held-out ones, but there are only "
-                f"{len(found)} of one kind: connect a larger data set."
+            raise UserError(
+                f"The denoising gap needs at least two training images and two held-out ones, but there are only "
+                f"{len(found)} of one kind: connect a larger dataset."
             )
     rows = []
     for k, name in enumerate((TRAINED, HELD_OUT)):

@@ -1,4 +1,4 @@
-"""DIV: how different the pictures of one prompt are from one another (the paper's Table 2)."""
+"""DIV: how different the images of one prompt are from one another (the paper's Table 2)."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from ..common.errors import UserError
 from ..features import FeatureNetwork
 from .image_set import ImageSet
 from .inputs import BATCH, Observer, Work, checked_sets, device_of, features, of_images
@@ -26,7 +27,7 @@ def diversities(
     pairs: int = PAIRS,
     check: Callable[[], None] = lambda: None,
 ) -> dict[str, float]:
-    """Mean distance over all pairs of pictures of each prompt, by prompt; prompts of one picture are left out.
+    """Mean distance over all pairs of images of each prompt, by prompt; prompts of one image are left out.
 
     features: (N, C, …) of N prompts; distance: D of two batches (B, C, …) -> (B,), such as `network.distance`.
     pairs: how many are compared at once; check: called before each, may raise to stop.
@@ -55,17 +56,17 @@ def measure(
     observe: Observer = lambda done, total: None,
     batch: int = BATCH,
 ) -> Scores:
-    """Mean distance between pictures of one prompt, averaged over prompts; higher is more varied.
+    """Mean distance between images of one prompt, averaged over prompts; higher is more varied.
 
-    With `compared_with`, of that too, and the paired change. Prompts of one picture are left out, and a note says so;
-    of a single prompt there is no interval. Raises ValueError, one sentence, where no prompt has two pictures, and for
+    With `compared_with`, of that too, and the paired change. Prompts of one image are left out, and a note says so;
+    of a single prompt there is no interval. Raises UserError, one sentence, where no prompt has two images, and for
     sets that do not belong together.
     """
     sets = checked_sets(images, compared_with)
     total = len(set(images.prompts))
     if total == len(images.prompts):
-        raise ValueError(
-            f"Every prompt of the set {images.label!r} has one picture, but diversity is measured among pictures of "
+        raise UserError(
+            f"Every prompt of the set {images.label!r} has one image, but diversity is measured among images of "
             "one prompt: raise images_per_prompt to at least two."
         )
     work = Work(sum(len(s.images) for s in sets), observe)
@@ -79,7 +80,7 @@ def measure(
         seen = features(network, of_images(part.images, part.label), work, batch)
         found.append(diversities(seen, part.prompts, distance, check=lambda: work.add(0)))
     count, pictures = len(found[-1]), sum(prompt in found[-1] for prompt in images.prompts)
-    notes = [f"{total - count} of {total} prompts have one picture and are left out."] if total > count else []
+    notes = [f"{total - count} of {total} prompts have one image and are left out."] if total > count else []
     notes += ["Diversity of a single prompt has no interval over prompts."] if count < 2 else []
     title, note = f"diversity within a prompt · {network.name}", " ".join(notes)
     rows = [
@@ -90,7 +91,7 @@ def measure(
         before, after = (list(own.values()) for own in found)
         change = paired_difference_interval(after, before) if count > 1 else _mean([after[0] - before[0]])
         rows.append(Score(title, CHANGE, *change, pictures, note))
-    said = f"mean distance over all pairs of pictures of a prompt, mean over {count} prompts; interval by {RESAMPLES} "
+    said = f"mean distance over all pairs of images of a prompt, mean over {count} prompts; interval by {RESAMPLES} "
     return Scores(tuple(rows), ((title, said + "bootstrap samples of the prompts; higher is more varied"),))
 
 

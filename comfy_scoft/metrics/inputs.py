@@ -1,6 +1,6 @@
-"""Pictures on their way through a feature network, in batches, so that a measurement can be watched and stopped.
+"""Images on their way through a feature network, in batches, so that a measurement can be watched and stopped.
 
-Pictures of a data set are cropped and scaled to the size of the generated ones, as training crops them: a difference of
+Images of a dataset are cropped and scaled to the size of the generated ones, as training crops them: a difference of
 size alone would else be measured as a difference of content.
 """
 
@@ -13,6 +13,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
+from ..common.errors import UserError
 from ..data.dataset import aligned
 from ..data.records import Dataset
 from ..features import FeatureNetwork
@@ -20,12 +21,12 @@ from .image_set import ImageSet, require_match, require_numbers
 
 BATCH = 16
 Observer = Callable[[int, int], None]
-"""`observe(done, total)` counts pictures, and may raise to stop."""
+"""`observe(done, total)` counts images, and may raise to stop."""
 
 
 @dataclass(frozen=True)
 class Pictures:
-    """N pictures of one size, opened when they are needed.
+    """N images of one size, opened when they are needed.
 
     size: height and width; at: indices -> (B, 3, H, W) in [-1, 1]; name: what tables and messages call them.
     """
@@ -38,7 +39,7 @@ class Pictures:
 
 @dataclass
 class Work:
-    """Counts the pictures that a measurement has seen, over all its parts."""
+    """Counts the images that a measurement has seen, over all its parts."""
 
     total: int
     observe: Observer = lambda done, total: None
@@ -50,9 +51,9 @@ class Work:
 
 
 def of_images(images: Tensor, name: str) -> Pictures:
-    """Pictures of a batch (N, H, W, 3) in [0, 1]."""
+    """Images of a batch (N, H, W, 3) in [0, 1]."""
     if images.ndim != 4 or images.shape[-1] != 3:
-        raise ValueError(f"Pictures have the shape (N, H, W, 3), but {name!r} has {tuple(images.shape)}.")
+        raise UserError(f"Images have the shape (N, H, W, 3), but {name!r} has {tuple(images.shape)}.")
     require_numbers(images, name)
     height, width = images.shape[1:3]
 
@@ -63,7 +64,7 @@ def of_images(images: Tensor, name: str) -> Pictures:
 
 
 def of_records(dataset: Dataset, size: tuple[int, int]) -> Pictures:
-    """Pictures of a data set, cropped and scaled to `size` (height, width)."""
+    """Images of a dataset, cropped and scaled to `size` (height, width)."""
 
     def at(some: range) -> Tensor:
         return torch.stack([aligned(dataset.records[i], size, flip=False)[0] for i in some])
@@ -72,14 +73,14 @@ def of_records(dataset: Dataset, size: tuple[int, int]) -> Pictures:
     return Pictures(len(dataset), size, at, f"{dataset.name}, {' and '.join(splits)}" if splits else dataset.name)
 
 
-def features(network: FeatureNetwork, pictures: Pictures, work: Work | None = None, batch: int = BATCH) -> Tensor:
-    """The network's features (N, C, …) of all pictures, fp32, on the CPU."""
-    return _through(network.extract, network, pictures, work, batch)
+def features(network: FeatureNetwork, images: Pictures, work: Work | None = None, batch: int = BATCH) -> Tensor:
+    """The network's features (N, C, …) of all images, fp32, on the CPU."""
+    return _through(network.extract, network, images, work, batch)
 
 
-def embeddings(network: FeatureNetwork, pictures: Pictures, work: Work | None = None, batch: int = BATCH) -> Tensor:
-    """One vector a picture (N, D), fp32, on the CPU. Raises ValueError for a network that gives none."""
-    return _through(network.embedding, network, pictures, work, batch)
+def embeddings(network: FeatureNetwork, images: Pictures, work: Work | None = None, batch: int = BATCH) -> Tensor:
+    """One vector an image (N, D), fp32, on the CPU. Raises UserError for a network that gives none."""
+    return _through(network.embedding, network, images, work, batch)
 
 
 def device_of(network: FeatureNetwork) -> torch.device:
@@ -88,24 +89,24 @@ def device_of(network: FeatureNetwork) -> torch.device:
 
 @torch.no_grad()
 def _through(
-    function: Callable[[Tensor], Tensor], network: FeatureNetwork, pictures: Pictures, work: Work | None, batch: int
+    function: Callable[[Tensor], Tensor], network: FeatureNetwork, images: Pictures, work: Work | None, batch: int
 ) -> Tensor:
     device = device_of(network)
     found = []
-    for start in range(0, pictures.count, batch):
-        some = range(start, min(start + batch, pictures.count))
-        found.append(function(pictures.at(some).to(device)).cpu())
+    for start in range(0, images.count, batch):
+        some = range(start, min(start + batch, images.count))
+        found.append(function(images.at(some).to(device)).cpu())
         if work is not None:
             work.add(len(some))
     return torch.cat(found)
 
 
 def checked_sets(images: ImageSet, compared_with: ImageSet | None) -> list[ImageSet]:
-    """The sets that are measured, the one to compare with first. Raises ValueError, one sentence, for fewer than two
-    pictures, sets of other prompts, seeds or sizes, and two sets of one name."""
+    """The sets that are measured, the one to compare with first. Raises UserError, one sentence, for fewer than two
+    images, sets of other prompts, seeds or sizes, and two sets of one name."""
     if len(images.images) < 2:
-        count = "no picture" if not len(images.images) else "one picture"
-        raise ValueError(
+        count = "no image" if not len(images.images) else "one image"
+        raise UserError(
             f"The set {images.label!r} has {count}, but a figure with an interval needs at least two: raise "
             "images_per_prompt or add prompts."
         )
@@ -113,7 +114,7 @@ def checked_sets(images: ImageSet, compared_with: ImageSet | None) -> list[Image
         return [images]
     require_match([compared_with, images])
     if compared_with.label == images.label:
-        raise ValueError(
+        raise UserError(
             f"Both sets are labelled {images.label!r}, so their figures could not be told apart; rename one."
         )
     require_one_size(images.images.shape[1:3], compared_with.images.shape[1:3], compared_with.label)
@@ -121,9 +122,9 @@ def checked_sets(images: ImageSet, compared_with: ImageSet | None) -> list[Image
 
 
 def require_one_size(own: Sequence[int], other: Sequence[int], name: str) -> None:
-    """Raises ValueError unless two sizes (height, width) are the same."""
+    """Raises UserError unless two sizes (height, width) are the same."""
     if tuple(own) != tuple(other):
-        raise ValueError(
-            f"The pictures are {own[1]} × {own[0]} pixels and those of {name!r} {other[1]} × {other[0]}, so their "
+        raise UserError(
+            f"The images are {own[1]} × {own[0]} pixels and those of {name!r} {other[1]} × {other[0]}, so their "
             "sharpness would be measured instead of what they show; draw both at one size."
         )

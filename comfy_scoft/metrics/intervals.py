@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..common.errors import UserError
+
 RESAMPLES = 10_000
 _AT_ONCE = 4_000_000
 """Numbers that resampling holds at a time."""
@@ -28,12 +30,12 @@ class Interval(NamedTuple):
 def wilson_interval(k: int, n: int, confidence: float = 0.95) -> Interval:
     """Share k / n of n trials with Wilson's interval, which stays in [0, 1] and is no point at 0 or n.
 
-    Raises ValueError unless 0 <= k <= n and n >= 1.
+    Raises UserError unless 0 <= k <= n and n >= 1.
     """
     from scipy.stats import binomtest
 
     if not 0 <= k <= n or n < 1:
-        raise ValueError(f"A share needs 0 <= k <= n and n >= 1, and was given k = {k}, n = {n}.")
+        raise UserError(f"A share needs 0 <= k <= n and n >= 1, and was given k = {k}, n = {n}.")
     found = binomtest(int(k), int(n)).proportion_ci(confidence_level=confidence, method="wilson")
     return Interval(k / n, float(found.low), float(found.high))
 
@@ -43,10 +45,10 @@ def paired_share_change(before: Sequence[bool], after: Sequence[bool]) -> Interv
 
     It joins the two shares' Wilson intervals through their correlation, so that it stays in [-1, 1] and, unlike a
     bootstrap, is no point when every pair agrees. Source: R. G. Newcombe, Statistics in Medicine 17 (1998) 2635-2650.
-    Raises ValueError if the lengths differ or are 0.
+    Raises UserError if the lengths differ or are 0.
     """
     if len(after) != len(before):
-        raise ValueError(
+        raise UserError(
             f"Paired figures need one partner each, and there are {len(after)} and {len(before)}; "
             "compare sets made with the same prompts and seeds."
         )
@@ -97,11 +99,11 @@ def bootstrap_mean(
 
     groups: what each value belongs to, such as its prompt. Whole groups are then drawn, for values of one group are
     alike, and counting them as independent would make the interval too narrow; with a single group, its values are.
-    The order of the values does not matter. Raises ValueError for fewer than two values or one that is not finite.
+    The order of the values does not matter. Raises UserError for fewer than two values or one that is not finite.
     """
     sample = _sample(values)
     if groups is not None and len(groups) != len(sample):
-        raise ValueError(f"There are {len(sample)} values and {len(groups)} groups; each value needs its group.")
+        raise UserError(f"There are {len(sample)} values and {len(groups)} groups; each value needs its group.")
     sums, counts = sample, np.ones(len(sample))
     if groups is not None and len(set(groups)) > 1:
         known = {group: i for i, group in enumerate(dict.fromkeys(groups))}
@@ -120,7 +122,7 @@ def difference_interval(
 ) -> Interval:
     """Mean of first - mean of second, two samples of their own, with its percentile bootstrap interval (see `reach`).
 
-    The order of the values does not matter. Raises ValueError as `bootstrap_mean` does.
+    The order of the values does not matter. Raises UserError as `bootstrap_mean` does.
     """
     one, two = _sample(first), _sample(second)
     drawn = [_drawn_means(v, np.ones(len(v)), seed + i, resamples) for i, v in enumerate((one, two))]
@@ -138,10 +140,10 @@ def paired_difference_interval(
 ) -> Interval:
     """Mean of after - before with its bootstrap interval, for figures that belong together (same prompts, same seeds).
 
-    Resampling the pairs keeps what they share out of the interval. Raises ValueError if the lengths differ.
+    Resampling the pairs keeps what they share out of the interval. Raises UserError if the lengths differ.
     """
     if len(after) != len(before):
-        raise ValueError(
+        raise UserError(
             f"Paired figures need one partner each, and there are {len(after)} and {len(before)}; "
             "compare sets made with the same prompts and seeds."
         )
@@ -188,7 +190,7 @@ def _interval(value: float, drawn: np.ndarray, n: int, confidence: float) -> Int
 def _sample(values: Sequence[float]) -> np.ndarray:
     found = np.asarray(values, dtype=np.float64)
     if found.ndim != 1 or len(found) < 2 or not np.isfinite(found).all():
-        raise ValueError("A bootstrap interval needs at least two finite values; leave out missing ones first.")
+        raise UserError("A bootstrap interval needs at least two finite values; leave out missing ones first.")
     return found
 
 

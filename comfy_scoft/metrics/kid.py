@@ -1,4 +1,4 @@
-"""KID: how far the distribution of generated pictures is from that of a reference (Bińkowski et al. 2018).
+"""KID: how far the distribution of generated images is from that of a reference (Bińkowski et al. 2018).
 
 The squared maximum mean discrepancy of features under the kernel (x·y / D + 1)³, estimated without bias: near 0 for
 sets of one distribution, and then as often below it as above. torch-fidelity computes the same.
@@ -14,6 +14,7 @@ import numpy as np
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..common.errors import UserError
 from ..data.records import Dataset
 from ..features import FeatureNetwork
 from .image_set import ImageSet
@@ -27,12 +28,12 @@ SHOWN = 1000.0
 
 @dataclass(frozen=True)
 class KidSettings:
-    """The kernel (gamma x·y + coef) ^ degree; gamma None is 1 / D. Raises ValueError for what cannot be.
+    """The kernel (gamma x·y + coef) ^ degree; gamma None is 1 / D. Raises UserError for what cannot be.
 
-    normalise: scale every vector to the length √D first, so that x·y / D is a cosine: networks differ in the size of
+    normalize: scale every vector to the length √D first, so that x·y / D is a cosine: networks differ in the size of
     their features by orders of magnitude, and in its cube a few long vectors decide. False takes features as they are,
     as published values of Inception's features do.
-    subset_size: 0 takes all pictures at once, which is what the mean over subsets comes to when there are very many;
+    subset_size: 0 takes all images at once, which is what the mean over subsets comes to when there are very many;
     else the value is the mean over `subsets` random subsets of that size, drawn as torch-fidelity draws them.
     seed: of the subsets and of the bootstrap; resamples: of the bootstrap.
     """
@@ -48,9 +49,9 @@ class KidSettings:
 
     def __post_init__(self) -> None:
         if self.subset_size < 0 or self.subset_size == 1 or self.subsets < 1:
-            raise ValueError(
-                f"KID cannot use {self.subsets} subsets of {self.subset_size} pictures: take one or more subsets of at "
-                "least 2, or the size 0 for all pictures at once."
+            raise UserError(
+                f"KID cannot use {self.subsets} subsets of {self.subset_size} images: take one or more subsets of at "
+                "least 2, or the size 0 for all images at once."
             )
 
 
@@ -79,10 +80,10 @@ def unbiased_mmd(xx: np.ndarray, xy: np.ndarray, yy: np.ndarray) -> float:
 
 
 def kid(x: Tensor, y: Tensor, settings: KidSettings = KidSettings()) -> Kid:
-    """KID of features (N, D) of generated pictures and (M, D) of the reference; N, M >= 2, in any order.
+    """KID of features (N, D) of generated images and (M, D) of the reference; N, M >= 2, in any order.
 
-    The interval is a bootstrap over the pictures of both; pairs of one picture with itself are left out of it too.
-    Raises ValueError, one sentence, for features that do not belong together and subsets that are too large.
+    The interval is a bootstrap over the images of both; pairs of one image with itself are left out of it too.
+    Raises UserError, one sentence, for features that do not belong together and subsets that are too large.
     """
     _check(x, y, settings)
     x, y = x[_order(x)], y[_order(y)]
@@ -97,13 +98,13 @@ def kid(x: Tensor, y: Tensor, settings: KidSettings = KidSettings()) -> Kid:
 
 
 def kid_change(after: Tensor, before: Tensor, reference: Tensor, settings: KidSettings = KidSettings()) -> Interval:
-    """KID of `after` (N, D) less that of `before` (N, D) to one reference (M, D), on all pictures at once.
+    """KID of `after` (N, D) less that of `before` (N, D) to one reference (M, D), on all images at once.
 
     Row i of both belongs to one prompt and seed: the bootstrap draws such pairs, and the reference once for both.
-    Raises ValueError, one sentence, for features that do not belong together.
+    Raises UserError, one sentence, for features that do not belong together.
     """
     if len(after) != len(before):
-        raise ValueError(
+        raise UserError(
             f"Paired figures need one partner each, and there are {len(after)} and {len(before)}; "
             "compare sets made with the same prompts and seeds."
         )
@@ -131,9 +132,9 @@ def measure(
 ) -> Scores:
     """KID × 1000 of a set to a reference, lower is nearer; with `compared_with`, of that too, and the paired change.
 
-    reference: the records of a data set (such as its test split), another set, or a batch (N, H, W, 3) in [0, 1].
-    name: what the table calls the reference; "" takes its own name. Raises ValueError, one sentence, for sets that do
-    not belong together, too few pictures, and a network that gives no vector for a picture.
+    reference: the records of a dataset (such as its test split), another set, or a batch (N, H, W, 3) in [0, 1].
+    name: what the table calls the reference; "" takes its own name. Raises UserError, one sentence, for sets that do
+    not belong together, too few images, and a network that gives no vector for an image.
     """
     sets = checked_sets(images, compared_with)
     height, width = images.images.shape[1:3]
@@ -141,9 +142,9 @@ def measure(
     work = Work(sum(len(s.images) for s in sets) + other.count, observe)
     y = embeddings(network, other, work, batch) if other.count else None
     if y is None or len(y) < 2:
-        raise ValueError(
-            f"The reference {other.name!r} has {other.count} picture(s), but KID needs at least two, and many for a "
-            "narrow interval: connect a larger data set, set or batch."
+        raise UserError(
+            f"The reference {other.name!r} has {other.count} image(s), but KID needs at least two, and many for a "
+            "narrow interval: connect a larger dataset, set or batch."
         )
     title = f"KID ×10³ to {name.strip() or other.name} · {network.name}"
     found = [embeddings(network, of_images(s.images, s.label), work, batch) for s in sets]
@@ -158,7 +159,7 @@ def measure(
 def _reference(given: ImageSet | Dataset | Tensor, size: tuple[int, int]) -> Pictures:
     if isinstance(given, Dataset):
         return of_records(given, size)
-    found = of_images(given.images, given.label) if isinstance(given, ImageSet) else of_images(given, "other pictures")
+    found = of_images(given.images, given.label) if isinstance(given, ImageSet) else of_images(given, "other images")
     require_one_size(size, found.size, found.name)
     return found
 
@@ -169,11 +170,11 @@ def _shown(found: Kid | Interval) -> Interval:
 
 def _said(settings: KidSettings, count: int) -> str:
     gamma = "1/D" if settings.gamma is None else f"{settings.gamma:g}"
-    drawn = f"{settings.subsets} subsets of {settings.subset_size}" if settings.subset_size else "all pictures at once"
+    drawn = f"{settings.subsets} subsets of {settings.subset_size}" if settings.subset_size else "all images at once"
     vectors = "of features of length √D" if settings.normalise else "of features as they are"
     return (
         f"unbiased MMD² {vectors}, kernel ({gamma} x·y + {settings.coef:g})^{settings.degree}, {drawn}, {count} "
-        f"reference pictures; interval by {settings.resamples} bootstrap samples of the pictures; lower is nearer"
+        f"reference images; interval by {settings.resamples} bootstrap samples of the images; lower is nearer"
     )
 
 
@@ -184,15 +185,15 @@ def _order(x: Tensor) -> Tensor:
 
 def _check(x: Tensor, y: Tensor, settings: KidSettings) -> None:
     if x.ndim != 2 or y.ndim != 2 or x.shape[1] != y.shape[1]:
-        raise ValueError(
+        raise UserError(
             f"KID compares features of one network, (N, D) and (M, D), but got {tuple(x.shape)} and {tuple(y.shape)}: "
             "take both from the same network."
         )
     least = max(2, settings.subset_size)
     if min(len(x), len(y)) < least:
-        raise ValueError(
-            f"There are {len(x)} pictures and {len(y)} of the reference, but KID needs at least {least} of each: add "
-            "pictures, or set subset_size to 0 (all at once)."
+        raise UserError(
+            f"There are {len(x)} images and {len(y)} of the reference, but KID needs at least {least} of each: add "
+            "images, or set subset_size to 0 (all at once)."
         )
 
 
@@ -206,9 +207,9 @@ def _subsets(xx: np.ndarray, xy: np.ndarray, yy: np.ndarray, settings: KidSettin
 
 
 def _bootstrap(xx: list[np.ndarray], xy: list[np.ndarray], yy: np.ndarray, settings: KidSettings) -> list[np.ndarray]:
-    """KID of each set in bootstrap samples of pictures, the sets and their reference drawn alike, (resamples,) each.
+    """KID of each set in bootstrap samples of images, the sets and their reference drawn alike, (resamples,) each.
 
-    A picture that is drawn twice makes no pair with itself: its kernel with itself is what the unbiased estimate
+    An image that is drawn twice makes no pair with itself: its kernel with itself is what the unbiased estimate
     leaves out.
     """
     n, m = xy[0].shape
@@ -223,7 +224,7 @@ def _bootstrap(xx: list[np.ndarray], xy: list[np.ndarray], yy: np.ndarray, setti
 
 
 def _pair_means(kernel: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Mean of the kernel over pairs of different pictures, as often as each is drawn: (r,)."""
+    """Mean of the kernel over pairs of different images, as often as each is drawn: (r,)."""
     apart = kernel - np.diag(np.diag(kernel))
-    pairs = weights.sum(1) ** 2 - (weights**2).sum(1)  # 0 where one picture alone was drawn
+    pairs = weights.sum(1) ** 2 - (weights**2).sum(1)  # 0 where one image alone was drawn
     return ((weights @ apart) * weights).sum(1) / np.maximum(pairs, 1.0)

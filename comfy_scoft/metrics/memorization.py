@@ -1,4 +1,4 @@
-"""Memorisation: how like its training picture a generated one is (the paper's Table 2), and which are nearly copies."""
+"""Memorization: how like its training image a generated one is (the paper's Table 2), and which are nearly copies."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..common.errors import UserError
 from ..data.records import Dataset
 from ..features import FeatureNetwork
 from .image_set import ImageSet
@@ -19,15 +20,15 @@ from .scores import CHANGE, Score, Scores
 
 QUANTILE = 0.05
 CAUTION = (
-    "Near copies: without held-out pictures, near means nearer than training pictures are to one another, and a shared "
-    "subject alone brings a picture that near. Compare with the base model, and look at the pictures."
+    "Near copies: without held-out images, near means nearer than training images are to one another, and a shared "
+    "subject alone brings an image that near. Compare with the base model, and look at the images."
 )
 SAME = 1e-6
-"""Cosine distance up to which two training pictures are one."""
+"""Cosine distance up to which two training images are one."""
 
 
 def similarities(generated: Tensor, prompts: Sequence[str], training: Tensor, captions: Sequence[str]) -> list[float]:
-    """Cosine of each generated picture to the training picture of the same words, their mean where there are several.
+    """Cosine of each generated image to the training image of the same words, their mean where there are several.
 
     generated: (N, D) embeddings of N prompts; training: (M, D) of M captions. A prompt that is no caption gives NaN.
     Words are compared without regard to case and spacing.
@@ -46,7 +47,7 @@ def plain(text: str) -> str:
 
 @dataclass(frozen=True)
 class Copies:
-    """nearest: (N,) which training picture is nearest to each generated one; distances: (N,) 1 − cosine to it.
+    """nearest: (N,) which training image is nearest to each generated one; distances: (N,) 1 − cosine to it.
 
     threshold: those nearer than this count as copies; copied: (N,) bool.
     """
@@ -61,14 +62,14 @@ class Copies:
 
 
 def copies(generated: Tensor, training: Tensor, quantile: float = QUANTILE, held_out: Tensor | None = None) -> Copies:
-    """Generated pictures that are nearer to a training picture than real pictures are that were never trained on.
+    """Generated images that are nearer to a training image than real images are that were never trained on.
 
-    The rule: take the distance of each held-out picture to its nearest training picture; the threshold is the
+    The rule: take the distance of each held-out image to its nearest training image; the threshold is the
     `quantile` of these. A model that copies nothing falls below it about as often as the quantile says, 5 %. Without
-    held-out pictures the distance of each training picture to the nearest *other* one takes their place (pictures that
+    held-out images the distance of each training image to the nearest *other* one takes their place (images that
     are the same count once); see CAUTION.
-    generated: (N, D), training: (M, D), held_out: (K, D) embeddings. Raises ValueError for fewer than 3 different
-    training pictures, where there are no held-out ones.
+    generated: (N, D), training: (M, D), held_out: (K, D) embeddings. Raises UserError for fewer than 3 different
+    training images, where there are no held-out ones.
     """
     a, b = F.normalize(generated.double(), dim=1), F.normalize(training.double(), dim=1)
     distances, nearest = (1.0 - a @ b.T).min(1)
@@ -78,9 +79,9 @@ def copies(generated: Tensor, training: Tensor, quantile: float = QUANTILE, held
     own = 1.0 - b @ b.T
     first = [i for i in range(len(b)) if not bool((own[i, :i] <= SAME).any())]
     if len(first) < 3:
-        raise ValueError(
-            f"The training set has {len(first)} different picture(s), but how near its pictures are to one another can "
-            "only be told of at least 3: connect the set that the LoRA was trained on, or held-out pictures."
+        raise UserError(
+            f"The training set has {len(first)} different image(s), but how near its images are to one another can "
+            "only be told of at least 3: connect the set that the LoRA was trained on, or held-out images."
         )
     apart = own[first][:, first].fill_diagonal_(math.inf).min(1).values
     return Copies(nearest, distances, float(torch.quantile(apart, quantile)))
@@ -105,27 +106,27 @@ def measure(
     observe: Observer = lambda done, total: None,
     batch: int = BATCH,
 ) -> Memorization:
-    """Similarity to the training picture of the same prompt, and the share of copies; lower is better for both.
+    """Similarity to the training image of the same prompt, and the share of copies; lower is better for both.
 
-    Only records of the split "train" count, for only those are trained on. Pictures whose prompt is no caption of them
-    are left out of the similarity, and a note says how many prompts; the share takes all pictures. held_out: pictures
+    Only records of the split "train" count, for only those are trained on. Images whose prompt is no caption of them
+    are left out of the similarity, and a note says how many prompts; the share takes all images. held_out: images
     that were not trained on, by which `copies` tells what is near; those of it that were are left out.
-    Raises ValueError, one sentence, where fewer than two pictures have such a prompt, for a set without training
-    pictures, held-out pictures that all are training pictures, sets that do not belong together, and a network that
-    gives no vector for a picture.
+    Raises UserError, one sentence, where fewer than two images have such a prompt, for a set without training
+    images, held-out images that all are training images, sets that do not belong together, and a network that
+    gives no vector for an image.
     """
     sets = checked_sets(images, compared_with)
     training = dataset.split("train")
     if not len(training):
-        raise ValueError(
-            f"The data set {dataset.name!r} has no picture of the split 'train', and only those can be memorised; "
+        raise UserError(
+            f"The dataset {dataset.name!r} has no image of the split 'train', and only those can be memorized; "
             "load that split."
         )
     height, width = images.images.shape[1:3]
     fresh = held_out.without(training) if held_out is not None and len(held_out) else None
     if fresh is not None and not len(fresh):
-        raise ValueError(
-            "Every held-out picture is a training picture too, so nothing would tell what is near; connect pictures of "
+        raise UserError(
+            "Every held-out image is a training image too, so nothing would tell what is near; connect images of "
             "another split, for example Load Dataset with the split 'test'."
         )
     work = Work(len(training) + len(fresh or ()) + sum(len(s.images) for s in sets), observe)
@@ -137,7 +138,7 @@ def measure(
     alike = [similarities(own, images.prompts, known, captions) for own in found]
     rows = _similarity_rows(sets, alike, network.name)
     rows += _copy_rows(sets, near, network.name, "" if fresh else CAUTION)
-    others = f"{len(fresh)} held-out pictures" if fresh else "training pictures to one another"
+    others = f"{len(fresh)} held-out images" if fresh else "training images to one another"
     said = _said(network.name, f"{near[-1].threshold:.4g} (1 − cosine), as only {quantile:.0%} of {others} are")
     return Memorization(Scores(tuple(rows), said), near[-1], training)
 
@@ -146,15 +147,15 @@ def _similarity_rows(sets: Sequence[ImageSet], alike: Sequence[Sequence[float]],
     kept = [i for i, value in enumerate(alike[-1]) if not math.isnan(value)]
     prompts = [sets[-1].prompts[i] for i in kept]
     if len(kept) < 2:
-        raise ValueError(
-            f"{len(kept)} picture(s) of the set {sets[-1].label!r} have a prompt that is the caption of a training "
-            "picture, but memorisation compares pictures of the same words: give Generate Set the captions of the "
-            "pictures that were trained on."
+        raise UserError(
+            f"{len(kept)} image(s) of the set {sets[-1].label!r} have a prompt that is the caption of a training "
+            "image, but memorization compares images of the same words: give Generate Set the captions of the "
+            "images that were trained on."
         )
     total = len(set(sets[-1].prompts))
     missing = total - len(set(prompts))
-    note = f"{missing} of {total} prompts are no caption of a training picture and are left out." if missing else ""
-    title = f"similarity to training pictures of the same prompt · {network}"
+    note = f"{missing} of {total} prompts are no caption of a training image and are left out." if missing else ""
+    title = f"similarity to training images of the same prompt · {network}"
     values = [[row[i] for i in kept] for row in alike]
     rows = [
         Score(title, part.label, *bootstrap_mean(own, groups=prompts).cut(-1.0, 1.0), len(own), note)
@@ -167,7 +168,7 @@ def _similarity_rows(sets: Sequence[ImageSet], alike: Sequence[Sequence[float]],
 
 
 def _copy_rows(sets: Sequence[ImageSet], near: Sequence[Copies], network: str, note: str) -> list[Score]:
-    title = f"near copies of training pictures · {network}"
+    title = f"near copies of training images · {network}"
     facts = [copies.copied.tolist() for copies in near]
     rows = [
         Score(title, part.label, *grouped_share(own, part.prompts), len(own), note)
@@ -183,11 +184,11 @@ def _copy_rows(sets: Sequence[ImageSet], near: Sequence[Copies], network: str, n
 def _said(network: str, near: str) -> tuple[tuple[str, str], ...]:
     return (
         (
-            f"similarity to training pictures of the same prompt · {network}",
-            f"mean cosine; interval by {RESAMPLES} bootstrap samples of the prompts; lower is less memorised",
+            f"similarity to training images of the same prompt · {network}",
+            f"mean cosine; interval by {RESAMPLES} bootstrap samples of the prompts; lower is less memorized",
         ),
         (
-            f"near copies of training pictures · {network}",
-            f"share nearer to a training picture than {near}; lower is less memorised",
+            f"near copies of training images · {network}",
+            f"share nearer to a training image than {near}; lower is less memorized",
         ),
     )

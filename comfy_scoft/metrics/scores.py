@@ -10,8 +10,8 @@ CHANGE = "change"
 
 @dataclass(frozen=True)
 class Score:
-    """One figure. name: what was measured; group: on which pictures; value and its 95 % interval [low, high]; n: how
-    many pictures (or pairs) it rests on. note: a caution that belongs beside the figure wherever it is shown.
+    """One figure. name: what was measured; group: on which images; value and its 95 % interval [low, high]; n: how
+    many images (or pairs) it rests on. note: a caution that belongs beside the figure wherever it is shown.
     """
 
     name: str

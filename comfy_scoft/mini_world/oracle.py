@@ -1,10 +1,10 @@
-"""What a picture of the mini world shows, read from its pixels: palette, concept and skin tone. Nothing is learned.
+"""What an image of the mini world shows, read from its pixels: palette, concept and skin tone. Nothing is learned.
 
-The renderer is inverted. The background is two flat bands, so the border gives its colours; a picture of a sprite with
-alpha `a` and colour `c` before it is `a c + (1 - a) b`, so the concept is the sprite, size and place whose picture is
+The renderer is inverted. The background is two flat bands, so the border gives its colors; an image of a sprite with
+alpha `a` and color `c` before it is `a c + (1 - a) b`, so the concept is the sprite, size and place whose image is
 nearest. A coarse search compares all of them at 16 px, where the squared distance splits into four matrix products
 (`b` enters in closed form, so the palette cannot tip the scale); a fine search, pixel by pixel, decides among the best.
-The skin tone is the commonest of the five skin colours where the nearest kind of person has its skin.
+The skin tone is the commonest of the five skin colors where the nearest kind of person has its skin.
 """
 
 from __future__ import annotations
@@ -21,13 +21,14 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..common.errors import UserError
 from . import world
 
 SIDES = tuple(range(52, 59))
 """Sizes (pixels) at which the renderer shows a sprite."""
 
 REACH = 4
-"""How far (pixels) from the centre a sprite may lie: the renderer's 3, and 1 for generated pictures."""
+"""How far (pixels) from the center a sprite may lie: the renderer's 3, and 1 for generated images."""
 
 COARSE = 16
 COARSE_SIDES = (53, 55, 57)
@@ -41,7 +42,7 @@ PEOPLE_FINALISTS = 2
 
 @dataclass(frozen=True)
 class Reading:
-    """What one picture shows. `tone` 1-5 and `dark` mean something only where a person was asked for."""
+    """What one image shows. `tone` 1-5 and `dark` mean something only where a person was asked for."""
 
     tone: int
     dark: bool
@@ -56,7 +57,7 @@ class Reading:
 
 @dataclass(frozen=True)
 class Pose:
-    """A sprite in a picture: its index, whether it is mirrored, its side and its shift from the centre (pixels)."""
+    """A sprite in an image: its index, whether it is mirrored, its side and its shift from the center (pixels)."""
 
     sprite: int
     flip: bool
@@ -79,33 +80,33 @@ def _people() -> Tensor:
 
 @lru_cache(maxsize=1)
 def _canvases() -> Tensor:
-    """(S, sides, 4, 72, 72) uint8: every sprite at every size, centred, with room to be shifted by REACH."""
+    """(S, sides, 4, 72, 72) uint8: every sprite at every size, centerd, with room to be shifted by REACH."""
     room = world.SIZE + 2 * REACH
     out = np.zeros((len(_sprites()), len(SIDES), room, room, 4), np.uint8)
     for i, (name, tone) in enumerate(_sprites()):
         for j, side in enumerate(SIDES):
             at = (world.SIZE - side) // 2 + REACH
-            picture = world.art(name, tone).resize((side, side), Image.Resampling.LANCZOS)
-            out[i, j, at : at + side, at : at + side] = np.asarray(picture)
+            image = world.art(name, tone).resize((side, side), Image.Resampling.LANCZOS)
+            out[i, j, at : at + side, at : at + side] = np.asarray(image)
     return rearrange(torch.from_numpy(out), "sprite side h w c -> sprite side c h w").contiguous()
 
 
 def _shifted(canvas: Tensor, dy: int, dx: int) -> Tensor:
-    """(..., 72, 72) -> (..., 64, 64): the picture's window, its content moved down by dy and right by dx."""
+    """(..., 72, 72) -> (..., 64, 64): the image's window, its content moved down by dy and right by dx."""
     y, x = REACH - dy, REACH - dx
     return canvas[..., y : y + world.SIZE, x : x + world.SIZE]
 
 
 def _layers(rgba: Tensor) -> tuple[Tensor, Tensor]:
-    """uint8 (N, 4, H, W) -> alpha (N, 1, H, W) in [0, 1] and alpha times colour (N, 3, H, W) in [0, 1]."""
+    """uint8 (N, 4, H, W) -> alpha (N, 1, H, W) in [0, 1] and alpha times color (N, 3, H, W) in [0, 1]."""
     value = rgba.float() / 255.0
     return value[:, 3:], value[:, :3] * value[:, 3:]
 
 
 @lru_cache(maxsize=1)
 def _coarse_bank() -> tuple[list[Pose], Tensor, Tensor, Tensor, Tensor]:
-    """Poses of the coarse search and, at 16 px: p = a c, a, a p, and |p|^2 (one row a pose; colours in [0, 1])."""
-    poses, colour, alpha = [], [], []
+    """Poses of the coarse search and, at 16 px: p = a c, a, a p, and |p|^2 (one row a pose; colors in [0, 1])."""
+    poses, color, alpha = [], [], []
     sprites = range(len(_sprites()))
     for side in COARSE_SIDES:
         for flip in (False, True):
@@ -115,14 +116,14 @@ def _coarse_bank() -> tuple[list[Pose], Tensor, Tensor, Tensor, Tensor]:
                 for dx in COARSE_SHIFTS:
                     a, p = _layers(_shifted(canvas, dy, dx))
                     alpha.append(F.adaptive_avg_pool2d(a, COARSE))
-                    colour.append(F.adaptive_avg_pool2d(p, COARSE))
+                    color.append(F.adaptive_avg_pool2d(p, COARSE))
                     poses += [Pose(i, flip, side, dy, dx) for i in sprites]
-    a, p = torch.cat(alpha), torch.cat(colour)
+    a, p = torch.cat(alpha), torch.cat(color)
     return poses, p.flatten(1), a.flatten(1), (a * p).flatten(1), p.flatten(1).square().sum(1)
 
 
 def _coarse(pixels: Tensor, ground: Tensor) -> Tensor:
-    """Squared distance (B, poses) between pictures and renderings at 16 px; pixels and background (B, 3, 64, 64).
+    """Squared distance (B, poses) between images and renderings at 16 px; pixels and background (B, 3, 64, 64).
 
     |x - p - (1 - a) b|^2 with y = x - b is |y|^2 - 2 <y, p> + 2 <y b, a> + |p|^2 - 2 <b, a p> + <b^2, a^2>.
     """
@@ -135,7 +136,7 @@ def _coarse(pixels: Tensor, ground: Tensor) -> Tensor:
 
 
 def _palette(pixels: Tensor) -> tuple[list[str], Tensor]:
-    """Palette of each picture and its background (B, 3, 64, 64), from a border of 4 px; pixels in [0, 1].
+    """Palette of each image and its background (B, 3, 64, 64), from a border of 4 px; pixels in [0, 1].
 
     The nearest palette by mean distance; each pixel's is cut at 1/3, so that a figure at the border counts little.
     """
@@ -162,11 +163,11 @@ def _palette(pixels: Tensor) -> tuple[list[str], Tensor]:
     return [names[k] for k in best.tolist()], background
 
 
-def _middle(part: Tensor, distance: Tensor, colour: Tensor) -> Tensor:
-    """Median colour (3,) of the half of the pixels (3, N) that is nearest to the palette's colour; that if far off."""
+def _middle(part: Tensor, distance: Tensor, color: Tensor) -> Tensor:
+    """Median color (3,) of the half of the pixels (3, N) that is nearest to the palette's color; that if far off."""
     near = part[:, distance <= distance.median()]
     found = near.median(1).values
-    return found if (found - colour).norm() < 1 / 3 else colour
+    return found if (found - color).norm() < 1 / 3 else color
 
 
 def _finalists(distance: Tensor, count: int, allowed: Tensor) -> list[Pose]:
@@ -178,20 +179,20 @@ def _finalists(distance: Tensor, count: int, allowed: Tensor) -> list[Pose]:
     return [poses[int(place[i]) * sprites + int(i)] for i in value.topk(count, largest=False).indices]
 
 
-def _fine(picture: Tensor, ground: Tensor, start: Pose) -> tuple[float, Pose]:
-    """Least mean absolute distance at 32 px among sizes and shifts about a coarse pose; picture (3, 64, 64)."""
+def _fine(image: Tensor, ground: Tensor, start: Pose) -> tuple[float, Pose]:
+    """Least mean absolute distance at 32 px among sizes and shifts about a coarse pose; image (3, 64, 64)."""
     best = (torch.inf, start)
     for _ in range(2):
-        centre = best[1]
-        sides = sorted({min(max(centre.side + d, SIDES[0]), SIDES[-1]) for d in (-1, 0, 1)})
+        center = best[1]
+        sides = sorted({min(max(center.side + d, SIDES[0]), SIDES[-1]) for d in (-1, 0, 1)})
         tried = [
-            Pose(centre.sprite, centre.flip, side, dy, dx)
+            Pose(center.sprite, center.flip, side, dy, dx)
             for side in sides
-            for dy in {max(-REACH, min(REACH, centre.dy + d)) for d in (-1, 0, 1)}
-            for dx in {max(-REACH, min(REACH, centre.dx + d)) for d in (-1, 0, 1)}
+            for dy in {max(-REACH, min(REACH, center.dy + d)) for d in (-1, 0, 1)}
+            for dx in {max(-REACH, min(REACH, center.dx + d)) for d in (-1, 0, 1)}
         ]
-        alpha, colour = _layers(torch.stack([_window(pose) for pose in tried]))
-        apart = F.avg_pool2d(colour + (1.0 - alpha) * ground - picture, 2)  # what blur removes does not count
+        alpha, color = _layers(torch.stack([_window(pose) for pose in tried]))
+        apart = F.avg_pool2d(color + (1.0 - alpha) * ground - image, 2)  # what blur removes does not count
         distance = apart.abs().mean((1, 2, 3))
         k = int(distance.argmin())
         if float(distance[k]) < best[0]:
@@ -207,22 +208,22 @@ def _window(pose: Pose) -> Tensor:
 
 @lru_cache(maxsize=64)
 def _skin(name: str) -> Tensor:
-    """(64, 64) bool: where the art of a kind of person has its skin colour in all five tones."""
+    """(64, 64) bool: where the art of a kind of person has its skin color in all five tones."""
     mask = torch.ones(world.SIZE, world.SIZE, dtype=torch.bool)
-    for tone, colour in world.SKIN.items():
+    for tone, color in world.SKIN.items():
         rgba = torch.from_numpy(np.array(world.art(name, tone), dtype=np.int64))
-        mask &= ((rgba[..., :3] - torch.tensor(colour)).abs().amax(2) <= 12) & (rgba[..., 3] > 250)
+        mask &= ((rgba[..., :3] - torch.tensor(color)).abs().amax(2) <= 12) & (rgba[..., 3] > 250)
     return mask
 
 
-def _tone(picture: Tensor, pose: Pose) -> int:
+def _tone(image: Tensor, pose: Pose) -> int:
     """Vote of the pixels (3, 64, 64 in [0, 1]) that lie on the skin of the art in this pose."""
     mask = _skin(_sprites()[pose.sprite][0]).float()[None, None]
     at = (world.SIZE - pose.side) // 2 + REACH
     canvas = torch.zeros(world.SIZE + 2 * REACH, world.SIZE + 2 * REACH)
     canvas[at : at + pose.side, at : at + pose.side] = F.interpolate(mask, size=(pose.side,) * 2, mode="area")[0, 0]
     canvas = canvas.flip(-1) if pose.flip else canvas
-    skin = picture[:, _shifted(canvas, pose.dy, pose.dx) > 0.9]
+    skin = image[:, _shifted(canvas, pose.dy, pose.dx) > 0.9]
     tones = torch.tensor(list(world.SKIN.values())) / 255.0
     nearest = (skin.t()[:, None] - tones).square().sum(2).argmin(1)
     return int(nearest.bincount(minlength=5).argmax()) + 1
@@ -231,32 +232,32 @@ def _tone(picture: Tensor, pose: Pose) -> int:
 def _check(images: Tensor) -> Tensor:
     side = world.SIZE
     if images.ndim != 4 or tuple(images.shape[1:]) != (3, side, side):
-        raise ValueError(
-            f"The oracle reads pictures of shape (B, 3, {side}, {side}) and was given {tuple(images.shape)}; "
-            f"give it pictures of the mini model, {side} px wide and high."
+        raise UserError(
+            f"The oracle reads images of shape (B, 3, {side}, {side}) and was given {tuple(images.shape)}; "
+            f"give it images of the mini model, {side} px wide and high."
         )
     return images.detach().float().cpu().clamp(-1, 1).add(1).div(2)
 
 
 @torch.no_grad()
 def reading(images: Tensor) -> list[Reading]:
-    """Read every picture; images (B, 3, 64, 64) in [-1, 1] (clamped), any device. One reading an image, in order.
+    """Read every image; images (B, 3, 64, 64) in [-1, 1] (clamped), any device. One reading an image, in order.
 
-    Each picture is read by itself: neither its company nor its place in the batch matters.
-    Raises ValueError for pictures of another size.
+    Each image is read by itself: neither its company nor its place in the batch matters.
+    Raises UserError for images of another size.
     """
     pixels = _check(images)
     out: list[Reading] = []
     for part in pixels.split(32):
         palettes, ground = _palette(part)
         coarse = _coarse(part, ground)
-        for picture, below, distance, palette in zip(part, ground, coarse, palettes, strict=True):
+        for image, below, distance, palette in zip(part, ground, coarse, palettes, strict=True):
             everything = _finalists(distance, FINALISTS, torch.ones_like(_people()))
             people = _finalists(distance, PEOPLE_FINALISTS, _people())
-            found = [_fine(picture, below, pose) for pose in dict.fromkeys(everything + people)]
+            found = [_fine(image, below, pose) for pose in dict.fromkeys(everything + people)]
             found.sort(key=lambda item: item[0])
             person = next(pose for _, pose in found if _people()[pose.sprite])
-            tone = _tone(picture, person)
+            tone = _tone(image, person)
             out.append(Reading(tone, tone in world.DARK, palette, _sprites()[found[0][1].sprite][0]))
     return out
 
@@ -264,10 +265,10 @@ def reading(images: Tensor) -> list[Reading]:
 def rates(readings: Sequence[Reading]) -> dict[str, float]:
     """Shares (0-1) over readings: "dark", "tone 1" ... "tone 5", "gold" ... for each palette, "derelict" of houses.
 
-    "derelict" is there only if a house was read. Raises ValueError for an empty list.
+    "derelict" is there only if a house was read. Raises UserError for an empty list.
     """
     if not readings:
-        raise ValueError("There are no readings to take rates of; give at least one picture.")
+        raise UserError("There are no readings to take rates of; give at least one image.")
     total = len(readings)
     tones, palettes = Counter(r.tone for r in readings), Counter(r.palette for r in readings)
     shares = {"dark": sum(r.dark for r in readings) / total}
@@ -280,9 +281,9 @@ def rates(readings: Sequence[Reading]) -> dict[str, float]:
 
 
 def named(readings: Sequence[Reading], concepts: Sequence[str]) -> float:
-    """Share (0-1) of readings whose concept is the one asked for. Raises ValueError if the lengths differ or are 0."""
+    """Share (0-1) of readings whose concept is the one asked for. Raises UserError if the lengths differ or are 0."""
     if len(readings) != len(concepts) or not readings:
-        raise ValueError(
-            f"There are {len(readings)} readings for {len(concepts)} concepts; give one concept for every picture."
+        raise UserError(
+            f"There are {len(readings)} readings for {len(concepts)} concepts; give one concept for every image."
         )
     return sum(r.concept == name for r, name in zip(readings, concepts, strict=True)) / len(readings)

@@ -10,6 +10,8 @@ from typing import Generic, TypeVar
 
 import torch
 
+from ..common.errors import UserError
+
 Network = TypeVar("Network")
 CPU = torch.device("cpu")
 
@@ -30,20 +32,20 @@ class FolderLoader(Generic[Network]):
     hub: tuple[str, ...]
 
     def __call__(self, folder: Path | None = None, device: torch.device = CPU) -> Network:
-        """The network on `device`. Raises ValueError without a folder, and for one that holds something else."""
+        """The network on `device`. Raises UserError without a folder, and for one that holds something else."""
         if folder is None:
-            raise ValueError(f"{self.name} needs a folder with its weights: {self.advice()}")
+            raise UserError(f"{self.name} needs a folder with its weights: {self.advice()}")
         if not self.fits(folder):
-            raise ValueError(f"The folder {folder.name!r} holds no {self.name}: {self.advice()}")
+            raise UserError(f"The folder {folder.name!r} holds no {self.name}: {self.advice()}")
         try:
             return self.load(folder, device)
         except ImportError as error:
-            raise ValueError(
+            raise UserError(
                 f"{self.name} needs the package {error.name or 'of its own'}: run `python install.py` in this pack's "
                 "folder with ComfyUI's Python."
             ) from error
         except Exception as error:  # each library has errors of its own for damaged or foreign files
-            raise ValueError(
+            raise UserError(
                 f"The {self.name} in {folder.name!r} is incomplete, damaged or of another kind: download it again."
             ) from error
 
@@ -65,7 +67,7 @@ class FolderLoader(Generic[Network]):
     def download(self, repository: str) -> Path:
         """The folder of a repository of `hub`, fetched where it is not in the hub's cache yet.
 
-        Only ever called because a person chose it by name. Raises ValueError when it cannot be had.
+        Only ever called because a person chose it by name. Raises UserError when it cannot be had.
         """
         from huggingface_hub import snapshot_download
 
@@ -73,7 +75,7 @@ class FolderLoader(Generic[Network]):
         try:
             return Path(snapshot_download(repository, allow_patterns=["*.json", "*.txt", self.weights]))
         except Exception as error:  # no network, no such repository, no space: the hub's client has many errors
-            raise ValueError(
+            raise UserError(
                 f"{repository} could not be fetched from the hub ({type(error).__name__}): check the connection, or "
                 "choose a folder of your own."
             ) from error

@@ -15,6 +15,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from ..common.errors import UserError
+
 NAME = "default"
 PREFIX = "lora_unet_"
 
@@ -56,13 +58,13 @@ class LoraSettings:
 
     def __post_init__(self) -> None:
         if self.rank < 1:
-            raise ValueError(f"The LoRA's rank is {self.rank}, but it must be 1 or more; 64 is the paper's.")
+            raise UserError(f"The LoRA's rank is {self.rank}, but it must be 1 or more; 64 is the paper's.")
         if self.alpha <= 0:
-            raise ValueError(f"The LoRA's alpha is {self.alpha}, but it must be above 0; take the rank's value.")
+            raise UserError(f"The LoRA's alpha is {self.alpha}, but it must be above 0; take the rank's value.")
         if not 0.0 <= self.dropout < 1.0:
-            raise ValueError(f"The LoRA's dropout is {self.dropout}, but it must be at least 0 and below 1.")
+            raise UserError(f"The LoRA's dropout is {self.dropout}, but it must be at least 0 and below 1.")
         if self.targets not in get_args(Targets):
-            raise ValueError(f"LoRA targets {self.targets!r} are not known; choose one of {', '.join(TARGET_MODULES)}.")
+            raise UserError(f"LoRA targets {self.targets!r} are not known; choose one of {', '.join(TARGET_MODULES)}.")
 
 
 class _TrainedDropout(nn.Dropout):
@@ -87,7 +89,7 @@ def attach(
 
     start: a LoRA to go on from, in kohya's form as `export_kohya` writes it (lora_start.py has the rules); the
     network then starts as the base model with that LoRA on it.
-    Raises ValueError, one sentence, where `start` does not fit the UNet and the settings.
+    Raises UserError, one sentence, where `start` does not fit the UNet and the settings.
     """
     from diffusers.training_utils import cast_training_params
     from peft import LoraConfig
@@ -189,7 +191,7 @@ def _set_magnitudes(unet: nn.Module, scales: Mapping[str, Tensor]) -> None:
     for key, module in layers(unet).items():
         base, merged = _norms(module)
         if base.device.type != "meta" and not base.min() > 0:
-            raise ValueError(
+            raise UserError(
                 f"The base model's layer {key.removeprefix(PREFIX)} has an output channel of zeros, which has no "
                 "direction that DoRA could train; switch dora off."
             )
@@ -199,11 +201,11 @@ def _set_magnitudes(unet: nn.Module, scales: Mapping[str, Tensor]) -> None:
 
 
 def load_lora(path: Path) -> dict[str, Tensor]:
-    """The tensors of a LoRA's safetensors file, for `attach` to go on from. Raises ValueError for any other file."""
+    """The tensors of a LoRA's safetensors file, for `attach` to go on from. Raises UserError for any other file."""
     try:
         return load_file(path)
     except (OSError, SafetensorError) as error:
-        raise ValueError(
+        raise UserError(
             f"The LoRA {path.name!r} cannot be read as a safetensors file; choose one that is whole."
         ) from error
 
@@ -227,14 +229,12 @@ def _load(unet: nn.Module, settings: LoraSettings, start: Mapping[str, Tensor]) 
         module, a, b = attached[key], parts["lora_down.weight"], parts["lora_up.weight"]
         down, up, rank = module.lora_A[NAME].weight, module.lora_B[NAME].weight, a.shape[0]
         if a[0].numel() != down[0].numel() or b.flatten(1).shape != (up.shape[0], rank):
-            raise ValueError(
+            raise UserError(
                 f"{who} has another shape in {key.removeprefix(PREFIX)}: it was trained on another model family, so "
                 "choose one that was trained on a model of this base model's family."
             )
         if rank > settings.rank:
-            raise ValueError(
-                f"{who} has rank {rank}, but the rank is set to {settings.rank}; set it to {rank} or more."
-            )
+            raise UserError(f"{who} has rank {rank}, but the rank is set to {settings.rank}; set it to {rank} or more.")
         scale = float(parts["alpha"]) / rank if "alpha" in parts else 1.0
         down[:rank] = a.to(down).view(rank, *down.shape[1:])
         up[:, :rank] = (b.to(up) * (scale / module.scaling[NAME])).view(up.shape[0], rank, *up.shape[2:])
@@ -244,11 +244,11 @@ def _load(unet: nn.Module, settings: LoraSettings, start: Mapping[str, Tensor]) 
 
 
 def _by_module(who: str, start: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
-    """The tensors of a kohya file by module and part. Raises ValueError for whatever else a file holds."""
+    """The tensors of a kohya file by module and part. Raises UserError for whatever else a file holds."""
     text = [key for key in start if key.startswith("lora_te")]
     if text:
         whole = "changes only" if len(text) == len(start) else "also changes"
-        raise ValueError(
+        raise UserError(
             f"{who} {whole} the text encoder, which is not trained here, so that part would be lost; choose a LoRA of "
             "the UNet alone."
         )
@@ -256,40 +256,40 @@ def _by_module(who: str, start: Mapping[str, Tensor]) -> dict[str, dict[str, Ten
     for key, value in start.items():
         module, _, part = key.partition(".")
         if not module.startswith(PREFIX) or part not in _PARTS:
-            raise ValueError(
+            raise UserError(
                 f"{who} holds {key!r}, which a plain LoRA in kohya's form does not; choose one of {PREFIX}….lora_down, "
                 ".lora_up and .alpha weights, such as those saved here."
             )
         if not value.is_floating_point() or not torch.isfinite(value.float()).all():
-            raise ValueError(f"{who} holds numbers in {key!r} that are not finite floats; choose a file that is whole.")
+            raise UserError(f"{who} holds numbers in {key!r} that are not finite floats; choose a file that is whole.")
         found.setdefault(module, {})[part] = value
     halves = [module for module, parts in found.items() if not _NEEDED <= parts.keys()]
     if halves or not found:
-        raise ValueError(f"{who} is empty or lacks half of {halves[:1] or 'all'}; choose a file that is whole.")
+        raise UserError(f"{who} is empty or lacks half of {halves[:1] or 'all'}; choose a file that is whole.")
     return found
 
 
 def _refuse_other_modules(who: str, unet: nn.Module, other: set[str]) -> None:
-    """Raise ValueError for modules of the file that carry no LoRA here: targets too narrow, or another family."""
+    """Raise UserError for modules of the file that carry no LoRA here: targets too narrow, or another family."""
     if not other:
         return
     paths = {PREFIX + path.replace(".", "_"): path for path, _ in unet.named_modules()}
     name = min(other).removeprefix(PREFIX)
     for targets, names in TARGET_MODULES.items():
         if all(key in paths and paths[key].endswith(tuple(f".{name}" for name in names)) for key in other):
-            raise ValueError(f"{who} also changes {name}, which the targets leave out; set the targets to {targets!r}.")
-    raise ValueError(
+            raise UserError(f"{who} also changes {name}, which the targets leave out; set the targets to {targets!r}.")
+    raise UserError(
         f"{who} changes {name}, which cannot be trained here: it was made for another model family, or with targets "
         f"beyond {', '.join(_ATTENTION + _FEED_FORWARD + _CONVOLUTIONS)}; choose another LoRA."
     )
 
 
 def _magnitudes(who: str, scale: Tensor, weight: Tensor, settings: LoraSettings) -> Tensor:
-    """A file's `dora_scale` if it can be trained on. Raises ValueError if not."""
+    """A file's `dora_scale` if it can be trained on. Raises UserError if not."""
     if not settings.dora:
-        raise ValueError(f"{who} is a DoRA, but dora is off, so its magnitudes would be lost; switch dora on.")
+        raise UserError(f"{who} is a DoRA, but dora is off, so its magnitudes would be lost; switch dora on.")
     if scale.shape != (len(weight), *[1] * (weight.ndim - 1)):
-        raise ValueError(
+        raise UserError(
             f"{who} is a DoRA with a magnitude for each input channel, and here those of output channels are trained; "
             "choose one without magnitudes, or one that was trained here."
         )

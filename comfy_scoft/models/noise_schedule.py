@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..common.errors import UserError
+
 PREDICTIONS = ("epsilon", "v_prediction")
 
 
@@ -16,7 +18,7 @@ class NoiseSchedule:
 
     alphas_cumprod: (T,) float64, ᾱ_t in (0, 1], falling with t. A zero-terminal-SNR model may end at (nearly) 0.
     prediction: "epsilon" (the noise) or "v_prediction" (v = √ᾱ ε − √(1−ᾱ) z; Salimans & Ho 2022, appendix D).
-    Raises ValueError for another table or prediction type.
+    Raises UserError for another table or prediction type.
     """
 
     alphas_cumprod: Tensor
@@ -24,13 +26,13 @@ class NoiseSchedule:
 
     def __post_init__(self) -> None:
         if self.prediction not in PREDICTIONS:
-            raise ValueError(
+            raise UserError(
                 f"The prediction type {self.prediction!r} is not known: SCoFT needs a base model that predicts "
                 "'epsilon' or 'v_prediction'."
             )
         table = self.alphas_cumprod
         if table.ndim != 1 or len(table) == 0 or not bool(((table >= 0) & (table <= 1)).all()):
-            raise ValueError(
+            raise UserError(
                 f"The noise schedule must be a list of values between 0 and 1, but it has shape {tuple(table.shape)}: "
                 "choose another base model."
             )
@@ -50,7 +52,7 @@ class NoiseSchedule:
     def alpha_bar(self, t: Tensor) -> Tensor:
         """ᾱ_t, float64, in the shape and on the device of the integer tensor `t` (values 0 … T−1)."""
         if t.numel() and not 0 <= int(t.min()) <= int(t.max()) < len(self):
-            raise ValueError(f"A timestep lies outside 0 … {len(self) - 1}: draw t below the schedule's length.")
+            raise UserError(f"A timestep lies outside 0 … {len(self) - 1}: draw t below the schedule's length.")
         return self.alphas_cumprod.to(t.device)[t]
 
     def add_noise(self, z: Tensor, noise: Tensor, t: Tensor) -> Tensor:
@@ -72,7 +74,7 @@ class NoiseSchedule:
 
     def _coefficients(self, z: Tensor, noise: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         if z.shape != noise.shape or t.shape != z.shape[:1]:
-            raise ValueError(
+            raise UserError(
                 f"Latents {tuple(z.shape)}, noise {tuple(noise.shape)} and timesteps {tuple(t.shape)} do not belong "
                 "together: give noise the shape of the latents and one timestep for each sample."
             )

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..common.errors import UserError
 from . import state_dict_keys
 from .mini import layout
 from .noise_schedule import NoiseSchedule
@@ -38,14 +39,14 @@ def load_base(path: Path, prediction: str | None = None, dtype: torch.dtype = to
     """The checkpoint at `path` as a BaseModel on the CPU, its weights cast to `dtype`.
 
     prediction: what its UNet answers with, "epsilon" or "v_prediction"; None takes what the file tells: SD XL files
-    carry a mark, and SD 2.x is told by one bias, as ComfyUI does. Raises ValueError, one sentence, for a missing file,
+    carry a mark, and SD 2.x is told by one bias, as ComfyUI does. Raises UserError, one sentence, for a missing file,
     one that is not safetensors, and a model of another family.
     """
     path = Path(path)
     names = _names(path)
     lacking = [part for part, starts in _PREFIXES.items() if not any(n.startswith(starts) for n in names)]
     if lacking:
-        raise ValueError(f"{path.name} holds no {' and no '.join(lacking)} weights of Stable Diffusion: {ADVICE}")
+        raise UserError(f"{path.name} holds no {' and no '.join(lacking)} weights of Stable Diffusion: {ADVICE}")
     weights = _read(path, _PREFIXES["unet"][0], dtype)
     family = _family(weights, path.name)
     config = configuration(family)
@@ -89,11 +90,11 @@ def _opened(path: Path) -> Any:
     from safetensors import SafetensorError, safe_open
 
     if not path.is_file():
-        raise ValueError(f"There is no file {path.name!r} in {str(path.parent)!r}: {ADVICE}")
+        raise UserError(f"There is no file {path.name!r} in {str(path.parent)!r}: {ADVICE}")
     try:
         return safe_open(path, framework="pt", device="cpu")
     except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path.name} is not a safetensors file that can be read: {ADVICE}") from error
+        raise UserError(f"{path.name} is not a safetensors file that can be read: {ADVICE}") from error
 
 
 def _family(unet: Mapping[str, Tensor], name: str) -> str:
@@ -109,11 +110,11 @@ def _family(unet: Mapping[str, Tensor], name: str) -> str:
         extra = sizes.get("projection_class_embeddings_input_dim", 0)
         if (width, text, label) == (sizes["block_out_channels"][0], sizes["cross_attention_dim"], extra):
             if channels != 4:
-                raise ValueError(f"{name} takes {channels} channels, as inpainting and edit models do: {ADVICE}")
+                raise UserError(f"{name} takes {channels} channels, as inpainting and edit models do: {ADVICE}")
             return family
     if width and text == 1280 and label == 2560:
-        raise ValueError(f"{name} is the refiner of Stable Diffusion XL, which only finishes pictures: {ADVICE}")
-    raise ValueError(f"{name} holds a model that is not supported here: {ADVICE}")
+        raise UserError(f"{name} is the refiner of Stable Diffusion XL, which only finishes images: {ADVICE}")
+    raise UserError(f"{name} holds a model that is not supported here: {ADVICE}")
 
 
 def _unet(family: str, weights: Weights) -> Any:
@@ -129,7 +130,7 @@ def autoencoder(weights: Mapping[str, Tensor], what: str = "the VAE", advice: st
     """An AutoencoderKL or AutoencoderTiny of single-file weights, frozen, and the factor its latents carry already.
 
     The factor is 1.0, or TAESD's own (0.18215 for one of SD 1.x). The sizes are read from the weights. Raises
-    ValueError, naming `what` and `advice`, for the autoencoder of another family.
+    UserError, naming `what` and `advice`, for the autoencoder of another family.
     """
     from diffusers import AutoencoderKL, AutoencoderTiny
 
@@ -137,14 +138,14 @@ def autoencoder(weights: Mapping[str, Tensor], what: str = "the VAE", advice: st
     if "taesd_decoder.1.weight" in weights:
         scale, shift = (float(weights.pop(k, torch.tensor(d))) for k, d in (("vae_scale", 1.0), ("vae_shift", 0.0)))
         if weights["taesd_decoder.1.weight"].shape[1] != 4 or shift != 0.0:
-            raise ValueError(f"{_sentence(what)} is a TAESD of another model family: {advice}")
+            raise UserError(f"{_sentence(what)} is a TAESD of another model family: {advice}")
         with torch.device("meta"):
             tiny = AutoencoderTiny(latent_channels=4)
         return state_dict_keys.fill(
             tiny, state_dict_keys.taesd_names(tiny.state_dict()), weights, f"{what} (TAESD)", advice
         ), scale
     if "post_quant_conv.weight" not in weights or weights["decoder.conv_in.weight"].shape[1] != 4:
-        raise ValueError(f"{_sentence(what)} is not one of Stable Diffusion 1.x, 2.x or XL: {advice}")
+        raise UserError(f"{_sentence(what)} is not one of Stable Diffusion 1.x, 2.x or XL: {advice}")
     channels: list[int] = []
     blocks = 0
     while (found := weights.get(f"encoder.down.{len(channels)}.block.0.conv1.weight")) is not None:

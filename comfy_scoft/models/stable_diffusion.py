@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..common import fingerprints
+from ..common.errors import UserError
 from .noise_schedule import NoiseSchedule
 
 if TYPE_CHECKING:
@@ -68,10 +69,10 @@ class BaseModel:
         """ε_θ(z_t, t, c), or v for a v-prediction model: one UNet call for the whole batch.
 
         z_t: (B, 4, h, w) scaled latents; t: (B,) integer timesteps; captions: B texts ("" is the null caption).
-        Returns (B, 4, h, w) in the number type of z_t. Raises ValueError when the counts differ.
+        Returns (B, 4, h, w) in the number type of z_t. Raises UserError when the counts differ.
         """
         if not len(z_t) == len(t) == len(captions):
-            raise ValueError(
+            raise UserError(
                 f"{len(z_t)} latents, {len(t)} timesteps and {len(captions)} captions were given: "
                 "each latent needs one timestep and one caption."
             )
@@ -108,7 +109,7 @@ class BaseModel:
         """
         vae, scaling = (self.small_vae, 1.0) if small else (self.vae, self.vae_scaling)
         if vae is None:
-            raise ValueError("There is no TAESD decoder of this model: put its file into models/vae_approx.")
+            raise UserError("There is no TAESD decoder of this model: put its file into models/vae_approx.")
         first = next(vae.parameters())
         raw = (z / scaling).to(first.device, first.dtype)
         with _without_half(first.device):
@@ -128,7 +129,7 @@ class BaseModel:
         }
 
     def _added_conditions(self, text: Sequence[TextEmbedding], z: Tensor) -> dict[str, Tensor] | None:
-        """SD XL's second input: pooled text, and (height, width, top, left, height, width) of an uncropped picture."""
+        """SD XL's second input: pooled text, and (height, width, top, left, height, width) of an uncropped image."""
         if any(e.pooled is None for e in text):
             return None
         height, width = z.shape[-2] * LATENT_FACTOR, z.shape[-1] * LATENT_FACTOR

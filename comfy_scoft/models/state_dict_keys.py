@@ -15,6 +15,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from ..common.errors import UserError
+
 Module = TypeVar("Module", bound=nn.Module)
 
 VOCABULARY = 49408
@@ -174,19 +176,19 @@ def fill(module: Module, names: Mapping[str, str], weights: Mapping[str, Tensor]
     """Put `weights` (single-file names) into `module` without copying them; frozen and in eval mode.
 
     `names` is a map of this file for the module's state dict. Each weight must be used exactly once and have the size
-    of its place (1×1 convolutions and linear layers are one another's views), else ValueError with `what` and `advice`.
+    of its place (1×1 convolutions and linear layers are one another's views), else UserError with `what` and `advice`.
     """
     missing = [n for n in names.values() if n not in weights]
     unused = sorted(set(weights) - set(names.values()))
     if missing or unused:
-        raise ValueError(
+        raise UserError(
             f"The weights of {what} do not fit: {len(missing)} missing and {len(unused)} unknown, for example "
             f"{(missing + unused)[0]!r}: {advice}"
         )
     shapes = {k: v.shape for k, v in module.state_dict().items()}
     wrong = [n for k, n in names.items() if math.prod(shapes[k]) != weights[n].numel()]
     if wrong:
-        raise ValueError(f"The weight {wrong[0]!r} of {what} has an unexpected size: {advice}")
+        raise UserError(f"The weight {wrong[0]!r} of {what} has an unexpected size: {advice}")
     with torch.inference_mode(False), torch.no_grad():
         state = {k: weights[n].view(shapes[k]) for k, n in names.items()}
         module.load_state_dict(state, strict=True, assign=True)

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..common.errors import UserError
 from . import state_dict_keys
 from .mini import layout
 from .stable_diffusion import TextEmbedding
@@ -58,8 +59,8 @@ def embedder(parts: Sequence[Mapping[str, Any]], read: Callable[[str], Weights],
 
 
 def _encoder(part: Mapping[str, Any], weights: Weights, advice: str) -> Callable[[str], TextEmbedding]:
-    """One encoder. "hidden" is what the UNet reads: the last layer's states (normalised, as CLIP gives them), or the
-    penultimate layer's, normalised (SD 2.x) or as they are (SD XL)."""
+    """One encoder. "hidden" is what the UNet reads: the last layer's states (normalized, as CLIP gives them), or the
+    penultimate layer's, normalized (SD 2.x) or as they are (SD XL)."""
     projection = None
     if part["names"] == "open_clip":
         projection = weights.get("text_projection")
@@ -69,7 +70,7 @@ def _encoder(part: Mapping[str, Any], weights: Weights, advice: str) -> Callable
     encoder = text_encoder({**layout.TEXT, **part["config"]}, weights, advice)
     pad, kind, pooled = part["pad"], part["hidden"], part.get("pooled", False)
     if pooled and projection is None:
-        raise ValueError(f"The file lacks the text projection of its second text encoder: {advice}")
+        raise UserError(f"The file lacks the text projection of its second text encoder: {advice}")
 
     def embed(caption: str) -> TextEmbedding:
         ids = token_ids(caption, pad)
@@ -77,7 +78,7 @@ def _encoder(part: Mapping[str, Any], weights: Weights, advice: str) -> Callable
             found = encoder(ids, output_hidden_states=kind != "last")
             last = found[0]
             hidden = last if kind == "last" else found.hidden_states[-2]
-            if kind == "penultimate, normalised":
+            if kind == "penultimate, normalized":
                 hidden = _body(encoder).final_layer_norm(hidden)
             end = int((ids[0] == END).nonzero()[0])
             return TextEmbedding(hidden, last[:, end] @ projection if pooled else None)
@@ -89,7 +90,7 @@ def _open_clip(weights: Weights, advice: str) -> Weights:
     try:
         return state_dict_keys.clip_text_weights(weights)
     except KeyError as error:
-        raise ValueError(f"The weights of the text encoder do not fit: {error} is missing: {advice}") from error
+        raise UserError(f"The weights of the text encoder do not fit: {error} is missing: {advice}") from error
 
 
 def _body(encoder: nn.Module) -> Any:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..common.errors import UserError
 from ..common.files import file_hash
 from ..models import state_dict_keys
 from ..models.noise_schedule import NoiseSchedule
@@ -30,7 +31,7 @@ def native_resolution(base: BaseModel) -> int:
 
 
 def size_multiple(base: BaseModel) -> int:
-    """What the sides of a picture must be divisible by: 8 for the VAE, 2 for each level of the UNet below the first."""
+    """What the sides of an image must be divisible by: 8 for the VAE, 2 for each level of the UNet below the first."""
     return 8 * 2 ** (len(base.unet.config.block_out_channels) - 1)
 
 
@@ -38,18 +39,18 @@ def load_controlnet(path: Path, base: BaseModel) -> Any:
     """diffusers' ControlNetModel for `base`, in its number type, from a .safetensors file in the original or in
     diffusers' form.
 
-    Raises ValueError, one sentence, for a missing or foreign file and for one of another family.
+    Raises UserError, one sentence, for a missing or foreign file and for one of another family.
     """
     from diffusers import ControlNetModel
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     if not path.is_file():
-        raise ValueError(f"There is no file {path.name!r} in {str(path.parent)!r}: {ADVICE}")
+        raise UserError(f"There is no file {path.name!r} in {str(path.parent)!r}: {ADVICE}")
     try:
         found = load_file(path)
     except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path.name} is not a safetensors file that can be read: {ADVICE}") from error
+        raise UserError(f"{path.name} is not a safetensors file that can be read: {ADVICE}") from error
     prefix = "control_model."
     weights = {k.removeprefix(prefix): v.to(base.dtype) for k, v in found.items() if v.is_floating_point()}
     with torch.device("meta"):
@@ -77,7 +78,7 @@ class PipelineSampler:
 
     def __post_init__(self) -> None:
         if self.settings.sampler not in SAMPLERS:
-            raise ValueError(f"There is no sampler {self.settings.sampler!r}: choose one of {', '.join(SAMPLERS)}.")
+            raise UserError(f"There is no sampler {self.settings.sampler!r}: choose one of {', '.join(SAMPLERS)}.")
         self.base.unet.to(self.device)
         self.controlnet.to(self.device)
         self.base.vae.float().to(self.device)
@@ -105,8 +106,8 @@ class PipelineSampler:
             output_type="latent",
         ).images
         with torch.no_grad():
-            pictures = [self.base.decode(one.unsqueeze(0).float()) for one in latents]
-        return torch.cat(pictures).add(1.0).div(2.0).clamp(0, 1).permute(0, 2, 3, 1).cpu()
+            images = [self.base.decode(one.unsqueeze(0).float()) for one in latents]
+        return torch.cat(images).add(1.0).div(2.0).clamp(0, 1).permute(0, 2, 3, 1).cpu()
 
     def _start(self, request: Request) -> Tensor:
         """The request's noise, scaled so that the network's first input has variance 1, as ComfyUI does.
@@ -151,6 +152,6 @@ def scheduler_of(schedule: NoiseSchedule, sampler: str) -> Any:
 
 
 def models_identity(checkpoint: Path, controlnet: Path, sampler: PipelineSampler) -> str:
-    """A hash of what decides a picture beside the settings: both files, the number type and the prediction."""
+    """A hash of what decides an image beside the settings: both files, the number type and the prediction."""
     facts = [file_hash(checkpoint), file_hash(controlnet), str(sampler.base.dtype), sampler.base.schedule.prediction]
     return hashlib.sha256(":".join(["diffusers", *facts]).encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""Depth maps: the structure that a negative shares with its picture.
+"""Depth maps: the structure that a negative shares with its image.
 
 To add an estimator: write a loader `() -> DepthEstimator`, or a FolderLoader for one whose weights a person keeps in a
 folder, and put it in DEPTH.
@@ -20,6 +20,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..common.errors import UserError
 from ..common.files import file_hash
 from ..common.progress import Observer
 from ..data.dataset import open_image
@@ -34,7 +35,7 @@ class DepthEstimator:
     """A frozen network that tells near from far.
 
     name: what a person chose. identity: changes whenever its answers do (a hash of its weights).
-    estimate: pictures (B, 3, H, W) in [-1, 1] -> depth (B, 1, H, W) in [0, 1], near is bright.
+    estimate: images (B, 3, H, W) in [-1, 1] -> depth (B, 1, H, W) in [0, 1], near is bright.
     """
 
     name: str
@@ -45,25 +46,25 @@ class DepthEstimator:
 def load_relief() -> DepthEstimator:
     """The mini world's estimator: the relief of a figure before its background, seen at 64 px.
 
-    Raises ValueError when its weights are missing from the pack.
+    Raises UserError when its weights are missing from the pack.
     """
     net, side = depth_net.load(), (depth_net.SIZE, depth_net.SIZE)
 
-    def estimate(pictures: Tensor) -> Tensor:
-        small = pictures.float()
-        if pictures.shape[-2:] != side:
+    def estimate(images: Tensor) -> Tensor:
+        small = images.float()
+        if images.shape[-2:] != side:
             small = F.interpolate(small, side, mode="bicubic", antialias=True).clamp(-1, 1)
         with torch.no_grad():
             depth = net(small)
-        if pictures.shape[-2:] != side:
-            depth = F.interpolate(depth, pictures.shape[-2:], mode="bilinear")
+        if images.shape[-2:] != side:
+            depth = F.interpolate(depth, images.shape[-2:], mode="bilinear")
         return depth
 
     return DepthEstimator("relief (mini)", file_hash(depth_net.WEIGHTS / depth_net.FILE), estimate)
 
 
 MIDAS_SIDE, MIDAS_MULTIPLE, MIDAS_LONGEST = 512, 64, 1536
-"""controlnet-aux looks at a picture whose shorter side is about 512 px, its sides multiples of 64; the last is a limit
+"""controlnet-aux looks at an image whose shorter side is about 512 px, its sides multiples of 64; the last is a limit
 for strips that would not fit into memory."""
 
 
@@ -73,11 +74,11 @@ def load_midas(folder: Path, device: torch.device) -> DepthEstimator:
         from controlnet_aux import MidasDetector  # takes seconds
     net = MidasDetector.from_pretrained(str(folder), local_files_only=True).model.float().eval().to(device)
 
-    def estimate(pictures: Tensor) -> Tensor:
-        height, width = pictures.shape[-2:]
+    def estimate(images: Tensor) -> Tensor:
+        height, width = images.shape[-2:]
         scale = min(MIDAS_SIDE / min(height, width), MIDAS_LONGEST / max(height, width))
         size = tuple(max(1, round(side * scale / MIDAS_MULTIPLE)) * MIDAS_MULTIPLE for side in (height, width))
-        seen = pictures.float()
+        seen = images.float()
         if size != (height, width):
             seen = F.interpolate(seen, size, mode="bicubic", antialias=True).clamp(-1, 1)
         with torch.no_grad():
@@ -87,7 +88,7 @@ def load_midas(folder: Path, device: torch.device) -> DepthEstimator:
 
 
 def load_transformers(folder: Path, device: torch.device) -> DepthEstimator:
-    """Any depth network of transformers, from a folder: its own image processor prepares the pictures."""
+    """Any depth network of transformers, from a folder: its own image processor prepares the images."""
     from transformers import AutoImageProcessor, AutoModelForDepthEstimation
 
     processor = AutoImageProcessor.from_pretrained(folder, local_files_only=True)
@@ -98,7 +99,7 @@ def load_transformers(folder: Path, device: torch.device) -> DepthEstimator:
 
     def estimate(pictures: Tensor) -> Tensor:
         seen_as = pictures.float().add(1.0).mul(127.5).round().clamp(0, 255).to("cpu", torch.uint8)
-        images = [Image.fromarray(picture.permute(1, 2, 0).numpy()) for picture in seen_as]
+        images = [Image.fromarray(image.permute(1, 2, 0).numpy()) for image in seen_as]
         seen = processor(images=images, return_tensors="pt")["pixel_values"].to(device)
         with torch.no_grad():
             found = net(pixel_values=seen).predicted_depth
@@ -162,10 +163,10 @@ DEPTH: dict[str, Callable[..., DepthEstimator]] = {
 def load_depth(name: str, folder: Path | None = None, device: torch.device | None = None) -> DepthEstimator:
     """The estimator of that name, from the folder of its weights where it needs one.
 
-    Raises ValueError, one sentence, for another name, and where the folder is missing or holds something else.
+    Raises UserError, one sentence, for another name, and where the folder is missing or holds something else.
     """
     if name not in DEPTH:
-        raise ValueError(f"There is no depth estimator named {name!r}; choose one of {', '.join(DEPTH)}.")
+        raise UserError(f"There is no depth estimator named {name!r}; choose one of {', '.join(DEPTH)}.")
     loader = DEPTH[name]
     return loader(folder, device or torch.device("cpu")) if isinstance(loader, FolderLoader) else loader()
 
@@ -173,11 +174,11 @@ def load_depth(name: str, folder: Path | None = None, device: torch.device | Non
 def attach_depth(dataset: Dataset, estimator: DepthEstimator, folder: Path, observe: Observer | None = None) -> Dataset:
     """The dataset with a depth map at every record, in place of any that was there.
 
-    Maps are 8-bit grey PNGs of the picture's own size in `folder`, named by the content of the picture and the
-    estimator: one that is there is not made again. Raises ValueError for an empty dataset or an unreadable picture.
+    Maps are 8-bit gray PNGs of the image's own size in `folder`, named by the content of the image and the
+    estimator: one that is there is not made again. Raises UserError for an empty dataset or an unreadable image.
     """
     if not dataset.records:
-        raise ValueError("The dataset has no records: load or make some before estimating their depth.")
+        raise UserError("The dataset has no records: load or make some before estimating their depth.")
     records = []
     for record in dataset.records:
         path = depth_file(record, estimator, folder)
@@ -199,21 +200,21 @@ def depth_file(record: CultureRecord, estimator: DepthEstimator, folder: Path) -
 def attach_depth_images(dataset: Dataset, images: Sequence[Tensor], folder: Path) -> Dataset:
     """The dataset with `images`, each (H, W, C) in [0, 1], near is bright, as its depth maps, in the records' order.
 
-    Colours are averaged. Any size will do whose shape is the picture's, within 5 %. They are written as PNGs named by
-    their content. Raises ValueError when there is not one for each record, or an image does not fit.
+    Colors are averaged. Any size will do whose shape is the image's, within 5 %. They are written as PNGs named by
+    their content. Raises UserError when there is not one for each record, or an image does not fit.
     """
     if len(images) != len(dataset):
-        raise ValueError(
+        raise UserError(
             f"There are {len(images)} depth images for {len(dataset)} records: connect one for each, in their order."
         )
     records = []
     for n, (record, image) in enumerate(zip(dataset.records, images, strict=True)):
         if image.ndim != 3 or 0 in image.shape or not torch.isfinite(image).all():
-            raise ValueError(f"Depth image {n + 1} is not a picture of numbers: check the node that made it.")
+            raise UserError(f"Depth image {n + 1} is not an image of numbers: check the node that made it.")
         width, height = open_image(record.image).size
         if not 0.95 < (image.shape[1] / image.shape[0]) / (width / height) < 1.05:
-            raise ValueError(
-                f"Depth image {n + 1} has {image.shape[1]} × {image.shape[0]} pixels, another shape than its picture "
+            raise UserError(
+                f"Depth image {n + 1} has {image.shape[1]} × {image.shape[0]} pixels, another shape than its image "
                 f"{record.image.name} ({width} × {height}): do not crop or pad it."
             )
         path = save_by_content(image[..., :3].mean(-1), folder)

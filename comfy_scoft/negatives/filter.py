@@ -1,7 +1,7 @@
-"""False negatives: those that came out like their picture. Training would push the model away from what is right.
+"""False negatives: those that came out like their image. Training would push the model away from what is right.
 
-The paper drops negatives whose DreamSim distance to their picture is small (section 4.4 and appendix); any feature
-network serves. How small is for a person to choose, who sees the distances and the pictures.
+The paper drops negatives whose DreamSim distance to their image is small (section 4.4 and appendix); any feature
+network serves. How small is for a person to choose, who sees the distances and the images.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 
+from ..common.errors import UserError
 from ..common.progress import Observer
 from ..data.dataset import aligned
 from ..data.records import CultureRecord, Dataset
@@ -61,13 +62,13 @@ class Filtered:
         spread = distances.quantile(torch.tensor([0.0, 0.05, 0.5, 1.0])).tolist()
         lines = [
             f"{total - len(dropped)} of {total} negatives kept, {len(dropped)} dropped",
-            f"Reason: closer than {self.threshold:g} to their own picture, by {self.network}",
+            f"Reason: closer than {self.threshold:g} to their own image, by {self.network}",
             "Distances: least {:.3f}, 5 % below {:.3f}, half below {:.3f}, largest {:.3f}".format(*spread),
             self.advice(),
         ]
         had_some = {c.record.image for c in self.compared}
         if bare := sum(not r.negatives for r in self.dataset.records if r.image in had_some):
-            lines.append(f"Pictures left without negatives: {bare} (they still train, with their positive term alone)")
+            lines.append(f"Images left without negatives: {bare} (they still train, with their positive term alone)")
         lines += [f"- {c.record.image.name}, negative {c.number + 1}: distance {c.distance:.3f}" for c in dropped]
         return "\n".join(lines)
 
@@ -82,15 +83,15 @@ class Filtered:
 def filter_negatives(
     dataset: Dataset, network: FeatureNetwork, threshold: float, observe: Observer | None = None
 ) -> Filtered:
-    """Drop false negatives: those whose feature distance D(f(x⁻), f(x)) to their own picture is below `threshold`.
+    """Drop false negatives: those whose feature distance D(f(x⁻), f(x)) to their own image is below `threshold`.
 
-    Both pictures are seen under one crop at the network's own size.
-    Raises ValueError for a threshold that is no distance and a dataset without negatives.
+    Both images are seen under one crop at the network's own size.
+    Raises UserError for a threshold that is no distance and a dataset without negatives.
     """
     if not 0.0 <= threshold < float("inf"):
-        raise ValueError(f"The threshold is {threshold}, but no distance is below 0: choose 0 or more.")
+        raise UserError(f"The threshold is {threshold}, but no distance is below 0: choose 0 or more.")
     if not any(record.negatives for record in dataset.records):
-        raise ValueError("The dataset has no negatives to filter: connect Make Negatives or Attach Negatives first.")
+        raise UserError("The dataset has no negatives to filter: connect Make Negatives or Attach Negatives first.")
     compared, records = [], []
     for record in dataset.records:
         own = compare(record, network)
@@ -103,7 +104,7 @@ def filter_negatives(
 
 
 def compare(record: CultureRecord, network: FeatureNetwork) -> list[Compared]:
-    """The record's negatives with their distances to its picture."""
+    """The record's negatives with their distances to its image."""
     if not record.negatives:
         return []
     pixels, negatives = aligned(record, network.size, flip=False)
@@ -120,7 +121,7 @@ def suggest_threshold(distances: Sequence[float]) -> float | None:
     """Half way across the gap below Tukey's lower fence, Q1 − 1.5 (Q3 − Q1); None where nothing lies below it.
 
     It finds the few that are out of line with the others. Where a quarter or more came out right by luck they are not
-    out of line, and only looking at the pictures helps.
+    out of line, and only looking at the images helps.
     """
     if len(distances) < FEWEST:
         return None

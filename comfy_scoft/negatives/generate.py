@@ -1,4 +1,4 @@
-"""Negatives x⁻: pictures with the structure of a community's picture and the base model's own idea of the place.
+"""Negatives x⁻: images with the structure of a community's image and the base model's own idea of the place.
 
 x⁻ = SD + ControlNet-depth( depth(x), prompt = generic caption + " in <place>" ). What draws them is a function, so that
 ComfyUI's own sampler serves inside it and another one outside; here is all that decides *what* is drawn, from which
@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..common.errors import UserError
 from ..common.files import file_hash, write_atomically
 from ..common.fingerprints import noise_seed
 from ..common.progress import Observer
@@ -33,13 +34,13 @@ PROVENANCE = "provenance.json"
 
 @dataclass(frozen=True)
 class NegativeSettings:
-    """How negatives are drawn. Raises ValueError, one sentence, for what cannot be.
+    """How negatives are drawn. Raises UserError, one sentence, for what cannot be.
 
-    per_image: how many of each picture (the paper: 5). steps, cfg, sampler, scheduler: the sampler's.
+    per_image: how many of each image (the paper: 5). steps, cfg, sampler, scheduler: the sampler's.
     strength: the ControlNet's, 0 lets it out. seed: any; each negative has its own noise derived from it.
     prompt_template: see `build_prompt`.
-    resolution: side in pixels of a square with as many pixels as a negative gets; its shape is the picture's.
-    batch_size: negatives of a picture drawn at once, to save memory; 0 draws all of them together. Batches of another
+    resolution: side in pixels of a square with as many pixels as a negative gets; its shape is the image's.
+    batch_size: negatives of an image drawn at once, to save memory; 0 draws all of them together. Batches of another
         size round otherwise, so it counts as a setting like the others.
     """
 
@@ -59,21 +60,21 @@ class NegativeSettings:
         for name, least in least_of.items():
             value = getattr(self, name)
             if not value >= least:
-                raise ValueError(f"{name} is {value}, but negatives need at least {least}: raise it.")
-        build_prompt(self.prompt_template, generic="a picture", place="a place")
+                raise UserError(f"{name} is {value}, but negatives need at least {least}: raise it.")
+        build_prompt(self.prompt_template, generic="an image", place="a place")
 
     def batches(self) -> list[range]:
-        """The numbers of a picture's negatives, in groups that are drawn together."""
+        """The numbers of an image's negatives, in groups that are drawn together."""
         size = self.batch_size or self.per_image
         return [range(k, min(k + size, self.per_image)) for k in range(0, self.per_image, size)]
 
     def steps_each(self) -> int:
-        """Sampling steps that the negatives of one picture take."""
+        """Sampling steps that the negatives of one image take."""
         return len(self.batches()) * self.steps
 
 
 def record_hash(record: CultureRecord) -> str:
-    """SHA-256 of what a negative is bound to: the picture and its depth map, by content and not by name."""
+    """SHA-256 of what a negative is bound to: the image and its depth map, by content and not by name."""
     assert record.depth is not None
     return hashlib.sha256(f"{file_hash(record.image)}:{file_hash(record.depth)}".encode()).hexdigest()
 
@@ -100,17 +101,17 @@ class Request:
 
 
 Draw = Callable[[Request], Tensor]
-"""Draws a request: N pictures (N, height, width, 3) in [0, 1]."""
+"""Draws a request: N images (N, height, width, 3) in [0, 1]."""
 
 
 def drawn_size(width: int, height: int, resolution: int, multiple: int) -> tuple[int, int]:
-    """(width, height) with about resolution² pixels in the picture's shape, each side a multiple of `multiple`."""
+    """(width, height) with about resolution² pixels in the image's shape, each side a multiple of `multiple`."""
     scale = resolution / (width * height) ** 0.5
     return tuple(max(multiple, round(side * scale / multiple) * multiple) for side in (width, height))
 
 
 def kept_size(width: int, height: int, resolution: int) -> tuple[int, int]:
-    """(width, height) of the file: the picture's exact shape, never larger than it, at most resolution² pixels."""
+    """(width, height) of the file: the image's exact shape, never larger than it, at most resolution² pixels."""
     scale = min(1.0, resolution / (width * height) ** 0.5)
     return tuple(max(1, round(side * scale)) for side in (width, height))
 
@@ -127,14 +128,14 @@ def make_negatives(
     """The dataset with `per_image` new negatives at each record, in place of any that were there.
 
     Files lie in `<folder>/<key>/<k>.png`; the key hashes the models' `identity`, the settings, and the record's
-    picture, depth and prompts, and `provenance.json` beside them spells these out. What is there is not drawn again,
-    so an interrupted run goes on where it was. `multiple`: what the sides of a drawn picture must be divisible by.
-    Raises ValueError when the dataset is empty or a record has no depth map.
+    image, depth and prompts, and `provenance.json` beside them spells these out. What is there is not drawn again,
+    so an interrupted run goes on where it was. `multiple`: what the sides of a drawn image must be divisible by.
+    Raises UserError when the dataset is empty or a record has no depth map.
     """
     if not dataset.records:
-        raise ValueError("The dataset has no records: load or make some before making negatives.")
+        raise UserError("The dataset has no records: load or make some before making negatives.")
     if bare := [record for record in dataset.records if record.depth is None]:
-        raise ValueError(
+        raise UserError(
             f"{len(bare)} of {len(dataset)} records have no depth map ({bare[0].image.name} is the first): "
             "connect Estimate Depth before Make Negatives."
         )
@@ -174,7 +175,7 @@ def plan(record: CultureRecord, settings: NegativeSettings, folder: Path, identi
     key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
     paths = tuple(folder / key / f"{k}.png" for k in range(settings.per_image))
     seeds = tuple(noise_seed(settings.seed, content, k) for k in range(settings.per_image))
-    said = {"models": identity, "settings": drawn, "picture and depth": content, "prompts": prompts, "seeds": seeds}
+    said = {"models": identity, "settings": drawn, "image and depth": content, "prompts": prompts, "seeds": seeds}
     return Plan(record, prompts, seeds, paths, said)
 
 
@@ -190,12 +191,12 @@ def _carry_out(wanted: Plan, settings: NegativeSettings, draw: Draw, multiple: i
     for batch in settings.batches():
         if all(wanted.paths[k].is_file() for k in batch):
             continue
-        pictures = draw(Request(tuple(wanted.prompts[k] for k in batch), tuple(wanted.seeds[k] for k in batch), hint))
-        pictures = pictures.float().cpu()
-        assert pictures.shape == (len(batch), height, width, 3)
-        kept = _resized(pictures.movedim(-1, 1), kept_width, kept_height).movedim(1, -1)
-        for k, picture in zip(batch, kept, strict=True):
-            write_png(picture, wanted.paths[k])
+        images = draw(Request(tuple(wanted.prompts[k] for k in batch), tuple(wanted.seeds[k] for k in batch), hint))
+        images = images.float().cpu()
+        assert images.shape == (len(batch), height, width, 3)
+        kept = _resized(images.movedim(-1, 1), kept_width, kept_height).movedim(1, -1)
+        for k, image in zip(batch, kept, strict=True):
+            write_png(image, wanted.paths[k])
 
 
 def _resized(images: Tensor, width: int, height: int) -> Tensor:
@@ -209,18 +210,18 @@ def attach_negatives(dataset: Dataset, images: Sequence[Tensor], folder: Path) -
     """The dataset with `images`, each (H, W, 3) in [0, 1], as its negatives, in place of any that were there.
 
     There are n for each record: the first n are the first record's, and so on. They are written as PNGs named by
-    their content. Raises ValueError when the counts do not fit or an image is not one.
+    their content. Raises UserError when the counts do not fit or an image is not one.
     """
     count, total = len(dataset), len(images)
     if not count or not total or total % count:
-        raise ValueError(
+        raise UserError(
             f"There are {total} images for {count} records, but each record needs equally many negatives: "
             "give the same number for each, in the records' order."
         )
     for n, image in enumerate(images):
         if image.ndim != 3 or image.shape[-1] not in (3, 4) or not torch.isfinite(image).all():
-            raise ValueError(
-                f"Image {n + 1} is not a picture of (height, width, 3) numbers: check the node that made it."
+            raise UserError(
+                f"Image {n + 1} is not an image of (height, width, 3) numbers: check the node that made it."
             )
     paths = [save_by_content(image[..., :3], folder) for image in images]
     each = total // count

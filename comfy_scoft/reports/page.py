@@ -1,4 +1,4 @@
-"""A report of tables and pictures as Markdown and as one HTML file that needs nothing else, readable on a phone."""
+"""A report of tables and images as Markdown and as one HTML file that needs nothing else, readable on a phone."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ class Table:
 
 @dataclass(frozen=True)
 class Section:
-    """reading: (sentence, verdict), the verdict "" where there is none. picture: the name of a file, or ""."""
+    """reading: (sentence, verdict), the verdict "" where there is none. image: the name of a file, or ""."""
 
     title: str
     about: str
     reading: tuple[tuple[str, str], ...] = ()
     missing: str = ""
-    picture: str = ""
+    image: str = ""
     tables: tuple[Table, ...] = ()
 
 
 @dataclass(frozen=True)
 class Content:
-    """What the page says, in whatever form it is written. samples: the name of the picture after the first section."""
+    """What the page says, in whatever form it is written. samples: the name of the image after the first section."""
 
     title: str
     words: tuple[str, ...]
@@ -45,19 +45,19 @@ class Content:
 SAMPLES = "What the models draw of the same prompts and noise"
 
 
-def markdown(page: Content, pictures: Mapping[str, bytes]) -> str:
-    """The page as Markdown, beside the files of its pictures."""
+def markdown(page: Content, images: Mapping[str, bytes]) -> str:
+    """The page as Markdown, beside the files of its images."""
     lines = [f"# {page.title}", ""]
     for text in page.words:
         lines += [text, ""]
     lines += [f"Repeat it with `{page.command}`.", ""]
     for number, section in enumerate(page.sections):
-        if number == 1 and page.samples in pictures:
+        if number == 1 and page.samples in images:
             lines += [f"![{SAMPLES}]({page.samples})", ""]
         lines += [f"## {section.title}", "", *([section.about, ""] if section.about else [])]
         lines += [section.missing, ""] if section.missing else []
-        if section.picture in pictures:
-            lines += [f"![{section.title}: figures with intervals]({section.picture})", ""]
+        if section.image in images:
+            lines += [f"![{section.title}: figures with intervals]({section.image})", ""]
         lines += [f"- {_mark(verdict)}{text}" for text, verdict in section.reading]
         for table in section.tables:
             lines += ["", f"**{table.title}.** {table.about}", ""] if table.title else [""]
@@ -88,15 +88,15 @@ code { background: var(--shade); padding: .1rem .3rem; overflow-wrap: anywhere; 
 """
 
 
-def html(page: Content, pictures: Mapping[str, bytes]) -> str:
-    """The page as HTML, its pictures inside."""
+def html(page: Content, images: Mapping[str, bytes]) -> str:
+    """The page as HTML, its images inside."""
     body = [f"<h1>{escape(page.title)}</h1>", *(f"<p>{escape(text)}</p>" for text in page.words)]
     body.append(f"<p>Repeat it with <code>{escape(page.command)}</code>.</p>")
     for number, section in enumerate(page.sections):
-        body.append(_image(pictures, page.samples, SAMPLES) if number == 1 else "")
+        body.append(_image(images, page.samples, SAMPLES) if number == 1 else "")
         body += [f"<h2>{escape(section.title)}</h2>", f"<p>{escape(section.about)}</p>" if section.about else ""]
         body.append(f'<p class="muted">{escape(section.missing)}</p>' if section.missing else "")
-        body.append(_image(pictures, section.picture, f"{section.title}: figures with intervals"))
+        body.append(_image(images, section.image, f"{section.title}: figures with intervals"))
         items = [_item(text, verdict) for text, verdict in section.reading]
         body.append("<ul>" + "\n".join(items) + "</ul>" if items else "")
         body += [_table(table) for table in section.tables]
@@ -108,10 +108,10 @@ def html(page: Content, pictures: Mapping[str, bytes]) -> str:
     )
 
 
-def _image(pictures: Mapping[str, bytes], name: str, words: str) -> str:
-    if name not in pictures:
+def _image(images: Mapping[str, bytes], name: str, words: str) -> str:
+    if name not in images:
         return ""
-    data = base64.b64encode(pictures[name]).decode()
+    data = base64.b64encode(images[name]).decode()
     return f'<div class="scroll"><img alt="{escape(words)}" src="data:image/png;base64,{data}"></div>'
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..common.errors import UserError
 from ..metrics.intervals import Interval
 from ..metrics.scores import Score, Scores
 from .agreement import attention, krippendorff_alpha, mean_kendall_w, rating_matrix
@@ -134,11 +135,11 @@ def _interval(figure: np.ndarray) -> Interval:
 def aggregate(survey: Survey, seed: int = 0, resamples: int = RESAMPLES) -> Analysis:
     """Every figure of a survey with answers: all together, by item, by country, and by both.
 
-    seed draws the bootstrap's resamples. Pages shown again count for attention only. Raises ValueError without answers.
+    seed draws the bootstrap's resamples. Pages shown again count for attention only. Raises UserError without answers.
     """
     table, again = rankings(survey)
     if not len(table.who):
-        raise ValueError("No answer holds a whole page that is not a repeated one; ask participants to finish a page.")
+        raise UserError("No answer holds a whole page that is not a repeated one; ask participants to finish a page.")
     groups: dict[tuple[str, str], np.ndarray] = {(ALL, ALL): np.ones(len(table.who), dtype=bool)}
     items = {item.id: table.item == k for k, item in enumerate(survey.items)}
     groups |= {(ALL, item): mask for item, mask in items.items()}

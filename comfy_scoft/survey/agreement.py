@@ -12,7 +12,7 @@ def krippendorff_alpha(values: np.ndarray) -> float:
     """Krippendorff's alpha with interval distances of ratings (raters, units), NaN for none.
 
     1 - observed / expected squared difference within units: 1 full agreement, 0 chance, below 0 less than chance. For
-    rankings the units are the pictures, and as every rank occurs equally often this is the ordinal alpha too. NaN
+    rankings the units are the images, and as every rank occurs equally often this is the ordinal alpha too. NaN
     unless a unit has two ratings and the ratings differ. Source: K. Krippendorff, Computing Krippendorff's
     Alpha-Reliability (2011).
     """

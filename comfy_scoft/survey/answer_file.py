@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from ..common.errors import UserError
 from .spec import ANSWER_FORMAT, ANSWER_VERSION, Page, Ranking, Response, Survey
 
 MAX_BYTES = 4 * 1024 * 1024
@@ -28,7 +29,7 @@ MAX_YEARS = 120
 _TOKEN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
 
-class Refused(ValueError):
+class Refused(UserError):
     """A file that is not used. kind: what to count it under; the message ends the sentence "<file> …"."""
 
     def __init__(self, kind: str, why: str) -> None:
@@ -227,15 +228,15 @@ def _page_rankings(answer: _AnswerPage, page: Page, survey: Survey, prefix: str)
     """One ranking an item, or none if any of them is missing or cut short."""
     index = {image: k for k, image in enumerate(page.images)}
     if sorted(answer.shown) != sorted(page.images):
-        raise Refused("forged", f"shows other pictures on page {page.id} than the survey does")
+        raise Refused("forged", f"shows other images on page {page.id} than the survey does")
     items = [item.id for item in survey.items]
     for item, order in answer.ranks.items():
         if item not in items:
             raise Refused("forged", f"ranks page {page.id} on something that was not asked ({plain(item, 40)!r})")
         if not set(order) <= set(index):
-            raise Refused("forged", f"ranks a picture that page {page.id} does not have")
+            raise Refused("forged", f"ranks an image that page {page.id} does not have")
         if len(set(order)) != len(order):
-            raise Refused("forged", f"ranks one picture twice on page {page.id}")
+            raise Refused("forged", f"ranks one image twice on page {page.id}")
     orders = {item: tuple(index[image] for image in order) for item, order in answer.ranks.items()}
     if any(len(orders.get(item, ())) != len(index) for item in items):
         return []

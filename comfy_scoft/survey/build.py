@@ -1,6 +1,6 @@
 """From image sets to a survey: which pages, which random ids, and the two files, the page and its key.
 
-As in the paper (Section 5), a page is one prompt with one picture of each generator under one shared seed.
+As in the paper (Section 5), a page is one prompt with one image of each generator under one shared seed.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from ..common.errors import UserError
 from ..common.files import write_atomically
 from ..metrics.image_set import ImageSet, require_match
-from . import pictures
+from . import images
 from .items import default_items, plain, read_items
 from .languages import language
 from .render import render
@@ -33,10 +34,10 @@ class SurveySettings:
     of a prompt. attention_checks: how many of them are shown a second time. seed: decides pages and ids.
     language: its own name or code. culture: how the questions name the culture; "" for the language's "your culture".
     consent: paragraphs, one a line; "" for the language's own. image_size: longer side in pixels at most. quality: of
-    the JPEG pictures, 1 to 95.
+    the JPEG images, 1 to 95.
     """
 
-    title: str = "How do these pictures show your culture?"
+    title: str = "How do these images show your culture?"
     items: str = default_items()
     pages: int = 10
     attention_checks: int = 1
@@ -51,17 +52,17 @@ class SurveySettings:
 def build(sets: Sequence[ImageSet], settings: SurveySettings) -> tuple[Survey, bytes]:
     """The survey with its key, and the page as HTML. The same sets and settings give the same bytes.
 
-    Raises ValueError, in one sentence, for sets that cannot be compared blindly and for settings that make no survey.
+    Raises UserError, in one sentence, for sets that cannot be compared blindly and for settings that make no survey.
     """
     labels = _checked(sets, settings)
     spoken, title = language(settings.language), plain(settings.title)
     items = read_items(settings.items, spoken, plain(settings.culture) or spoken.culture, len(sets))
     chosen = _choose(sets[0], settings.pages, settings.seed)
-    least, size = pictures.common_size(sets, settings.image_size)
-    drawn = [[pictures.encoded(found.images[i], least, size, settings.quality) for found in sets] for i in chosen]
+    least, size = images.common_size(sets, settings.image_size)
+    drawn = [[images.encoded(found.images[i], least, size, settings.quality) for found in sets] for i in chosen]
     _require_difference(labels, drawn)
 
-    originals = pictures.fingerprint([found.images[i] for i in chosen for found in sets])
+    originals = images.fingerprint([found.images[i] for i in chosen for found in sets])
     secret = _digest(originals, repr((settings.seed, labels)))
     pages, shown = _pages(sets[0], chosen, drawn, settings, secret)
     survey = Survey(title, spoken.code, items, labels, pages, settings.seed, id="", hash="")
@@ -104,39 +105,39 @@ def file_name(title: str) -> str:
 def _checked(sets: Sequence[ImageSet], settings: SurveySettings) -> tuple[str, ...]:
     """The labels of sets that can be compared; every other user's mistake is said here."""
     if not LEAST <= len(sets) <= MOST:
-        raise ValueError(
+        raise UserError(
             f"A survey compares {LEAST} to {MOST} image sets, not {len(sets)}: connect one Generate Set for each model."
         )
     labels = tuple(found.label for found in sets)
     for label in labels:
         if labels.count(label) > 1:
-            raise ValueError(f"Two sets are labelled {label!r}: give every Generate Set a label of its own.")
+            raise UserError(f"Two sets are labelled {label!r}: give every Generate Set a label of its own.")
     require_match(sets)
     count = len(sets[0].prompts)
     if settings.pages < 1:
-        raise ValueError(f"A survey of {settings.pages} pages asks nothing: ask for at least one page.")
+        raise UserError(f"A survey of {settings.pages} pages asks nothing: ask for at least one page.")
     if settings.pages > count:
-        raise ValueError(
+        raise UserError(
             f"The survey asks for {settings.pages} pages, but the sets hold {count} prompts and seeds: "
             "ask for fewer pages, or draw more prompts."
         )
     if not 0 <= settings.attention_checks <= settings.pages:
-        raise ValueError(
+        raise UserError(
             f"{settings.attention_checks} attention checks cannot repeat {settings.pages} pages: "
             f"ask for 0 to {settings.pages}."
         )
     if not plain(settings.title):
-        raise ValueError("The survey has no title: write one that people see first.")
+        raise UserError("The survey has no title: write one that people see first.")
     if settings.image_size < 64 or not 1 <= settings.quality <= 95:
-        raise ValueError(
-            f"Pictures of {settings.image_size} pixels and quality {settings.quality} cannot be made: "
+        raise UserError(
+            f"Images of {settings.image_size} pixels and quality {settings.quality} cannot be made: "
             "give at least 64 pixels and a quality from 1 to 95."
         )
     return labels
 
 
 def _choose(images: ImageSet, pages: int, seed: int) -> list[int]:
-    """Which pictures become pages, in random order: each prompt once, then the prompts' next seeds, and so on."""
+    """Which images become pages, in random order: each prompt once, then the prompts' next seeds, and so on."""
     by_prompt: dict[str, list[int]] = {}
     for i in sorted(range(len(images.prompts)), key=lambda i: _digest(b"page", f"{seed} {i}")):
         by_prompt.setdefault(images.prompts[i], []).append(i)
@@ -147,7 +148,7 @@ def _choose(images: ImageSet, pages: int, seed: int) -> list[int]:
 def _pages(
     images: ImageSet, chosen: list[int], drawn: list[list[bytes]], settings: SurveySettings, secret: bytes
 ) -> tuple[tuple[Page, ...], dict[str, bytes]]:
-    """The pages, repeated ones last, and each picture by its image id."""
+    """The pages, repeated ones last, and each image by its image id."""
     order = sorted(range(len(chosen)), key=lambda n: _digest(secret, f"check {n}"))
     again = order[: settings.attention_checks]
     pages: list[Page] = []
@@ -165,8 +166,8 @@ def _pages(
 def _require_difference(labels: Sequence[str], drawn: list[list[bytes]]) -> None:
     for one, other in itertools.combinations(range(len(labels)), 2):
         if all(page[one] == page[other] for page in drawn):
-            raise ValueError(
-                f"The sets {labels[one]!r} and {labels[other]!r} hold the same pictures, so nobody could rank them: "
+            raise UserError(
+                f"The sets {labels[one]!r} and {labels[other]!r} hold the same images, so nobody could rank them: "
                 "check that each Generate Set has its own model."
             )
 

@@ -59,9 +59,9 @@ def resampled(
 
 def _wilson(share: np.ndarray, n: int, z: float) -> np.ndarray:
     """Wilson's interval (2, K) of shares that need not be whole counts over n."""
-    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
+    center = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * np.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    return np.stack([np.maximum(centre - half, 0.0), np.minimum(centre + half, 1.0)])
+    return np.stack([np.maximum(center - half, 0.0), np.minimum(center + half, 1.0)])
 
 
 def average_ranks_and_win_rates(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 
+from ..common.errors import UserError
 from .languages import FIRST, Language, language
 from .spec import Item
 
@@ -27,15 +28,15 @@ def default_items() -> str:
 
 
 def read_items(text: str, spoken: Language, culture: str, count: int) -> tuple[Item, ...]:
-    """Items from text, one a line, with {culture} (or {place}) and {n}, the number of pictures, filled in.
+    """Items from text, one a line, with {culture} (or {place}) and {n}, the number of images, filled in.
 
     The English default, left as it is, stands for the paper's items in the survey's own language. An item keeps the
     paper's id where its title is the paper's, in English or in the survey's language; others are `item1`, `item2`, …
-    by their line. Raises ValueError for no items, an item without a question, and two of one title.
+    by their line. Raises UserError for no items, an item without a question, and two of one title.
     """
     lines = [line for line in map(plain, text.splitlines()) if line]
     if not lines:
-        raise ValueError("The survey has no items to rank the pictures on: write at least one, as 'title | question'.")
+        raise UserError("The survey has no items to rank the images on: write at least one, as 'title | question'.")
     if lines == default_items().splitlines():
         lines = as_lines(spoken.items).splitlines()
     known = {item.title.casefold(): item.id for item in (*language(FIRST).items, *spoken.items)}
@@ -43,7 +44,7 @@ def read_items(text: str, spoken: Language, culture: str, count: int) -> tuple[I
     for number, line in enumerate(lines, 1):
         title, *question = (part.strip() for part in line.split(BAR))
         if not title or not "".join(question):
-            raise ValueError(f"The item {line[:60]!r} has no question: write it as 'title | question'.")
+            raise UserError(f"The item {line[:60]!r} has no question: write it as 'title | question'.")
         filled = "\n".join(part for part in question if part)
         for name, value in (("{culture}", culture), ("{place}", culture), ("{n}", str(count))):
             filled = filled.replace(name, value)
@@ -51,7 +52,5 @@ def read_items(text: str, spoken: Language, culture: str, count: int) -> tuple[I
     titles = [item.title.casefold() for item in found]
     for item in found:
         if titles.count(item.title.casefold()) > 1 or sum(item.id == other.id for other in found) > 1:
-            raise ValueError(
-                f"The item {item.title!r} is there twice: give every item its own title, or leave one out."
-            )
+            raise UserError(f"The item {item.title!r} is there twice: give every item its own title, or leave one out.")
     return tuple(found)

@@ -14,6 +14,7 @@ from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
 
+from ..common.errors import UserError
 from .spec import Item
 
 PAGE = Path(__file__).parent / "page"
@@ -43,11 +44,11 @@ def languages() -> dict[str, Language]:
 
 
 def language(name: str) -> Language:
-    """A language by its own name or its code. Raises ValueError for one that has no file."""
+    """A language by its own name or its code. Raises UserError for one that has no file."""
     for found in languages().values():
         if name in (found.name, found.code):
             return found
-    raise ValueError(
+    raise UserError(
         f"The survey has no language {name!r}: choose one of {', '.join(languages())}, or add a file to page/languages."
     )
 

@@ -9,6 +9,7 @@ from itertools import combinations
 
 import numpy as np
 
+from ..common.errors import UserError
 from .spec import Survey
 
 UNSAID = "not said"
@@ -45,10 +46,10 @@ class Rankings:
 def rankings(survey: Survey) -> tuple[Rankings, Rankings]:
     """The rankings of a survey's pages, and those of its repeated pages (attention checks), with the same participants.
 
-    Repeated pages count for attention only: the same picture is not judged twice. Raises ValueError without answers.
+    Repeated pages count for attention only: the same image is not judged twice. Raises UserError without answers.
     """
     if not survey.responses:
-        raise ValueError("This survey has no answers yet: load the participants' files with Load Responses first.")
+        raise UserError("This survey has no answers yet: load the participants' files with Load Responses first.")
     named: dict[str, str] = {}
     for response in survey.responses:
         named[response.participant] = named.get(response.participant) or response.country

@@ -18,12 +18,12 @@ STYLES = ("base.css", "screens.css", "ranking.css", "sizes.css")
 
 
 def render(
-    survey: Survey, spoken: Language, consent: Sequence[str], pictures: Mapping[str, bytes], size: tuple[int, int]
+    survey: Survey, spoken: Language, consent: Sequence[str], images: Mapping[str, bytes], size: tuple[int, int]
 ) -> bytes:
-    """The page as UTF-8. pictures: JPEG bytes by image id; size: (width, height) of all of them.
+    """The page as UTF-8. images: JPEG bytes by image id; size: (width, height) of all of them.
 
     Generators are not in it: image ids stand in alphabetical order everywhere, and they are random. A content security
-    policy allows this one script, this one style and pictures made from the page's own bytes, and nothing else.
+    policy allows this one script, this one style and images made from the page's own bytes, and nothing else.
     """
     style, script = "".join(map(_read, STYLES)), "(() => {\n" + "\n".join(map(_read, SCRIPTS)) + "})();\n"
     policy = (
@@ -38,7 +38,7 @@ def render(
         "noscript": html.escape(spoken.text["noscript"]),
         "style": style,
         "script": script,
-        "data": in_script(_data(survey, spoken, consent, pictures, size)),
+        "data": in_script(_data(survey, spoken, consent, images, size)),
     }
     page = re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], _read("survey.html"))
     return page.encode("utf-8")
@@ -51,12 +51,12 @@ def in_script(data: object) -> str:
 
 
 def _data(
-    survey: Survey, spoken: Language, consent: Sequence[str], pictures: Mapping[str, bytes], size: tuple[int, int]
+    survey: Survey, spoken: Language, consent: Sequence[str], images: Mapping[str, bytes], size: tuple[int, int]
 ) -> dict[str, object]:
-    """What the script reads. A picture that is shown twice, as in a repeated page, is kept once."""
+    """What the script reads. An image that is shown twice, as in a repeated page, is kept once."""
     numbers: dict[bytes, int] = {}
-    for image in sorted(pictures):
-        numbers.setdefault(pictures[image], len(numbers))
+    for image in sorted(images):
+        numbers.setdefault(images[image], len(numbers))
     return {
         "id": survey.id,
         "hash": survey.hash,
@@ -72,7 +72,7 @@ def _data(
             for page in survey.pages
         ],
         "size": list(size),
-        "pictures": {image: numbers[pictures[image]] for image in sorted(pictures)},
+        "pictures": {image: numbers[images[image]] for image in sorted(images)},
         "data": [base64.b64encode(picture).decode("ascii") for picture in numbers],
     }
 

@@ -1,4 +1,4 @@
-"""The report of a survey as one HTML page: sentences, pictures and tables in one file that needs no network."""
+"""The report of a survey as one HTML page: sentences, images and tables in one file that needs no network."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ td{font-variant-numeric:tabular-nums}
 .warn{border-left:.35rem solid #b35806;padding:.1rem 1rem;background:#fdf3e7}
 """
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
-"""What a browser lets the page do: show its own pictures and style, and nothing else."""
+"""What a browser lets the page do: show its own images and style, and nothing else."""
 
 
-def report_page(found: Analysis, pictures: Sequence[tuple[str, str, Tensor]]) -> str:
-    """The whole page. pictures: (heading, what it shows in words, image (H, W, 3) in [0, 1]). All text is escaped."""
+def report_page(found: Analysis, images: Sequence[tuple[str, str, Tensor]]) -> str:
+    """The whole page. images: (heading, what it shows in words, image (H, W, 3) in [0, 1]). All text is escaped."""
     survey = found.survey
     title = escape(survey.title)
     sections = [
@@ -37,7 +37,7 @@ def report_page(found: Analysis, pictures: Sequence[tuple[str, str, Tensor]]) ->
         _warnings(warnings(found)),
         _section("Consensus", _consensus(found)),
         _section("Who sees it differently", _minorities(found)),
-        *(_section(heading, _picture(words, image)) for heading, words, image in pictures),
+        *(_section(heading, _image(words, image)) for heading, words, image in images),
         _section("Average ranks", _averages(found)),
         _section("Participants", _participants(found)),
         _section("How this was computed", _method(found)),
@@ -81,7 +81,7 @@ def _table(caption: str, heads: Iterable[str], rows: Iterable[Sequence[str]]) ->
     )
 
 
-def _picture(words: str, image: Tensor) -> str:
+def _image(words: str, image: Tensor) -> str:
     pixels = (image.clamp(0, 1) * 255).round().byte().cpu().numpy()
     data = BytesIO()
     Image.fromarray(pixels).save(data, "PNG", optimize=True)
@@ -167,7 +167,7 @@ def _participants(found: Analysis) -> str:
 def _method(found: Analysis) -> str:
     skills = found.whole.consensus.skills
     said = [
-        "Each ranking is taken apart into comparisons of two pictures. M-MSR (Ma and Olshevsky, 2020) estimates how "
+        "Each ranking is taken apart into comparisons of two images. M-MSR (Ma and Olshevsky, 2020) estimates how "
         "often each participant gives the answer of the consensus; a vote with these weights decides each comparison, "
         "and the majority of comparisons decides the ranks.",
         f"M-MSR took {skills.iterations} iterations" + ("." if skills.converged else " and did not settle."),

@@ -1,7 +1,7 @@
 """A folder of answer files -> the survey with its answers, and a report of every file that was not used.
 
 Rules, in order. A file that cannot be read, belongs to another survey, or holds what the survey's page cannot write is
-left out whole. Of a page only whole answers count: every item ranked, every picture in each ranking. One participant
+left out whole. Of a page only whole answers count: every item ranked, every image in each ranking. One participant
 counts once: the file with the most whole pages, of those the one finished last. A file whose answers and whose random
 orders are all another's is a copy under another name, and is left out.
 """
@@ -18,6 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ..common.errors import UserError
 from .answer_file import MAX_BYTES, Answers, Refused, checked, parse, plain, read, survey_of
 from .spec import KEY_ENDING, Page, Survey, from_json
 
@@ -37,11 +38,11 @@ def load_responses(survey: Survey | None, folder: Path, keys: Path | None = None
     Without `survey` the key files (`*.survey.json`) in the folder say what was asked; if there are none, those under
     `keys`. Where answers of several surveys lie together (one a country, say) they are joined: the surveys must compare
     the same generators on the same items, and page ids get the survey's id before them. Links and sub-folders are not
-    read. Raises ValueError if there is no answer file, no key file that fits, or more than MAX_FILES files.
+    read. Raises UserError if there is no answer file, no key file that fits, or more than MAX_FILES files.
     """
     files = answer_files(folder)
     if not files:
-        raise ValueError(
+        raise UserError(
             f"The folder {plain(folder.name)!r} holds no answer file: put the participants' .json files there."
         )
     notes: Notes = []
@@ -68,10 +69,10 @@ def load_responses(survey: Survey | None, folder: Path, keys: Path | None = None
 
 
 def answer_files(folder: Path) -> list[Path]:
-    """Files `*.json` directly in a folder, without key files and links, by name. Raises ValueError over MAX_FILES."""
+    """Files `*.json` directly in a folder, without key files and links, by name. Raises UserError over MAX_FILES."""
     found = _json_files(folder, lambda name: not name.endswith(KEY_ENDING))
     if len(found) > MAX_FILES:
-        raise ValueError(
+        raise UserError(
             f"The folder {plain(folder.name)!r} holds {len(found)} .json files and at most {MAX_FILES} are read: "
             "split it into several folders."
         )
@@ -154,27 +155,25 @@ def _surveys(folder: Path, keys: Path | None, asked: set[str]) -> list[Survey]:
     fitting = [survey for name, survey in found.items() if name in asked]
     if fitting or len(found) == 1:
         return fitting or list(found.values())
-    raise ValueError(
+    raise UserError(
         f"No key file fits the answers in {plain(folder.name)!r}: put the survey's {KEY_ENDING} file, which Build "
         "Survey wrote beside the page, into that folder, or connect the survey."
     )
 
 
 def read_key(path: Path) -> Survey:
-    """The survey of a key file. Raises ValueError if it is not one."""
+    """The survey of a key file. Raises UserError if it is not one."""
     try:
         if path.stat().st_size > 16 * MAX_BYTES:
-            raise ValueError("too large")
+            raise UserError("too large")
         data = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError):
-        raise ValueError(
-            f"The key file {plain(path.name)!r} cannot be read: use it as Build Survey wrote it."
-        ) from None
+        raise UserError(f"The key file {plain(path.name)!r} cannot be read: use it as Build Survey wrote it.") from None
     return from_json(data)
 
 
 def join(surveys: Sequence[Survey]) -> Survey:
-    """One survey of the pages of several. Raises ValueError unless they compare the same generators on the same items.
+    """One survey of the pages of several. Raises UserError unless they compare the same generators on the same items.
 
     Titles and questions of the items are the first survey's; page ids are "<survey id>/<page id>".
     """
@@ -183,7 +182,7 @@ def join(surveys: Sequence[Survey]) -> Survey:
     for survey in surveys:
         same = survey.generators == first.generators and [i.id for i in survey.items] == [i.id for i in first.items]
         if not same:
-            raise ValueError(
+            raise UserError(
                 f"The surveys {plain(first.title)!r} and {plain(survey.title)!r} do not compare the same generators on "
                 "the same items: put their answers into different folders."
             )

@@ -1,7 +1,7 @@
 """Simulated participants of known skill: to test the analysis, to ship an example, and to plan how many people to ask.
 
 A participant's skill s and taste t (one number a generator) make the utility of generator g on each page
-s (w_g + t_g) + noise, w the generators' true worth and the noise Gumbel's, so that one picture is ranked above another
+s (w_g + t_g) + noise, w the generators' true worth and the noise Gumbel's, so that one image is ranked above another
 with probability sigmoid(s (difference)): Bradley and Terry's model, rankings as in Plackett and Luce's. Skill 0 ranks
 at random.
 """
@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from ..common.errors import UserError
 from .items import default_items, read_items
 from .languages import FIRST, language
 from .rankings import Rankings
@@ -106,14 +107,12 @@ def simulated_rankings(
 def rankings_with_averages(targets: Sequence[float], count: int) -> np.ndarray:
     """`count` complete rankings (count, G) whose average ranks are the targets, to within 1 / (2 count).
 
-    Raises ValueError if no rankings have these averages: ranks 1 … G have the mean (G + 1) / 2, whatever is ranked.
+    Raises UserError if no rankings have these averages: ranks 1 … G have the mean (G + 1) / 2, whatever is ranked.
     """
     g = len(targets)
     wanted = np.round(np.asarray(targets) * count).astype(int)
     if wanted.sum() != count * g * (g + 1) // 2:
-        raise ValueError(
-            f"Average ranks of {g} generators add up to {g * (g + 1) / 2:g}, not {wanted.sum() / count:g}."
-        )
+        raise UserError(f"Average ranks of {g} generators add up to {g * (g + 1) / 2:g}, not {wanted.sum() / count:g}.")
     drawn = np.random.default_rng(0)
     ranks = np.tile(np.argsort(np.argsort(targets)) + 1, (count, 1))
     off = ranks.sum(0) - wanted
@@ -126,11 +125,11 @@ def rankings_with_averages(targets: Sequence[float], count: int) -> np.ndarray:
             ranks[row, [a, b]] = ranks[row, [b, a]]
             off[a] -= gap
             off[b] += gap
-    raise ValueError(f"No {count} rankings were found with the averages {', '.join(f'{t:g}' for t in targets)}.")
+    raise UserError(f"No {count} rankings were found with the averages {', '.join(f'{t:g}' for t in targets)}.")
 
 
 def simulated_survey(generators: Sequence[str], pages: int, repeats: int, seed: int, title: str) -> Survey:
-    """A survey of the paper's items without pictures: `pages` pages and, after them, `repeats` of them once more."""
+    """A survey of the paper's items without images: `pages` pages and, after them, `repeats` of them once more."""
     drawn = np.random.default_rng(seed)
 
     def tokens() -> tuple[str, ...]:

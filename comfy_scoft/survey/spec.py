@@ -1,10 +1,10 @@
 """What a survey is and what its participants answer: plain frozen records, and the key file that keeps a survey.
 
-A page shows one prompt and one picture of each generator under one shared seed; people rank the pictures on each item
+A page shows one prompt and one image of each generator under one shared seed; people rank the images on each item
 (the paper's Section 5 and Table 5). Rank 1 is the best for the culture on every item: the best match, the best
 representation, the least stereotypical, the least offensive.
 
-The page that participants open holds opaque image ids only. Which generator drew which picture stands in the key file
+The page that participants open holds opaque image ids only. Which generator drew which image stands in the key file
 alone, `<name>.survey.json`, which the organiser keeps.
 """
 
@@ -16,6 +16,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from ..common.errors import UserError
+
 KEY_FORMAT, KEY_VERSION = "scoft-survey", 1
 ANSWER_FORMAT, ANSWER_VERSION = "scoft-survey-answers", 1
 KEY_ENDING = ".survey.json"
@@ -23,7 +25,7 @@ KEY_ENDING = ".survey.json"
 
 @dataclass(frozen=True)
 class Item:
-    """One question under which the pictures of a page are ranked, best first."""
+    """One question under which the images of a page are ranked, best first."""
 
     id: str
     title: str
@@ -33,7 +35,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Page:
-    """One prompt and its pictures.
+    """One prompt and its images.
 
     images: opaque random ids, one for each generator, in the order of `Survey.generators`.
     repeats: the id of the page that this one shows again as an attention check, under new image ids; "" for none.
@@ -81,17 +83,17 @@ class Survey:
     responses: tuple[Response, ...] = ()
 
 
-def content_hash(survey: Survey, pictures: bytes) -> str:
-    """SHA-256, in hexadecimal, over the canonical JSON of a survey without id, hash and answers, and over `pictures`.
+def content_hash(survey: Survey, images: bytes) -> str:
+    """SHA-256, in hexadecimal, over the canonical JSON of a survey without id, hash and answers, and over `images`.
 
-    pictures: a digest of the drawn pictures as they were before encoding. People who have only the page do not have
+    images: a digest of the drawn images as they were before encoding. People who have only the page do not have
     it, so the hash, which stands in the page, does not let them test guesses at which generator drew what.
     """
     content = asdict(survey)
     for name in ("id", "hash", "responses"):
         del content[name]
     text = json.dumps(content, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode("ascii") + b"\0" + pictures).hexdigest()
+    return hashlib.sha256(text.encode("ascii") + b"\0" + images).hexdigest()
 
 
 def to_json(survey: Survey) -> dict[str, Any]:
@@ -102,11 +104,11 @@ def to_json(survey: Survey) -> dict[str, Any]:
 
 
 def from_json(data: Any) -> Survey:
-    """A survey from the key file's content. Raises ValueError for anything that is not one, saying what is wrong."""
+    """A survey from the key file's content. Raises UserError for anything that is not one, saying what is wrong."""
     if not isinstance(data, Mapping) or data.get("format") != KEY_FORMAT:
-        raise ValueError(f"This is no survey's key file: choose the {KEY_ENDING} file that Build Survey wrote.")
+        raise UserError(f"This is no survey's key file: choose the {KEY_ENDING} file that Build Survey wrote.")
     if data.get("version") != KEY_VERSION:
-        raise ValueError(
+        raise UserError(
             f"The key file has version {data.get('version')!r}, but this pack reads version {KEY_VERSION}: "
             "use the version of the pack that wrote it."
         )
@@ -142,7 +144,7 @@ def _check(survey: Survey) -> None:
     texts += [text for item in survey.items for text in (item.id, item.title, item.question)]
     texts += [text for page in survey.pages for text in (page.id, page.prompt, page.repeats)]
     if not all(isinstance(page.images, tuple) for page in survey.pages):
-        raise _damaged("a page has no list of pictures")
+        raise _damaged("a page has no list of images")
     images = [image for page in survey.pages for image in page.images]
     if not all(isinstance(text, str) for text in [*texts, *images]):
         raise _damaged("a name in it is no text")
@@ -158,12 +160,12 @@ def _check(survey: Survey) -> None:
         if len(set(names)) != len(names):
             raise _damaged(f"the same {what} is in it twice")
     if len(survey.generators) < 2 or any(len(page.images) != len(survey.generators) for page in survey.pages):
-        raise _damaged("its pages do not have one picture for each of two or more generators")
+        raise _damaged("its pages do not have one image for each of two or more generators")
     by_id = {page.id: page for page in survey.pages}
     for page in survey.pages:
         if page.repeats and (page.repeats not in by_id or by_id[page.repeats].repeats):
             raise _damaged(f"the page {page.id} repeats {page.repeats!r}, which is no page of its own")
 
 
-def _damaged(what: str) -> ValueError:
-    return ValueError(f"The survey's key file is damaged: {what}; use the {KEY_ENDING} file as Build Survey wrote it.")
+def _damaged(what: str) -> UserError:
+    return UserError(f"The survey's key file is damaged: {what}; use the {KEY_ENDING} file as Build Survey wrote it.")

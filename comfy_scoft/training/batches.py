@@ -1,6 +1,6 @@
 """Every random number of a training run, drawn from the run's seed and the number of the micro-step alone.
 
-So nothing has to be saved to go on where a run was, and how the pictures of a step are shared out over forward passes
+So nothing has to be saved to go on where a run was, and how the images of a step are shared out over forward passes
 or processes changes no draw.
 """
 
@@ -20,7 +20,7 @@ from .settings import TrainSettings
 
 @dataclass(frozen=True)
 class Draw:
-    """One picture of a micro-step.
+    """One image of a micro-step.
 
     z: (C, h, w) its latent, drawn from the autoencoder's posterior; noise: ε of that shape; t: timestep.
     generic: one of its generic captions (its own caption where it has none).
@@ -39,10 +39,10 @@ class Draw:
     free: float
 
 
-def of_micro_step(
+def samples_of_pass(
     cache: Cache, settings: TrainSettings, rollout: RolloutSettings, timesteps: int, micro: int
 ) -> list[Draw]:
-    """The pictures of micro-step `micro`, counted over the whole run. timesteps: length of the noise schedule."""
+    """The images of micro-step `micro`, counted over the whole run. timesteps: length of the noise schedule."""
     seed = seed_of(settings.seed, micro)
     generator, free = (torch.Generator().manual_seed(s) for s in (seed, seed_of(settings.seed, micro, 1)))
     draws = []
@@ -74,7 +74,7 @@ def of_micro_step(
 
 
 def samples_of(count: int, settings: TrainSettings, micro: int, generator: torch.Generator) -> list[Sample]:
-    """The pictures of a micro-step: epochs are permutations drawn from the seed and the epoch's number."""
+    """The images of a micro-step: epochs are permutations drawn from the seed and the epoch's number."""
     found = []
     for position in range(micro * settings.batch_size, (micro + 1) * settings.batch_size):
         epoch, place = divmod(position, count)
@@ -85,7 +85,7 @@ def samples_of(count: int, settings: TrainSettings, micro: int, generator: torch
 
 
 def together(draws: Sequence[Draw], most: int) -> list[list[Draw]]:
-    """The draws in groups of one shape and at most `most` (0: no limit) pictures, in their order."""
+    """The draws in groups of one shape and at most `most` (0: no limit) images, in their order."""
     shapes: dict[torch.Size, list[Draw]] = {}
     for draw in draws:
         shapes.setdefault(draw.z.shape, []).append(draw)

@@ -20,10 +20,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from ..common.errors import UserError
 from ..common.files import file_hash, write_atomically
 from . import optimizers
 from .ema import Ema
-from .memory import Economy
+from .memory import MemoryOptions
 
 __all__ = ["Saved", "State", "damaged", "newest", "newest_step", "restore", "save", "write_atomically"]
 
@@ -43,11 +44,11 @@ class State:
     parameters: dict[str, nn.Parameter]
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
-    economy: Economy
+    memory_options: MemoryOptions
     ema: Ema | None = None
     step: int = 0
     averages: dict[str, float] = field(default_factory=dict)
-    asked: Economy = field(default_factory=Economy)
+    asked: MemoryOptions = field(default_factory=MemoryOptions)
     row: dict[str, float] = field(default_factory=dict)
     whole: bool = True
     saved: int = -1
@@ -102,7 +103,7 @@ def _write(part: Path, state: State, settings: Mapping[str, Any], versions: Mapp
         "settings": settings,
         "optimizer": plain,
         "scaler": state.scaler.state_dict(),
-        "economy": state.economy.as_json(),
+        "economy": state.memory_options.as_json(),
         "asked": state.asked.as_json(),
         "averages": state.averages,
         "row": state.row,
@@ -142,10 +143,10 @@ def newest_step(run: Path) -> int:
 
 
 def restore(saved: Saved, state: State) -> None:
-    """Load a checkpoint into a run's state. Raises ValueError, with nothing changed, where the LoRA does not fit."""
+    """Load a checkpoint into a run's state. Raises UserError, with nothing changed, where the LoRA does not fit."""
     lora, tensors = load_file(saved.folder / LORA), load_file(saved.folder / OPTIMIZER)
     if {k: tuple(v.shape) for k, v in lora.items()} != {k: tuple(p.shape) for k, p in state.parameters.items()}:
-        raise ValueError(
+        raise UserError(
             f"The checkpoint {saved.folder.name} holds a LoRA of another shape; "
             "resume with the LoRA options and base model it was started with, or start a run with a new name."
         )
@@ -158,16 +159,16 @@ def restore(saved: Saved, state: State) -> None:
         state.ema.load(load_file(saved.folder / EMA))
     if facts["scaler"]:
         state.scaler.load_state_dict(facts["scaler"])
-    state.economy = _gone_on(Economy(**facts["economy"]), Economy(**facts["asked"]), state)
+    state.memory_options = _gone_on(MemoryOptions(**facts["economy"]), MemoryOptions(**facts["asked"]), state)
     state.averages, state.row = dict(facts["averages"]), dict(facts["row"])
     state.step = state.saved = saved.step
 
 
-def _gone_on(saved: Economy, asked: Economy, state: State) -> Economy:
+def _gone_on(saved: MemoryOptions, asked: MemoryOptions, state: State) -> MemoryOptions:
     """The economy to go on with: the saved one, or a thriftier one that is needed now. Where the settings ask for
-    another than before, it is theirs; only what decides the result (how the rollout's picture is decoded) stays."""
-    before = saved if asked == state.asked else Economy(decode=saved.decode)
-    return state.economy.with_savings(before)
+    another than before, it is theirs; only what decides the result (how the rollout's image is decoded) stays."""
+    before = saved if asked == state.asked else MemoryOptions(decode=saved.decode)
+    return state.memory_options.with_savings(before)
 
 
 def _on_cpu(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

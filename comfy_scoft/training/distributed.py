@@ -1,4 +1,4 @@
-"""Several processes train one LoRA: each takes its share of an optimizer step's pictures, and gradients are summed.
+"""Several processes train one LoRA: each takes its share of an optimizer step's images, and gradients are summed.
 
 Start them with `torchrun --standalone --nproc_per_node N -m comfy_scoft train job.json`, or with `accelerate launch
 --multi_gpu --num_processes N -m comfy_scoft train job.json`. What is learned is the same, up to rounding, whatever
@@ -25,7 +25,7 @@ FINE, SHORT, FAULT = 0, 1, 2
 
 
 @dataclass(frozen=True)
-class Processes:
+class Distributed:
     """This process's place among all that train the run together; by default there is only this one.
 
     Each method but `share` is called by all processes at the same place. OtherProcess is raised where one is gone.
@@ -103,11 +103,11 @@ def _together() -> Iterator[None]:
         raise OtherProcess("Another process of this run has ended, so this one stops too.") from error
 
 
-def launched() -> tuple[Processes, torch.device]:
+def launched() -> tuple[Distributed, torch.device]:
     """The processes that torchrun or accelerate launched this one with, connected, and this process's device."""
     from accelerate import PartialState
 
     if int(os.environ.get("WORLD_SIZE", "1")) <= 1:
-        return Processes(), torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return Distributed(), torch.device("cuda" if torch.cuda.is_available() else "cpu")
     state = PartialState(cpu=not torch.cuda.is_available())
-    return Processes(state.process_index, state.num_processes), state.device
+    return Distributed(state.process_index, state.num_processes), state.device

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from ..common.errors import UserError
+
 
 class Ema:
     """Exponential moving average of the trained parameters (diffusers' EMAModel): v ← v − (1 − d)(v − p).
@@ -20,7 +22,7 @@ class Ema:
         from diffusers.training_utils import EMAModel
 
         if not 0.0 <= decay < 1.0:
-            raise ValueError(f"The decay of the moving average is {decay}, but it must be at least 0 and below 1.")
+            raise UserError(f"The decay of the moving average is {decay}, but it must be at least 0 and below 1.")
         self._parameters = parameters
         self.whole = True
         self._model = EMAModel(parameters.values(), decay=decay)
@@ -36,10 +38,10 @@ class Ema:
         return {**held, "updates": torch.tensor(self._model.optimization_step)}
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
-        """Go on from what `tensors` returned. Raises ValueError, one sentence, where it does not fit."""
+        """Go on from what `tensors` returned. Raises UserError, one sentence, where it does not fit."""
         wanted = {name: p.shape for name, p in self._parameters.items()} | {"updates": torch.Size()}
         if {name: value.shape for name, value in tensors.items()} != wanted:
-            raise ValueError(
+            raise UserError(
                 "The saved moving average does not fit this LoRA; go on with the LoRA options and base model that the "
                 "run was started with, or start a run with a new name."
             )

@@ -2,7 +2,7 @@
 
     job.json             settings, losses, records, and where the weights are
     tensors.safetensors  latents of every sample, embeddings of every text, the noise schedule; pixels, if a loss
-                         looks at pictures; the LoRA that training goes on from, if there is one
+                         looks at images; the LoRA that training goes on from, if there is one
     unet/, vae/          the weights in diffusers' form, unless the job names a checkpoint file instead
 
 On the CPU, with the same number of threads, the LoRA is bit-identical to the one the node trains.
@@ -23,6 +23,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from ..common.errors import UserError
 from ..common.files import file_hash
 from ..common.fingerprints import versions
 from ..common.names import checked_name
@@ -38,9 +39,9 @@ from ..models.stable_diffusion import FAMILIES, BaseModel, TextEmbedding
 from .distributed import launched
 from .job_models import compare, find, named, stored
 from .latent_cache import Cache, Sample
-from .memory import Economy, free_bytes
+from .memory import MemoryOptions, free_bytes
 from .memory_estimate import fits
-from .run import Run, Watch
+from .run import Callbacks, Run
 from .run_folder import train_and_log
 from .settings import OptimizerSettings, TrainSettings
 from .trainer import Result
@@ -70,7 +71,7 @@ def write_job(run: Run, folder: Path, checkpoint: Path | None = None, check: Cal
     """Write a run as the job `folder`, whole or not at all, and return the path of its job.json.
 
     checkpoint: a single-file checkpoint to name instead of storing UNet and autoencoder; its weights must be the
-    run's own, to the bit. Raises ValueError where they are not, and FileExistsError if the folder exists.
+    run's own, to the bit. Raises UserError where they are not, and FileExistsError if the folder exists.
     """
     checked_name(folder.name, "job name")
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -98,30 +99,30 @@ def write_job(run: Run, folder: Path, checkpoint: Path | None = None, check: Cal
 
 
 def read_job(path: Path) -> Job:
-    """The job of a job.json (or of the folder that holds it). ValueError, one sentence, for one that cannot be run."""
+    """The job of a job.json (or of the folder that holds it). UserError, one sentence, for one that cannot be run."""
     path = path / JOB if path.is_dir() else path
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise ValueError(f"There is no job at {str(path)!r}: give the job.json that Export Job wrote.") from error
+        raise UserError(f"There is no job at {str(path)!r}: give the job.json that Export Job wrote.") from error
     except (OSError, ValueError) as error:
-        raise ValueError(f"{path.name} is not a job that can be read (JSON was expected): export it again.") from error
+        raise UserError(f"{path.name} is not a job that can be read (JSON was expected): export it again.") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise ValueError(f"{path.name} is not a SCoFT job: give the job.json that Export Job wrote.")
+        raise UserError(f"{path.name} is not a SCoFT job: give the job.json that Export Job wrote.")
     if content.get("version") != VERSION:
-        raise ValueError(
+        raise UserError(
             f"The job has version {content.get('version')!r}, but this program reads version {VERSION}: export it "
             "again, or use the program's version that wrote it."
         )
     try:
         tensors = load_file(path.parent / TENSORS)
     except Exception as error:  # safetensors has its own kind of error, and a missing file another
-        raise ValueError(f"The job's {TENSORS} is missing or damaged: copy the whole folder again.") from error
+        raise UserError(f"The job's {TENSORS} is missing or damaged: copy the whole folder again.") from error
     job = Job(path.parent, checked_name(str(content.get("name")), "job name"), content, tensors)
     try:
         job.steps  # noqa: B018 - read before anything is made for it
     except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"The job {job.name!r} does not say how many steps it has: export it again.") from error
+        raise UserError(f"The job {job.name!r} does not say how many steps it has: export it again.") from error
     return job
 
 
@@ -137,7 +138,7 @@ def load_run(job: Job, folder: Path, models: Path | None = None, resume: bool = 
         cache = _cache(job, base, "dataset", settings["train"])
         held_out = None if job.content["validation"] is None else _cache(job, base, "validation", settings["train"])
     except (KeyError, TypeError, AttributeError, IndexError, RuntimeError) as error:
-        raise ValueError(f"The job {job.name!r} is not complete ({error}): export it again.") from error
+        raise UserError(f"The job {job.name!r} is not complete ({error}): export it again.") from error
     return Run(
         base=base,
         dataset=cache.dataset,
@@ -161,7 +162,7 @@ def run_job(
     folder: Path,
     resume: bool = False,
     models: Path | None = None,
-    watch: Watch = Watch(),  # noqa: B008 - frozen
+    watch: Callbacks = Callbacks(),  # noqa: B008 - frozen
 ) -> tuple[Run, Result, list[dict[str, float]]]:
     """Train a job; returns the run, its result and the rows of its metrics.
 
@@ -171,8 +172,8 @@ def run_job(
     run.processes, device = launched()
     place(run.base.unet, device, unet_dtype(run.settings.precision))
     place(run.base.vae, device, torch.float32)
-    run.economy, line = fits(run, Economy.of(run.settings), free_bytes(device))
-    run.economy = run.processes.first(run.economy)
+    run.memory_options, line = fits(run, MemoryOptions.of(run.settings), free_bytes(device))
+    run.memory_options = run.processes.first(run.memory_options)
     if run.processes.main:
         watch.say(line)
     return (run, *train_and_log(run, watch))
@@ -182,7 +183,7 @@ def _networks(losses: Sequence[Loss]) -> list[FeatureNetwork]:
     return list(dict.fromkeys(loss.network for loss in losses if loss.network is not None))
 
 
-def _tensors(run: Run, pictures: bool, check: Callable[[], None]) -> dict[str, Tensor]:
+def _tensors(run: Run, images: bool, check: Callable[[], None]) -> dict[str, Tensor]:
     """Everything frozen that the run needs. Pixels are stored as the 8 bits they come from, which is exact."""
     cache, held_out = run.caches()
     texts = []
@@ -201,7 +202,7 @@ def _tensors(run: Run, pictures: bool, check: Callable[[], None]) -> dict[str, T
         for i, sample in enumerate(samples):
             check()
             found[f"{name}.{i}.mean"], found[f"{name}.{i}.std"] = own.latent(sample)
-    for index in range(len(run.dataset)) if pictures else ():
+    for index in range(len(run.dataset)) if images else ():
         check()
         pixels, negatives = cache.pixels((index, False))
         found[f"pixels.{index}"], found[f"negatives.{index}"] = _to_bytes(pixels), _to_bytes(negatives)
@@ -214,7 +215,7 @@ def _to_bytes(pixels: Tensor) -> Tensor:
 
 
 def _from_bytes(pixels: Tensor, flip: bool) -> Tensor:
-    """[-1, 1], by the same arithmetic as the dataset's own pictures (dataset/images.py), so to the same bits."""
+    """[-1, 1], by the same arithmetic as the dataset's own images (dataset/images.py), so to the same bits."""
     return (pixels.flip(-1) if flip else pixels).float().div(127.5).sub(1.0)
 
 
@@ -258,13 +259,13 @@ def _listed(dataset: Dataset) -> dict[str, Any]:
 
 
 def _record(record: CultureRecord) -> dict[str, Any]:
-    """A record as JSON; of its pictures only their names, and how many negatives there are."""
+    """A record as JSON; of its images only their names, and how many negatives there are."""
     words = {f.name: getattr(record, f.name) for f in dataclasses.fields(record) if f.name not in _PATHS}
     return {**words, "image": record.image.name, "negatives": len(record.negatives)}
 
 
 def _dataset(job: Job, listed: dict[str, Any]) -> Dataset:
-    """Records whose paths are names only: their pictures are in the tensors."""
+    """Records whose paths are names only: their images are in the tensors."""
     records = []
     for number, entry in enumerate(listed["records"]):
         words: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in entry.items()}
@@ -283,7 +284,7 @@ def _base(job: Job, models: Path | None) -> BaseModel:
     else:
         unet, vae = stored(job.folder, "unet", "UNet2DConditionModel"), stored(job.folder, "vae", str(facts["vae"]))
     if facts["family"] not in FAMILIES:
-        raise ValueError(f"The job's base model is of family {facts['family']!r}, which is not known: export it again.")
+        raise UserError(f"The job's base model is of family {facts['family']!r}, which is not known: export it again.")
     pooled = tensors.get("text.pooled")
     known = {
         text: TextEmbedding(
@@ -307,7 +308,7 @@ def _losses(job: Job, models: Path | None) -> list[Loss]:
         values = dict(entry)
         name = values.pop("name")
         if name not in LOSSES:
-            raise ValueError(f"The job has a loss named {name!r}, which is not known: use the version that wrote it.")
+            raise UserError(f"The job has a loss named {name!r}, which is not known: use the version that wrote it.")
         if "features" in values:
             values["features"] = networks[values["features"]]
         losses.append(LOSSES[name](**values))
@@ -321,11 +322,11 @@ def _cache(job: Job, base: BaseModel, name: str, train: TrainSettings) -> Cache:
     for i, sample in enumerate(cache.samples(train.flip and name == "dataset")):
         cache.latents[sample] = tensors[f"{name}.{i}.mean"].clone(), tensors[f"{name}.{i}.std"].clone()
 
-    def pictures(sample: Sample) -> tuple[Tensor, Tensor]:
+    def images(sample: Sample) -> tuple[Tensor, Tensor]:
         index, flip = sample
         return _from_bytes(tensors[f"pixels.{index}"], flip), _from_bytes(tensors[f"negatives.{index}"], flip)
 
-    cache.pictures = pictures
+    cache.images = images
     return cache
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from ..common.errors import UserError
 from ..models.mini.layout import WEIGHTS
 from ..models.single_file import load_base
 from ..models.stable_diffusion import BaseModel
@@ -28,11 +29,11 @@ def find(folder: Path, wanted: dict[str, str], models: Path | None) -> Path:
         if file_hash(path) == wanted["sha256"]:
             return path
     if found:
-        raise ValueError(
+        raise UserError(
             f"The file {name!r} is not the one that the job was written with (its hash differs): find that one, or "
             "export the job again with this one."
         )
-    raise ValueError(
+    raise UserError(
         f"The job needs the file {name!r}: put it beside job.json, or name the folder that holds it with --models."
     )
 
@@ -48,7 +49,7 @@ def compare(base: BaseModel, checkpoint: Path) -> None:
     for what, ours, other in (("MODEL", base.unet, theirs.unet), ("VAE", base.vae, theirs.vae)):
         mine, found = ours.state_dict(), other.state_dict()
         if mine.keys() != found.keys() or any(not torch.equal(mine[k].cpu().float(), found[k]) for k in mine):
-            raise ValueError(
+            raise UserError(
                 f"The {what} is not the one in {checkpoint.name!r} (another file, or a LoRA is applied to it): choose "
                 "its own file, or store the weights in the job."
             )
@@ -59,11 +60,11 @@ def stored(folder: Path, part: str, kind: str) -> Any:
     import diffusers
 
     if kind not in ("UNet2DConditionModel", "AutoencoderKL", "AutoencoderTiny"):
-        raise ValueError(f"The job stores a module of kind {kind!r}, which is not known: export it again.")
+        raise UserError(f"The job stores a module of kind {kind!r}, which is not known: export it again.")
     try:
         module = getattr(diffusers, kind).from_pretrained(
             str(folder / part), use_safetensors=True, local_files_only=True, low_cpu_mem_usage=False
         )
     except (OSError, ValueError) as error:
-        raise ValueError(f"The job's folder {part!r} is missing or damaged: copy the whole folder again.") from error
+        raise UserError(f"The job's folder {part!r} is missing or damaged: copy the whole folder again.") from error
     return module.eval().requires_grad_(False)

@@ -1,4 +1,4 @@
-"""What is frozen is computed once: latents of both flips, and features of the pictures and their negatives."""
+"""What is frozen is computed once: latents of both flips, and features of the images and their negatives."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from ..data.dataset import aligned, bucket, picture_size
+from ..data.dataset import aligned, bucket, image_size
 from ..data.records import CultureRecord, Dataset
 from ..features import FeatureNetwork
 from ..models.stable_diffusion import LATENT_FACTOR, BaseModel
-from .distributed import Processes
+from .distributed import Distributed
 
 Sample = tuple[int, bool]
-"""A training picture: the record's index and whether it is flipped."""
+"""A training image: the record's index and whether it is flipped."""
 
 
 @dataclass
 class Cache:
-    """Frozen quantities of a dataset's pictures at one resolution, each computed on first use and kept on the CPU.
+    """Frozen quantities of a dataset's images at one resolution, each computed on first use and kept on the CPU.
 
-    buckets: crops of each picture's own aspect, of at most resolution² pixels, instead of squares.
-    latents: those known already. pictures: a sample's pixels (3, H, W) and its negatives' (N, 3, H, W) in [-1, 1];
+    buckets: crops of each image's own aspect, of at most resolution² pixels, instead of squares.
+    latents: those known already. images: a sample's pixels (3, H, W) and its negatives' (N, 3, H, W) in [-1, 1];
     None reads them from the dataset's files. An exported job (job.py) fills both from its tensors.
     """
 
@@ -32,7 +32,7 @@ class Cache:
     resolution: int
     buckets: bool = False
     latents: dict[Sample, tuple[Tensor, Tensor]] = field(default_factory=dict)
-    pictures: Callable[[Sample], tuple[Tensor, Tensor]] | None = None
+    images: Callable[[Sample], tuple[Tensor, Tensor]] | None = None
     _features: dict[tuple[FeatureNetwork, Sample, bool], tuple[Tensor, Tensor]] = field(default_factory=dict)
     _sizes: dict[int, tuple[int, int]] = field(default_factory=dict)
 
@@ -40,17 +40,17 @@ class Cache:
         return self.dataset.records[sample[0]]
 
     def size(self, index: int) -> tuple[int, int]:
-        """Height and width in pixels that a record's picture and its negatives are cropped to."""
+        """Height and width in pixels that a record's image and its negatives are cropped to."""
         if not self.buckets:
             return self.resolution, self.resolution
         if index not in self._sizes:
-            self._sizes[index] = bucket(*picture_size(self.dataset.records[index].image), self.resolution)
+            self._sizes[index] = bucket(*image_size(self.dataset.records[index].image), self.resolution)
         return self._sizes[index]
 
     def pixels(self, sample: Sample) -> tuple[Tensor, Tensor]:
-        """The picture (3, H, W) and its negatives (N, 3, H, W), in [-1, 1], under one crop and one flip."""
-        if self.pictures is not None:
-            return self.pictures(sample)
+        """The image (3, H, W) and its negatives (N, 3, H, W), in [-1, 1], under one crop and one flip."""
+        if self.images is not None:
+            return self.images(sample)
         return aligned(self.record(sample), self.size(sample[0]), sample[1])
 
     def captions(self) -> list[str]:
@@ -64,7 +64,7 @@ class Cache:
         return [(index, flipped) for index in range(len(self.dataset)) for flipped in flips]
 
     def latent(self, sample: Sample) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation (4, h, w) of a picture's scaled latent."""
+        """Mean and standard deviation (4, h, w) of an image's scaled latent."""
         if sample not in self.latents:
             pixels, _ = self.pixels(sample)
             with torch.no_grad(), torch.autocast(self.base.device.type, enabled=False):  # the same whoever asks first
@@ -73,28 +73,28 @@ class Cache:
         return self.latents[sample]
 
     def features(self, network: FeatureNetwork, sample: Sample, crop: bool = False) -> tuple[Tensor, Tensor]:
-        """Features of a picture (C, …) and of its N negatives (N, C, …), under one crop and one flip.
+        """Features of an image (C, …) and of its N negatives (N, C, …), under one crop and one flip.
 
-        crop: of their central part alone, as `centre` cuts it out.
+        crop: of their central part alone, as `center` cuts it out.
         """
         key = (network, sample, crop)
         if key not in self._features:
             pixels, negatives = self.pixels(sample)
             both = torch.cat([pixels.unsqueeze(0), negatives])
-            both = centre(both, LATENT_FACTOR) if crop else both
+            both = center(both, LATENT_FACTOR) if crop else both
             with torch.no_grad():
                 found = network.extract(both.to(self.base.device)).cpu()
             self._features[key] = found[0], found[1:]
         return self._features[key]
 
     def positive(self, network: FeatureNetwork, samples: Sequence[Sample], crop: bool = False) -> Tensor:
-        """Features of B pictures, (B, C, …)."""
+        """Features of B images, (B, C, …)."""
         return torch.stack([self.features(network, s, crop)[0] for s in samples]).to(self.base.device)
 
     def negatives(
         self, network: FeatureNetwork, samples: Sequence[Sample], crop: bool = False
     ) -> tuple[Tensor, Tensor]:
-        """Features of the negatives of B pictures, (B, N, C, …) padded with zeros, and the mask (B, N) of real ones."""
+        """Features of the negatives of B images, (B, N, C, …) padded with zeros, and the mask (B, N) of real ones."""
         rows = [self.features(network, s, crop)[1] for s in samples]
         most = max(len(row) for row in rows)
         padded = torch.zeros(len(rows), most, *rows[0].shape[1:])
@@ -104,8 +104,8 @@ class Cache:
             mask[i, : len(row)] = True
         return padded.to(self.base.device), mask.to(self.base.device)
 
-    def fill(self, processes: Processes, networks: Sequence[FeatureNetwork], flip: bool, crop: bool = False) -> None:
-        """Compute what is missing, each process its share of the pictures, and exchange it.
+    def fill(self, processes: Distributed, networks: Sequence[FeatureNetwork], flip: bool, crop: bool = False) -> None:
+        """Compute what is missing, each process its share of the images, and exchange it.
 
         A process alone does nothing here: it computes each thing when it is first asked for.
         """
@@ -119,8 +119,8 @@ class Cache:
                 self._features.update({(n, sample, crop): f for n, f in zip(networks, features, strict=True)})
 
 
-def centre(pictures: Tensor, unit: int = 1) -> Tensor:
-    """The middle of pictures or latents (…, H, W), half as high and wide, on a grid of `unit`."""
-    height, width = pictures.shape[-2] // unit, pictures.shape[-1] // unit
+def center(images: Tensor, unit: int = 1) -> Tensor:
+    """The middle of images or latents (…, H, W), half as high and wide, on a grid of `unit`."""
+    height, width = images.shape[-2] // unit, images.shape[-1] // unit
     top, left = height // 4 * unit, width // 4 * unit
-    return pictures[..., top : top + height // 2 * unit, left : left + width // 2 * unit]
+    return images[..., top : top + height // 2 * unit, left : left + width // 2 * unit]

@@ -26,23 +26,23 @@ CHECKPOINTINGS: tuple[Checkpointing, ...] = ("off", "UNet", "UNet and decoder")
 
 
 @dataclass(frozen=True)
-class Economy:
-    """micro_batch: pictures in one forward and backward pass, 0 is all of the step's. Others as in TrainSettings."""
+class MemoryOptions:
+    """micro_batch: images in one forward and backward pass, 0 is all of the step's. Others as in TrainSettings."""
 
     micro_batch: int = 0
     checkpointing: Checkpointing = "off"
     decode: Decode = "full"
 
     @classmethod
-    def of(cls, settings: TrainSettings) -> Economy:
+    def of(cls, settings: TrainSettings) -> MemoryOptions:
         return cls(settings.micro_batch, settings.checkpointing, settings.decode)
 
     def as_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
 
-    def with_savings(self, other: Economy) -> Economy:
+    def with_savings(self, other: MemoryOptions) -> MemoryOptions:
         """The thriftier of the two in each respect."""
-        return Economy(
+        return MemoryOptions(
             min(self.micro_batch or other.micro_batch, other.micro_batch or self.micro_batch),
             max(self.checkpointing, other.checkpointing, key=CHECKPOINTINGS.index),
             max(self.decode, other.decode, key=DECODES.index),
@@ -62,33 +62,35 @@ class Economy:
                 module.disable_gradient_checkpointing()  # type: ignore[union-attr]  # a module without it is no None
 
 
-def ladder(economy: Economy, settings: TrainSettings, rollouts: bool, small_decoder: bool) -> list[tuple[Economy, str]]:
+def ladder(
+    memory_options: MemoryOptions, settings: TrainSettings, rollouts: bool, small_decoder: bool
+) -> list[tuple[MemoryOptions, str]]:
     """The steps down that are left, gentlest first, each with what it means in words.
 
     Only the last two change what is learned, beyond rounding (and beyond which numbers a LoRA's dropout leaves out):
-    they change what the losses on the rollout's picture see, and exist only where there are such losses (and a TAESD
+    they change what the losses on the rollout's image see, and exist only where there are such losses (and a TAESD
     decoder).
     """
-    steps: list[tuple[Economy, str]] = []
+    steps: list[tuple[MemoryOptions, str]] = []
 
     def down(words: str, **change: Any) -> None:
-        nonlocal economy
-        economy = dataclasses.replace(economy, **change)
-        steps.append((economy, words))
+        nonlocal memory_options
+        memory_options = dataclasses.replace(memory_options, **change)
+        steps.append((memory_options, words))
 
-    at_once = economy.micro_batch or settings.pictures
+    at_once = memory_options.micro_batch or settings.images
     if at_once > settings.batch_size:
         down("one micro-step at a time", micro_batch=settings.batch_size)
-    if economy.checkpointing == "off":
+    if memory_options.checkpointing == "off":
         down("gradient checkpointing of the UNet", checkpointing="UNet")
-    if rollouts and economy.checkpointing == "UNet":
+    if rollouts and memory_options.checkpointing == "UNet":
         down("gradient checkpointing of the decoder too", checkpointing="UNet and decoder")
-    if (economy.micro_batch or settings.pictures) > 1:
-        down("one picture at a time", micro_batch=1)
-    if rollouts and economy.decode == "full":
-        down("only the centre of the rollout's picture decoded, which changes what its losses see", decode="crop")
-    if rollouts and small_decoder and economy.decode != "TAESD":
-        down("the rollout's picture decoded by TAESD, which changes what its losses see", decode="TAESD")
+    if (memory_options.micro_batch or settings.images) > 1:
+        down("one image at a time", micro_batch=1)
+    if rollouts and memory_options.decode == "full":
+        down("only the center of the rollout's image decoded, which changes what its losses see", decode="crop")
+    if rollouts and small_decoder and memory_options.decode != "TAESD":
+        down("the rollout's image decoded by TAESD, which changes what its losses see", decode="TAESD")
     return steps
 
 

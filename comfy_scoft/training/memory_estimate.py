@@ -16,7 +16,7 @@ from ..features import FeatureNetwork
 from ..models.lora import attach
 from ..models.placement import unet_dtype
 from ..models.stable_diffusion import LATENT_FACTOR
-from .memory import Economy, ladder
+from .memory import MemoryOptions, ladder
 
 if TYPE_CHECKING:
     from .run import Run
@@ -34,20 +34,20 @@ IN_HALF = (F.linear, F.conv2d)
 @dataclass(frozen=True)
 class Need:
     """Bytes. weights: model and feature networks; lora: the LoRA with its gradient, optimizer state and average;
-    unet, decoder: what the backward pass of one picture remembers of each, the decoder with the feature networks that
-    look at its picture. The two graphs are never there together."""
+    unet, decoder: what the backward pass of one image remembers of each, the decoder with the feature networks that
+    look at its image. The two graphs are never there together."""
 
     weights: float
     lora: float
     unet: float
     decoder: float
 
-    def total(self, pictures: int, rollouts: int) -> float:
-        """Of `pictures` in one pass, `rollouts` of which have a rollout."""
-        return self.weights + SPARE * (self.lora + max(pictures * self.unet, rollouts * self.decoder))
+    def total(self, images: int, rollouts: int) -> float:
+        """Of `images` in one pass, `rollouts` of which have a rollout."""
+        return self.weights + SPARE * (self.lora + max(images * self.unet, rollouts * self.decoder))
 
 
-def need(run: Run, economy: Economy) -> Need:
+def need(run: Run, memory_options: MemoryOptions) -> Need:
     """Count what a run needs with an economy of memory. Nothing is computed: the copies live on the `meta` device."""
     side, dtype = run.settings.resolution // LATENT_FACTOR, unet_dtype(run.settings.precision)
     unet = nn.Module.to(_empty(run.base.unet), dtype)
@@ -59,12 +59,13 @@ def need(run: Run, economy: Economy) -> Need:
     return Need(
         weights=dtype.itemsize * float(_count(run.base.unet)) + 4.0 * sum(_count(module) for module in full),
         lora=numbers * each,
-        unet=graphs * _remembered(unet, lambda: _predict(run, unet, side), economy.checkpointing != "off", dtype),
-        decoder=_decoder(run, economy, side, networks) if any(loss.uses_rollout for loss in run.losses) else 0.0,
+        unet=graphs
+        * _remembered(unet, lambda: _predict(run, unet, side), memory_options.checkpointing != "off", dtype),
+        decoder=_decoder(run, memory_options, side, networks) if any(loss.uses_rollout for loss in run.losses) else 0.0,
     )
 
 
-def fits(run: Run, economy: Economy, free: float) -> tuple[Economy, str]:
+def fits(run: Run, memory_options: MemoryOptions, free: float) -> tuple[MemoryOptions, str]:
     """The economy to start with, and one line that says what the settings need and what is free (bytes).
 
     Where the settings do not fit, the economy is the first step of the ladder that does, or its last that changes
@@ -72,32 +73,32 @@ def fits(run: Run, economy: Economy, free: float) -> tuple[Economy, str]:
     """
     rollouts = any(loss.uses_rollout for loss in run.losses)
     small = run.base.small_vae is not None
-    counted: dict[Economy, Need] = {}  # for one picture, so that the number of pictures does not matter
+    counted: dict[MemoryOptions, Need] = {}  # for one image, so that the number of images does not matter
 
-    def total(economy: Economy) -> float:
-        at_once = min(economy.micro_batch or run.settings.pictures, run.settings.pictures)
+    def total(memory_options: MemoryOptions) -> float:
+        at_once = min(memory_options.micro_batch or run.settings.images, run.settings.images)
         rolled = min(at_once, run.settings.batch_size * -(-run.settings.accumulation // run.rollout.every))
-        one = Economy(1, economy.checkpointing, economy.decode)
+        one = MemoryOptions(1, memory_options.checkpointing, memory_options.decode)
         if one not in counted:
             counted[one] = need(run, one)
         return counted[one].total(at_once, rolled)
 
-    wanted = total(economy)
+    wanted = total(memory_options)
     if wanted <= free:
-        return economy, f"Memory: about {gigabytes(wanted)} needed, {gigabytes(free)} free."
+        return memory_options, f"Memory: about {gigabytes(wanted)} needed, {gigabytes(free)} free."
     words: list[str] = []
     reached = wanted
-    for lower, text in ladder(economy, run.settings, rollouts, small):
-        if lower.decode != economy.decode:
+    for lower, text in ladder(memory_options, run.settings, rollouts, small):
+        if lower.decode != memory_options.decode:
             break
-        economy, reached = lower, total(lower)
+        memory_options, reached = lower, total(lower)
         words.append(text)
         if reached <= free:
             break
     helped = "and there is nothing left to save"
     if words:
         helped = f"so it starts with {', '.join(words)}, which needs about {gigabytes(reached)}"
-    return economy, f"Memory: about {gigabytes(wanted)} needed, but only {gigabytes(free)} free, {helped}."
+    return memory_options, f"Memory: about {gigabytes(wanted)} needed, but only {gigabytes(free)} free, {helped}."
 
 
 def gigabytes(size: float) -> str:
@@ -111,19 +112,21 @@ def _networks(run: Run) -> list[FeatureNetwork]:
     return [n for n in found if isinstance(getattr(n, "module", None), nn.Module)]  # type: ignore[misc]
 
 
-def _decoder(run: Run, economy: Economy, side: int, networks: list[FeatureNetwork]) -> float:
-    """Bytes that the backward pass through the decoder and the feature networks remembers of one rollout's picture."""
-    vae = _empty(run.base.small_vae if economy.decode == "TAESD" and run.base.small_vae else run.base.vae)
-    decoded = side // 2 if economy.decode == "crop" else side
+def _decoder(run: Run, memory_options: MemoryOptions, side: int, networks: list[FeatureNetwork]) -> float:
+    """Bytes that the backward pass through the decoder and the feature networks remembers of one rollout's image."""
+    vae = _empty(run.base.small_vae if memory_options.decode == "TAESD" and run.base.small_vae else run.base.vae)
+    decoded = side // 2 if memory_options.decode == "crop" else side
     z = torch.zeros(1, 4, decoded, decoded, device="meta", requires_grad=True)
     dtype = torch.bfloat16 if run.settings.precision == "bf16" else torch.float32  # fp16 is not for decoders
-    decode = _remembered(vae, lambda: vae.decode(z, return_dict=False)[0], "decoder" in economy.checkpointing, dtype)
+    decode = _remembered(
+        vae, lambda: vae.decode(z, return_dict=False)[0], "decoder" in memory_options.checkpointing, dtype
+    )
     pixels = torch.zeros(1, 3, decoded * LATENT_FACTOR, decoded * LATENT_FACTOR, device="meta", requires_grad=True)
     return decode + sum(_features(network, pixels) for network in networks)
 
 
 def _features(network: FeatureNetwork, pixels: Tensor) -> float:
-    """The same of one feature network; each augmented view counts as one more picture."""
+    """The same of one feature network; each augmented view counts as one more image."""
 
     class Extract(nn.Module):
         """Calls the network as a module, so that its weights can be replaced for the call."""
@@ -162,7 +165,7 @@ def _count(module: nn.Module) -> int:
 
 
 def _predict(run: Run, unet: Any, side: int) -> Tensor:
-    """A UNet call on tensors without numbers, for one picture."""
+    """A UNet call on tensors without numbers, for one image."""
     text, dtype = run.base.embed(""), unet.dtype
     z = torch.zeros(1, 4, side, side, device="meta", dtype=dtype)
     added = None

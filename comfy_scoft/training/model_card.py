@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import safe_open
-from safetensors.torch import save as serialise
+from safetensors.torch import save as serialize
 from torch import Tensor
 
+from ..common.errors import UserError
 from ..common.fingerprints import versions
 from ..common.names import checked_name
 from ..data.dataset import counts
@@ -54,8 +55,8 @@ class TrainedLora(dict[str, Tensor]):
 class CardFields:
     """What only people can say. Empty means that nobody has said it, and the card says so.
 
-    title; trigger_phrase: words that call up what was learned; authors; licence of the LoRA; consent: who agreed, to
-    what, and where the pictures come from.
+    title; trigger_phrase: words that call up what was learned; authors; license of the LoRA; consent: who agreed, to
+    what, and where the images come from.
     """
 
     title: str = ""
@@ -66,7 +67,7 @@ class CardFields:
 
 
 def training_record(run: Run, result: Result, rows: list[dict[str, float]], seconds: float) -> dict[str, Any]:
-    """What is known of a finished run, as plain JSON: data, losses, settings, versions. No caption, no picture."""
+    """What is known of a finished run, as plain JSON: data, losses, settings, versions. No caption, no image."""
     facts = described(run)
     return {
         **facts,
@@ -74,7 +75,7 @@ def training_record(run: Run, result: Result, rows: list[dict[str, float]], seco
         "base": {"name": run.base.name, **facts["base model"]},
         "dataset": {**described_dataset(run.dataset), "identity": facts["dataset"]},
         "held_out": {"pictures": len(run.validation or ()), "reading": reading(rows)},
-        "economy": result.economy.as_json(),
+        "economy": result.memory_options.as_json(),
         "steps": result.steps,
         "finished": int(time.time()),
         "seconds": round(seconds, 1),
@@ -84,7 +85,7 @@ def training_record(run: Run, result: Result, rows: list[dict[str, float]], seco
 
 
 def described_dataset(dataset: Dataset) -> dict[str, Any]:
-    """Counts and provenance of a dataset as plain JSON; each distinct entry once, with how many pictures have it."""
+    """Counts and provenance of a dataset as plain JSON; each distinct entry once, with how many images have it."""
     records = dataset.records
     fields = ("culture", "place", "source", "collector", "licence", "consent")
     return {
@@ -132,7 +133,7 @@ def save_lora(
 ) -> Path:
     """Write `<prefix>_00001.safetensors` (the next free number) and its card `.md` beside it; returns the former.
 
-    Each file appears whole or not at all, and none is overwritten. Raises ValueError for a name that holds a path.
+    Each file appears whole or not at all, and none is overwritten. Raises UserError for a name that holds a path.
     """
     checked_name(prefix, "LoRA name")
     folder.mkdir(parents=True, exist_ok=True)
@@ -140,7 +141,7 @@ def save_lora(
     try:
         data = lora_metadata(tensors, fields, record, path.stem)
         write_atomically(path.with_suffix(".md"), card_text(data, path.name).encode())
-        write_atomically(path, serialise(dict(tensors), data))
+        write_atomically(path, serialize(dict(tensors), data))
     except BaseException:
         path.unlink(missing_ok=True)
         path.with_suffix(".md").unlink(missing_ok=True)
@@ -149,12 +150,12 @@ def save_lora(
 
 
 def read_card(path: Path) -> str:
-    """The card of a LoRA's file, ours or another trainer's, from its metadata alone. ValueError for a damaged one."""
+    """The card of a LoRA's file, ours or another trainer's, from its metadata alone. UserError for a damaged one."""
     try:
         with safe_open(path, framework="pt") as file:
             found = file.metadata() or {}
     except Exception as error:  # safetensors raises its own kind for damaged files, and OSError for missing ones
-        raise ValueError(
+        raise UserError(
             f"{path.name} is not a safetensors file that can be read, so it has no card: choose another LoRA."
         ) from error
     return card_text(found, path.name)
@@ -241,7 +242,7 @@ def _one_line(record: Mapping[str, Any], fields: CardFields) -> str:
 
 def _hashes(tensors: Mapping[str, Tensor], data: Mapping[str, str]) -> dict[str, str]:
     """kohya's two hashes of the file's bytes with the `ss_…` metadata alone: of the tensor data, and the old one."""
-    whole = serialise(dict(tensors), {key: value for key, value in data.items() if key.startswith("ss_")})
+    whole = serialize(dict(tensors), {key: value for key, value in data.items() if key.startswith("ss_")})
     body = hashlib.sha256(whole[8 + int.from_bytes(whole[:8], "little") :]).hexdigest()
     legacy = hashlib.sha256(whole[0x100000 : 0x100000 + 0x10000]).hexdigest()[:8]
     return {"sshs_model_hash": body, "sshs_legacy_hash": legacy, "modelspec.hash_sha256": "0x" + body}

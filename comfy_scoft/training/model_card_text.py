@@ -17,19 +17,19 @@ _OUTER_UNDERSCORE = re.compile(r"(?<![^\W_])_|_(?![^\W_])")  # inside a word it 
 _ESCAPES = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"} | {sign: "\\" + sign for sign in "\\`*[]|~#"})
 
 LIMITS = """\
-- The pictures a LoRA makes are not records of a culture. They repeat what a few people chose to show, and a consensus
+- The images a LoRA makes are not records of a culture. They repeat what a few people chose to show, and a consensus
   among them can hide what others of the same community see.
-- The base model was trained on pictures whose makers were, for the most part, never asked. This LoRA does not
+- The base model was trained on images whose makers were, for the most part, never asked. This LoRA does not
   undo that.
-- What teaches a model to show people as they see themselves can be turned around to make pictures that hurt them. Do
-  not use this LoRA to mock, to stereotype or to deceive, or to pass pictures off as photographs of real people or
+- What teaches a model to show people as they see themselves can be turned around to make images that hurt them. Do
+  not use this LoRA to mock, to stereotype or to deceive, or to pass images off as photographs of real people or
   events.
-- The pictures it was trained on belong to those who made them; this card gives no right to them.
-- Ask members of the community before you publish pictures in their name."""
+- The images it was trained on belong to those who made them; this card gives no right to them.
+- Ask members of the community before you publish images in their name."""
 
 UNKNOWN = (
     "This file carries no record of who was asked. Not known: whose culture it shows, who took and who chose the "
-    "pictures, whether anyone agreed, under which licence it may be used. Ask whoever shared it before you use it."
+    "images, whether anyone agreed, under which license it may be used. Ask whoever shared it before you use it."
 )
 
 
@@ -92,7 +92,7 @@ def _whose(record: dict[str, Any], fields: dict[str, Any], metadata: Mapping[str
     total = data.get("pictures")
     verified = _tally(_part(data, "verified_by"), total)
     if verified:
-        verified = f"{plain(data.get('verified', 0))} of {plain(total)} pictures, by {verified}"
+        verified = f"{plain(data.get('verified', 0))} of {plain(total)} images, by {verified}"
 
     def said(own: str, foreign: str) -> str:
         return plain(fields.get(own) or metadata.get(f"modelspec.{foreign}", ""))
@@ -102,12 +102,12 @@ def _whose(record: dict[str, Any], fields: dict[str, Any], metadata: Mapping[str
             ("Culture", _tally(_part(data, "culture"), total)),
             ("Place", _tally(_part(data, "place"), total)),
             ("Consent and provenance", plain(fields.get("consent", ""))),
-            ("Consent given for the pictures", _tally(_part(data, "consent"), total)),
+            ("Consent given for the images", _tally(_part(data, "consent"), total)),
             ("Collected by", _tally(_part(data, "collector"), total)),
             ("Sources", _tally(_part(data, "source"), total)),
             ("Verified", verified),
-            ("Licence of the pictures", _tally(_part(data, "licence"), total)),
-            ("Licence of this LoRA", said("licence", "license")),
+            ("License of the images", _tally(_part(data, "licence"), total)),
+            ("License of this LoRA", said("licence", "license")),
             ("Authors of this LoRA", said("authors", "author")),
             ("Trigger phrase", said("trigger_phrase", "trigger_phrase")),
         ]
@@ -118,13 +118,13 @@ def _data(data: dict[str, Any]) -> str:
     if not data:
         return ""
     head = (
-        f"## Data\n\n{plain(data.get('pictures', 0))} pictures of the set “{plain(data.get('name', ''))}” with one "
+        f"## Data\n\n{plain(data.get('pictures', 0))} images of the set “{plain(data.get('name', ''))}” with one "
         f"caption each, {plain(data.get('generic_captions', 0))} generic captions and "
         f"{plain(data.get('negatives', 0))} negatives."
     )
     rows = [row for row in _rows(data, "counts") if isinstance(row, list) and len(row) == 3]
     table = "\n".join(f"| {plain(a) or NOT_STATED} | {plain(b) or NOT_STATED} | {plain(n)} |" for a, b, n in rows)
-    return f"{head}\n\n| category | era | pictures |\n| --- | --- | ---: |\n{table}" if table else head
+    return f"{head}\n\n| category | era | images |\n| --- | --- | ---: |\n{table}" if table else head
 
 
 def _made(record: dict[str, Any], metadata: Mapping[str, str]) -> str:
@@ -146,7 +146,7 @@ def _made(record: dict[str, Any], metadata: Mapping[str, str]) -> str:
         rows.append(("Rollout", _settings(_part(record, "rollout"))))
     rows += [
         ("Figures at the end", _settings(_part(record, "last"))),
-        ("Held-out pictures", plain(_part(record, "held_out").get("reading", ""))),
+        ("Held-out images", plain(_part(record, "held_out").get("reading", ""))),
         ("Time", f"{plain(record.get('seconds', ''))} s"),
         ("Versions", _settings(_part(record, "versions"))),
     ]

@@ -1,4 +1,4 @@
-"""The loss of some pictures of an optimizer step, ready for backward."""
+"""The loss of some images of an optimizer step, ready for backward."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from ..losses import Loss, LossContext, named
 from ..losses.context import predict_frozen
 from ..losses.rollout import roll_out
 from .batches import Draw
-from .latent_cache import Cache, centre
-from .memory import Economy
+from .latent_cache import Cache, center
+from .memory import MemoryOptions
 
 if TYPE_CHECKING:
     from .run import Run
 
 
 def weighted_loss(
-    run: Run, cache: Cache, some: Sequence[Draw], economy: Economy, check: Callable[[], None]
+    run: Run, cache: Cache, some: Sequence[Draw], memory_options: MemoryOptions, check: Callable[[], None]
 ) -> tuple[Tensor, dict[str, list[float]]]:
-    """The weighted loss of some pictures of an optimizer step, as a share of the step's mean, and its terms by name.
+    """The weighted loss of some images of an optimizer step, as a share of the step's mean, and its terms by name.
 
     Losses on the rollout's image come first: their gradient at z_0 is taken and the decoder's graph freed before the
     prediction's graph is built; it then enters as ⟨κ g, ε_c⟩ (rollout.py).
@@ -36,15 +36,15 @@ def weighted_loss(
         total = torch.zeros((), device=run.base.device)
         frozen = {name for loss in run.losses for name in loss.frozen}
         if rolling:
-            part = context_of(run, cache, [some[i] for i in rolling], check, economy.decode == "crop")
+            part = context_of(run, cache, [some[i] for i in rolling], check, memory_options.decode == "crop")
             predict_frozen((context, sorted(frozen)), (part, ("caption", "empty")))
             total = total + _rollout_losses(
-                run, context, part, rolling, [some[i].choice for i in rolling], economy, terms
+                run, context, part, rolling, [some[i].choice for i in rolling], memory_options, terms
             )
         for name, loss in named(run.losses):
             if not loss.uses_rollout:
                 total = total + loss.weight * _sum(name, loss, context, terms)
-    return total / run.settings.pictures, terms
+    return total / run.settings.images, terms
 
 
 def _rollout_losses(
@@ -53,15 +53,17 @@ def _rollout_losses(
     part: LossContext,
     rolling: list[int],
     choices: list[float],
-    economy: Economy,
+    memory_options: MemoryOptions,
     terms: dict[str, list[float]],
 ) -> Tensor:
-    """A scalar whose gradient is that of the losses on x̂ (summed over `part`, the pictures `rolling` of `context`),
+    """A scalar whose gradient is that of the losses on x̂ (summed over `part`, the images `rolling` of `context`),
     through the one recorded prediction."""
     caption, empty = part.frozen("caption", "empty")
     rolled = roll_out(run.base, part.z_t, part.t, part.captions, run.rollout, choices, (caption, empty), part.check)
     z_0 = rolled.z_0.requires_grad_()
-    part.image = run.base.decode(centre(z_0) if economy.decode == "crop" else z_0, economy.decode == "TAESD")
+    part.image = run.base.decode(
+        center(z_0) if memory_options.decode == "crop" else z_0, memory_options.decode == "TAESD"
+    )
     image_loss = torch.zeros((), device=z_0.device)
     for name, loss in named(run.losses):
         if loss.uses_rollout:
@@ -93,7 +95,7 @@ def _sum(name: str, loss: Loss, context: LossContext, terms: dict[str, list[floa
 def context_of(
     run: Run, cache: Cache, some: Sequence[Draw], check: Callable[[], None], crop: bool = False
 ) -> LossContext:
-    """What the losses of some pictures may ask for."""
+    """What the losses of some images may ask for."""
     device, schedule = run.base.device, run.base.schedule
     z, noise = torch.stack([d.z for d in some]), torch.stack([d.noise for d in some])
     t = torch.tensor([d.t for d in some])
@@ -122,7 +124,7 @@ def precision(run: Run) -> torch.autocast:
 
 @contextmanager
 def _dropout_of(run: Run, some: Sequence[Draw]) -> Iterator[None]:
-    """Dropout knows only PyTorch's global generator: seed it by the first picture's micro-step, then put it back."""
+    """Dropout knows only PyTorch's global generator: seed it by the first image's micro-step, then put it back."""
     if run.lora.dropout == 0:
         yield
         return

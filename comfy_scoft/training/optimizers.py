@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..common.errors import UserError
+
 SMALLEST_8BIT = 4096
 """bitsandbytes keeps the state of tensors with fewer elements in 32 bits."""
 
@@ -33,7 +35,7 @@ def build(
         own always scales a step by max(0.001, RMS of the tensor), a thousandth for a LoRA's B, which starts at zero,
         and caps the rate at 1 / √step.
 
-    Raises ValueError, one sentence, for a missing package, a device where the optimizer does not work, an unknown
+    Raises UserError, one sentence, for a missing package, a device where the optimizer does not work, an unknown
     name, or a learning rate for Prodigy that was meant for another optimizer.
     """
     groups = _groups(parameters, weight_decay)
@@ -47,7 +49,7 @@ def build(
         from transformers.optimization import Adafactor
 
         return Adafactor(groups, lr=learning_rate, scale_parameter=False, relative_step=False, warmup_init=False)
-    raise ValueError(f"Optimizer {name!r} is not known; choose one of AdamW, AdamW8bit, Prodigy, Adafactor.")
+    raise UserError(f"Optimizer {name!r} is not known; choose one of AdamW, AdamW8bit, Prodigy, Adafactor.")
 
 
 def _groups(parameters: dict[str, nn.Parameter], weight_decay: float) -> list[dict[str, Any]]:
@@ -69,7 +71,7 @@ def _adamw_8bit(groups: list[dict[str, Any]], learning_rate: float) -> torch.opt
     try:
         from bitsandbytes.optim import AdamW8bit
     except Exception as error:  # it fails in many ways where its compiled part does not fit the machine
-        raise ValueError(_missing("AdamW8bit", "bitsandbytes", error)) from error
+        raise UserError(_missing("AdamW8bit", "bitsandbytes", error)) from error
     device = groups[0]["params"][0].device
     probe = nn.Parameter(torch.zeros(SMALLEST_8BIT, device=device))
     probe.grad = torch.ones_like(probe)
@@ -79,7 +81,7 @@ def _adamw_8bit(groups: list[dict[str, Any]], learning_rate: float) -> torch.opt
     except Exception:
         works = False
     if not works:
-        raise ValueError(
+        raise UserError(
             f"The installed bitsandbytes has no 8-bit optimizer that works on {device.type}; run `python -m pip "
             "install --upgrade bitsandbytes`, or take AdamW, or Adafactor, which needs less memory still."
         )
@@ -90,9 +92,9 @@ def _prodigy(groups: list[dict[str, Any]], learning_rate: float) -> torch.optim.
     try:
         from prodigyopt import Prodigy
     except ImportError as error:
-        raise ValueError(_missing("Prodigy", "prodigyopt", error)) from error
+        raise UserError(_missing("Prodigy", "prodigyopt", error)) from error
     if learning_rate < LEAST_PRODIGY_RATE:
-        raise ValueError(
+        raise UserError(
             f"The learning rate is {learning_rate}, but Prodigy finds the rate itself and multiplies it by this one, "
             "so it would hardly learn; set the learning rate to 1.0."
         )
@@ -154,7 +156,7 @@ def unpack(
 
     Where states go (their parameter's device; AdamW's `step` stays on the CPU) is decided by the optimizer's own
     `load_state_dict`. Values of the groups come back too, the learning rate among them: a schedule sets it anew.
-    `tensors` may hold others besides. Raises ValueError, one sentence, where the state does not fit.
+    `tensors` may hold others besides. Raises UserError, one sentence, where the state does not fit.
     """
     copies: dict[str, Tensor] = {}  # the optimizer writes into what it is given; shared tensors stay shared
 
@@ -170,7 +172,7 @@ def unpack(
     try:
         wanted = {name: list(parameter.shape) for name, parameter in parameters.items()}
         if plain["optimizer"] != type(optimizer).__name__ or plain["shapes"] != wanted:
-            raise ValueError("of another kind")
+            raise UserError("of another kind")
         order = [id(parameter) for group in optimizer.param_groups for parameter in group["params"]]
         state = {
             order.index(id(parameters[name])): {key: value(saved) for key, saved in values.items()}
@@ -182,7 +184,7 @@ def unpack(
             {"state": state, "param_groups": [g | s for g, s in zip(groups, saved, strict=True)]}  # versions add keys
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ValueError(
+        raise UserError(
             f"The saved optimizer state does not fit {type(optimizer).__name__} on this LoRA; go on with the "
             "optimizer, LoRA options and base model that the run was started with, or start a run with a new name."
         ) from error

@@ -1,4 +1,4 @@
-"""A picture of one prompt from one seed, drawn while training, so that one sees it move."""
+"""An image of one prompt from one seed, drawn while training, so that one sees it move."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ STEPS, GUIDANCE = 20, 4.5
 
 
 def draw(base: BaseModel, settings: TrainSettings, check: Callable[[], None] = lambda: None) -> Tensor | None:
-    """The model's picture of `preview_prompt` now, (3, side, side) in [0, 1]: DDIM from pure noise, the seed's own.
+    """The model's image of `preview_prompt` now, (3, side, side) in [0, 1]: DDIM from pure noise, the seed's own.
 
-    None where memory runs out: a picture to look at is no reason to stop. check: called before each UNet call.
+    None where memory runs out: an image to look at is no reason to stop. check: called before each UNet call.
     """
     side = settings.resolution // LATENT_FACTOR
     z_t = torch.randn((1, 4, side, side), generator=torch.Generator().manual_seed(settings.seed)).to(base.device)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from ..common.errors import UserError
 from ..common.fingerprints import of_tensors, of_weights, versions
 from ..losses import Loss
 from . import checkpoint
 from .checkpoint import State
-from .settings import deciding
+from .settings import identity_fields
 
 if TYPE_CHECKING:
     from .run import Run
@@ -22,10 +23,10 @@ def described(run: Run) -> dict[str, Any]:
     """
     return {
         "base model": run.base.identity(),
-        "train": deciding(run.settings),
-        "lora": deciding(run.lora) | ({} if run.start is None else {"start": of_tensors(run.start)}),
-        "optimizer": deciding(run.optimizer),
-        "rollout": deciding(run.rollout),
+        "train": identity_fields(run.settings),
+        "lora": identity_fields(run.lora) | ({} if run.start is None else {"start": of_tensors(run.start)}),
+        "optimizer": identity_fields(run.optimizer),
+        "rollout": identity_fields(run.rollout),
         "losses": [described_loss(loss) for loss in run.losses],
         "dataset": run.data or run.dataset.identity(),
     }
@@ -45,7 +46,7 @@ def start_or_go_on(run: Run, state: State, say: Callable[[str], None]) -> None:
     saved = checkpoint.newest(run.folder)
     if broken := checkpoint.damaged(run.folder):
         if saved is None:
-            raise ValueError(
+            raise UserError(
                 f"No checkpoint of the run {run.folder.name!r} can be read ({', '.join(broken)}: damaged); put whole "
                 "copies back, or start a run with a new name."
             )
@@ -53,12 +54,12 @@ def start_or_go_on(run: Run, state: State, say: Callable[[str], None]) -> None:
     if saved is None or saved.step == 0:  # a run that stopped in its first step has learned nothing to go on with
         return
     if not run.resume:
-        raise ValueError(
+        raise UserError(
             f"A run named {run.folder.name!r} exists already; choose another run name, or set resume to go on with it."
         )
     different = differences(saved.settings, described(run))
     if different:
-        raise ValueError(
+        raise UserError(
             f"The run {run.folder.name!r} was started with other settings ({'; '.join(different)}), so going on would "
             "give a LoRA of neither; use the same settings, or choose another run name."
         )
@@ -89,12 +90,12 @@ def _flat(value: Any, name: str = "") -> dict[str, Any]:
 
 
 def save_checkpoint(run: Run, state: State, facts: Mapping[str, Any]) -> None:
-    """`checkpoint.save`, with one sentence (ValueError) where the disk is full or the folder may not be written."""
+    """`checkpoint.save`, with one sentence (UserError) where the disk is full or the folder may not be written."""
     try:
         checkpoint.save(run.folder, state, facts, versions(), run.settings.keep)
     except OSError as error:
         kept = f"step {state.saved} is kept" if state.saved >= 0 else "nothing was kept yet"
-        raise ValueError(
+        raise UserError(
             f"The checkpoint of step {state.step} could not be written to {run.folder.name!r} "
             f"({error.strerror or error}), but {kept}; free space or make the output folder writable, then go on "
             "with resume."

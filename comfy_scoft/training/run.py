@@ -14,7 +14,7 @@ from ..losses.rollout import RolloutSettings
 from ..models.lora import LoraSettings
 from ..models.stable_diffusion import BaseModel
 from . import memory
-from .distributed import Processes
+from .distributed import Distributed
 from .latent_cache import Cache
 from .settings import OptimizerSettings, TrainSettings
 
@@ -24,7 +24,7 @@ class Run:
     """One training run: what is trained, on what, how, and where its checkpoints live.
 
     start: a LoRA in kohya's form to go on from. economy: what is done to save memory; None is what the settings say.
-    validation: held-out pictures, measured and never learned.
+    validation: held-out images, measured and never learned.
     cache, held_out: latents and features of the two that are known already; None computes each on first use.
     data: identity of the data where the dataset's own files are not at hand (a job's tensors).
     """
@@ -42,12 +42,12 @@ class Run:
     validation: Dataset | None = None
     held_out: Cache | None = None
     start: Mapping[str, Tensor] | None = None
-    economy: memory.Economy | None = None
-    processes: Processes = field(default_factory=Processes)
+    memory_options: memory.MemoryOptions | None = None
+    processes: Distributed = field(default_factory=Distributed)
     data: str = ""
 
     def caches(self) -> tuple[Cache, Cache | None]:
-        """The caches of the training pictures and of the held-out ones, made where they are not there yet."""
+        """The caches of the training images and of the held-out ones, made where they are not there yet."""
         size = (self.settings.resolution, self.settings.buckets)
         self.cache = self.cache or Cache(self.base, self.dataset, *size)
         if self.validation is not None and len(self.validation):
@@ -63,14 +63,14 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Watch:
+class Callbacks:
     """What a caller may follow a run with. check: called before each UNet call; it may raise to stop.
 
     observe: gets the step's number and its row of figures, after each optimizer step. say: gets a sentence that people
-    should read. show: gets the step's number and a preview picture (3, H, W) in [0, 1].
+    should read. show: gets the step's number and a preview image (3, H, W) in [0, 1].
     """
 
     check: Callable[[], None] = lambda: None
     observe: Callable[[int, dict[str, float]], None] = lambda step, row: None
     say: Callable[[str], None] = lambda text: None
-    show: Callable[[int, Tensor], None] = lambda step, picture: None
+    show: Callable[[int, Tensor], None] = lambda step, image: None

@@ -14,13 +14,14 @@ from typing import Any
 
 import torch
 from PIL import Image
-from safetensors.torch import save as serialise
+from safetensors.torch import save as serialize
 from torch import Tensor
 
+from ..common.errors import UserError
 from ..common.names import checked_name
 from ..losses import Loss, named
 from . import checkpoint
-from .run import Run, Watch
+from .run import Callbacks, Run
 from .trainer import Result, train
 
 METRICS = "metrics.jsonl"
@@ -41,7 +42,7 @@ def run_folder(root: Path, name: str, resume: str = OFF) -> Path:
         folder = root / checked_name(resume, "run to go on with")
         if not folder.is_dir():
             there = ", ".join(run_names(root)) or "none"
-            raise ValueError(f"There is no run named {resume!r} to go on with; those there are: {there}.")
+            raise UserError(f"There is no run named {resume!r} to go on with; those there are: {there}.")
         return folder
     numbers = [number for folder in _folders(root) if (number := _number(folder.name, name)) is not None]
     if resume == LATEST and numbers:
@@ -55,7 +56,7 @@ def run_folder(root: Path, name: str, resume: str = OFF) -> Path:
         except FileExistsError:  # another process was quicker
             number += 1
         except OSError as error:
-            raise ValueError(
+            raise UserError(
                 f"The run {folder.name!r} cannot be written below {root.name!r} ({error.strerror or error}); make that "
                 "folder writable, or free space."
             ) from error
@@ -84,10 +85,10 @@ def read_metrics(folder: Path) -> list[dict[str, float]]:
     return rows
 
 
-def train_and_log(run: Run, watch: Watch = Watch()) -> tuple[Result, list[dict[str, float]]]:  # noqa: B008 - frozen
+def train_and_log(run: Run, watch: Callbacks = Callbacks()) -> tuple[Result, list[dict[str, float]]]:  # noqa: B008 - frozen
     """`train`, with each row appended to metrics.jsonl in the run's folder at once, previews and the LoRA beside it.
 
-    Returns the result and the rows of the whole run, those from before a resume included. Raises ValueError, one
+    Returns the result and the rows of the whole run, those from before a resume included. Raises UserError, one
     sentence, where another process trains this run now, or the folder cannot be written.
     """
     if not run.processes.main:
@@ -107,14 +108,14 @@ def train_and_log(run: Run, watch: Watch = Watch()) -> tuple[Result, list[dict[s
                 track(step, row)
             watch.observe(step, row)
 
-        def show(step: int, picture: Tensor) -> None:
+        def show(step: int, image: Tensor) -> None:
             with writing(run.folder):
-                save_picture(run.folder / "previews" / f"step-{step:08d}.png", picture)
-            watch.show(step, picture)
+                save_image(run.folder / "previews" / f"step-{step:08d}.png", image)
+            watch.show(step, image)
 
         result = train(run, replace(watch, observe=observe, show=show))
         with writing(run.folder):
-            checkpoint.write_atomically(run.folder / f"{run.folder.name}.safetensors", serialise(result.lora))
+            checkpoint.write_atomically(run.folder / f"{run.folder.name}.safetensors", serialize(result.lora))
         return result, rows
 
 
@@ -138,7 +139,7 @@ def alone(folder: Path) -> Iterator[None]:
         try:
             lock.acquire()
         except Timeout as error:
-            raise ValueError(
+            raise UserError(
                 f"The run {folder.name!r} is being trained by another process; wait for it, or choose another run name."
             ) from error
     try:
@@ -149,11 +150,11 @@ def alone(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def writing(folder: Path) -> Iterator[None]:
-    """Within it, only files of the run's folder are written; a fault of the disk becomes one sentence (ValueError)."""
+    """Within it, only files of the run's folder are written; a fault of the disk becomes one sentence (UserError)."""
     try:
         yield
     except OSError as error:
-        raise ValueError(
+        raise UserError(
             f"The run {folder.name!r} could not be written ({error.strerror or error}), so it stopped; free space or "
             "make the output folder writable, then go on with resume."
         ) from error
@@ -170,7 +171,7 @@ def tracker(run: Run) -> Iterator[Callable[[int, dict[str, float]], None]]:
         from accelerate import PartialState
         from accelerate.tracking import TensorBoardTracker
     except ImportError as error:
-        raise ValueError(
+        raise UserError(
             "The tracker is TensorBoard, which is not installed; run `python install.py tensorboard` in this "
             "pack's folder with ComfyUI's own Python, or set the tracker to off."
         ) from error
@@ -191,9 +192,9 @@ def discard_empty(folder: Path) -> None:
             folder.rmdir()
 
 
-def save_picture(path: Path, picture: Tensor) -> None:
-    """Write a picture (3, H, W) in [0, 1] as PNG."""
-    values = picture.mul(255.0).round().to(torch.uint8).permute(1, 2, 0).numpy()
+def save_image(path: Path, image: Tensor) -> None:
+    """Write an image (3, H, W) in [0, 1] as PNG."""
+    values = image.mul(255.0).round().to(torch.uint8).permute(1, 2, 0).numpy()
     buffer = io.BytesIO()
     Image.fromarray(values).save(buffer, "PNG")
     checkpoint.write_atomically(path, buffer.getvalue())
@@ -222,7 +223,7 @@ def planned_calls(run: Run) -> int:
     frozen = int(any(loss.frozen for loss in plain))
     own_call = int(run.rollout.gradient_step != "first" or not plain)
     steps = range(max(0, checkpoint.newest_step(run.folder)) if run.resume else 0, settings.steps)
-    groups = math.ceil(settings.pictures / (settings.micro_batch or settings.pictures))
+    groups = math.ceil(settings.images / (settings.micro_batch or settings.images))
     calls = len(steps) * groups * (int(bool(plain)) + own + frozen)
     for step in steps if len(plain) < len(run.losses) else ():
         micro = range(step * settings.accumulation, (step + 1) * settings.accumulation)

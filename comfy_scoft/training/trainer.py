@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..common.errors import NonFiniteLoss, OtherProcess
+from ..common.errors import NonFiniteLoss, OtherProcess, UserError
 from ..losses import named
 from ..models.lora import attach, export_kohya
 from . import batches, memory, optimizers, preview
@@ -19,7 +19,7 @@ from .ema import Ema
 from .latent_cache import Cache
 from .objective import precision, weighted_loss
 from .resume import described, save_checkpoint, start_or_go_on
-from .run import Run, Watch
+from .run import Callbacks, Run
 from .validation import Validation
 
 NEW = 0.1
@@ -36,14 +36,14 @@ class Result:
     lora: dict[str, Tensor]
     steps: int
     metrics: list[dict[str, float]]
-    economy: memory.Economy
+    memory_options: memory.MemoryOptions
 
 
-def train(run: Run, watch: Watch = Watch()) -> Result:  # noqa: B008 - frozen
+def train(run: Run, watch: Callbacks = Callbacks()) -> Result:  # noqa: B008 - frozen
     """Train a LoRA on `run.base` and return it. The base model's own weights are never written.
 
     A checkpoint is written every `checkpoint_every` steps, at the end, and before any exception leaves this function.
-    Raises ValueError for settings that do not fit, NonFiniteLoss (naming the term) when a loss stops being a number.
+    Raises UserError for settings that do not fit, NonFiniteLoss (naming the term) when a loss stops being a number.
     """
     refuse_what_cannot_train(run)
     settings, (cache, held_out) = run.settings, run.caches()
@@ -64,17 +64,17 @@ def train(run: Run, watch: Watch = Watch()) -> Result:  # noqa: B008 - frozen
 
     def look(step: int) -> None:
         """Measure and draw what is due after so many steps; a run that goes on there does it again."""
-        if not run.processes.main:  # figures and pictures are the first process's
+        if not run.processes.main:  # figures and images are the first process's
             return
         with _averaged(state), precision(run):
             if validation is not None and (step % settings.validate_every == 0 or step == settings.steps):
                 log({"step": step, **validation.measure(watch.check)})
             if settings.preview_prompt and settings.preview_every and step % settings.preview_every == 0:
-                picture = preview.draw(run.base, settings, watch.check)
-                if picture is None:
+                image = preview.draw(run.base, settings, watch.check)
+                if image is None:
                     watch.say(f"Memory ran out while the preview of step {step} was drawn, so it is left out.")
                 else:
-                    watch.show(step, picture)
+                    watch.show(step, image)
 
     try:
         while state.step < settings.steps:
@@ -90,16 +90,16 @@ def train(run: Run, watch: Watch = Watch()) -> Result:  # noqa: B008 - frozen
         if state.whole and (state.ema is None or state.ema.whole) and state.saved < state.step:
             try:
                 save()
-            except ValueError as fault:  # the first fault is the one to raise
+            except UserError as fault:  # the first fault is the one to raise
                 watch.say(str(fault))
         if not isinstance(error, OtherProcess):
             run.processes.leave(run.base.device)
         raise
     with _averaged(state):
-        return Result(export_kohya(run.base.unet), state.step, metrics, state.economy)
+        return Result(export_kohya(run.base.unet), state.step, metrics, state.memory_options)
 
 
-def _start(run: Run, watch: Watch) -> State:
+def _start(run: Run, watch: Callbacks) -> State:
     """The LoRA attached, the optimizer made, and both as a checkpoint has them where the run goes on."""
     settings = run.settings
     for loss in run.losses:
@@ -113,19 +113,19 @@ def _start(run: Run, watch: Watch) -> State:
         parameters,
         optimizers.build(parameters, wanted.optimizer, wanted.learning_rate, wanted.weight_decay),
         torch.amp.GradScaler(run.base.device.type, enabled=settings.precision == "fp16"),
-        run.economy or memory.Economy.of(settings),
+        run.memory_options or memory.MemoryOptions.of(settings),
         Ema(parameters, wanted.ema) if wanted.ema else None,
-        asked=memory.Economy.of(settings),
+        asked=memory.MemoryOptions.of(settings),
     )
     start_or_go_on(run, state, watch.say)
-    state.economy.apply(run.base)
+    state.memory_options.apply(run.base)
     networks = list(dict.fromkeys(loss.network for loss in run.losses if loss.network is not None))
-    run.caches()[0].fill(run.processes, networks, settings.flip, state.economy.decode == "crop")
+    run.caches()[0].fill(run.processes, networks, settings.flip, state.memory_options.decode == "crop")
     return state
 
 
-def _gradients(run: Run, cache: Cache, state: State, watch: Watch, save: Callable[[], None]) -> dict[str, float]:
-    """Forward and backward over all pictures of an optimizer step; returns the mean of each term.
+def _gradients(run: Run, cache: Cache, state: State, watch: Callbacks, save: Callable[[], None]) -> dict[str, float]:
+    """Forward and backward over all images of an optimizer step; returns the mean of each term.
 
     Where memory runs out, what was learned is saved and the step made again with less, down the ladder of memory.py.
     """
@@ -159,11 +159,11 @@ def _agreed(run: Run, outcome: int) -> int:
 def _backward(run: Run, cache: Cache, state: State, check: Callable[[], None]) -> dict[str, list[float]]:
     settings, length = run.settings, len(run.base.schedule)
     micro_steps = range(state.step * settings.accumulation, (state.step + 1) * settings.accumulation)
-    drawn = [d for m in micro_steps for d in batches.of_micro_step(cache, settings, run.rollout, length, m)]
+    drawn = [d for m in micro_steps for d in batches.samples_of_pass(cache, settings, run.rollout, length, m)]
     terms: dict[str, list[float]] = {}
-    for some in batches.together(run.processes.share(drawn), state.economy.micro_batch):
-        loss, found = weighted_loss(run, cache, some, state.economy, check)
-        if loss.requires_grad:  # with rollout losses alone, most pictures have nothing to teach
+    for some in batches.together(run.processes.share(drawn), state.memory_options.micro_batch):
+        loss, found = weighted_loss(run, cache, some, state.memory_options, check)
+        if loss.requires_grad:  # with rollout losses alone, most images have nothing to teach
             state.scaler.scale(loss).backward()
         for name, values in found.items():
             terms.setdefault(name, []).extend(values)
@@ -172,14 +172,14 @@ def _backward(run: Run, cache: Cache, state: State, check: Callable[[], None]) -
 
 def _step_down(run: Run, state: State, fault: BaseException | None, say: Callable[[str], None]) -> None:
     rollouts = any(loss.uses_rollout for loss in run.losses)
-    steps = memory.ladder(state.economy, run.settings, rollouts, run.base.small_vae is not None)
+    steps = memory.ladder(state.memory_options, run.settings, rollouts, run.base.small_vae is not None)
     if not steps:
-        raise ValueError(
+        raise UserError(
             f"Memory ran out in step {state.step + 1} even with all that saves it, so training stopped and step "
             f"{state.step} was kept; lower the resolution or the LoRA's rank, or close other programs, in a new run."
         ) from fault
-    state.economy, words = steps[0]
-    state.economy.apply(run.base)
+    state.memory_options, words = steps[0]
+    state.memory_options.apply(run.base)
     say(f"Memory ran out in step {state.step + 1}; training goes on with {words}.")
 
 
@@ -188,7 +188,7 @@ def _update(run: Run, state: State, terms: dict[str, float]) -> None:
     rate = run.optimizer.rate(state.step, run.settings.steps)
     for group in state.optimizer.param_groups:
         group["lr"] = rate
-    taught = any(p.grad is not None for p in state.parameters.values())  # not where no picture had a rollout
+    taught = any(p.grad is not None for p in state.parameters.values())  # not where no image had a rollout
     if taught:
         state.scaler.unscale_(state.optimizer)
     limit = run.optimizer.clip if run.optimizer.clip > 0 else float("inf")
@@ -226,7 +226,7 @@ def _averaged(state: State) -> Iterator[None]:
 
 
 def _means(run: Run, terms: dict[str, list[float]]) -> dict[str, float]:
-    """Mean of each term over the pictures of all processes that have it (a rollout is not made of each)."""
+    """Mean of each term over the images of all processes that have it (a rollout is not made of each)."""
     names = [*(name for name, _ in named(run.losses)), "kappa"]
     sums = [v for name in names for v in (sum(terms.get(name, [])), float(len(terms.get(name, []))))]
     sums = run.processes.sum_values(sums, run.base.device)
@@ -235,30 +235,30 @@ def _means(run: Run, terms: dict[str, list[float]]) -> dict[str, float]:
 
 
 def refuse_what_cannot_train(run: Run) -> None:
-    """Raise ValueError, one sentence, for data and losses that do not fit. Cheap: ask before encoding pictures."""
+    """Raise UserError, one sentence, for data and losses that do not fit. Cheap: ask before encoding images."""
     if len(run.dataset) == 0:
-        raise ValueError("The dataset has no records, so there is nothing to train on; load one with at least one.")
+        raise UserError("The dataset has no records, so there is nothing to train on; load one with at least one.")
     if not run.losses:
-        raise ValueError("No loss is connected, so there is nothing to learn; connect at least the Diffusion Loss.")
+        raise UserError("No loss is connected, so there is nothing to learn; connect at least the Diffusion Loss.")
     if any(loss.needs_generic for loss in run.losses):
         if not any(record.generic_captions for record in run.dataset.records):
-            raise ValueError(
+            raise UserError(
                 "The Memorization Loss compares each caption with generic captions, but no record has one; add them to "
                 "the dataset (blip_text), or bypass the Memorization Loss."
             )
     if any(loss.needs_negatives for loss in run.losses):
         if not any(record.negatives for record in run.dataset.records):
-            raise ValueError(
+            raise UserError(
                 "The Self-Contrastive Loss pushes away from negatives, but no record has one; connect Make Negatives, "
                 "or use the Perceptual Loss in its place."
             )
-    if run.processes.count > run.settings.pictures:
-        raise ValueError(
-            f"{run.processes.count} processes share the {run.settings.pictures} pictures of an optimizer step, so some "
+    if run.processes.count > run.settings.images:
+        raise UserError(
+            f"{run.processes.count} processes share the {run.settings.images} images of an optimizer step, so some "
             "would have nothing to do; raise accumulation or batch_size, or start fewer processes."
         )
     if run.settings.decode == "TAESD" and run.base.small_vae is None:
-        raise ValueError(
+        raise UserError(
             "decode is TAESD, but there is no TAESD decoder of this model: put its file into models/vae_approx, or "
             "decode full."
         )

@@ -1,4 +1,4 @@
-"""How well held-out pictures are predicted, with the same noise and timesteps every time: a smooth curve."""
+"""How well held-out images are predicted, with the same noise and timesteps every time: a smooth curve."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..common.errors import UserError
 from ..losses.context import per_sample_mse
 from ..models.stable_diffusion import BaseModel
 from . import memory
@@ -17,16 +18,16 @@ from .latent_cache import Cache, Sample
 HELD_OUT, TRAINED = "validation", "training_pictures"
 """Keys of the two curves in a run's metrics."""
 TIMES = 4
-"""Timesteps a picture, at the middle of equal parts of the schedule."""
+"""Timesteps an image, at the middle of equal parts of the schedule."""
 MOST = 64
-"""Pictures of a set that are measured, evenly spaced over it."""
+"""Images of a set that are measured, evenly spaced over it."""
 OVERFIT = 1.02
 """Held-out loss over its lowest value, from which on overfitting is named."""
 
 
 @dataclass
 class Validation:
-    """Measures held-out pictures and as many trained-on ones. cache: of the trained; held_out: of the held-out."""
+    """Measures held-out images and as many trained-on ones. cache: of the trained; held_out: of the held-out."""
 
     cache: Cache
     held_out: Cache
@@ -47,8 +48,8 @@ class Validation:
             if not memory.is_out(error):
                 raise
             if batch == 1:
-                raise ValueError(
-                    "Memory ran out while held-out pictures were measured, so training stopped and what was learned is "
+                raise UserError(
+                    "Memory ran out while held-out images were measured, so training stopped and what was learned is "
                     "kept; close other programs, or set validate_every to 0, and go on with resume."
                 ) from error
         memory.free()
@@ -103,11 +104,11 @@ def reading(rows: Sequence[Mapping[str, float]]) -> str:
     if len(found) < 2:
         return ""
     (_, first, _), (_, last, trained), best = found[0], found[-1], min(found, key=lambda row: row[1])
-    gap = f"the gap to trained-on pictures went from {found[0][1] - found[0][2]:+.4f} to {last - trained:+.4f}"
+    gap = f"the gap to trained-on images went from {found[0][1] - found[0][2]:+.4f} to {last - trained:+.4f}"
     if last > OVERFIT * best[1] and best[0] < found[-1][0]:
         rise = 100.0 * (last / best[1] - 1.0)
         return (
-            f"Overfitting: the loss on held-out pictures was lowest at step {best[0]} ({best[1]:.4f}) and is "
+            f"Overfitting: the loss on held-out images was lowest at step {best[0]} ({best[1]:.4f}) and is "
             f"{rise:.0f} % above that now, and {gap}; take the LoRA of an earlier step, or train for fewer."
         )
-    return f"No overfitting seen: the loss on held-out pictures went from {first:.4f} to {last:.4f}, and {gap}."
+    return f"No overfitting seen: the loss on held-out images went from {first:.4f} to {last:.4f}, and {gap}."

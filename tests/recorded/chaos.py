@@ -41,7 +41,7 @@ from comfy_scoft.common.fingerprints import versions  # noqa: E402
 from comfy_scoft.losses import ContrastiveLoss, DiffusionLoss, MemorizationLoss, PerceptualLoss  # noqa: E402
 from comfy_scoft.training import checkpoint  # noqa: E402
 from comfy_scoft.training import run_folder as runs  # noqa: E402
-from comfy_scoft.training.run import Run, Watch  # noqa: E402
+from comfy_scoft.training.run import Callbacks, Run  # noqa: E402
 
 RECORD = TESTS / "recorded" / "records" / "chaos.json"
 WAYS = ("SIGKILL at a time", "SIGKILL at a file operation", "SIGINT at a time", "error before a UNet call")
@@ -110,7 +110,7 @@ class Chaos:
         more |= {"validation": self.dataset} if "validate_every" in options else {}
         return toy_run(self.work, losses, **{**shape, **more, **options})
 
-    def attempt(self, trial: Trial, folder: Path, before: Callable[[], Watch]) -> int:
+    def attempt(self, trial: Trial, folder: Path, before: Callable[[], Callbacks]) -> int:
         """Fork a child that trains the run; returns its process id."""
         child = os.fork()
         if child:
@@ -130,7 +130,7 @@ class Chaos:
     def reference(self, trial: Trial, folder: Path) -> float:
         """Train without interruption; returns the seconds that a child took."""
         started = time.monotonic()
-        code = waited(self.attempt(trial, folder, Watch))
+        code = waited(self.attempt(trial, folder, Callbacks))
         if code != 0:
             raise RuntimeError(f"The uninterrupted run failed:\n{folder.with_suffix('.log').read_text()}")
         return time.monotonic() - started
@@ -150,7 +150,7 @@ class Chaos:
                 self.look(trial, parts, way)
             else:
                 break  # it finished first
-        if waited(self.attempt(trial, parts, Watch)) != 0:
+        if waited(self.attempt(trial, parts, Callbacks)) != 0:
             trial.different += 1
             trial.faults.append(f"did not go on: {tail(parts.with_suffix('.log'))}")
         elif found := difference(whole, parts):
@@ -162,7 +162,7 @@ class Chaos:
         """Start the run and end it in one way; False where it finished before that."""
         number = rng.randrange(1, 40)
         before = {WAYS[1]: lambda: die_at_file_operation(number), WAYS[3]: lambda: fail_at_call(number // 2 + 1)}
-        child = self.attempt(trial, folder, before.get(way, Watch))
+        child = self.attempt(trial, folder, before.get(way, Callbacks))
         if way in (WAYS[0], WAYS[2]):
             time.sleep(rng.random() * seconds)
             number_of = signal.SIGKILL if way == WAYS[0] else signal.SIGINT
@@ -189,7 +189,7 @@ class Chaos:
                 trial.faults.append(f"after {way}: {path.relative_to(folder)}: {error}")
 
 
-def die_at_file_operation(number: int) -> Watch:
+def die_at_file_operation(number: int) -> Callbacks:
     """SIGKILL this process just before or after its number-th file operation; called in the child."""
     seen = [0]
 
@@ -208,10 +208,10 @@ def die_at_file_operation(number: int) -> Watch:
     os.replace, os.fsync, os.unlink, os.rmdir = (dying(f) for f in (os.replace, os.fsync, os.unlink, os.rmdir))
     shutil.rmtree = dying(shutil.rmtree)  # type: ignore[assignment]
     checkpoint.save_file = dying(checkpoint.save_file)  # type: ignore[attr-defined]
-    return Watch()
+    return Callbacks()
 
 
-def fail_at_call(number: int) -> Watch:
+def fail_at_call(number: int) -> Callbacks:
     """Raise an error before the number-th UNet call of this attempt."""
     seen = [0]
 
@@ -220,7 +220,7 @@ def fail_at_call(number: int) -> Watch:
         if seen[0] == number:
             raise RuntimeError("a fault of the machine")
 
-    return Watch(check=check)
+    return Callbacks(check=check)
 
 
 def difference(whole: Path, parts: Path) -> str:

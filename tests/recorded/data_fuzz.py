@@ -1,10 +1,10 @@
-"""Hostile metadata, lists of links, captions and pictures, made from a seed and read by the real code.
+"""Hostile metadata, lists of links, captions and images, made from a seed and read by the real code.
 
     python tests/recorded/data_fuzz.py --cases 100000 --out tests/recorded/records/data_fuzz.json
 
 goes on where it was stopped, and writes what it found after each batch. What counts as a finding: an exception other
 than ValueError; a sentence that is none, or holds control characters; a file opened outside the folder; a record that
-points outside it or says nothing; a picture that loads and cannot be opened in any other way than with a sentence; a
+points outside it or says nothing; an image that loads and cannot be opened in any other way than with a sentence; a
 batch that takes longer than a minute.
 """
 
@@ -26,7 +26,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from data_fuzz_inputs import FOLDERS, NAMES, VALUES, bad_picture, csv_table, json_line, mangled, pictures
+from data_fuzz_inputs import FOLDERS, NAMES, VALUES, bad_image, csv_table, images, json_line, mangled
 from PIL import Image
 
 if __name__ == "__main__":
@@ -143,11 +143,11 @@ def caption_case(rng: random.Random, folder: Path, tally: Counter[str]) -> None:
 
 
 def image_case(rng: random.Random, folder: Path, tally: Counter[str]) -> None:
-    good = pictures()
+    good = images()
     for number in range(BATCH):
         ending = rng.choice(("png", "jpg", "webp", "gif", "bmp", "avif"))
-        (folder / f"{number}.{ending}").write_bytes(bad_picture(rng, good))
-        (folder / f"{number}.txt").write_text("a picture")
+        (folder / f"{number}.{ending}").write_bytes(bad_image(rng, good))
+        (folder / f"{number}.txt").write_text("an image")
     load(folder, tally)
 
 

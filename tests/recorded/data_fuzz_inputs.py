@@ -1,4 +1,4 @@
-"""What fuzz.py feeds to the code: hostile values, rows, tables and pictures, each decided by a seeded generator."""
+"""What fuzz.py feeds to the code: hostile values, rows, tables and images, each decided by a seeded generator."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ VALUES: list[Any] = [
 ]
 KEYS = (
     "file_name text caption blip_text generic_captions negative_imgpath culture place category era tags split depth "
-    "source collector licence license consent verified_by url link junk __class__ key model_config"
+    "source collector license license consent verified_by url link junk __class__ key model_config"
 ).split()
 NAMES = [
     "a",
@@ -94,34 +94,34 @@ def csv_table(rng: random.Random, good: dict[str, Any], rows: int) -> bytes:
     return b"".join(lines)
 
 
-def pictures() -> list[bytes]:
+def images() -> list[bytes]:
     """A small file of each kind that is read, plain and peculiar."""
     noise = np.random.default_rng(0).integers(0, 256, (12, 16, 3), dtype=np.uint8)
-    colour = Image.fromarray(noise)
+    color = Image.fromarray(noise)
     exif = Image.Exif()
     exif[0x0112], exif[0x010E] = 6, "words"
     variants: list[tuple[Image.Image, str, dict[str, Any]]] = [
-        *((colour, kind, {}) for kind in ("PNG", "JPEG", "WEBP", "BMP", "GIF")),
-        (colour.convert("P"), "PNG", {"transparency": 3}),
-        (colour.convert("RGBA"), "PNG", {"exif": exif}),
-        (colour.convert("CMYK"), "JPEG", {}),
-        (colour, "JPEG", {"progressive": True, "exif": exif}),
-        (colour.convert("1"), "BMP", {}),
+        *((color, kind, {}) for kind in ("PNG", "JPEG", "WEBP", "BMP", "GIF")),
+        (color.convert("P"), "PNG", {"transparency": 3}),
+        (color.convert("RGBA"), "PNG", {"exif": exif}),
+        (color.convert("CMYK"), "JPEG", {}),
+        (color, "JPEG", {"progressive": True, "exif": exif}),
+        (color.convert("1"), "BMP", {}),
         (Image.fromarray(noise[:, :, 0].astype(np.uint16) * 257), "PNG", {}),
-        (colour, "GIF", {"save_all": True, "append_images": [colour.rotate(90, expand=True)], "loop": 0}),
-        (colour, "WEBP", {"lossless": True, "exif": exif}),
+        (color, "GIF", {"save_all": True, "append_images": [color.rotate(90, expand=True)], "loop": 0}),
+        (color, "WEBP", {"lossless": True, "exif": exif}),
     ]
     if "AVIF" in Image.SAVE:
-        variants.append((colour, "AVIF", {}))
+        variants.append((color, "AVIF", {}))
     found = []
-    for picture, kind, options in variants:
+    for image, kind, options in variants:
         file = io.BytesIO()
-        picture.save(file, kind, **options)
+        image.save(file, kind, **options)
         found.append(file.getvalue())
     return found
 
 
-def bad_picture(rng: random.Random, good: list[bytes]) -> bytes:
+def bad_image(rng: random.Random, good: list[bytes]) -> bytes:
     raw = rng.choice(good)
     kind = rng.randrange(8)
     if kind == 0:

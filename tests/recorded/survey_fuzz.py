@@ -290,7 +290,7 @@ def fuzz(files: int, seed: int = 0) -> dict[str, Any]:
 
 
 def mutated(kind: Change, sound: Answers, name: str, drawn: random.Random) -> bytes:
-    """One file of a kind. Each participant has a token and picture orders of their own, so that none is a duplicate."""
+    """One file of a kind. Each participant has a token and image orders of their own, so that none is a duplicate."""
     data = copy.deepcopy(sound)
     data["participant"] = f"token-{name[:-5]}"
     for page in data["pages"]:

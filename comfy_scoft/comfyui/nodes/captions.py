@@ -1,4 +1,4 @@
-"""The node that has a general captioner describe the pictures of a dataset."""
+"""The node that has a general captioner describe the images of a dataset."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ class CaptionGeneric(io.ComfyNode):
             node_id="SCoFT_CaptionGeneric",
             display_name="Caption Generically (SCoFT)",
             category=CATEGORY,
-            description="Has a general captioner say what each picture shows, several times in other words, as "
+            description="Has a general captioner say what each image shows, several times in other words, as "
             "somebody would who does not know the place. Your own captions stay as they are. The captions are text "
             "files in the output folder under scoft/captions, which you may edit; Save Dataset writes them into the "
             "dataset's metadata.jsonl.",
             inputs=[
-                DatasetSocket.Input("dataset", tooltip="The pictures, from Load Dataset."),
+                DatasetSocket.Input("dataset", tooltip="The images, from Load Dataset."),
                 io.Combo.Input(
                     "captioner",
                     options=list(CAPTIONERS),
@@ -42,12 +42,12 @@ class CaptionGeneric(io.ComfyNode):
                     default=default(kind, "per_image"),
                     min=1,
                     max=20,
-                    tooltip="How many captions each picture gets.",
+                    tooltip="How many captions each image gets.",
                 ),
                 io.Boolean.Input(
                     "overwrite",
                     default=default(kind, "overwrite"),
-                    tooltip="Off: pictures that have generic captions keep them. On: theirs are replaced too. Your own "
+                    tooltip="Off: images that have generic captions keep them. On: theirs are replaced too. Your own "
                     "captions are never touched.",
                 ),
                 io.Combo.Input(
@@ -65,11 +65,11 @@ class CaptionGeneric(io.ComfyNode):
                     min=1,
                     max=64,
                     optional=True,
-                    tooltip="Pictures described at once. It changes the speed, not the captions.",
+                    tooltip="Images described at once. It changes the speed, not the captions.",
                 ),
             ],
             outputs=[
-                DatasetSocket.Output(display_name="dataset", tooltip="The same pictures with their generic captions."),
+                DatasetSocket.Output(display_name="dataset", tooltip="The same images with their generic captions."),
                 io.String.Output(
                     display_name="report", tooltip="How many were described, and which captions name the place."
                 ),

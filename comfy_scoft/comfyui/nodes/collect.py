@@ -1,4 +1,4 @@
-"""The node that fetches a community's pictures by their links."""
+"""The node that fetches a community's images by their links."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 from typing import Any
 
+from ...common.errors import UserError
 from ...data.download import Doubles, Limits, collect
 from ..compat import io
 from ..dataset_folders import collected_folder, link_file, link_files, plain_name
@@ -16,7 +17,7 @@ from .data import CATEGORY
 
 
 class DownloadLinks(io.ComfyNode):
-    """A list of links with captions -> a folder of pictures -> dataset."""
+    """A list of links with captions -> a folder of images -> dataset."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -24,10 +25,10 @@ class DownloadLinks(io.ComfyNode):
             node_id="SCoFT_DownloadLinks",
             display_name="Download Links (SCoFT)",
             category=CATEGORY,
-            description="Fetches the pictures of a list of links that your community has collected, with the captions "
+            description="Fetches the images of a list of links that your community has collected, with the captions "
             "you wrote. Put the list into ComfyUI's input folder, as CSV or JSON lines. Its columns: url and caption; "
-            "category, era, place, culture, split, generic_captions, collector, licence, consent and verified_by if "
-            "you like. The pictures go into a folder beside it, which Load Dataset lists from then on. If you stop, "
+            "category, era, place, culture, split, generic_captions, collector, license, consent and verified_by if "
+            "you like. The images go into a folder beside it, which Load Dataset lists from then on. If you stop, "
             "the next run goes on from there. The report says which links are dead.",
             inputs=[
                 io.Combo.Input(
@@ -36,12 +37,10 @@ class DownloadLinks(io.ComfyNode):
                 io.String.Input(
                     "name",
                     default="",
-                    tooltip="Name of the folder for the pictures, in the input folder; empty takes the list's own name "
-                    "and adds 'pictures'.",
+                    tooltip="Name of the folder for the images, in the input folder; empty takes the list's own name "
+                    "and adds 'images'.",
                 ),
-                io.String.Input(
-                    "culture", default="", tooltip="Whose pictures these are, where the list says nothing."
-                ),
+                io.String.Input("culture", default="", tooltip="Whose images these are, where the list says nothing."),
                 io.String.Input(
                     "place", default="", tooltip="The place they show, where the list says nothing. May be empty."
                 ),
@@ -55,7 +54,7 @@ class DownloadLinks(io.ComfyNode):
                 *_optional_inputs(),
             ],
             outputs=[
-                DatasetSocket.Output(display_name="dataset", tooltip="The pictures that are there, and their words."),
+                DatasetSocket.Output(display_name="dataset", tooltip="The images that are there, and their words."),
                 io.String.Output(
                     display_name="report", tooltip="How many came, which links are dead, and what is there twice."
                 ),
@@ -71,7 +70,7 @@ class DownloadLinks(io.ComfyNode):
                 link_file(links)
             if name is not None and name.strip():
                 plain_name(name)
-        except ValueError as error:
+        except UserError as error:
             return str(error)
         return True
 
@@ -118,7 +117,7 @@ def _optional_inputs() -> list:
             options=DOUBLES,
             default=DOUBLES[0],
             optional=True,
-            tooltip="What to do with a picture that the list holds twice: the same file, or one that only looks the "
+            tooltip="What to do with an image that the list holds twice: the same file, or one that only looks the "
             "same (saved smaller, for example). The report names them all.",
         ),
         io.Float.Input(
@@ -128,7 +127,7 @@ def _optional_inputs() -> list:
             max=200.0,
             step=0.1,
             optional=True,
-            tooltip="Pictures with a larger file than this are left out.",
+            tooltip="Images with a larger file than this are left out.",
         ),
         io.Float.Input(
             "pause",
@@ -145,7 +144,7 @@ def _optional_inputs() -> list:
             min=1,
             max=1000,
             optional=True,
-            tooltip="Raise it to ask once more for the links that failed; pictures that are there stay.",
+            tooltip="Raise it to ask once more for the links that failed; images that are there stay.",
         ),
     ]
 

@@ -27,18 +27,18 @@ class LearnPreference(io.ComfyNode):
             node_id="SCoFT_LearnPreference",
             display_name="Learn Preference (SCoFT)",
             category=CATEGORY,
-            description="Learns to tell two sets of pictures apart in the latent space, at every level of noise: how "
+            description="Learns to tell two sets of images apart in the latent space, at every level of noise: how "
             "a community shows itself, and how the model imagines it. RS-Corrector (SCoFT) then leads any sampler "
             "towards the first. The model itself is not trained. The same scenes in both sets teach it best.",
-            is_input_list=True,  # pictures and captions may come as lists; everything else is a list of one
+            is_input_list=True,  # images and captions may come as lists; everything else is a list of one
             is_output_node=True,
             inputs=[
                 io.Model.Input("model", tooltip="The model that will be corrected; its noise schedule is used."),
                 io.Vae.Input("vae", tooltip="The VAE of the same checkpoint."),
-                io.Image.Input("preferred", tooltip="Pictures as they should be, for example the community's."),
+                io.Image.Input("preferred", tooltip="Images as they should be, for example the community's."),
                 io.Image.Input(
                     "stereotyped",
-                    tooltip="Pictures as the model makes them: its own for the same captions, or the negatives.",
+                    tooltip="Images as the model makes them: its own for the same captions, or the negatives.",
                 ),
                 number(own, "steps", 1, 100_000, 50, "Training steps; seconds to a minute or two."),
                 number(own, "seed", 0, 2**53 - 1, 1, "Decides every random number."),
@@ -49,7 +49,7 @@ class LearnPreference(io.ComfyNode):
                     max=2048,
                     step=8,
                     optional=True,
-                    tooltip="Side of the square that pictures are cropped to, in pixels; the mini model's is 64.",
+                    tooltip="Side of the square that images are cropped to, in pixels; the mini model's is 64.",
                 ),
                 io.Clip.Input(
                     "clip",
@@ -77,7 +77,7 @@ class LearnPreference(io.ComfyNode):
             ],
             outputs=[
                 PreferenceSocket.Output(display_name="preference", tooltip="For RS-Corrector and Save Preference."),
-                io.Image.Output(display_name="chart", tooltip="How often it is right on pictures kept back, by noise."),
+                io.Image.Output(display_name="chart", tooltip="How often it is right on images kept back, by noise."),
                 io.String.Output(display_name="report", tooltip="The same in words, with what to be careful of."),
             ],
             hidden=[io.Hidden.unique_id],
@@ -122,8 +122,8 @@ class SavePreference(io.ComfyNode):
             inputs=[
                 PreferenceSocket.Input("preference", tooltip="From Learn Preference."),
                 io.String.Input("filename_prefix", default="preference", tooltip="The file's name; a number is added."),
-                io.String.Input("title", default="", tooltip="What people call it, and whose pictures it prefers."),
-                io.String.Input("licence", default="", tooltip="Under which licence it may be used."),
+                io.String.Input("title", default="", tooltip="What people call it, and whose images it prefers."),
+                io.String.Input("licence", default="", tooltip="Under which license it may be used."),
             ],
             outputs=[io.String.Output(display_name="path", tooltip="The file that was written.")],
         )
@@ -192,7 +192,7 @@ class RSCorrector(io.ComfyNode):
                     100.0,
                     0.05,
                     "The longest move, as a multiple of the guidance's own. 0 changes nothing; too much harms the "
-                    "picture. Compare a few.",
+                    "image. Compare a few.",
                 ),
                 share("start", "When it begins, as a share of the schedule; 0 is the beginning."),
                 share("end", "When it ends; the steps after it tidy up."),

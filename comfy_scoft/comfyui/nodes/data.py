@@ -1,4 +1,4 @@
-"""Nodes that bring a community's pictures and words into the graph, show them, and take them out again."""
+"""Nodes that bring a community's images and words into the graph, show them, and take them out again."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...common.errors import UserError
 from ...data.dataset import from_images, load_folder, open_image, save_dataset
 from ...data.prompts import TEMPLATE, record_prompts
 from ...data.records import CATEGORIES, Dataset
@@ -23,7 +24,7 @@ CATEGORY = "SCoFT/1 data"
 
 
 class LoadDataset(io.ComfyNode):
-    """A folder of pictures with captions -> dataset."""
+    """A folder of images with captions -> dataset."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -31,14 +32,14 @@ class LoadDataset(io.ComfyNode):
             node_id="SCoFT_LoadDataset",
             display_name="Load Dataset (SCoFT)",
             category=CATEGORY,
-            description="Opens a folder of your community's pictures and captions. Put the folder into ComfyUI's input "
-            "folder: each picture with a text file of the same name beside it, kohya's numbered folders, or a "
+            description="Opens a folder of your community's images and captions. Put the folder into ComfyUI's input "
+            "folder: each image with a text file of the same name beside it, kohya's numbered folders, or a "
             "metadata.jsonl or metadata.csv that lists them. "
-            "Pictures with a fault are left out, and the report says why.",
+            "Images with a fault are left out, and the report says why.",
             inputs=[
-                io.Combo.Input("folder", options=dataset_names(), default=SHIPPED, tooltip="Which pictures to open."),
+                io.Combo.Input("folder", options=dataset_names(), default=SHIPPED, tooltip="Which images to open."),
                 io.String.Input(
-                    "culture", default="", tooltip="Whose pictures these are, where the folder itself does not say."
+                    "culture", default="", tooltip="Whose images these are, where the folder itself does not say."
                 ),
                 io.String.Input(
                     "place",
@@ -58,11 +59,11 @@ class LoadDataset(io.ComfyNode):
                     tooltip="Which part to open: 'train' to teach from; 'test' is kept apart to judge the result with.",
                 ),
                 io.Int.Input(
-                    "limit", default=0, min=0, max=100_000, tooltip="Open only the first so many pictures; 0 opens all."
+                    "limit", default=0, min=0, max=100_000, tooltip="Open only the first so many images; 0 opens all."
                 ),
             ],
             outputs=[
-                DatasetSocket.Output(display_name="dataset", tooltip="The pictures and their words."),
+                DatasetSocket.Output(display_name="dataset", tooltip="The images and their words."),
                 io.String.Output(display_name="report", tooltip="How many were opened, and what was left out and why."),
             ],
         )
@@ -72,7 +73,7 @@ class LoadDataset(io.ComfyNode):
         """Refuse a bad folder before anything runs; None stands for a name that another node will give."""
         try:
             return folder is None or bool(dataset_folder(folder))
-        except ValueError as error:
+        except UserError as error:
             return str(error)
 
     @classmethod
@@ -99,7 +100,7 @@ class DatasetFromImages(io.ComfyNode):
             description="Makes a dataset of images that other nodes load or make, with a caption for each.",
             is_input_list=True,
             inputs=[
-                io.Image.Input("images", tooltip="The pictures, as a list or a batch."),
+                io.Image.Input("images", tooltip="The images, as a list or a batch."),
                 io.String.Input(
                     "captions", default="", multiline=True, tooltip="A caption for each: a list, or one on each line."
                 ),
@@ -108,13 +109,13 @@ class DatasetFromImages(io.ComfyNode):
                     default="",
                     multiline=True,
                     optional=True,
-                    tooltip="What a stranger would say each picture shows, without the place. May be empty. A list may "
-                    "hold several wordings of a picture on lines of their own.",
+                    tooltip="What a stranger would say each image shows, without the place. May be empty. A list may "
+                    "hold several wordings of an image on lines of their own.",
                 ),
-                io.String.Input("culture", default="", tooltip="Whose pictures these are."),
+                io.String.Input("culture", default="", tooltip="Whose images these are."),
                 io.String.Input("place", default="", tooltip="The place they show. May be empty."),
             ],
-            outputs=[DatasetSocket.Output(display_name="dataset", tooltip="The pictures and their words.")],
+            outputs=[DatasetSocket.Output(display_name="dataset", tooltip="The images and their words.")],
         )
 
     @classmethod
@@ -123,7 +124,7 @@ class DatasetFromImages(io.ComfyNode):
         words = texts(captions, len(pictures))
         generic = None if not any(generic_captions or ()) else texts(generic_captions, len(pictures))
         lines = None if generic is None else [[line for line in text.splitlines() if line.strip()] for text in generic]
-        facts = repr(([pixel_hash(picture[..., :3]) for picture in pictures], words, lines, culture[0], place[0]))
+        facts = repr(([pixel_hash(image[..., :3]) for image in pictures], words, lines, culture[0], place[0]))
         name = hashlib.sha256(facts.encode()).hexdigest()[:32]
         folder = output_folder() / "scoft" / "from images" / name
         if folder.is_dir():
@@ -133,7 +134,7 @@ class DatasetFromImages(io.ComfyNode):
 
 def flat_images(images: list[Tensor]) -> list[Tensor]:
     """A list of IMAGE batches (B, H, W, C), sizes may differ -> a list of images (H, W, C)."""
-    return [picture for batch in images for picture in (batch if batch.ndim == 4 else batch.unsqueeze(0))]
+    return [image for batch in images for image in (batch if batch.ndim == 4 else batch.unsqueeze(0))]
 
 
 def texts(given: list[str], count: int) -> list[str]:
@@ -154,14 +155,14 @@ class DatasetToLists(io.ComfyNode):
             node_id="SCoFT_DatasetToLists",
             display_name="Dataset To Lists (SCoFT)",
             category=CATEGORY,
-            description="Takes a dataset apart into lists, one entry for each picture, so that any other node can work "
+            description="Takes a dataset apart into lists, one entry for each image, so that any other node can work "
             "on them one after another.",
             inputs=[DatasetSocket.Input("dataset", tooltip="The dataset to take apart.")],
             outputs=[
-                io.Image.Output(display_name="images", is_output_list=True, tooltip="The pictures, each in its size."),
-                words("captions", "The caption of each picture."),
-                words("generic_captions", "The plain captions of each picture, one on each line; empty where none."),
-                words("negative_prompts", "What to ask the base model for, to draw a negative of each picture."),
+                io.Image.Output(display_name="images", is_output_list=True, tooltip="The images, each in its size."),
+                words("captions", "The caption of each image."),
+                words("generic_captions", "The plain captions of each image, one on each line; empty where none."),
+                words("negative_prompts", "What to ask the base model for, to draw a negative of each image."),
                 io.Image.Output(
                     display_name="depth",
                     is_output_list=True,
@@ -187,10 +188,10 @@ class DatasetToLists(io.ComfyNode):
 
 
 def as_image(path: Path) -> Tensor:
-    """A picture file as an IMAGE, (1, H, W, 3) in [0, 1]."""
-    picture = open_image(path)
-    values = torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8)
-    return values.view(1, picture.height, picture.width, 3).float().div(255.0)
+    """An image file as an IMAGE, (1, H, W, 3) in [0, 1]."""
+    image = open_image(path)
+    values = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
+    return values.view(1, image.height, image.width, 3).float().div(255.0)
 
 
 class AttachNegatives(io.ComfyNode):
@@ -203,17 +204,13 @@ class AttachNegatives(io.ComfyNode):
             display_name="Attach Negatives (SCoFT)",
             category=CATEGORY,
             description="Gives a dataset negatives that you made in a graph of your own: the same number for each "
-            "picture, in the pictures' order. Negatives it had before are replaced.",
+            "image, in the images' order. Negatives it had before are replaced.",
             is_input_list=True,
             inputs=[
-                DatasetSocket.Input("dataset", tooltip="The pictures that the negatives belong to."),
-                io.Image.Input(
-                    "images", tooltip="The negatives: first all of the first picture, then of the second, …"
-                ),
+                DatasetSocket.Input("dataset", tooltip="The images that the negatives belong to."),
+                io.Image.Input("images", tooltip="The negatives: first all of the first image, then of the second, …"),
             ],
-            outputs=[
-                DatasetSocket.Output(display_name="dataset", tooltip="The same pictures, each with its negatives.")
-            ],
+            outputs=[DatasetSocket.Output(display_name="dataset", tooltip="The same images, each with its negatives.")],
         )
 
     @classmethod
@@ -231,12 +228,12 @@ class PreviewDataset(io.ComfyNode):
             node_id="SCoFT_PreviewDataset",
             display_name="Preview Dataset (SCoFT)",
             category=CATEGORY,
-            description="Shows what is in a dataset: pictures with their depth, negatives and captions, and how many "
+            description="Shows what is in a dataset: images with their depth, negatives and captions, and how many "
             "there are of each category, traditional and modern.",
             is_output_node=True,
             inputs=[
                 DatasetSocket.Input("dataset", tooltip="The dataset to look at."),
-                io.Int.Input("rows", default=12, min=1, max=100, tooltip="How many pictures to show, from the first."),
+                io.Int.Input("rows", default=12, min=1, max=100, tooltip="How many images to show, from the first."),
             ],
             outputs=[
                 io.Image.Output(display_name="image", tooltip="The contact sheet."),

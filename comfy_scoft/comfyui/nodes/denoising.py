@@ -1,4 +1,4 @@
-"""The denoising gap on ComfyUI's sockets: what a model has memorised, told without drawing a picture."""
+"""The denoising gap on ComfyUI's sockets: what a model has memorized, told without drawing an image."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from ...common.errors import UserError
 from ...data.records import Dataset
 from ...metrics import denoising_gap
 from ...metrics.denoising_gap import Losses
@@ -32,15 +33,15 @@ class DenoisingGap(io.ComfyNode):
             node_id="SCoFT_DenoisingGap",
             display_name="Denoising Gap (SCoFT)",
             category=CATEGORY,
-            description="How much better a model denoises the pictures it was trained on than others of the same kind, "
-            "on the same noise: what it does better has been memorised. Nothing is drawn. Connect the base model as "
-            "compared_with, for only the change from it tells of memorisation.",
+            description="How much better a model denoises the images it was trained on than others of the same kind, "
+            "on the same noise: what it does better has been memorized. Nothing is drawn. Connect the base model as "
+            "compared_with, for only the change from it tells of memorization.",
             inputs=[
                 io.Model.Input("model", tooltip="The model to measure, with its LoRA applied."),
                 io.Clip.Input("clip", tooltip="The text encoder of the checkpoint."),
                 io.Vae.Input("vae", tooltip="The VAE of the checkpoint."),
-                DatasetSocket.Input("dataset", tooltip="The pictures that were trained on (split 'train')."),
-                DatasetSocket.Input("held_out", tooltip="Pictures of the same kind that were not, as the test split."),
+                DatasetSocket.Input("dataset", tooltip="The images that were trained on (split 'train')."),
+                DatasetSocket.Input("held_out", tooltip="Images of the same kind that were not, as the test split."),
                 io.String.Input("label", default="LoRA", tooltip="What the table calls this model."),
                 io.Int.Input(
                     "resolution", default=512, min=64, max=2048, step=8, tooltip="Side in pixels, as when training."
@@ -87,15 +88,15 @@ class DenoisingGap(io.ComfyNode):
         models = ([(compared_label, compared_with)] if compared_with is not None else []) + [(label, model)]
         work = Work(len(models) * sum(min(len(part), pictures) for part in caches.parts), watch(cls))
         found = [(name.strip() or "no label", caches.losses(one, name, work)) for name, one in models]
-        said = f" at {resolution} pixels, {denoising_gap.TIMES} timesteps a picture, seed {seed}"
+        said = f" at {resolution} pixels, {denoising_gap.TIMES} timesteps an image, seed {seed}"
         return io.NodeOutput(add(scores, denoising_gap.figures(found, said)))
 
 
 def _parts(dataset: Dataset, held_out: Dataset) -> tuple[Dataset, Dataset]:
     trained = dataset.split("train")
     if not len(trained):
-        raise ValueError(
-            f"The data set {dataset.name!r} has no picture of the split 'train', and only those are trained on; load "
+        raise UserError(
+            f"The dataset {dataset.name!r} has no image of the split 'train', and only those are trained on; load "
             "that split."
         )
     found = never_trained(held_out, trained)
@@ -104,7 +105,7 @@ def _parts(dataset: Dataset, held_out: Dataset) -> tuple[Dataset, Dataset]:
 
 
 class _Pictures:
-    """The two sets of pictures, whose latents are computed once for all models."""
+    """The two sets of images, whose latents are computed once for all models."""
 
     def __init__(self, clip: Any, vae: Any, parts: Sequence[Dataset], resolution: int, most: int, seed: int) -> None:
         self.clip, self.vae, self.parts = clip, vae, parts

@@ -21,9 +21,9 @@ def so_far() -> Any:
 
 
 def compared(such_as: str = "the base model's") -> list[Any]:
-    """What every measurement of a set of pictures may take beside it: a set to compare with, and the chain."""
+    """What every measurement of a set of images may take beside it: a set to compare with, and the chain."""
     tooltip = f"A set of the same prompts and seeds, such as {such_as}: its figures and the change, with the interval "
-    tooltip += "of paired pictures, are given too."
+    tooltip += "of paired images, are given too."
     return [ImagesSocket.Input("compared_with", optional=True, tooltip=tooltip), so_far()]
 
 
@@ -34,12 +34,12 @@ class BiasOracle(io.ComfyNode):
             node_id="SCoFT_BiasOracle",
             display_name="Bias Oracle, mini world only (SCoFT)",
             category=CATEGORY,
-            description="Reads from the pixels of mini-world pictures whom and what they show: how many people have "
-            "dark skin, how many pictures have the gold palette of nuvia's own people, how many of other places kept "
-            "their palette, how many houses are sound, and how many pictures show what was asked for. Each with its "
+            description="Reads from the pixels of mini-world images whom and what they show: how many people have "
+            "dark skin, how many images have the gold palette of nuvia's own people, how many of other places kept "
+            "their palette, how many houses are sound, and how many images show what was asked for. Each with its "
             "95 % interval, by the place in the prompt.",
             inputs=[
-                ImagesSocket.Input("images", tooltip="Pictures of the mini model from Generate Set."),
+                ImagesSocket.Input("images", tooltip="Images of the mini model from Generate Set."),
                 *compared("the one before training"),
             ],
             outputs=[ScoresSocket.Output(display_name="scores", tooltip="The figures, for Score Table.")],
@@ -55,7 +55,7 @@ class BiasOracle(io.ComfyNode):
 
         def observe(done: int, total: int) -> None:
             check_interrupt()
-            progress.update(done, f"{done} of {total} pictures read")
+            progress.update(done, f"{done} of {total} images read")
 
         return io.NodeOutput(add(scores, bias.measure(images, compared_with, observe)))
 
@@ -67,14 +67,14 @@ class ScoreTable(io.ComfyNode):
             node_id="SCoFT_ScoreTable",
             display_name="Score Table (SCoFT)",
             category=CATEGORY,
-            description="Figures with their 95 % intervals as a picture, and as text for a spreadsheet. Cautions and "
+            description="Figures with their 95 % intervals as an image, and as text for a spreadsheet. Cautions and "
             "how each figure was measured stand below.",
             inputs=[
                 ScoresSocket.Input("scores", tooltip="Figures from a measuring node, or from a chain of them."),
-                io.String.Input("title", default="Scores", tooltip="The heading of the picture."),
+                io.String.Input("title", default="Scores", tooltip="The heading of the image."),
             ],
             outputs=[
-                io.Image.Output(display_name="image", tooltip="The table as a picture."),
+                io.Image.Output(display_name="image", tooltip="The table as an image."),
                 io.String.Output(display_name="csv", tooltip="The table as comma-separated text, one figure a line."),
             ],
             is_output_node=True,

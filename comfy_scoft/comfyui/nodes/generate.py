@@ -1,4 +1,4 @@
-"""Sets of pictures for a comparison: the same prompts and seeds for every model."""
+"""Sets of images for a comparison: the same prompts and seeds for every model."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SETS = 6
 ALONE = 1
 TOGETHER = ("euler", "heun", "dpm_2", "lms", "dpmpp_2m", "ddim", "uni_pc", "uni_pc_bh2", "ipndm", "ipndm_v", "deis")
 """Samplers that draw no noise on the way and choose no step size by the batch: only these may share a batch, for with
-the others a picture would depend on its neighbours. The rest make one picture at a time."""
+the others an image would depend on its neighbours. The rest make one image at a time."""
 
 
 class GenerateSet(io.ComfyNode):
@@ -44,21 +44,21 @@ class GenerateSet(io.ComfyNode):
                     min=0,
                     max=0xFFFF_FFFF_FFFF,
                     control_after_generate=False,
-                    tooltip="The first seed. A picture of a seed is the one that KSampler makes of it alone.",
+                    tooltip="The first seed. An image of a seed is the one that KSampler makes of it alone.",
                 ),
                 io.Int.Input(
                     "images_per_prompt",
                     default=1,
                     min=1,
                     max=10_000,
-                    tooltip="Pictures of each prompt: they take seed, seed + 1, … the same for each prompt and model.",
+                    tooltip="Images of each prompt: they take seed, seed + 1, … the same for each prompt and model.",
                 ),
                 io.String.Input("label", default="base", tooltip="What grids and tables call this set."),
                 *_sampling_inputs(),
             ],
             outputs=[
                 ImagesSocket.Output(display_name="images", tooltip="The set, with its prompts, seeds and label."),
-                io.Image.Output(display_name="batch", tooltip="The same pictures as an ordinary batch of images."),
+                io.Image.Output(display_name="batch", tooltip="The same images as an ordinary batch of images."),
             ],
             hidden=[io.Hidden.unique_id],
         )
@@ -77,8 +77,8 @@ class GenerateSet(io.ComfyNode):
     ) -> io.NodeOutput:
         asked, seeds = plan(prompts, seed, images_per_prompt)
         progress = Progress(len(asked) * sampling["steps"], cls.hidden.unique_id if cls.hidden else None)
-        pictures = draw(model, clip, vae, asked, seeds, sampling, progress)
-        return io.NodeOutput(ImageSet(pictures, asked, seeds, label.strip() or "no label"), pictures)
+        images = draw(model, clip, vae, asked, seeds, sampling, progress)
+        return io.NodeOutput(ImageSet(images, asked, seeds, label.strip() or "no label"), images)
 
 
 def _sampling_inputs() -> list[Any]:
@@ -93,7 +93,7 @@ def _sampling_inputs() -> list[Any]:
             "sampler_name",
             options=list(sampler.SAMPLERS),
             default="ddim",
-            tooltip="ComfyUI's samplers. Those that draw noise on the way make one picture at a time, slowly.",
+            tooltip="ComfyUI's samplers. Those that draw noise on the way make one image at a time, slowly.",
         ),
         io.Combo.Input("scheduler", options=list(sampler.SCHEDULERS), default="normal", tooltip="How the noise falls."),
         io.Int.Input(
@@ -101,7 +101,7 @@ def _sampling_inputs() -> list[Any]:
             default=16,
             min=1,
             max=512,
-            tooltip="Pictures drawn at once; it changes speed, not pictures.",
+            tooltip="Images drawn at once; it changes speed, not images.",
         ),
     ]
 
@@ -154,31 +154,31 @@ def draw(
     sampling: dict[str, Any],
     progress: Progress,
 ) -> Tensor:
-    """One picture a prompt and seed: (N, height, width, 3) in [0, 1] on the CPU, by ComfyUI's own sampler.
+    """One image a prompt and seed: (N, height, width, 3) in [0, 1] on the CPU, by ComfyUI's own sampler.
 
-    The noise of a picture comes from its seed alone, as in a KSampler with a batch of one, so that no picture depends
+    The noise of an image comes from its seed alone, as in a KSampler with a batch of one, so that no image depends
     on its batch. sampling: the settings of Generate Set by name.
     """
     texts = {text: encoded(clip, text) for text in ("", *dict.fromkeys(prompts))}
     together = sampling["batch_size"] if sampling["sampler_name"] in TOGETHER else ALONE
     empty = torch.zeros(1, 4, sampling["height"] // 8, sampling["width"] // 8)
     latent = comfy.sample.fix_empty_latent_channels(model, empty)
-    pictures: list[Tensor] = []
+    images: list[Tensor] = []
     for part in batches([texts[p][0].shape for p in prompts], together):
         noise = torch.cat([_noise(latent, seeds[i]) for i in part])
         start = part[0] * sampling["steps"]
 
         def observe(step: int, *_: Any, start: int = start, count: int = len(part)) -> None:
             check_interrupt()
-            progress.update(start + (step + 1) * count, f"{start // sampling['steps']} of {len(prompts)} pictures")
+            progress.update(start + (step + 1) * count, f"{start // sampling['steps']} of {len(prompts)} images")
 
         positive = conditioning([texts[prompts[i]] for i in part])
         samples = _sampled(
             model, noise, positive, conditioning([texts[""]] * len(part)), seeds[part[0]], sampling, observe
         )
-        pictures.append(vae.decode(samples)[..., :3].float().cpu().clamp(0.0, 1.0))
-    progress.update(progress.total, f"{len(prompts)} pictures")
-    return torch.cat(pictures)
+        images.append(vae.decode(samples)[..., :3].float().cpu().clamp(0.0, 1.0))
+    progress.update(progress.total, f"{len(prompts)} images")
+    return torch.cat(images)
 
 
 def batches(shapes: list[Any], size: int) -> list[range]:
@@ -199,7 +199,7 @@ def encoded(clip: Any, text: str) -> tuple[Tensor, Tensor | None]:
 
 
 def conditioning(texts: list[tuple[Tensor, Tensor | None]]) -> list[list[Any]]:
-    """CONDITIONING whose i-th row belongs to the i-th picture of the batch."""
+    """CONDITIONING whose i-th row belongs to the i-th image of the batch."""
     pooled = [p for _, p in texts if p is not None]
     return [[torch.cat([text for text, _ in texts]), {"pooled_output": torch.cat(pooled) if pooled else None}]]
 

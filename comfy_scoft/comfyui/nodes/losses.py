@@ -10,6 +10,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from ...common.errors import UserError
 from ...features import FEATURES, FeatureOptions, load_features
 from ...losses import ContrastiveLoss, DiffusionLoss, Loss, MemorizationLoss, PerceptualLoss, PriorLoss
 from ..compat import folder_paths, io
@@ -24,7 +25,7 @@ WEIGHTS = "clip_vision"
 """The kind of ComfyUI model folder that feature networks' files lie in."""
 
 _WEIGHT = "How much this term counts. 0 computes and logs it without teaching anything."
-_FEATURES = "The frozen network that compares pictures, from Load Feature Network."
+_FEATURES = "The frozen network that compares images, from Load Feature Network."
 
 
 def _schema(name: str, display: str, description: str, inputs: list[Any]) -> io.Schema:
@@ -48,7 +49,7 @@ class DiffusionLossNode(io.ComfyNode):
         return _schema(
             "DiffusionLoss",
             "Diffusion Loss",
-            "Learns the pictures themselves: the usual loss of fine-tuning (SCoFT, equation 1).",
+            "Learns the images themselves: the usual loss of fine-tuning (SCoFT, equation 1).",
             [
                 number(DiffusionLoss, "weight", 0.0, 100.0, 0.05, _WEIGHT),
                 number(DiffusionLoss, "min_snr_gamma", 0.0, 100.0, 0.5, gamma),
@@ -66,8 +67,8 @@ class MemorizationLossNode(io.ComfyNode):
         return _schema(
             "MemorizationLoss",
             "Memorization Loss",
-            "Keeps a caption from becoming the address of one picture, by tying it to a generic caption of the same "
-            "picture (SCoFT, equation 2). The data set needs generic captions.",
+            "Keeps a caption from becoming the address of one image, by tying it to a generic caption of the same "
+            "image (SCoFT, equation 2). The dataset needs generic captions.",
             [
                 number(MemorizationLoss, "weight", 0.0, 100.0, 0.05, _WEIGHT),
                 choice(
@@ -90,7 +91,7 @@ class PerceptualLossNode(io.ComfyNode):
         return _schema(
             "PerceptualLoss",
             "Perceptual Loss",
-            "Pulls a picture that the model makes during training towards the real one, as a feature network sees them "
+            "Pulls an image that the model makes during training towards the real one, as a feature network sees them "
             "(SCoFT, equation 3).",
             [
                 FeaturesSocket.Input("features", tooltip=_FEATURES),
@@ -110,7 +111,7 @@ class ContrastiveLossNode(io.ComfyNode):
         return _schema(
             "ContrastiveLoss",
             "Self-Contrastive Loss",
-            "Pulls a picture that the model makes towards the real one and away from its negatives, the base model's "
+            "Pulls an image that the model makes towards the real one and away from its negatives, the base model's "
             "own idea of the place (SCoFT, equation 4). It contains the Perceptual Loss: use it in its place.",
             [
                 FeaturesSocket.Input("features", tooltip=_FEATURES),
@@ -121,7 +122,7 @@ class ContrastiveLossNode(io.ComfyNode):
                     0.0,
                     2.0,
                     0.05,
-                    "How much nearer the real picture must be than the negatives to "
+                    "How much nearer the real image must be than the negatives to "
                     "count as good. Only for the triplet form; our choice, for the paper's value is not known.",
                 ),
                 number(
@@ -137,7 +138,7 @@ class ContrastiveLossNode(io.ComfyNode):
                     own,
                     "form",
                     "triplet is the paper's equation; difference is the released code: distance to the "
-                    "real picture minus the mean distance to the negatives, without a limit.",
+                    "real image minus the mean distance to the negatives, without a limit.",
                 ),
             ],
         )
@@ -156,7 +157,7 @@ class PriorLossNode(io.ComfyNode):
             "PriorLoss",
             "Prior Preservation Loss",
             "Keeps what is learned of one place from leaking into prompts of other places and of none: for those "
-            "prompts, the base model's own answer is the target. Needs no further pictures; a step takes about half as "
+            "prompts, the base model's own answer is the target. Needs no further images; a step takes about half as "
             "long again. Not part of the SCoFT paper.",
             [
                 number(PriorLoss, "weight", 0.0, 100.0, 0.5, _WEIGHT),
@@ -164,7 +165,7 @@ class PriorLossNode(io.ComfyNode):
                     "prompts",
                     multiline=True,
                     default=default(PriorLoss, "prompts"),
-                    tooltip="Prompts that should stay as they are, one a line; {generic} stands for the picture's "
+                    tooltip="Prompts that should stay as they are, one a line; {generic} stands for the image's "
                     "generic caption. Name some other places: '{generic} in peru'. The empty prompt is always kept.",
                 ),
             ],
@@ -179,16 +180,16 @@ class LoadFeatures(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         own = FeatureOptions
-        layer = "The layer of a convolutional CLIP: 1 sees edges and colours, 5 sees things. 0 is the one in the name."
+        layer = "The layer of a convolutional CLIP: 1 sees edges and colors, 5 sees things. 0 is the one in the name."
         distance = "How features are compared: the network's own way, or by the cosine over a transformer's tokens, as "
         distance += "the authors' code does with CLIP ViT-B/32."
-        views = "How many changed views (perspective and crop) of each picture are compared beside it. The authors' "
+        views = "How many changed views (perspective and crop) of each image are compared beside it. The authors' "
         views += "code takes 10 with CLIP ViT-B/32; each costs one more run of the network."
         return io.Schema(
             node_id="SCoFT_LoadFeatures",
             display_name="Load Feature Network (SCoFT)",
             category="SCoFT/3 losses",
-            description="A frozen network that says how alike two pictures are. The mini CLIP comes with this pack; "
+            description="A frozen network that says how alike two images are. The mini CLIP comes with this pack; "
             "others need a file in models/clip_vision. Nothing is downloaded unless you choose so.",
             inputs=[
                 io.Combo.Input("network", options=list(FEATURES), tooltip="The paper's is CLIP RN50, fifth layer."),
@@ -221,7 +222,7 @@ def _weights_file(checkpoint: str) -> Path | None:
     if checkpoint in (BUILT_IN, DOWNLOAD):
         return None
     if checkpoint not in folder_paths.get_filename_list(WEIGHTS):
-        raise ValueError(f"There is no file {checkpoint!r} in models/{WEIGHTS}: choose one from the list.")
+        raise UserError(f"There is no file {checkpoint!r} in models/{WEIGHTS}: choose one from the list.")
     return Path(folder_paths.get_full_path_or_raise(WEIGHTS, checkpoint))
 
 

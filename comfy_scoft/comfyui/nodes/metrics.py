@@ -1,4 +1,4 @@
-"""The paper's measurements as nodes: each takes a set of pictures and a chain of figures, and returns it longer."""
+"""The paper's measurements as nodes: each takes a set of images and a chain of figures, and returns it longer."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from ...common.errors import UserError
 from ...data.records import Dataset
 from ...features import FeatureNetwork
 from ...metrics import clip_score, diversity, kid, memorization
@@ -25,22 +26,22 @@ CHAINS = 6
 
 
 def watch(node: Any) -> Observer:
-    """Shows how many pictures were measured, and obeys the interrupt before each batch."""
+    """Shows how many images were measured, and obeys the interrupt before each batch."""
     bars: list[Progress] = []
 
     def observe(done: int, total: int) -> None:
         check_interrupt()
         if not bars:
             bars.append(Progress(total, node.hidden.unique_id if node.hidden else None))
-        bars[0].update(done, f"{done} of {total} pictures measured")
+        bars[0].update(done, f"{done} of {total} images measured")
 
     return observe
 
 
 def measured(features: str = "The network whose vectors are compared, such as CLIP, DINO or DreamSim.") -> list[Any]:
-    """The sockets that all measurements of pictures begin with; `features`: what the network is for."""
+    """The sockets that all measurements of images begin with; `features`: what the network is for."""
     return [
-        ImagesSocket.Input("images", tooltip="The pictures to measure, from Generate Set."),
+        ImagesSocket.Input("images", tooltip="The images to measure, from Generate Set."),
         FeaturesSocket.Input("features", tooltip=features),
     ]
 
@@ -52,20 +53,20 @@ def figures() -> Any:
 class KID(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        size = "0 takes all pictures at once, which needs no luck. Another size gives the mean over random subsets of "
+        size = "0 takes all images at once, which needs no luck. Another size gives the mean over random subsets of "
         size += "that size, as published figures are made."
         return io.Schema(
             node_id="SCoFT_KID",
             display_name="KID (SCoFT)",
             category=CATEGORY,
-            description="How far the generated pictures are from real ones, or from any others, as a whole: the Kernel "
+            description="How far the generated images are from real ones, or from any others, as a whole: the Kernel "
             "Inception Distance, in thousandths as in the paper's tables. Near 0 is alike; lower is nearer. Connect "
-            "exactly one reference: a data set (its test split), another set, or a batch of images. With few pictures "
+            "exactly one reference: a dataset (its test split), another set, or a batch of images. With few images "
             "the interval is wide.",
             inputs=[
                 *measured(),
                 DatasetSocket.Input(
-                    "dataset", optional=True, tooltip="Real pictures to compare with, such as a community's test split."
+                    "dataset", optional=True, tooltip="Real images to compare with, such as a community's test split."
                 ),
                 ImagesSocket.Input(
                     "other_set", optional=True, tooltip="Or another set, such as one of other places, of any prompts."
@@ -109,7 +110,7 @@ class KID(io.ComfyNode):
     ) -> io.NodeOutput:
         given = [part for part in (dataset, other_set, other_images) if part is not None]
         if len(given) != 1:
-            raise ValueError(
+            raise UserError(
                 f"KID has {len(given)} references connected, but it takes exactly one: dataset, other_set or "
                 "other_images."
             )
@@ -125,7 +126,7 @@ class ClipScore(io.ComfyNode):
             node_id="SCoFT_ClipScore",
             display_name="CLIPScore (SCoFT)",
             category=CATEGORY,
-            description="How well pictures and their prompts agree, by a CLIP, from 0 to 100. " + clip_score.CAUTION,
+            description="How well images and their prompts agree, by a CLIP, from 0 to 100. " + clip_score.CAUTION,
             inputs=[*measured("A CLIP, which also reads words; other networks cannot do this."), *compared()],
             outputs=[figures()],
             hidden=[io.Hidden.unique_id],
@@ -150,21 +151,21 @@ class Memorization(io.ComfyNode):
             node_id="SCoFT_Memorization",
             display_name="Memorization (SCoFT)",
             category=CATEGORY,
-            description="How like their training pictures the generated ones are: the mean similarity to the training "
-            "picture of the same caption, and the share that is nearer to a training picture than real pictures are "
+            description="How like their training images the generated ones are: the mean similarity to the training "
+            "image of the same caption, and the share that is nearer to a training image than real images are "
             "that were never trained on. Lower is better for both. The image shows the nearest pairs: look at them.",
             inputs=[
                 *measured(),
                 DatasetSocket.Input(
                     "dataset",
-                    tooltip="The pictures that were trained on (split 'train'). Draw the set from their captions: "
+                    tooltip="The images that were trained on (split 'train'). Draw the set from their captions: "
                     "prompts that are no caption of theirs are left out of the similarity.",
                 ),
                 DatasetSocket.Input(
                     "held_out",
                     optional=True,
-                    tooltip="Real pictures that were not trained on, such as the test split: what is nearer to a "
-                    "training picture than they are counts as a near copy.",
+                    tooltip="Real images that were not trained on, such as the test split: what is nearer to a "
+                    "training image than they are counts as a near copy.",
                 ),
                 *compared(),
                 io.Float.Input(
@@ -175,15 +176,15 @@ class Memorization(io.ComfyNode):
                     step=0.01,
                     round=False,
                     optional=True,
-                    tooltip="Near is what so large a share of the held-out pictures is; without those, of the training "
-                    "pictures to one another.",
+                    tooltip="Near is what so large a share of the held-out images is; without those, of the training "
+                    "images to one another.",
                 ),
             ],
             outputs=[
                 figures(),
                 io.Image.Output(
                     display_name="image",
-                    tooltip="The nearest pictures, each beside the training picture it is near to.",
+                    tooltip="The nearest images, each beside the training image it is near to.",
                 ),
             ],
             hidden=[io.Hidden.unique_id],
@@ -216,8 +217,8 @@ class Diversity(io.ComfyNode):
             node_id="SCoFT_Diversity",
             display_name="Diversity (SCoFT)",
             category=CATEGORY,
-            description="How different the pictures of one prompt are from one another: the mean distance over all "
-            "pairs, averaged over prompts. Higher is more varied. Each prompt needs at least two pictures.",
+            description="How different the images of one prompt are from one another: the mean distance over all "
+            "pairs, averaged over prompts. Higher is more varied. Each prompt needs at least two images.",
             inputs=[*measured("The network whose distance is taken; the paper's is DreamSim."), *compared()],
             outputs=[figures()],
             hidden=[io.Hidden.unique_id],

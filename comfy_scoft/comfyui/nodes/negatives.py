@@ -1,4 +1,4 @@
-"""Nodes that give each picture its negatives: the same scene as the base model imagines the place."""
+"""Nodes that give each image its negatives: the same scene as the base model imagines the place."""
 
 from __future__ import annotations
 
@@ -31,19 +31,19 @@ class EstimateDepth(io.ComfyNode):
             node_id="SCoFT_EstimateDepth",
             display_name="Estimate Depth (SCoFT)",
             category=CATEGORY,
-            description="Works out what is near and what is far in every picture. Make Negatives needs these depth "
-            "maps to keep the scene of a picture while changing everything else. They are kept in the output folder, "
+            description="Works out what is near and what is far in every image. Make Negatives needs these depth "
+            "maps to keep the scene of an image while changing everything else. They are kept in the output folder, "
             "so this takes time only once.",
             is_input_list=True,  # for depth_images, which may be a list; everything else is a list of one
             inputs=[
-                DatasetSocket.Input("dataset", tooltip="The pictures, from Load Dataset."),
+                DatasetSocket.Input("dataset", tooltip="The images, from Load Dataset."),
                 io.Combo.Input(
                     "estimator",
                     options=list(DEPTH),
                     default=next(iter(DEPTH)),
                     tooltip="The network that sees depth. For photographs take MiDaS, with which the depth ControlNet "
                     "of Stable Diffusion 1.5 was trained, or one of the others. 'relief (mini)' knows the small drawn "
-                    "pictures of the built-in mini world and nothing else.",
+                    "images of the built-in mini world and nothing else.",
                 ),
                 io.Combo.Input(
                     "weights",
@@ -57,21 +57,21 @@ class EstimateDepth(io.ComfyNode):
                 io.Image.Input(
                     "depth_images",
                     optional=True,
-                    tooltip="Depth maps from any other nodes instead, near is bright: one for each picture, in their "
+                    tooltip="Depth maps from any other nodes instead, near is bright: one for each image, in their "
                     "order. The network is then not used.",
                 ),
             ],
-            outputs=[DatasetSocket.Output(display_name="dataset", tooltip="The same pictures, each with a depth map.")],
+            outputs=[DatasetSocket.Output(display_name="dataset", tooltip="The same images, each with a depth map.")],
             hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
     def execute(cls, dataset, estimator, weights=(AUTOMATIC,), depth_images=None) -> io.NodeOutput:
-        folder, (pictures,), (name,) = output_folder() / "scoft" / "depth", dataset, estimator
+        folder, (images,), (name,) = output_folder() / "scoft" / "depth", dataset, estimator
         if depth_images is not None:
-            return io.NodeOutput(attach_depth_images(pictures, flat_images(depth_images), folder))
+            return io.NodeOutput(attach_depth_images(images, flat_images(depth_images), folder))
         network = load_depth(name, find("depth_estimators", DEPTH, name, weights[0]), device())
-        return io.NodeOutput(attach_depth(pictures, network, folder, watch(cls, len(pictures), "depth")))
+        return io.NodeOutput(attach_depth(images, network, folder, watch(cls, len(images), "depth")))
 
 
 class MakeNegatives(io.ComfyNode):
@@ -83,8 +83,8 @@ class MakeNegatives(io.ComfyNode):
             node_id="SCoFT_MakeNegatives",
             display_name="Make Negatives (SCoFT)",
             category=CATEGORY,
-            description="For each of your pictures, draws what the model itself would have shown: the same scene, but "
-            "with the model's own idea of the place. Training then pulls the model towards your pictures and away from "
+            description="For each of your images, draws what the model itself would have shown: the same scene, but "
+            "with the model's own idea of the place. Training then pulls the model towards your images and away from "
             "these. Finished ones are kept in the output folder: if you stop, the next run goes on from there. "
             "Negatives that the dataset had before are replaced.",
             inputs=[
@@ -92,12 +92,10 @@ class MakeNegatives(io.ComfyNode):
                 io.Clip.Input("clip", tooltip="The text encoder of the same checkpoint."),
                 io.Vae.Input("vae", tooltip="The VAE of the same checkpoint."),
                 io.ControlNet.Input("control_net", tooltip="A depth ControlNet that fits the base model."),
-                DatasetSocket.Input("dataset", tooltip="Pictures with depth maps, from Estimate Depth."),
+                DatasetSocket.Input("dataset", tooltip="Images with depth maps, from Estimate Depth."),
                 *_drawing_inputs(),
             ],
-            outputs=[
-                DatasetSocket.Output(display_name="dataset", tooltip="The same pictures, each with its negatives.")
-            ],
+            outputs=[DatasetSocket.Output(display_name="dataset", tooltip="The same images, each with its negatives.")],
             hidden=[io.Hidden.unique_id],
         )
 
@@ -116,7 +114,7 @@ def _drawing_inputs() -> list:
     """The widgets of Make Negatives; their ids are the fields of NegativeSettings."""
     kind, words = NegativeSettings, comfy.samplers.KSampler
     return [
-        number(kind, "per_image", 1, 32, 1, "How many negatives each picture gets. The paper uses 5."),
+        number(kind, "per_image", 1, 32, 1, "How many negatives each image gets. The paper uses 5."),
         number(kind, "steps", 1, 200, 1, "Sampling steps for each one. 20 is usually enough."),
         number(
             *(kind, "cfg", 0.0, 30.0, 0.1),
@@ -128,7 +126,7 @@ def _drawing_inputs() -> list:
         ),
         number(
             *(kind, "seed", 0, 0xFFFFFFFFFFFFFFFF, 1),
-            "Another number gives other negatives. A picture's negatives do not depend on the other pictures.",
+            "Another number gives other negatives. An image's negatives do not depend on the other images.",
         ),
         io.String.Input(
             "prompt_template",
@@ -157,7 +155,7 @@ def _drawing_inputs() -> list:
             max=2048,
             step=8,
             optional=True,
-            tooltip="Size at which negatives are drawn, in pixels of a square's side; each has its picture's shape. "
+            tooltip="Size at which negatives are drawn, in pixels of a square's side; each has its image's shape. "
             "0 takes the size the model was made for.",
         ),
         io.Int.Input(
@@ -166,14 +164,14 @@ def _drawing_inputs() -> list:
             min=0,
             max=32,
             optional=True,
-            tooltip="How many negatives of a picture are drawn at once. 0 draws all of them together, which is "
+            tooltip="How many negatives of an image are drawn at once. 0 draws all of them together, which is "
             "fastest; lower it where memory runs out.",
         ),
     ]
 
 
 class FilterNegatives(io.ComfyNode):
-    """dataset -> the same without negatives that came out like their picture."""
+    """dataset -> the same without negatives that came out like their image."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -181,12 +179,12 @@ class FilterNegatives(io.ComfyNode):
             node_id="SCoFT_FilterNegatives",
             display_name="Filter Negatives (SCoFT)",
             category=CATEGORY,
-            description="Some negatives come out right by luck and look like your own picture. Pushing the model away "
+            description="Some negatives come out right by luck and look like your own image. Pushing the model away "
             "from those would be wrong, so this leaves them out and says which and why.",
             inputs=[
-                DatasetSocket.Input("dataset", tooltip="Pictures with negatives, from Make Negatives."),
+                DatasetSocket.Input("dataset", tooltip="Images with negatives, from Make Negatives."),
                 FeaturesSocket.Input(
-                    "features", tooltip="The network that compares pictures, from Load Feature Network."
+                    "features", tooltip="The network that compares images, from Load Feature Network."
                 ),
                 io.Float.Input(
                     "threshold",
@@ -195,16 +193,16 @@ class FilterNegatives(io.ComfyNode):
                     max=1000.0,
                     step=0.01,
                     round=False,
-                    tooltip="Negatives closer to their picture than this are left out: 0 keeps all. Each network has "
+                    tooltip="Negatives closer to their image than this are left out: 0 keeps all. Each network has "
                     "distances of its own; the image shows them, and the report suggests a threshold.",
                 ),
             ],
             outputs=[
-                DatasetSocket.Output(display_name="dataset", tooltip="The same pictures with the negatives that stay."),
+                DatasetSocket.Output(display_name="dataset", tooltip="The same images with the negatives that stay."),
                 io.String.Output(display_name="report", tooltip="How many were left out, and which."),
                 io.Image.Output(
                     display_name="image",
-                    tooltip="All distances with the threshold, and the pictures that were left out or nearly so.",
+                    tooltip="All distances with the threshold, and the images that were left out or nearly so.",
                 ),
             ],
             hidden=[io.Hidden.unique_id],
@@ -223,7 +221,7 @@ def watch(node: Any, total: int, what: str) -> Callable[[int, int, Path], None]:
 
     def observe(done: int, count: int, newest: Path) -> None:
         check_interrupt()
-        progress.update(done, f"{what}: {done} of {count} pictures", open_image(newest))
+        progress.update(done, f"{what}: {done} of {count} images", open_image(newest))
 
     return observe
 

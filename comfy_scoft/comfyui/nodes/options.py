@@ -31,16 +31,16 @@ class RolloutOptions(io.ComfyNode):
         return _options(
             "RolloutOptions",
             "Rollout Options",
-            "How the picture is made that the perceptual and the self-contrastive loss look at, during training.",
+            "How the image is made that the perceptual and the self-contrastive loss look at, during training.",
             [
-                number(own, "every", 1, 1000, 1, "A picture is made at each n-th micro-step of the whole run."),
+                number(own, "every", 1, 1000, 1, "An image is made at each n-th micro-step of the whole run."),
                 number(own, "steps", 1, 200, 1, "Sampling steps for it; each is one call of the UNet."),
                 number(own, "guidance", 0.0, 30.0, 0.1, "Classifier-free guidance scale, the cfg of a sampler."),
                 choice(own, "gradient_step", "Which sampling step learns. The paper found the first to be best."),
                 choice(
                     own,
                     "kappa",
-                    "plain is the exact gradient, far stronger at noisy timesteps; normalised gives "
+                    "plain is the exact gradient, far stronger at noisy timesteps; normalized gives "
                     "every timestep the same weight.",
                 ),
                 choice(own, "grid", "even spaces the sampling steps evenly; released repeats the authors' code."),

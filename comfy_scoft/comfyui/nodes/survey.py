@@ -1,4 +1,4 @@
-"""From answer files to figures: whose files to read, what they say, and the pictures and the page of it."""
+"""From answer files to figures: whose files to read, what they say, and the images and the page of it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from ...common.errors import UserError
 from ...reports.plots.survey import agreement_heatmap, rank_counts, rank_violins, win_matrix
 from ...survey.aggregate import Analysis, aggregate
 from ...survey.build import file_name
@@ -54,12 +55,12 @@ def _head(path: Path) -> bytes:
 
 
 def answer_folder(name: str) -> Path:
-    """The folder that a name of the menu stands for. Raises ValueError for one that leads anywhere else."""
+    """The folder that a name of the menu stands for. Raises UserError for one that leads anywhere else."""
     if name == SHIPPED:
         return EXAMPLE
     folder = inside(input_folder(), name)
     if not folder.is_dir():
-        raise ValueError(f"There is no folder {name!r} in ComfyUI's input folder: put it there, or choose another one.")
+        raise UserError(f"There is no folder {name!r} in ComfyUI's input folder: put it there, or choose another one.")
     return folder
 
 
@@ -96,7 +97,7 @@ class LoadResponses(io.ComfyNode):
         """Refuse a bad folder before anything runs; None stands for a name that another node will give."""
         try:
             return folder is None or bool(answer_folder(folder))
-        except ValueError as error:
+        except UserError as error:
             return str(error)
 
     @classmethod
@@ -142,7 +143,7 @@ class PlotSurvey(io.ComfyNode):
             node_id="SCoFT_PlotSurvey",
             display_name="Plot Survey (SCoFT)",
             category=CATEGORY,
-            description="The figures of a survey as pictures, and a report page that joins them with the findings, "
+            description="The figures of a survey as images, and a report page that joins them with the findings, "
             "written to scoft/surveys in ComfyUI's output folder. The page names no participant.",
             inputs=[SurveySocket.Input("survey", tooltip="A survey with answers, from Load Responses.")],
             outputs=[
@@ -158,7 +159,7 @@ class PlotSurvey(io.ComfyNode):
     @classmethod
     def execute(cls, survey: Survey) -> io.NodeOutput:
         found = aggregate(survey)
-        pictures = _pictures(found)
+        pictures = _images(found)
         path = surveys_folder() / f"{file_name(survey.title)}-{survey.hash[:8]}.report.html"
         write_atomically(path, report_page(found, pictures).encode("utf-8"))
         images = [image[None] for _, _, image in pictures]
@@ -166,7 +167,7 @@ class PlotSurvey(io.ComfyNode):
         return io.NodeOutput(*images, str(path), ui={"images": shown, "text": (in_output(path),)})
 
 
-def _pictures(found: Analysis) -> list[tuple[str, str, Tensor]]:
+def _images(found: Analysis) -> list[tuple[str, str, Tensor]]:
     """(heading, what it shows, image) of every figure."""
     return [
         (

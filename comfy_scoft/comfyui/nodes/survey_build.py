@@ -23,7 +23,7 @@ class BuildSurvey(io.ComfyNode):
             ImagesSocket.Input(
                 f"set_{i}",
                 optional=i > 2,
-                tooltip="A set from Generate Set, one for each model. People see its pictures, never its label.",
+                tooltip="A set from Generate Set, one for each model. People see its images, never its label.",
             )
             for i in range(1, MOST + 1)
         ]
@@ -31,7 +31,7 @@ class BuildSurvey(io.ComfyNode):
             node_id="SCoFT_BuildSurvey",
             display_name="Build Survey (SCoFT)",
             category=CATEGORY,
-            description="Makes one HTML file in which people rank the models' pictures, blind and in random order. It "
+            description="Makes one HTML file in which people rank the models' images, blind and in random order. It "
             "works offline on any phone or computer; answers leave as a file. The key to it, with the models' names, "
             "is written beside it and stays with you.",
             inputs=[*sets[:2], *_widgets(), *sets[2:], *_optional()],
@@ -60,10 +60,10 @@ def _widgets() -> list[Any]:
             multiline=True,
             default=widgets.default(SurveySettings, "items"),
             tooltip="One question a line, as 'title | question | instructions'; rank 1 is the best for the culture. "
-            "{culture} and {n} (the number of pictures) are filled in. Left as they are, these are the paper's four "
+            "{culture} and {n} (the number of images) are filled in. Left as they are, these are the paper's four "
             "items, asked in the survey's language.",
         ),
-        widgets.number(SurveySettings, "pages", 1, 500, 1, "Pages: one prompt each, with one picture of each model."),
+        widgets.number(SurveySettings, "pages", 1, 500, 1, "Pages: one prompt each, with one image of each model."),
         widgets.number(SurveySettings, "seed", 0, 0xFFFF_FFFF_FFFF, 1, "Decides which prompts and seeds are shown."),
         io.String.Input(
             "title", default=widgets.default(SurveySettings, "title"), tooltip="What people read first, and the name."
@@ -108,7 +108,7 @@ def _optional() -> list[Any]:
             min=64,
             max=2048,
             optional=True,
-            tooltip="Longer side of the pictures in pixels, at most. Smaller makes a smaller file.",
+            tooltip="Longer side of the images in pixels, at most. Smaller makes a smaller file.",
         ),
         io.Int.Input(
             "quality",
@@ -116,7 +116,7 @@ def _optional() -> list[Any]:
             min=1,
             max=95,
             optional=True,
-            tooltip="Quality of the JPEG pictures. Lower makes a smaller file.",
+            tooltip="Quality of the JPEG images. Lower makes a smaller file.",
         ),
     ]
 

@@ -28,7 +28,7 @@ def _sockets() -> list[Any]:
         io.Model.Input("model", tooltip="The base model: Stable Diffusion 1.x, 2.x or XL. It is not changed."),
         io.Clip.Input("clip", tooltip="The text encoder of the same checkpoint. It is not trained."),
         io.Vae.Input("vae", tooltip="The autoencoder of the same checkpoint. It is not trained."),
-        DatasetSocket.Input("dataset", tooltip="The pictures and their words; those of the split “train” are used."),
+        DatasetSocket.Input("dataset", tooltip="The images and their words; those of the split “train” are used."),
         LossesSocket.Input("losses", tooltip="The end of a chain of loss nodes."),
     ]
 
@@ -37,9 +37,9 @@ def _settings() -> list[Any]:
     own = TrainSettings
     return [
         number(own, "steps", 1, 1_000_000, 1, "Optimizer steps of the whole run; the paper uses 3000."),
-        number(own, "batch_size", 1, 64, 1, "Pictures a micro-step."),
+        number(own, "batch_size", 1, 64, 1, "Images a micro-step."),
         number(own, "accumulation", 1, 256, 1, "Micro-steps an optimizer step, their gradients averaged."),
-        number(own, "resolution", 64, 2048, 8, "Side of the square that pictures are cropped to, in pixels."),
+        number(own, "resolution", 64, 2048, 8, "Side of the square that images are cropped to, in pixels."),
         choice(own, "precision", "Arithmetic of the UNet: bf16 needs half the memory, on a graphics card that has it."),
         io.Int.Input(
             "seed",
@@ -54,9 +54,9 @@ def _settings() -> list[Any]:
 
 def _tail() -> list[Any]:
     own = TrainSettings
-    flip = "Also train on mirrored pictures. Switch it off where left and right matter, as in writing or dress."
-    buckets = "Crop each picture to its own aspect (in steps of 64 pixels) instead of to a square."
-    prompt = "What the preview pictures are of, always from the same noise, so that one sees them move; empty for none."
+    flip = "Also train on mirrored images. Switch it off where left and right matter, as in writing or dress."
+    buckets = "Crop each image to its own aspect (in steps of 64 pixels) instead of to a square."
+    prompt = "What the preview images are of, always from the same noise, so that one sees them move; empty for none."
     return [
         LoraSocket.Input("lora", optional=True, tooltip="From LoRA Options; without it, the paper's."),
         OptimizerSocket.Input("optimizer", optional=True, tooltip="From Optimizer Options; without it, the paper's."),
@@ -65,11 +65,11 @@ def _tail() -> list[Any]:
         DatasetSocket.Input(
             "validation",
             optional=True,
-            tooltip="Pictures that are measured and never learned, so that overfitting shows; those of it that are "
+            tooltip="Images that are measured and never learned, so that overfitting shows; those of it that are "
             "trained on are left out.",
         ),
         number(own, "validate_every", 0, 1_000_000, 1, "Steps between those measurements; 0 is never.", True),
-        number(own, "preview_every", 0, 1_000_000, 1, "Steps between preview pictures; 0 is never.", True),
+        number(own, "preview_every", 0, 1_000_000, 1, "Steps between preview images; 0 is never.", True),
         io.String.Input("preview_prompt", default="", optional=True, tooltip=prompt),
         io.Boolean.Input("buckets", default=default(own, "buckets"), optional=True, tooltip=buckets),
         number(
@@ -81,7 +81,7 @@ def _tail() -> list[Any]:
             0,
             4096,
             1,
-            "Pictures in one pass, whatever batch_size and accumulation are: fewer need less memory and give the same "
+            "Images in one pass, whatever batch_size and accumulation are: fewer need less memory and give the same "
             "LoRA up to rounding. 0 is all at once, and fewer by itself where memory is short.",
             True,
         ),
@@ -89,7 +89,7 @@ def _tail() -> list[Any]:
         choice(
             own,
             "decode",
-            "How the picture of the perceptual and contrastive losses is decoded: full is the paper; crop (its middle) "
+            "How the image of the perceptual and contrastive losses is decoded: full is the paper; crop (its middle) "
             "and TAESD (a small decoder in models/vae_approx) take less memory and change what these losses see.",
             True,
         ),
@@ -168,8 +168,8 @@ class SaveLora(io.ComfyNode):
                 words("title", "What people call this LoRA."),
                 words("trigger_phrase", "Words in a prompt that call up what was learned, such as “in Kora”."),
                 words("authors", "Who made it: the people of the community first."),
-                words("licence", "Under which licence the LoRA may be used, for example CC-BY-NC-4.0."),
-                words("consent", "Who agreed, to what, and where the pictures come from.", multiline=True),
+                words("licence", "Under which license the LoRA may be used, for example CC-BY-NC-4.0."),
+                words("consent", "Who agreed, to what, and where the images come from.", multiline=True),
             ],
             outputs=[io.String.Output(display_name="path", tooltip="The file that was written.")],
             is_output_node=True,

@@ -1,10 +1,10 @@
-"""The data layer: folders of pictures and words -> records -> aligned tensors, and back to a folder."""
+"""The data layer: folders of images and words -> records -> aligned tensors, and back to a folder."""
 
 from __future__ import annotations
 
 from .find import holds_dataset
 from .folder import DATASET_PARTS, counts, load_folder
-from .images import EXTENSIONS, MAX_PIXELS, aligned, bucket, check_image, make_batch, open_image, picture_size
+from .images import EXTENSIONS, MAX_PIXELS, aligned, bucket, check_image, image_size, make_batch, open_image
 from .save import from_images, save_dataset
 
 __all__ = [
@@ -20,6 +20,6 @@ __all__ = [
     "load_folder",
     "make_batch",
     "open_image",
-    "picture_size",
+    "image_size",
     "save_dataset",
 ]

@@ -1,4 +1,4 @@
-"""The forms in which people keep pictures with words -> records, or the fault that stands in a record's place."""
+"""The forms in which people keep images with words -> records, or the fault that stands in a record's place."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from ...common.errors import UserError
 from ..records import CultureRecord
 from .images import EXTENSIONS
 from .metadata import (
@@ -36,7 +37,7 @@ class Note(str):
     """A sentence for the report that is no fault."""
 
 
-Found = Iterator[CultureRecord | Note | ValueError]
+Found = Iterator[CultureRecord | Note | UserError]
 
 
 def find_records(root: Path) -> Found:
@@ -46,14 +47,14 @@ def find_records(root: Path) -> Found:
     - `metadata.jsonl` or `metadata.csv`: the released CCUB form, and Hugging Face's image folders;
     - without one, images with a `.txt` or `.caption` file of the same name beside each;
     - of these also kohya's sub-folders `N_name`. As there, `name` is the caption of an image that has none. It also is
-      the category where the image's own name tells none. `N`, how often an epoch repeats a picture, changes nothing:
+      the category where the image's own name tells none. `N`, how often an epoch repeats an image, changes nothing:
       a repeated record would count twice in every figure, and get its negatives twice.
     """
     try:
         yield from _find(root)
     except OSError as error:
         name = Path(error.filename or root).name
-        yield ValueError(f"{shown(name)} in {root.name} may not be read: give this user the right to read it.")
+        yield UserError(f"{shown(name)} in {root.name} may not be read: give this user the right to read it.")
 
 
 def _find(root: Path) -> Found:
@@ -70,7 +71,7 @@ def _find(root: Path) -> Found:
             yield from _from_captions(folder, split, root, words)
             if repeats > 1:
                 yield Note(
-                    f"The folder {shown(folder.name)} asks for {repeats} repeats: each picture counts once here, and "
+                    f"The folder {shown(folder.name)} asks for {repeats} repeats: each image counts once here, and "
                     "the number of training steps says how often it is seen."
                 )
 
@@ -99,15 +100,15 @@ def _from_metadata(base: Path, name: str, split: str, root: Path) -> Found:
     label = (base / name).relative_to(root).as_posix()
     try:
         path = locate(label, (root,), root, label)
-    except ValueError as fault:
+    except UserError as fault:
         yield fault
         return
     for where, values in read_rows(path, label):
         try:
-            if isinstance(values, ValueError):
+            if isinstance(values, UserError):
                 raise values
             yield _record(parse_row(values, where, MetadataLine), where, base, split, root)
-        except ValueError as fault:
+        except UserError as fault:
             yield fault
 
 
@@ -148,11 +149,11 @@ def _from_captions(folder: Path, split: str, root: Path, kohya: str = "") -> Fou
             words = _caption_beside(image, root) or kohya
             if not words:
                 beside = shown(image.with_suffix(CAPTIONS[0]).name)
-                raise ValueError(f"{where} has no caption: write one into {beside} beside it.")
+                raise UserError(f"{where} has no caption: write one into {beside} beside it.")
             path = locate(image.relative_to(root).as_posix(), (root,), root, where)
             category, era = _facts(image.stem, words, kohya)
             yield CultureRecord(path, words, category=category, era=era, split=split)
-        except ValueError as fault:
+        except UserError as fault:
             yield fault
 
 
@@ -168,7 +169,7 @@ def _facts(stem: str, words: str, kohya: str) -> tuple[str, str]:
 
 
 def _caption_beside(image: Path, root: Path) -> str:
-    """The caption in the text file beside an image; "" when there is no file. Raises ValueError for an empty one."""
+    """The caption in the text file beside an image; "" when there is no file. Raises UserError for an empty one."""
     text = next((path for ending in CAPTIONS if (path := image.with_suffix(ending)).is_file()), None)
     if text is None:
         return ""
@@ -176,14 +177,14 @@ def _caption_beside(image: Path, root: Path) -> str:
     words: list[str] = []
     length = 0
     for _, line in read_lines(locate(label, (root,), root, shown(label)), shown(label)):
-        if isinstance(line, ValueError):
+        if isinstance(line, UserError):
             raise line
         words.append(line)
         length += len(line)
         if length > MAX_TEXT:
-            raise ValueError(f"The caption file {shown(text.name)} has more than {MAX_TEXT:,} characters: shorten it.")
+            raise UserError(f"The caption file {shown(text.name)} has more than {MAX_TEXT:,} characters: shorten it.")
     if not words:
-        raise ValueError(f"The caption file {shown(text.name)} is empty: write the image's caption into it.")
+        raise UserError(f"The caption file {shown(text.name)} is empty: write the image's caption into it.")
     return " ".join(words)
 
 

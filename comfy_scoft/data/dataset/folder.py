@@ -1,4 +1,4 @@
-"""A folder of a community's pictures -> a `Dataset` and a report of what was left out and why."""
+"""A folder of a community's images -> a `Dataset` and a report of what was left out and why."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ...common.errors import UserError
 from ..records import CATEGORIES, CultureRecord, Dataset
 from .find import METADATA, SPLITS, Note, find_records
 from .images import check_image
@@ -17,7 +18,7 @@ DATASET_PARTS = (*SPLITS, METADATA[0], "images", "negatives", "depth")
 """Everything a saved dataset may hold at its top."""
 
 DECODED_AT_LOAD = 500
-"""Up to this many pictures are decoded once when a folder is loaded; of more only headers and checksums are read,
+"""Up to this many images are decoded once when a folder is loaded; of more only headers and checksums are read,
 and a cut JPEG is found on first use."""
 
 
@@ -63,12 +64,12 @@ def load_folder(
     strict: raise on the first broken record; otherwise it is left out.
     Returns the dataset and a report whose first line is "38 of 40 records loaded, 2 left out", with one sentence
     for each record left out. A record with any fault (also in a negative or its depth map) is left out whole.
-    Raises ValueError with one sentence when the folder is missing or empty or nothing good and asked for is in it.
+    Raises UserError with one sentence when the folder is missing or empty or nothing good and asked for is in it.
     """
     if limit < 0:
-        raise ValueError(f"The limit is {limit}: give 0 for all records, or how many to load.")
+        raise UserError(f"The limit is {limit}: give 0 for all records, or how many to load.")
     if not folder.is_dir():
-        raise ValueError(f"The folder {folder} does not exist: choose a folder with images and their captions.")
+        raise UserError(f"The folder {folder} does not exist: choose a folder with images and their captions.")
     root = folder.resolve()
     split = split.strip().lower()
     wanted = {normal_category(category).casefold() for category in categories if category.strip()}
@@ -87,20 +88,20 @@ def load_folder(
         else:
             tally.faults.append(str(found))
     if not candidates and tally.passed_over and not tally.faults:
-        raise ValueError(
+        raise UserError(
             f"None of the {tally.passed_over} records of {root.name} is of the split and categories asked for: "
             "ask for others, or for all."
         )
-    _check_pictures(candidates, tally, limit, strict)
+    _check_images(candidates, tally, limit, strict)
     if not tally.loaded:
-        raise ValueError(_nothing_good(root, tally.faults))
+        raise UserError(_nothing_good(root, tally.faults))
     return Dataset(root, tuple(tally.loaded), root.name), tally.report()
 
 
-def _check_pictures(candidates: list[CultureRecord], tally: _Tally, limit: int, strict: bool) -> None:
+def _check_images(candidates: list[CultureRecord], tally: _Tally, limit: int, strict: bool) -> None:
     """Move the candidates whose files are whole into the tally, up to the limit; each file is opened once."""
     decode = sum(len(record.files()) for record in candidates[: limit or None]) <= DECODED_AT_LOAD
-    verdicts: dict[Path, ValueError | None] = {}
+    verdicts: dict[Path, UserError | None] = {}
     for position, record in enumerate(candidates):
         if limit and len(tally.loaded) == limit:
             tally.passed_over += len(candidates) - position
@@ -111,7 +112,7 @@ def _check_pictures(candidates: list[CultureRecord], tally: _Tally, limit: int, 
                     verdicts[path] = _verdict(path, decode)
                 if (fault := verdicts[path]) is not None:
                     raise fault
-        except ValueError as fault:
+        except UserError as fault:
             if strict:
                 raise
             tally.faults.append(str(fault))
@@ -119,10 +120,10 @@ def _check_pictures(candidates: list[CultureRecord], tally: _Tally, limit: int, 
             tally.loaded.append(record)
 
 
-def _verdict(path: Path, decode: bool) -> ValueError | None:
+def _verdict(path: Path, decode: bool) -> UserError | None:
     try:
         check_image(path, decode=decode)
-    except ValueError as fault:
+    except UserError as fault:
         return fault
     return None
 

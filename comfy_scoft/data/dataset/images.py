@@ -1,4 +1,4 @@
-"""Pictures of strangers, opened with care, and the aligned tensors made of them."""
+"""Images of strangers, opened with care, and the aligned tensors made of them."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ from einops import rearrange
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
+from ...common.errors import UserError
 from ..records import Batch, CultureRecord
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".avif")
-"""What counts as a picture. Only these decoders are ever tried, whatever a file's name says."""
+"""What counts as an image. Only these decoders are ever tried, whatever a file's name says."""
 
 MAX_PIXELS = 50_000_000
-"""Largest picture, width times height, that is decoded: about 150 MB as RGB, and above any phone's photo."""
+"""Largest image, width times height, that is decoded: about 150 MB as RGB, and above any phone's photo."""
 
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "AVIF")
 _READABLE = "png, jpg, webp, bmp, gif or avif"
@@ -44,9 +45,9 @@ def _careful_pillow() -> Iterator[None]:
 
 @contextmanager
 def _opened(path: Path, max_pixels: int) -> Iterator[Image.Image]:
-    """The picture with its header read and its size checked. Every fault, in the body too, is one clear sentence."""
+    """The image with its header read and its size checked. Every fault, in the body too, is one clear sentence."""
     if not path.is_file():
-        raise ValueError(f"The image {path.name} is not in {path.parent.name}: put it there or remove its record.")
+        raise UserError(f"The image {path.name} is not in {path.parent.name}: put it there or remove its record.")
     Image.init()
     try:
         with _careful_pillow(), Image.open(path, formats=[name for name in _FORMATS if name in Image.OPEN]) as image:
@@ -55,21 +56,21 @@ def _opened(path: Path, max_pixels: int) -> Iterator[Image.Image]:
             yield image
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         limit = min(max_pixels, Image.MAX_IMAGE_PIXELS or max_pixels)
-        raise ValueError(
+        raise UserError(
             f"The image {path.name} has more than the allowed {limit / 1e6:g} million pixels: save it smaller."
         ) from error
     except UnidentifiedImageError as error:
-        raise ValueError(f"The file {path.name} is not a picture: it was expected to be {_READABLE}.") from error
+        raise UserError(f"The file {path.name} is not an image: it was expected to be {_READABLE}.") from error
     except PermissionError as error:
-        raise ValueError(f"The image {path.name} may not be read: give this user the right to read it.") from error
+        raise UserError(f"The image {path.name} may not be read: give this user the right to read it.") from error
     except Exception as error:  # on damaged files Pillow's decoders raise nearly every kind of exception
-        raise ValueError(
+        raise UserError(
             f"The image {path.name} is truncated or damaged and cannot be read: replace it with a whole copy."
         ) from error
 
 
 def check_image(path: Path, max_pixels: int = MAX_PIXELS, decode: bool = True) -> None:
-    """Raise the same one-sentence ValueError as `open_image` would.
+    """Raise the same one-sentence UserError as `open_image` would.
 
     `decode=False` reads the header and the checksums only (all that a JPEG has no checksum for stays unseen).
     """
@@ -83,9 +84,9 @@ def check_image(path: Path, max_pixels: int = MAX_PIXELS, decode: bool = True) -
 
 
 def open_image(path: Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """The picture as 8-bit RGB, turned upright by its EXIF tag; transparency on white; first frame of a film.
+    """The image as 8-bit RGB, turned upright by its EXIF tag; transparency on white; first frame of a film.
 
-    Raises ValueError with one sentence that names the file: missing, not a picture, truncated, or more pixels
+    Raises UserError with one sentence that names the file: missing, not an image, truncated, or more pixels
     than `max_pixels` (read from the header, before anything is decoded).
     """
     with _opened(path, max_pixels) as image:
@@ -111,7 +112,7 @@ def _as_rgb(image: Image.Image) -> Image.Image:
 
 
 def _fitted(image: Image.Image, height: int, width: int, flip: bool) -> Tensor:
-    """Centre crop to width : height, antialiased bicubic resize, flip; (3, height, width) float32 in [-1, 1]."""
+    """Center crop to width : height, antialiased bicubic resize, flip; (3, height, width) float32 in [-1, 1]."""
     scale = min(image.width / width, image.height / height)
     crop_width, crop_height = width * scale, height * scale
     left, top = (image.width - crop_width) / 2, (image.height - crop_height) / 2
@@ -122,15 +123,15 @@ def _fitted(image: Image.Image, height: int, width: int, flip: bool) -> Tensor:
     return rearrange(torch.from_numpy(np.array(image)), "h w c -> c h w").float().div(127.5).sub(1.0)
 
 
-def picture_size(path: Path, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
-    """Width and height of an upright picture, from its header. Raises ValueError as `open_image` does."""
+def image_size(path: Path, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
+    """Width and height of an upright image, from its header. Raises UserError as `open_image` does."""
     with _opened(path, max_pixels) as image:
         turned = image.getexif().get(_ORIENTATION, 1) >= 5
         return (image.height, image.width) if turned else image.size
 
 
 def bucket(width: int, height: int, resolution: int) -> tuple[int, int]:
-    """Height and width of the bucket of a picture: nearest in aspect, at most resolution² pixels, at most 2 : 1.
+    """Height and width of the bucket of an image: nearest in aspect, at most resolution² pixels, at most 2 : 1.
 
     Sides are multiples of 64 pixels (8 below 256), so that every level of the UNet divides them.
     """
@@ -145,12 +146,12 @@ def bucket(width: int, height: int, resolution: int) -> tuple[int, int]:
 
 
 def aligned(record: CultureRecord, size: int | tuple[int, int], flip: bool) -> tuple[Tensor, Tensor]:
-    """The record's picture and its negatives under one and the same crop, resize and flip.
+    """The record's image and its negatives under one and the same crop, resize and flip.
 
     size: side of a square, or (height, width), in pixels.
     Returns (3, H, W) and (N, 3, H, W), float32 in [-1, 1]; N is 0 for a record without negatives. A negative of
-    another size than the picture is scaled to cover the target as well, so equal layouts stay in register.
-    Raises ValueError as `open_image` does.
+    another size than the image is scaled to cover the target as well, so equal layouts stay in register.
+    Raises UserError as `open_image` does.
     """
     height, width = (size, size) if isinstance(size, int) else size
     assert height > 0 and width > 0

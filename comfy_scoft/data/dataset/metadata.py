@@ -1,4 +1,4 @@
-"""Rows of metadata -> checked fields: names of files, words, categories, splits and where a picture comes from."""
+"""Rows of metadata -> checked fields: names of files, words, categories, splits and where an image comes from."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Annotated, Any, ClassVar, TypeVar
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from ...common.errors import UserError
 from ..records import CATEGORIES, ERAS
 from .rows import shown
 
@@ -64,7 +65,7 @@ Line = TypeVar("Line", bound="WordsLine")
 
 
 class WordsLine(BaseModel):
-    """What a row says of a picture: the released CCUB form's words (text, blip_text) and our own optional keys.
+    """What a row says of an image: the released CCUB form's words (text, blip_text) and our own optional keys.
 
     Keys we do not know are ignored; a null counts as absent. A list may be written as a single text, in which "|"
     stands between its entries.
@@ -116,9 +117,9 @@ class MetadataLine(WordsLine):
 
 
 class LinkLine(WordsLine):
-    """One row of a list of links: the words, and where on the net the picture is."""
+    """One row of a list of links: the words, and where on the net the image is."""
 
-    key: ClassVar[tuple[str, str]] = ("url", 'has no link: write the picture\'s address in "url"')
+    key: ClassVar[tuple[str, str]] = ("url", 'has no link: write the image\'s address in "url"')
     words: ClassVar[str] = "caption"
     url: str = Field(
         min_length=1, max_length=MAX_WORDS, validation_alias=AliasChoices("url", "link", "image_url", "image_link")
@@ -126,11 +127,11 @@ class LinkLine(WordsLine):
 
 
 def parse_row(values: dict[str, Any], where: str, kind: type[Line]) -> Line:
-    """The row's fields. Raises ValueError with one sentence that begins with `where`."""
+    """The row's fields. Raises UserError with one sentence that begins with `where`."""
     try:
         return kind.model_validate(values)
     except ValidationError as error:
-        raise ValueError(_sentence(error, values, where, kind)) from error
+        raise UserError(_sentence(error, values, where, kind)) from error
 
 
 def _sentence(error: ValidationError, values: dict[str, Any], where: str, kind: type[WordsLine]) -> str:
@@ -156,11 +157,11 @@ def _sentence(error: ValidationError, values: dict[str, Any], where: str, kind: 
 def locate(name: str, bases: tuple[Path, ...], root: Path, where: str) -> Path:
     """The real path of a file that a line names, looked for in each base in turn. `root` must be a real path.
 
-    Links are followed first, and what does not lie inside `root` then is refused. Raises ValueError.
+    Links are followed first, and what does not lie inside `root` then is refused. Raises UserError.
     """
     windows = PureWindowsPath(name)
     if name.startswith(("/", "\\")) or windows.drive:
-        raise ValueError(f"{where} points outside the folder with {shown(name)}: use a path relative to the folder.")
+        raise UserError(f"{where} points outside the folder with {shown(name)}: use a path relative to the folder.")
     relative = windows.as_posix()  # lines written on Windows have backslashes
     outside = True
     for base in bases:
@@ -173,8 +174,8 @@ def locate(name: str, bases: tuple[Path, ...], root: Path, where: str) -> Path:
         except (OSError, RuntimeError, ValueError):  # a name too long, a zero byte, a ring of links
             outside = False
     if outside:
-        raise ValueError(f"{where} points outside the folder with {shown(name)}: move the file into the folder.")
-    raise ValueError(f"{where} names {shown(name)}, which is not in the folder: add the file or remove the line.")
+        raise UserError(f"{where} points outside the folder with {shown(name)}: move the file into the folder.")
+    raise UserError(f"{where} names {shown(name)}, which is not in the folder: add the file or remove the line.")
 
 
 def normal_category(category: str) -> str:
@@ -215,16 +216,16 @@ def facts_of_tags(tags: Sequence[str]) -> tuple[str, str]:
 
 
 def normal_split(split: str, where: str) -> str:
-    """A split's name in lower case, "val" as "validation". Raises ValueError for "all" or an unusable name."""
+    """A split's name in lower case, "val" as "validation". Raises UserError for "all" or an unusable name."""
     split = split.strip().lower()
     split = SPLIT_NAMES.get(split, split)
     if split == "all" or not re.fullmatch(r"[a-z0-9][a-z0-9 _-]{0,39}", split):
-        raise ValueError(f'{where} has the split "{shown(split)}": use train, test, validation or another short word.')
+        raise UserError(f'{where} has the split "{shown(split)}": use train, test, validation or another short word.')
     return split
 
 
 def normal_era(era: str, where: str) -> str:
-    """ "traditional", "modern" or "". Raises ValueError for anything else."""
+    """ "traditional", "modern" or "". Raises UserError for anything else."""
     if era.lower() not in ERAS:
-        raise ValueError(f'{where} has the era "{shown(era)}": write traditional, modern, or leave it out.')
+        raise UserError(f'{where} has the era "{shown(era)}": write traditional, modern, or leave it out.')
     return era.lower()

@@ -8,13 +8,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ...common.errors import UserError
+
 MAX_LINE = 1_000_000
 """Longest line of metadata or caption file, in bytes."""
 
 ROW_ENDINGS = (".jsonl", ".csv", ".tsv")
 _SEPARATORS = ",;\t"
 
-Row = tuple[str, "dict[str, Any] | ValueError"]
+Row = tuple[str, "dict[str, Any] | UserError"]
 """Where a row stands ("metadata.jsonl line 3"), and its values or what is wrong with it."""
 
 
@@ -24,7 +26,7 @@ def shown(text: object, length: int = 80) -> str:
     return clean if len(clean) <= length else clean[: length - 1] + "…"
 
 
-def read_lines(path: Path, label: str, strip: bool = True) -> Iterator[tuple[str, str | ValueError]]:
+def read_lines(path: Path, label: str, strip: bool = True) -> Iterator[tuple[str, str | UserError]]:
     """(where, text) of each line that is not blank; in place of the text, what is wrong with the line.
 
     UTF-8 with or without a byte order mark. Never holds more than `MAX_LINE` bytes. strip=False takes only the line's
@@ -32,7 +34,7 @@ def read_lines(path: Path, label: str, strip: bool = True) -> Iterator[tuple[str
     """
     with path.open("rb") as file:
         if file.read(2) in (b"\xff\xfe", b"\xfe\xff"):
-            yield label, ValueError(f"{label} is not UTF-8 but UTF-16: save it again as UTF-8.")
+            yield label, UserError(f"{label} is not UTF-8 but UTF-16: save it again as UTF-8.")
             return
         file.seek(0)
         number = 0
@@ -42,12 +44,12 @@ def read_lines(path: Path, label: str, strip: bool = True) -> Iterator[tuple[str
             if len(line) > MAX_LINE and not line.endswith(b"\n"):
                 while (rest := file.readline(MAX_LINE)) and not rest.endswith(b"\n"):
                     pass
-                yield where, ValueError(f"{where} is longer than {MAX_LINE:,} characters: shorten it.")
+                yield where, UserError(f"{where} is longer than {MAX_LINE:,} characters: shorten it.")
                 continue
             try:
                 text = line.decode("utf-8-sig" if number == 1 else "utf-8")
             except UnicodeDecodeError:
-                yield where, ValueError(f"{where} is not UTF-8 text: save the file again as UTF-8.")
+                yield where, UserError(f"{where} is not UTF-8 text: save the file again as UTF-8.")
                 continue
             if text.strip():
                 yield where, text.strip() if strip else text.rstrip("\r\n")
@@ -64,16 +66,16 @@ def read_rows(path: Path, label: str) -> Iterator[Row]:
 
 def _json_rows(path: Path, label: str) -> Iterator[Row]:
     for where, text in read_lines(path, label):
-        if isinstance(text, ValueError):
+        if isinstance(text, UserError):
             yield where, text
             continue
         try:
             values = json.loads(text)
         except (ValueError, RecursionError):
-            yield where, ValueError(f"{where} is not JSON: write one {{...}} object a line, or remove the line.")
+            yield where, UserError(f"{where} is not JSON: write one {{...}} object a line, or remove the line.")
             continue
         if not isinstance(values, dict):
-            yield where, ValueError(f'{where} is JSON but not an object: write {{"text": ..., ...}}, or remove it.')
+            yield where, UserError(f'{where} is JSON but not an object: write {{"text": ..., ...}}, or remove it.')
             continue
         yield where, {key: value for key, value in values.items() if value is not None}
 
@@ -83,13 +85,13 @@ class _Lines:
 
     def __init__(self, path: Path, label: str) -> None:
         self.where = label
-        self.broken: list[tuple[str, ValueError]] = []
+        self.broken: list[tuple[str, UserError]] = []
         self._lines = read_lines(path, label, strip=False)
 
     def __iter__(self) -> Iterator[str]:
         for where, text in self._lines:
             self.where = where
-            if isinstance(text, ValueError):
+            if isinstance(text, UserError):
                 self.broken.append((where, text))
             else:
                 yield text.replace("\r", " ") + "\n"
@@ -106,7 +108,7 @@ def _csv_rows(path: Path, label: str) -> Iterator[Row]:
     try:
         (names,) = csv.reader([head], delimiter=separator, strict=True)
     except (csv.Error, ValueError):
-        yield lines.where, ValueError(f"{lines.where} names no columns: write their names with commas between them.")
+        yield lines.where, UserError(f"{lines.where} names no columns: write their names with commas between them.")
         return
     columns = [name.strip().lower().replace(" ", "_") for name in names]
     reader = csv.reader(feed, delimiter=separator, strict=True)
@@ -116,13 +118,13 @@ def _csv_rows(path: Path, label: str) -> Iterator[Row]:
             fault = None
         except csv.Error:
             cells = []
-            fault = ValueError(f'{lines.where} is not proper CSV: close each double quote, and write "" inside a text.')
+            fault = UserError(f'{lines.where} is not proper CSV: close each double quote, and write "" inside a text.')
         yield from lines.broken
         lines.broken.clear()
         if cells is None:
             return
         if fault is None and len(cells) > len(columns) and any(cell.strip() for cell in cells[len(columns) :]):
-            fault = ValueError(
+            fault = UserError(
                 f"{lines.where} has {len(cells)} columns where the first line names {len(columns)}: put a text that "
                 "holds a comma into double quotes."
             )

@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from ...common.errors import UserError
 from ..records import CultureRecord, Dataset
 from .find import METADATA, SPLITS
 from .folder import DATASET_PARTS, load_folder
@@ -30,15 +31,15 @@ def save_dataset(dataset: Dataset, folder: Path, overwrite: bool = False) -> Pat
     category. Splits other than train, test and validation are written at the top of the folder, each line naming
     its own. Records come back grouped by split, in their order otherwise. Keys of a foreign `metadata.jsonl` that
     no field of `CultureRecord` holds are not kept.
-    The folder appears whole or not at all. Raises ValueError when it already holds something, unless `overwrite`
+    The folder appears whole or not at all. Raises UserError when it already holds something, unless `overwrite`
     is set and a dataset is all that it holds; and when the dataset was itself read from there.
     """
     if not dataset.records:
-        raise ValueError("The dataset has no records: load or make some before saving it.")
+        raise UserError("The dataset has no records: load or make some before saving it.")
     target = folder.resolve()
     for path in (dataset.root.resolve(), *(path for record in dataset.records for path in record.files())):
         if path.is_relative_to(target):
-            raise ValueError(f"The folder {target.name} is the one the dataset was read from: save it by another name.")
+            raise UserError(f"The folder {target.name} is the one the dataset was read from: save it by another name.")
     with _replacing(target, overwrite) as part:
         numbers: Counter[str] = Counter()
         lines: dict[Path, list[str]] = {}
@@ -66,22 +67,22 @@ def from_images(
 
     images: each (H, W, 3) or (H, W, 4: the fourth is dropped), values in [0, 1], sizes may differ.
     captions: one an image. generic_captions: for each image one text or several; None for none.
-    folder: as for `save_dataset`. Raises ValueError when the counts differ, a caption is empty, or an image is not one.
+    folder: as for `save_dataset`. Raises UserError when the counts differ, a caption is empty, or an image is not one.
     """
     generic = [()] * len(images) if generic_captions is None else list(generic_captions)
     if not images:
-        raise ValueError("There are no images to make a dataset from: connect at least one.")
+        raise UserError("There are no images to make a dataset from: connect at least one.")
     for what, count in (("captions", len(captions)), ("generic captions", len(generic))):
         if count != len(images):
-            raise ValueError(f"There are {len(images)} images but {count} {what}: give one for each image.")
+            raise UserError(f"There are {len(images)} images but {count} {what}: give one for each image.")
     with _replacing(folder.resolve(), overwrite) as part:
         (part / "train" / "images").mkdir(parents=True)
         lines = []
         for n, (image, caption, others) in enumerate(zip(images, captions, generic, strict=True)):
             if not caption.strip():
-                raise ValueError(f"The caption of image {n + 1} is empty: write one for each image.")
+                raise UserError(f"The caption of image {n + 1} is empty: write one for each image.")
             name = f"images/IMAGE_{n}.png"
-            _picture(image, n).save(part / "train" / name)
+            _image(image, n).save(part / "train" / name)
             several = [others] if isinstance(others, str) else list(others)
             line = {"file_name": name, "text": caption, "blip_text": several, "culture": culture, "place": place}
             lines.append(json.dumps(line, ensure_ascii=False))
@@ -89,12 +90,12 @@ def from_images(
     return load_folder(folder, strict=True)[0]
 
 
-def _picture(image: Tensor, n: int) -> Image.Image:
+def _image(image: Tensor, n: int) -> Image.Image:
     if image.ndim != 3 or image.shape[-1] not in (3, 4) or 0 in image.shape:
-        raise ValueError(f"Image {n + 1} has the shape {tuple(image.shape)}: it was expected to be (height, width, 3).")
+        raise UserError(f"Image {n + 1} has the shape {tuple(image.shape)}: it was expected to be (height, width, 3).")
     values = image.detach()[..., :3].float().cpu()
     if not torch.isfinite(values).all():
-        raise ValueError(f"Image {n + 1} holds values that are not numbers: check the node that made it.")
+        raise UserError(f"Image {n + 1} holds values that are not numbers: check the node that made it.")
     return Image.fromarray(values.clamp(0, 1).mul(255).round().to(torch.uint8).numpy())
 
 
@@ -129,7 +130,7 @@ def _copy(source: Path, base: Path, name: str) -> str:
     try:
         shutil.copyfile(source, target)
     except FileNotFoundError as error:
-        raise ValueError(
+        raise UserError(
             f"The file {source.name} of the dataset is gone: put it back, or load the folder again."
         ) from error
     return name
@@ -162,9 +163,9 @@ def _refuse_to_destroy(target: Path, overwrite: bool) -> None:
     if not target.exists():
         return
     if not target.is_dir():
-        raise ValueError(f"{target.name} is a file: choose the name of a new folder.")
+        raise UserError(f"{target.name} is a file: choose the name of a new folder.")
     held = {path.name for path in target.iterdir()}
     if held and not overwrite:
-        raise ValueError(f"The folder {target.name} already holds files: choose another name, or allow overwriting.")
+        raise UserError(f"The folder {target.name} already holds files: choose another name, or allow overwriting.")
     if foreign := sorted(held - set(DATASET_PARTS)):
-        raise ValueError(f"The folder {target.name} holds more than a dataset ({foreign[0]}): choose another name.")
+        raise UserError(f"The folder {target.name} holds more than a dataset ({foreign[0]}): choose another name.")

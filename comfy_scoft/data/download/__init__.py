@@ -1,4 +1,4 @@
-"""A list of links with captions -> pictures on disk: politely, resumably, and from public addresses only."""
+"""A list of links with captions -> images on disk: politely, resumably, and from public addresses only."""
 
 from __future__ import annotations
 

@@ -17,6 +17,7 @@ from collections.abc import Awaitable, Callable
 from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
+from ...common.errors import UserError
 from ..dataset.rows import shown
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -35,8 +36,8 @@ _NEVER: list[ipaddress.IPv4Network | ipaddress.IPv6Network] = [
 ]
 
 
-class LinkError(ValueError):
-    """Why a link gave no picture, in one sentence. again: another try may help; wait: seconds the host asks for."""
+class LinkError(UserError):
+    """Why a link gave no image, in one sentence. again: another try may help; wait: seconds the host asks for."""
 
     def __init__(self, sentence: str, again: bool = False, wait: float | None = None) -> None:
         super().__init__(sentence)
@@ -99,7 +100,7 @@ class CheckedResolver(AbstractResolver):
 
 
 def check_url(text: str, ports: tuple[int, ...], allowed: Allowed) -> URL:
-    """The address of a picture, ready to be asked. Raises LinkError with one sentence.
+    """The address of an image, ready to be asked. Raises LinkError with one sentence.
 
     http and https only, on `ports` only, without a user name. A host that is an address in itself is checked here
     (aiohttp asks no resolver about those); it must be written in the usual form, 0x7f.1 or 2130706433 are refused.
@@ -110,11 +111,11 @@ def check_url(text: str, ports: tuple[int, ...], allowed: Allowed) -> URL:
         url = URL(text.strip())
         host, port = url.raw_host, url.port
     except ValueError as error:
-        raise LinkError(f"{shown(text)} is no web address: write it as https://host/picture.jpg.") from error
+        raise LinkError(f"{shown(text)} is no web address: write it as https://host/image.jpg.") from error
     if url.scheme not in ("http", "https"):
         raise LinkError(f"{shown(text)} is not an http or https address: only those are fetched.")
     if not host or not re.fullmatch(r"[A-Za-z0-9._-]+|[0-9A-Fa-f:.]+|[^%]*%.*", host):
-        raise LinkError(f"{shown(text)} is no web address: write it as https://host/picture.jpg.")
+        raise LinkError(f"{shown(text)} is no web address: write it as https://host/image.jpg.")
     if url.user is not None or url.password is not None:
         raise LinkError("The link holds a user name or a password: only what everybody may see is fetched.")
     if port not in ports:

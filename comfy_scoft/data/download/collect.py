@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from ...common.errors import UserError
 from ..dataset import load_folder
 from ..dataset.metadata import normal_category, normal_era
 from ..records import Dataset
@@ -21,7 +22,7 @@ from .report import Outcome, place, report_csv, report_text
 from .store import LOG, DiskError, Saved, Store
 
 Doubles = Literal["leave out the same file", "leave out look-alikes too", "keep all"]
-Watch = Callable[[int, int, str], None]
+Callbacks = Callable[[int, int, str], None]
 """Called ten times a second with (done, total, a line of text). What it raises stops the run."""
 
 
@@ -32,7 +33,7 @@ class _Run:
     store: Store
     todo: list[Link]
     failed: dict[str, str]
-    """By link: why it gave no picture."""
+    """By link: why it gave no image."""
     fresh: set[str]
 
     @property
@@ -48,21 +49,21 @@ def collect(
     limit: int = 0,
     doubles: Doubles = "leave out the same file",
     limits: Limits | None = None,
-    watch: Watch = lambda done, total, text: None,
+    watch: Callbacks = lambda done, total, text: None,
     allowed: Allowed = is_public,
     lookup: Lookup = system_lookup,
 ) -> tuple[Dataset, str]:
-    """Fetch the pictures of a list into `folder` and load it. What is there already, unchanged, is not asked for again.
+    """Fetch the images of a list into `folder` and load it. What is there already, unchanged, is not asked for again.
 
     culture, place: for rows that state none. limit: only the first so many good rows; 0 for all.
-    doubles: what to do with pictures that are there twice, by their bytes or by how they look; all are reported.
+    doubles: what to do with images that are there twice, by their bytes or by how they look; all are reported.
     watch: see `Watch`. If it raises, what has arrived is entered in the dataset first; the next run goes on from there.
     allowed, lookup: which addresses may be asked, and how names are resolved. For tests; everybody else leaves them.
-    Returns the dataset (all splits) and the report. Raises ValueError with one sentence when the list is of no use, the
-    folder holds something else or cannot be written, or no link gave a picture.
+    Returns the dataset (all splits) and the report. Raises UserError with one sentence when the list is of no use, the
+    folder holds something else or cannot be written, or no link gave an image.
     """
     if limit < 0:
-        raise ValueError(f"The limit is {limit}: give 0 for all links, or how many to fetch.")
+        raise UserError(f"The limit is {limit}: give 0 for all links, or how many to fetch.")
     limits = limits or Limits()
     links, faults = read_links(list_file, limits.max_links)
     links = links[: limit or None]
@@ -83,7 +84,7 @@ def collect(
         store.close()
     if not any(outcome.kept for outcome in outcomes):
         reasons = "; ".join(o.why.rstrip(".") for o in outcomes[:3])
-        raise ValueError(f"No link of {list_file.name} gave a picture: {reasons}.")
+        raise UserError(f"No link of {list_file.name} gave an image: {reasons}.")
     dataset, loaded = load_folder(folder)
     return dataset, report_text(list_file.name, folder.name, outcomes, faults, loaded)
 
@@ -111,7 +112,7 @@ async def _fetch_one(run: _Run, fetcher: Fetcher, link: Link) -> None:
             saved = await asyncio.to_thread(run.store.keep, link.number, link.url, origin)
         except DiskError:
             raise
-        except ValueError as fault:
+        except UserError as fault:
             raise LinkError(str(fault)) from fault
         run.store.enter(saved)
         run.fresh.add(link.url)

@@ -1,4 +1,4 @@
-"""One link -> one file of bytes that begin like a picture. Whatever the host does, either that or one sentence."""
+"""One link -> one file of bytes that begin like an image. Whatever the host does, either that or one sentence."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from .limits import Limits
 from .rate_limit import Turns, pause, retry_after
 from .store import DiskError, ending_of, open_part, write_part
 
-USER_AGENT = "comfy_scoft/0.1 (ComfyUI nodes for SCoFT; fetches pictures from a community's own list of links)"
+USER_AGENT = "comfy_scoft/0.1 (ComfyUI nodes for SCoFT; fetches images from a community's own list of links)"
 _HEADERS = {"User-Agent": USER_AGENT, "Accept": "image/*", "Accept-Encoding": "identity"}
 _REDIRECTS = (301, 302, 303, 307, 308)
 _LATER = (408, 425, 429, 500, 502, 503, 504)
 _STATUS = {
     401: "asks for a password (401): only what everybody may see is fetched",
     403: "does not give it out (403): look whether the link opens in a browser",
-    404: "has nothing at this address (404): the picture was moved or deleted",
+    404: "has nothing at this address (404): the image was moved or deleted",
     410: "has taken it away for good (410): remove the link",
     429: "says that it is asked too often (429): try again later",
 }
@@ -70,7 +70,7 @@ class Fetcher:
         await self._session.close()
 
     async def fetch(self, number: int, text: str, target: Path) -> str:
-        """Write the picture behind a link to `target`; returns the address it came from in the end.
+        """Write the image behind a link to `target`; returns the address it came from in the end.
 
         number: the link's, for the jitter of its pauses. Raises LinkError. What stands in `target` then is waste.
         """
@@ -107,7 +107,7 @@ class Fetcher:
         raise LinkError(f"The link is sent on more than {self.limits.redirects} times: use the last address itself.")
 
     async def _ask(self, url: URL, target: Path) -> str | None:
-        """One request: the picture's bytes into `target`, or the address that the host sends on to."""
+        """One request: the image's bytes into `target`, or the address that the host sends on to."""
         host = str(url.host)
         async with self._turns.turn(host):
             try:
@@ -159,16 +159,16 @@ class Fetcher:
                 if len(head) < _HEAD:
                     head = (head + chunk)[:_HEAD]
                     if len(head) == _HEAD and ending_of(head) is None:
-                        raise LinkError(_NO_PICTURE.format(host=host))
+                        raise LinkError(_NO_IMAGE.format(host=host))
         if ending_of(head) is None:
-            raise LinkError(_NO_PICTURE.format(host=host) if received else f"The host {host} sent nothing.")
+            raise LinkError(_NO_IMAGE.format(host=host) if received else f"The host {host} sent nothing.")
 
 
-_NO_PICTURE = "The host {host} sent no picture: link to the picture itself (png, jpg, webp, bmp, gif or avif)."
+_NO_IMAGE = "The host {host} sent no image: link to the image itself (png, jpg, webp, bmp, gif or avif)."
 
 
 def _too_large(limits: Limits) -> LinkError:
-    return LinkError(f"The picture is larger than the allowed {limits.max_bytes / 1e6:g} MB: link to a smaller one.")
+    return LinkError(f"The image is larger than the allowed {limits.max_bytes / 1e6:g} MB: link to a smaller one.")
 
 
 def _check_answer(status: int, headers: CIMultiDictProxy[str], host: str, limits: Limits) -> None:
@@ -184,7 +184,7 @@ def _check_answer(status: int, headers: CIMultiDictProxy[str], host: str, limits
     robots = {word.strip().lower() for value in headers.getall("X-Robots-Tag", ()) for word in value.split(",")}
     if robots & {"noai", "noimageai"}:
         raise LinkError(
-            f"The host {host} asks that its pictures train no AI (X-Robots-Tag): ask the owner for the picture itself."
+            f"The host {host} asks that its images train no AI (X-Robots-Tag): ask the owner for the image itself."
         )
 
 

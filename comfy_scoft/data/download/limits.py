@@ -11,7 +11,7 @@ from ..dataset import MAX_PIXELS
 class Limits:
     """Sizes are in bytes, times in seconds.
 
-    max_links: longest list; max_bytes: largest picture; max_total: what one run receives, failures included;
+    max_links: longest list; max_bytes: largest image; max_total: what one run receives, failures included;
     max_pixels: width times height. ports: the only ones that are asked.
     at_once: transfers at the same time; per_host: of them with one host; delay: pause between the starts of two
     requests to one host. tries: for a link, when a host stumbles; backoff: the first pause, doubled each time, with

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from ...common.errors import UserError
 from ..dataset.metadata import LinkLine, normal_era, normal_split, parse_row
 from ..dataset.rows import ROW_ENDINGS, read_rows, shown
 
@@ -34,35 +35,35 @@ def read_links(path: Path, max_links: int = 10_000) -> tuple[list[Link], list[Fa
     """The good rows of a `.csv`, `.tsv` or `.jsonl` file in order, and those that are not.
 
     Columns: url, caption; optional category, era, tags, culture, place, split, generic_captions, source, collector,
-    licence, consent, verified_by. A list in one cell has "|" between its entries. Raises ValueError when the file is
+    license, consent, verified_by. A list in one cell has "|" between its entries. Raises UserError when the file is
     of another kind, cannot be read, has no good row, or more rows than `max_links`.
     """
     name = shown(path.name)
     if path.suffix.lower() not in ROW_ENDINGS:
-        raise ValueError(f"The list {name} is of no kind that can be read: save it as CSV or as JSON lines (.jsonl).")
+        raise UserError(f"The list {name} is of no kind that can be read: save it as CSV or as JSON lines (.jsonl).")
     links: list[Link] = []
     faults: list[Fault] = []
     try:
         for number, (where, values) in enumerate(read_rows(path, name), 1):
             if number > max_links:
-                raise ValueError(f"The list {name} has more than {max_links:,} rows: split it into several lists.")
+                raise UserError(f"The list {name} has more than {max_links:,} rows: split it into several lists.")
             try:
-                if isinstance(values, ValueError):
+                if isinstance(values, UserError):
                     raise values
                 line = parse_row(values, where, LinkLine)
                 normal_era(line.era, where)
                 normal_split(line.split or "train", where)
                 links.append(Link(number, where, line))
-            except ValueError as fault:
+            except UserError as fault:
                 faults.append(Fault(where, str(fault)))
     except OSError as error:
-        raise ValueError(f"The list {name} cannot be read: put it into ComfyUI's input folder.") from error
+        raise UserError(f"The list {name} cannot be read: put it into ComfyUI's input folder.") from error
     if not links:
-        raise ValueError(
+        raise UserError(
             faults[0].sentence
             if len(faults) == 1
             else f"The list {name} has no row with a link and a caption: name the columns url and caption in its first "
-            f"line, and give each picture a row{_first(faults)}."
+            f"line, and give each image a row{_first(faults)}."
         )
     return links, faults
 

@@ -1,4 +1,4 @@
-"""The same picture twice: by its bytes, and by how it looks."""
+"""The same image twice: by its bytes, and by how it looks."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ import numpy as np
 from PIL import Image
 
 NEAR = 10
-"""Two pictures look alike when at most so many of the 128 bits differ. Measured: copies saved smaller, larger, harder
-or brighter differ by 0 to 10 bits, two pictures of the mini world's one style by 16 or more, two photographs by about
+"""Two images look alike when at most so many of the 128 bits differ. Measured: copies saved smaller, larger, harder
+or brighter differ by 0 to 10 bits, two images of the mini world's one style by 16 or more, two photographs by about
 60 (tests/test_download_duplicates.py)."""
 
 _BITS = np.array([bin(n).count("1") for n in range(256)], dtype=np.uint16)
 
 
-def difference_hash(picture: Image.Image) -> bytes:
-    """16 bytes of how a picture looks: of 8 × 8 cells each, is it brighter to the right, and is it brighter below?
+def difference_hash(image: Image.Image) -> bytes:
+    """16 bytes of how an image looks: of 8 × 8 cells each, is it brighter to the right, and is it brighter below?
 
     The "difference hash" of N. Krawetz ("Kind of Like That", hackerfactor.com, 2013), in both directions. It is a few
     lines of Pillow; the ImageHash package computes the same, but brings scipy and PyWavelets into people's ComfyUI.
     """
-    grey = picture.convert("L")
-    across = np.asarray(grey.resize((9, 8), Image.Resampling.LANCZOS), dtype=np.int16)
-    down = np.asarray(grey.resize((8, 9), Image.Resampling.LANCZOS), dtype=np.int16)
+    gray = image.convert("L")
+    across = np.asarray(gray.resize((9, 8), Image.Resampling.LANCZOS), dtype=np.int16)
+    down = np.asarray(gray.resize((8, 9), Image.Resampling.LANCZOS), dtype=np.int16)
     bits = np.concatenate([(np.diff(across, axis=1) > 0).ravel(), (np.diff(down, axis=0) > 0).ravel()])
     return np.packbits(bits).tobytes()
 

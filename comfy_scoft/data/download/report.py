@@ -61,7 +61,7 @@ def report_text(
     kept = sum(o.kept for o in outcomes)
     rows = _rows(outcomes, faults)
     lines = [
-        f"{kept} of the {total} rows of {shown(list_name)} are pictures in the folder {shown(folder_name)}",
+        f"{kept} of the {total} rows of {shown(list_name)} are images in the folder {shown(folder_name)}",
         f"Fetched now: {count('fetched')}; there before: {count('there')}; dead or refused: {count('failed')}; "
         f"rows with a fault: {len(faults)}; the same as another: {count('same')}; "
         f"look like another: {sum(bool(o.alike) for o in outcomes)}",
@@ -69,7 +69,7 @@ def report_text(
     if rows:
         lines.append(f"The tables below are also in {REPORT} in that folder")
     lines += _table("Dead links and faults", [row for row in rows if row[0] in ("failed", "row")])
-    lines += _table("The same picture twice", [row for row in rows if row[0] in ("same", "alike")])
+    lines += _table("The same image twice", [row for row in rows if row[0] in ("same", "alike")])
     return "\n".join([*lines, "", "In the folder now", loaded])
 
 

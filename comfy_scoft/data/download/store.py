@@ -1,9 +1,9 @@
-"""The folder that collected pictures live in: a dataset in CCUB's form, and a log of what came from where.
+"""The folder that collected images live in: a dataset in CCUB's form, and a log of what came from where.
 
 <folder>/metadata.jsonl        the dataset, as Load Dataset reads it; url, sha256 and fetched stand in each line
 <folder>/images/00012_3f….jpg  row of the list and first digits of the SHA-256: no name from the net is ever used
-<folder>/downloads.jsonl       one line for each picture that arrived whole
-<folder>/links_report.csv      what became of the rows that gave no picture of their own
+<folder>/downloads.jsonl       one line for each image that arrived whole
+<folder>/links_report.csv      what became of the rows that gave no image of their own
 <folder>/.parts/               what is under way; emptied at every start
 """
 
@@ -20,6 +20,7 @@ from typing import IO, Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from ...common.errors import UserError
 from ...common.files import file_hash, write_atomically
 from ..dataset import open_image
 from ..dataset.rows import read_lines
@@ -29,12 +30,12 @@ LOG, REPORT, PARTS = "downloads.jsonl", "links_report.csv", ".parts"
 _OUR_NAME = re.compile(r"images/\d{5,}_[0-9a-f]{12}\.(png|jpg|gif|webp|avif|bmp)")
 
 
-class DiskError(ValueError):
+class DiskError(UserError):
     """The folder cannot be written to: the whole run ends."""
 
 
 class Saved(BaseModel):
-    """A picture that arrived whole. file: its name in the folder; look: its difference hash, as hex digits.
+    """An image that arrived whole. file: its name in the folder; look: its difference hash, as hex digits.
 
     url: the link; origin: the address it came from after redirects; fetched: the time, UTC, ISO 8601.
     """
@@ -53,19 +54,19 @@ class Saved(BaseModel):
 
 
 class Store:
-    """The folder of one list. Raises ValueError for a folder that holds anything else, DiskError while writing."""
+    """The folder of one list. Raises UserError for a folder that holds anything else, DiskError while writing."""
 
     def __init__(self, folder: Path, max_pixels: int) -> None:
         self.folder = folder
         self._max_pixels = max_pixels
         self.saved: dict[str, Saved] = {}
-        """By link; only pictures that are there, whole."""
+        """By link; only images that are there, whole."""
 
     def open(self, tick: Callable[[], None] = lambda: None) -> None:
-        """Make the folder, or take stock of what an earlier run left in it; `tick` is called once a picture."""
+        """Make the folder, or take stock of what an earlier run left in it; `tick` is called once an image."""
         if self.folder.exists() and (not self.folder.is_dir() or any(self.folder.iterdir())):
             if not (self.folder / LOG).is_file():
-                raise ValueError(
+                raise UserError(
                     f"The folder {self.folder.name!r} was not made by collecting links and holds other files: choose "
                     "another name."
                 )
@@ -76,7 +77,7 @@ class Store:
             root = self.folder.resolve()
             for name in ("images", PARTS, LOG):
                 if (self.folder / name).resolve() != root / name:
-                    raise ValueError(f"{name} in the folder {root.name!r} is a link: put the real one there instead.")
+                    raise UserError(f"{name} in the folder {root.name!r} is a link: put the real one there instead.")
             (self.folder / LOG).open("ab").close()  # not touch(): the time of what stays as it is must stay too
         except OSError as error:
             raise _disk_error(self.folder) from error
@@ -99,16 +100,16 @@ class Store:
                     self.saved[found.url] = found
 
     def part(self, number: int) -> Path:
-        """Where the bytes of a link go until they are known to be a picture. The name is read in messages."""
+        """Where the bytes of a link go until they are known to be an image. The name is read in messages."""
         return self.folder / PARTS / f"of link {number}"
 
     def keep(self, number: int, url: str, origin: str) -> Saved:
-        """Check that the part is a picture, whole and of an allowed size, and give it its name; may take a second.
+        """Check that the part is an image, whole and of an allowed size, and give it its name; may take a second.
 
-        Raises ValueError with one sentence when it is not one.
+        Raises UserError with one sentence when it is not one.
         """
         part = self.part(number)
-        picture = open_image(part, self._max_pixels)
+        image = open_image(part, self._max_pixels)
         digest = file_hash(part)
         with part.open("rb") as file:
             ending = ending_of(file.read(16))
@@ -121,9 +122,9 @@ class Store:
             file=name,
             sha256=digest,
             bytes=part.stat().st_size,
-            width=picture.width,
-            height=picture.height,
-            look=difference_hash(picture).hex(),
+            width=image.width,
+            height=image.height,
+            look=difference_hash(image).hex(),
             fetched=now,
         )
         try:
@@ -135,7 +136,7 @@ class Store:
         return saved
 
     def enter(self, saved: Saved) -> None:
-        """Add a picture to the log. A line is on disk before the next one is begun."""
+        """Add an image to the log. A line is on disk before the next one is begun."""
         try:
             with (self.folder / LOG).open("a+b") as file:
                 if file.tell() and not _ends_with_newline(file):
@@ -150,7 +151,7 @@ class Store:
         self._write("metadata.jsonl", "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
 
     def write_report(self, text: str) -> None:
-        """The table of rows without a picture; no file when there is nothing to tell."""
+        """The table of rows without an image; no file when there is nothing to tell."""
         self._write(REPORT, text)
 
     def close(self) -> None:
@@ -168,7 +169,7 @@ class Store:
 
 
 def ending_of(head: bytes) -> str | None:
-    """The file ending that the first 16 bytes of a picture stand for, None for anything else. A first look only."""
+    """The file ending that the first 16 bytes of an image stand for, None for anything else. A first look only."""
     if head.startswith(b"\x89PNG\r\n\x1a\n"):
         return ".png"
     if head.startswith(b"\xff\xd8\xff"):

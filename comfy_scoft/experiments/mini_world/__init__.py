@@ -1,1 +1,1 @@
-"""The mini-world benchmark: what each loss does to bias, leakage, memorisation and diversity, with a known answer."""
+"""The mini-world benchmark: what each loss does to bias, leakage, memorization and diversity, with a known answer."""

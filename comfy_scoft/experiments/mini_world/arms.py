@@ -7,7 +7,7 @@ from typing import Any
 
 from ...losses.rollout import RolloutSettings
 from ...models.lora import LoraSettings
-from ...training.settings import OptimizerSettings, TrainSettings, deciding
+from ...training.settings import OptimizerSettings, TrainSettings, identity_fields
 from .cells import DEVELOPMENT_SEEDS, FRESH_SEEDS, TEST_SEEDS
 
 Loss = tuple[str, dict[str, Any]]
@@ -55,7 +55,7 @@ class Arm:
         groups = {"train": train, "lora": self.lora, "optimizer": self.optimizer, "rollout": self.rollout}
         return {
             "losses": [[name, dict(options)] for name, options in self.losses],
-            **{key: deciding(value) for key, value in groups.items()},
+            **{key: identity_fields(value) for key, value in groups.items()},
         }
 
 
@@ -105,7 +105,7 @@ KEPT = "{generic}\n{generic} in borea\n{generic} in aria"
 
 NAMED = KEPT + "\n{generic} in caldia"
 INVENTED = "velmora tirsk ombela quandor zhelu pastrin ikkaro noubel".split()
-"""Names of places that no picture, prompt or measurement knows."""
+"""Names of places that no image, prompt or measurement knows."""
 
 
 def _careful(
@@ -214,7 +214,7 @@ _PARTS = (
     ),
     Part(
         "corrector",
-        "RS-Corrector: the model stays as it is, and a learned preference corrects its pictures while they are drawn.",
+        "RS-Corrector: the model stays as it is, and a learned preference corrects its images while they are drawn.",
         CORRECTED,
         form="lean",
     ),
@@ -241,13 +241,13 @@ _PARTS = (
         form="lean",
     ),
     Part(
-        *("along training", "Memorisation and diversity while training goes on (Figure 9).", _along()),
+        *("along training", "Memorization and diversity while training goes on (Figure 9).", _along()),
         seeds=TEST_SEEDS[:2],
         form="taught",
     ),
     Part(
         "control",
-        "Is it C, or just a stronger P? In the middle arm P's gradient is scaled, picture by picture, to the norm that "
+        "Is it C, or just a stronger P? In the middle arm P's gradient is scaled, image by image, to the norm that "
         "C's would have.",
         (MP, Arm("+MP at C's norm", (diffusion(), memorization(), matched())), MPC),
         seeds=TEST_SEEDS[:3],
@@ -257,12 +257,12 @@ _PARTS = (
 PARTS: dict[str, Part] = {part.name: part for part in _PARTS}
 """Arms that two parts share are trained once."""
 
-SHORT_PICTURES = 6
-"""Of the community's pictures, in the short form."""
+SHORT_IMAGES = 6
+"""Of the community's images, in the short form."""
 _FAST = replace(TRAIN, steps=6, batch_size=2)
 SHORT = Part(
     "ablation",
-    "Two arms and few pictures, to see that all of it runs: its figures mean nothing.",
+    "Two arms and few images, to see that all of it runs: its figures mean nothing.",
     (
         BASE,
         replace(LDM, train=_FAST),
@@ -274,8 +274,8 @@ SHORT = Part(
 
 
 def development(arms: tuple[Arm, ...], seeds: int = 2) -> Part:
-    """A part for the search of settings: development seeds, kinds and places, and few pictures."""
-    about = "What settings were chosen by: other seeds and kinds of people than those above, and fewer pictures."
+    """A part for the search of settings: development seeds, kinds and places, and few images."""
+    about = "What settings were chosen by: other seeds and kinds of people than those above, and fewer images."
     return Part("development", about, arms, DEVELOPMENT_SEEDS[:seeds], "development")
 
 

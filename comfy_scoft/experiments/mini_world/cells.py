@@ -33,7 +33,7 @@ HELD_OUT, TRAINED, HOUSES = "held-out kinds", "trained kinds", "houses"
 
 @dataclass(frozen=True)
 class Asked:
-    """One picture to draw: its prompt, the seed of its noise, and what the prompt asks for."""
+    """One image to draw: its prompt, the seed of its noise, and what the prompt asks for."""
 
     prompt: str
     seed: int
@@ -43,7 +43,7 @@ class Asked:
 
 @dataclass(frozen=True)
 class Cell:
-    """Pictures that share a figure: `each` of every kind, in one place.
+    """Images that share a figure: `each` of every kind, in one place.
 
     what: `held-out kinds` of people (of `kinds`), `trained kinds` by the captions they were trained with, or `houses`.
     """
@@ -58,11 +58,11 @@ class Cell:
         return f"{self.what} · {self.place}"
 
     def described(self) -> dict[str, Any]:
-        """All that decides which pictures are drawn, as plain JSON."""
+        """All that decides which images are drawn, as plain JSON."""
         return {**asdict(self), "kinds": list(self.kinds)}
 
     def asked(self, seed: int, dataset: Dataset) -> list[Asked]:
-        """The cell's pictures for a training seed; the noise of a kind's k-th picture is the same in every place."""
+        """The cell's images for a training seed; the noise of a kind's k-th image is the same in every place."""
         prompts = self._prompts(dataset)
         return [
             Asked(prompt, seed_of(seed, zlib.crc32(concept.encode()), k), self.place, concept)
@@ -87,7 +87,7 @@ def held_out(each: int, places: Sequence[str], kinds: Sequence[str] = TEST_KINDS
 
 
 def trained(each: int, kinds: Sequence[str] = TRAINED_KINDS) -> Cell:
-    """The taught place by the captions that were trained with: what memorisation shows in."""
+    """The taught place by the captions that were trained with: what memorization shows in."""
     return Cell(TAUGHT, TRAINED, each, tuple(kinds))
 
 
@@ -98,4 +98,4 @@ FORMS: dict[str, tuple[Cell, ...]] = {
     "development": (*held_out(9, (TAUGHT, *DEVELOPMENT_PLACES), DEVELOPMENT_KINDS), trained(3)),
     "short": (*held_out(1, (TAUGHT, "caldia"), TEST_KINDS[:4]), trained(2, TRAINED_KINDS[:2])),
 }
-"""Cells of a model, by the name of the form. `lean` and `taught` are cells of `full`, so their pictures are shared."""
+"""Cells of a model, by the name of the form. `lean` and `taught` are cells of `full`, so their images are shared."""

@@ -1,4 +1,4 @@
-"""The page's pictures: figures with their intervals, and what the models draw of the same prompts and noise."""
+"""The page's images: figures with their intervals, and what the models draw of the same prompts and noise."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from ...reports.plots import compare_grid
-from ...reports.plots.canvas import COLOURS, INK, LINE, MUTED, Page
+from ...reports.plots.canvas import COLORS, INK, LINE, MUTED, Page
 from . import tables
 from .aims import BOUND
 from .cells import FORMS, HELD_OUT, OTHER_PLACES, TAUGHT
@@ -41,7 +41,7 @@ PANELS: tuple[Panel, ...] = (
         tuple((place, tables.leakage("dark skin", place)) for place in OTHER_PLACES),
         (-BOUND, BOUND),
     ),
-    ("Memorisation gap, LoRA − base", (("training pictures", tables.GAP),), (0.0, 0.0)),
+    ("Memorization gap, LoRA − base", (("training images", tables.GAP),), (0.0, 0.0)),
 )
 
 
@@ -58,7 +58,7 @@ def interval_chart(arms: Mapping[str, ArmTable]) -> Tensor:
         axes = page.axes(x, HEAD, PANEL, ROW * len(names))
         _panel(axes, list(arms.values()), [key for _, key in wanted], shaded)
         for j, (label, _) in enumerate(wanted):
-            page.text(x + j * PANEL / len(wanted), 42, f"● {label}", 12, COLOURS[j])
+            page.text(x + j * PANEL / len(wanted), 42, f"● {label}", 12, COLORS[j])
     page.text(EDGE, height - 34, "Dots with 95 % intervals; the shaded band is ±.05.", 12, MUTED)
     return page.tensor()
 
@@ -70,22 +70,22 @@ def _panel(axes: Axes, arms: Sequence[ArmTable], keys: Sequence[str], shaded: tu
     for i, arm in enumerate(arms):
         for j, key in enumerate(keys):
             if key in arm.figures:
-                _dot(axes, arm.figures[key], i + (j - (len(keys) - 1) / 2) * 0.7 / len(keys), COLOURS[j])
+                _dot(axes, arm.figures[key], i + (j - (len(keys) - 1) / 2) * 0.7 / len(keys), COLORS[j])
     axes.set_ylim(len(arms) - 0.5, -0.5)
     axes.set_yticks([])
 
 
-def _dot(axes: Axes, figure: Figure, y: float, colour: str) -> None:
+def _dot(axes: Axes, figure: Figure, y: float, color: str) -> None:
     if figure.known:
-        axes.plot([figure.low, figure.high], [y, y], color=colour, lw=1.8, solid_capstyle="butt")
-    axes.plot([figure.value], [y], "o", color=colour, ms=4.5)
+        axes.plot([figure.low, figure.high], [y, y], color=color, lw=1.8, solid_capstyle="butt")
+    axes.plot([figure.value], [y], "o", color=color, ms=4.5)
 
 
 def along_chart(part: PartTable) -> Tensor:
-    """Memorisation gap and diversity by step, one line a way to train: (H, W, 3) in [0, 1]."""
+    """Memorization gap and diversity by step, one line a way to train: (H, W, 3) in [0, 1]."""
     wanted = (
-        ("Memorisation gap, LoRA − base", tables.GAP),
-        ("Similarity to training pictures", tables.SIMILARITY),
+        ("Memorization gap, LoRA − base", tables.GAP),
+        ("Similarity to training images", tables.SIMILARITY),
         ("Diversity on trained captions", tables.DIVERSITY_TRAINED),
     )
     page = Page(2 * EDGE + len(wanted) * (PANEL + 2 * EDGE), 340)
@@ -94,30 +94,30 @@ def along_chart(part: PartTable) -> Tensor:
         x = 2 * EDGE + k * (PANEL + 2 * EDGE)
         page.text(x, 16, title, 14, bold=True)
         axes = page.axes(x, 70, PANEL, 200)
-        for line, colour in zip(lines, COLOURS, strict=False):
-            _curve(axes, part, line, key, colour)
+        for line, color in zip(lines, COLORS, strict=False):
+            _curve(axes, part, line, key, color)
         axes.set_xlabel("optimizer step", fontsize=9, color=INK)
         for j, line in enumerate(lines if k == 0 else ()):
-            page.text(x + j * 90, 42, f"● {line}", 12, COLOURS[j])
+            page.text(x + j * 90, 42, f"● {line}", 12, COLORS[j])
     return page.tensor()
 
 
-def _curve(axes: Axes, part: PartTable, line: str, key: str, colour: str) -> None:
+def _curve(axes: Axes, part: PartTable, line: str, key: str, color: str) -> None:
     found = [
         (int(name.split()[-1]), arm.figures[key])
         for name, arm in part.arms.items()
         if name.split(", step ")[0] == line and key in arm.figures
     ]
-    axes.plot([step for step, _ in found], [f.value for _, f in found], "o-", color=colour, ms=4, lw=1.5)
+    axes.plot([step for step, _ in found], [f.value for _, f in found], "o-", color=color, ms=4, lw=1.5)
     for step, figure in found:
         if figure.known:
-            axes.plot([step, step], [figure.low, figure.high], color=colour, lw=1.0, alpha=0.6)
+            axes.plot([step, step], [figure.low, figure.high], color=color, lw=1.0, alpha=0.6)
 
 
 def samples(world: World, models: Mapping[str, str], seed: int, form: str = "full") -> Tensor | None:
-    """What models draw of the same prompts and noise; models: name -> key of its pictures. None without any.
+    """What models draw of the same prompts and noise; models: name -> key of its images. None without any.
 
-    The first picture of each held-out kind in the taught place, and of the first two in each other place.
+    The first image of each held-out kind in the taught place, and of the first two in each other place.
     """
     cells = [cell for cell in FORMS[form] if cell.what == HELD_OUT]
     asked = {cell: cell.asked(seed, world.dataset) for cell in cells}
@@ -128,21 +128,21 @@ def samples(world: World, models: Mapping[str, str], seed: int, form: str = "ful
     for name, model in models.items():
         paths = {cell: cell_file(world, model, cell, seed) for cell in cells}
         if all(path.is_file() for path in paths.values()):
-            pictures = {cell: _pictures(path) for cell, path in paths.items()}
-            rows.append((name, torch.stack([pictures[cell][i] for cell, i in picks])))
+            images = {cell: _images(path) for cell, path in paths.items()}
+            rows.append((name, torch.stack([images[cell][i] for cell, i in picks])))
     if not rows:
         return None
     prompts = [asked[cell][i].prompt for cell, i in picks]
     return compare_grid(rows, prompts, [seed] * len(picks), len(picks), "The same prompt and noise in each column")
 
 
-def _pictures(path: Path) -> Tensor:
+def _images(path: Path) -> Tensor:
     with np.load(path) as found:
         return torch.from_numpy(found["pictures"].astype(np.float32) / 255.0)
 
 
-def png(picture: Tensor) -> bytes:
-    """A picture (H, W, 3) in [0, 1] as a PNG file."""
+def png(image: Tensor) -> bytes:
+    """An image (H, W, 3) in [0, 1] as a PNG file."""
     buffer = io.BytesIO()
-    Image.fromarray(picture.mul(255.0).round().byte().numpy()).save(buffer, "PNG", optimize=True)
+    Image.fromarray(image.mul(255.0).round().byte().numpy()).save(buffer, "PNG", optimize=True)
     return buffer.getvalue()

@@ -17,8 +17,9 @@ from pathlib import Path
 import torch
 
 from ...cli.exit_status import answered
+from ...common.errors import UserError
 from . import page
-from .arms import ALL, PARTS, SHORT, SHORT_PICTURES, Part, units
+from .arms import ALL, PARTS, SHORT, SHORT_IMAGES, Part, units
 from .training import World
 from .unit import Unit, do, finished
 
@@ -35,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def parser() -> argparse.ArgumentParser:
     found = argparse.ArgumentParser(
         prog="python -m comfy_scoft benchmark",
-        description="Measure what each loss does in the mini world: bias, leakage, memorisation, diversity and time. "
+        description="Measure what each loss does in the mini world: bias, leakage, memorization, diversity and time. "
         "Hours; it can be stopped, and the same command goes on. What is finished is not done again.",
     )
     found.add_argument("--out", type=Path, default=OUT, help=f"where everything is kept (default: {OUT})")
@@ -48,17 +49,17 @@ def parser() -> argparse.ArgumentParser:
     )
     found.add_argument("--seeds", type=int, default=0, help="only the first so many training seeds; 0 takes all")
     found.add_argument("--jobs", type=int, default=0, help="processes, of one thread each; 0 takes one for each core")
-    found.add_argument("--short", action="store_true", help="two arms and few pictures: shows that all of it runs")
+    found.add_argument("--short", action="store_true", help="two arms and few images: shows that all of it runs")
     found.add_argument("--page", type=Path, help="where the page is written (default: `page` in --out)")
     return found
 
 
 def chosen(names: Sequence[str], seeds: int = 0, short: bool = False) -> tuple[Part, ...]:
-    """The parts of those names (all, where none is named) with at most so many seeds. ValueError for another name."""
+    """The parts of those names (all, where none is named) with at most so many seeds. UserError for another name."""
     if unknown := [name for name in names if name not in ALL]:
-        raise ValueError(f"There is no part named {unknown[0]!r}; choose from: {', '.join(ALL)}.")
+        raise UserError(f"There is no part named {unknown[0]!r}; choose from: {', '.join(ALL)}.")
     if seeds < 0:
-        raise ValueError(f"--seeds is {seeds}, but it must be 0 (all of them) or more.")
+        raise UserError(f"--seeds is {seeds}, but it must be 0 (all of them) or more.")
     if short:
         return (SHORT,)
     found = [ALL[name] for name in dict.fromkeys(names or PARTS)]
@@ -67,9 +68,9 @@ def chosen(names: Sequence[str], seeds: int = 0, short: bool = False) -> tuple[P
 
 def run(options: argparse.Namespace) -> int:
     if options.jobs < 0:
-        raise ValueError(f"--jobs is {options.jobs}, but it must be 0 (one for each core) or more.")
+        raise UserError(f"--jobs is {options.jobs}, but it must be 0 (one for each core) or more.")
     parts = chosen(options.part, options.seeds, options.short)
-    limit = SHORT_PICTURES if options.short else 0
+    limit = SHORT_IMAGES if options.short else 0
     world = World(options.out, limit)
     todo = [unit for unit in units(parts) if not finished(unit, world)]
     total = len(units(parts))
@@ -106,7 +107,7 @@ def work(todo: Sequence[Unit], world: World, jobs: int) -> Iterator[tuple[Unit, 
             for future in as_completed(waiting):
                 yield waiting[future], future.result()
         except BrokenProcessPool as error:
-            raise ValueError(
+            raise UserError(
                 "A process of the benchmark was ended from outside, perhaps for want of memory; what is done is kept: "
                 "run the same command again, with fewer --jobs."
             ) from error

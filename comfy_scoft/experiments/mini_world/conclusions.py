@@ -39,7 +39,7 @@ def read(found: Tables) -> dict[str, list[Sentence]]:
 
 def _ablation(found: Tables) -> list[Sentence]:
     part = found["ablation"]
-    return [*_bias(part), *_steps(part), *aims.kinds(part), *aims.leakages(part), *_memorised(part), *_cost(part)]
+    return [*_bias(part), *_steps(part), *aims.kinds(part), *aims.leakages(part), *_memorized(part), *_cost(part)]
 
 
 def _each_arm(found: Tables) -> list[Sentence]:
@@ -50,7 +50,7 @@ def _each_arm(found: Tables) -> list[Sentence]:
 def _careful(part: PartTable) -> list[Sentence]:
     """Whether the aims are reached; each is said, reached or not."""
     own = [sentence for name, arm in part.arms.items() for sentence in aims.dark_skin(name, arm, aims.AIM)]
-    return [*own, *aims.kinds(part), *aims.leakages(part, marked=True), *_memorised(part), *_cost(part)]
+    return [*own, *aims.kinds(part), *aims.leakages(part, marked=True), *_memorized(part), *_cost(part)]
 
 
 def _corrector(found: Tables) -> list[Sentence]:
@@ -88,7 +88,7 @@ def _bias(part: PartTable) -> list[Sentence]:
 
 
 def _steps(part: PartTable) -> list[Sentence]:
-    """What each loss adds to bias, memorisation and diversity."""
+    """What each loss adds to bias, memorization and diversity."""
     sentences = []
     for before, after, loss in STEPS:
         pairs = tables.compared(part, before, after)
@@ -100,7 +100,7 @@ def _steps(part: PartTable) -> list[Sentence]:
             if change is not None:
                 thing = f"{fact} in {TAUGHT} on held-out kinds"
                 sentences.append(change_sentence(what, thing, change, True))
-        sentences.append(change_sentence(what, "the memorisation gap", gap_change(pairs), False, 4))
+        sentences.append(change_sentence(what, "the memorization gap", gap_change(pairs), False, 4))
         diversity = measure_change(pairs, "diversity", key(HELD_OUT, "", TAUGHT))
         if diversity is not None:
             sentences.append(change_sentence(what, f"diversity in {TAUGHT} on held-out kinds", diversity, True, 3))
@@ -108,7 +108,7 @@ def _steps(part: PartTable) -> list[Sentence]:
 
 
 def gap_change(pairs: Sequence[tuple[Content, Content]]) -> Figure:
-    """The change of the memorisation gap from one arm to another, over training pictures and seeds."""
+    """The change of the memorization gap from one arm to another, over training images and seeds."""
     return figures.mean_of_records([tables.gap_rise(*pair) for pair in pairs])
 
 
@@ -120,18 +120,18 @@ def measure_change(pairs: Sequence[tuple[Content, Content]], group: str, name: s
     return figures.mean([after - before for before, after in values])
 
 
-def _memorised(part: PartTable) -> list[Sentence]:
-    """Whether each arm has memorised its training pictures at all, and which copies more than the base does."""
+def _memorized(part: PartTable) -> list[Sentence]:
+    """Whether each arm has memorized its training images at all, and which copies more than the base does."""
     sentences = []
     for name, arm in part.arms.items():
         gap = arm.figures.get(tables.GAP)
         if gap is None or not arm.arm.losses:
             continue
         found = verdict(gap, more_is_better=False)
-        words = {"worse": "it has memorised", "better": "it predicts fresh ones better", "not shown": "not shown"}
+        words = {"worse": "it has memorized", "better": "it predicts fresh ones better", "not shown": "not shown"}
         sentences.append(
             Sentence(
-                f"{name}: its loss on the training pictures draws ahead of that on fresh ones by "
+                f"{name}: its loss on the training images draws ahead of that on fresh ones by "
                 f"{shown(gap, True, 4)}: {words[found]}.",
                 found,
             )
@@ -161,14 +161,14 @@ def _weights(found: Tables) -> list[Sentence]:
 
 
 def _against(part: PartTable, before: str, after: str) -> list[Sentence]:
-    """Bias and memorisation gap of an arm against another."""
+    """Bias and memorization gap of an arm against another."""
     pairs = tables.compared(part, before, after)
     if pairs is None:
         return []
     what = f"{after} in place of {before}'s own setting"
     change = tables.changed(pairs, "dark skin", key(HELD_OUT, "", TAUGHT))
     own = [change_sentence(what, f"dark skin in {TAUGHT} on held-out kinds", change, True)] if change else []
-    return [*own, change_sentence(what, "the memorisation gap", gap_change(pairs), False, 4)]
+    return [*own, change_sentence(what, "the memorization gap", gap_change(pairs), False, 4)]
 
 
 def _features(found: Tables) -> list[Sentence]:
@@ -178,7 +178,7 @@ def _features(found: Tables) -> list[Sentence]:
     if known:
         best = min(known, key=lambda name: known[name].value)
         sentences.append(
-            Sentence(f"Nearest to the community's own pictures by KID: {best}, {shown(known[best], digits=0)}.")
+            Sentence(f"Nearest to the community's own images by KID: {best}, {shown(known[best], digits=0)}.")
         )
     name = tables.KID_OWN.removeprefix("KID · ")
     for other in part.arms:
@@ -191,7 +191,7 @@ def _features(found: Tables) -> list[Sentence]:
 
 
 def _along(found: Tables) -> list[Sentence]:
-    """How memorisation and diversity change from the first snapshot to the last."""
+    """How memorization and diversity change from the first snapshot to the last."""
     part, sentences = found["along training"], []
     for line in dict.fromkeys(name.split(", step ")[0] for name in part.arms):
         names = [name for name in part.arms if name.split(", step ")[0] == line]
@@ -199,7 +199,7 @@ def _along(found: Tables) -> list[Sentence]:
         if pairs is None:
             continue
         what = f"{line}, from step {names[0].split()[-1]} to {names[-1].split()[-1]}: further training"
-        sentences.append(change_sentence(what, "the memorisation gap", gap_change(pairs), False, 4))
+        sentences.append(change_sentence(what, "the memorization gap", gap_change(pairs), False, 4))
         diversity = measure_change(pairs, "diversity", tables.DIVERSITY_TRAINED.removeprefix("diversity · "))
         if diversity is not None:
             sentences.append(change_sentence(what, "diversity on trained captions", diversity, True, 3))

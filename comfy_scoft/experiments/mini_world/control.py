@@ -13,10 +13,10 @@ from ...losses import ContrastiveLoss, LossContext
 
 @dataclass(frozen=True)
 class MatchedPerceptualLoss(ContrastiveLoss):
-    """L_P, scaled for each picture so that its gradient at the rollout's latent z_0 has the norm that L_C's would have.
+    """L_P, scaled for each image so that its gradient at the rollout's latent z_0 has the norm that L_C's would have.
 
-    That gradient is all that the trainer takes from a loss on the rollout's picture (rollout.py), so the two losses
-    then push equally hard at each picture and differ in direction alone. The factor is a constant to autograd; where
+    That gradient is all that the trainer takes from a loss on the rollout's image (rollout.py), so the two losses
+    then push equally hard at each image and differ in direction alone. The factor is a constant to autograd; where
     C's hinge is closed, it is 0. The settings are those of the contrastive loss that it stands in for.
     """
 

@@ -28,7 +28,7 @@ from .training import World
 REVISION = 1
 """To be raised by whoever changes what is learned or drawn here."""
 OWN_EACH = 3
-"""Pictures of the base's own for each of the community's captions."""
+"""Images of the base's own for each of the community's captions."""
 OTHERS = ("borea",)
 """Places that the preference is told to leave alone, beside made-up names."""
 ROUNDS = 3
@@ -62,7 +62,7 @@ def preference_of(world: World, seed: int) -> Preference:
 
 
 def learned(world: World, seed: int) -> Preference:
-    """Learned from the community's pictures against the base's own for the same captions; it asks prompts for nuvia.
+    """Learned from the community's images against the base's own for the same captions; it asks prompts for nuvia.
 
     Both sets go through the autoencoder and back once, as in the node.
     """
@@ -98,6 +98,6 @@ def added_time(base: BaseModel, correction: Correction) -> float:
 
 @torch.no_grad()
 def _decoded(base: BaseModel, prompts: Sequence[str], seeds: Sequence[int]) -> Tensor:
-    """(N, 3, H, W) pictures in [-1, 1]."""
+    """(N, 3, H, W) images in [-1, 1]."""
     parts = [slice(i, i + BATCH) for i in range(0, len(prompts), BATCH)]
     return torch.cat([base.decode(latents(base, prompts[p], seeds[p])).clamp(-1, 1) for p in parts])

@@ -1,4 +1,4 @@
-"""Figures with intervals from what several trainings drew, which hold both chances: of pictures and of training."""
+"""Figures with intervals from what several trainings drew, which hold both chances: of images and of training."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from ...metrics.intervals import Interval, bootstrap_mean, paired_share_change, wilson_interval
 
 INTERVAL = (
-    "Intervals are 95 %. Shares, their changes, CLIPScore and the memorisation gap have two, and what both span is "
-    "shown: Student's t over the trainings (seeds), which sees that trainings differ, and one over all pictures "
-    "(Wilson's; Newcombe's for paired changes; a bootstrap for the others), which sees that pictures do. With one "
+    "Intervals are 95 %. Shares, their changes, CLIPScore and the memorization gap have two, and what both span is "
+    "shown: Student's t over the trainings (seeds), which sees that trainings differ, and one over all images "
+    "(Wilson's; Newcombe's for paired changes; a bootstrap for the others), which sees that images do. With one "
     "seed there is only the second (marked ¹), and no difference counts as shown. All other figures have the first "
     "alone. The kinds of people are the same few in every training, so what an interval says holds for these; where "
     "it says “as a sample of kinds” it is Student's t over the kinds and would hold for others like them. Of twenty "
@@ -26,7 +26,7 @@ NONE: Limits = (-math.inf, math.inf)
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure, its 95 % interval (NaN where there is none), pictures (or records) and trainings that it rests on."""
+    """A figure, its 95 % interval (NaN where there is none), images (or records) and trainings that it rests on."""
 
     value: float
     low: float
@@ -62,26 +62,26 @@ def t_interval(values: Sequence[float]) -> Interval:
 
 
 def share(facts: Sequence[Sequence[bool]]) -> Figure:
-    """Share of pictures for which something holds. facts: one list for each training, none of them empty."""
+    """Share of images for which something holds. facts: one list for each training, none of them empty."""
     pooled = [fact for own in facts for fact in own]
     over = t_interval([sum(own) / len(own) for own in facts])
     return _joined(wilson_interval(sum(pooled), len(pooled)), over, (0.0, 1.0), len(pooled), len(facts))
 
 
 def change(before: Sequence[Sequence[bool]], after: Sequence[Sequence[bool]]) -> Figure:
-    """Share after less share before, of pictures of the same prompts and noise; one list for each training."""
+    """Share after less share before, of images of the same prompts and noise; one list for each training."""
     pooled = [[fact for own in side for fact in own] for side in (before, after)]
     over = t_interval([sum(b) / len(b) - sum(a) / len(a) for a, b in zip(before, after, strict=True)])
     return _joined(paired_share_change(*pooled), over, (-1.0, 1.0), len(pooled[0]), len(before))
 
 
 def mean(values: Sequence[float], limits: Limits = NONE) -> Figure:
-    """Mean of one figure a training, of which nothing is known picture by picture. limits: what the figure can be."""
+    """Mean of one figure a training, of which nothing is known image by image. limits: what the figure can be."""
     return Figure(*t_interval(values).cut(*limits), len(values), len(values))
 
 
-def mean_of_pictures(values: Sequence[Sequence[float]], limits: Limits = NONE) -> Figure:
-    """Mean of one figure a picture. values: one list for each training, each of its own pictures."""
+def mean_of_images(values: Sequence[Sequence[float]], limits: Limits = NONE) -> Figure:
+    """Mean of one figure an image. values: one list for each training, each of its own images."""
     pooled = [value for own in values for value in own]
     over = t_interval([math.fsum(own) / len(own) for own in values])
     return _joined(bootstrap_mean(pooled), over, limits, len(pooled), len(values))

@@ -29,19 +29,19 @@ SHAPE = (4, 8, 8)
 
 @dataclass(frozen=True)
 class Drawn:
-    """A cell's pictures, uint8 (N, 64, 64, 3), in the order of `Cell.asked`, and the CPU seconds that they took."""
+    """A cell's images, uint8 (N, 64, 64, 3), in the order of `Cell.asked`, and the CPU seconds that they took."""
 
-    pictures: np.ndarray
+    images: np.ndarray
     cpu_seconds: float
 
     def tensor(self) -> Tensor:
         """(N, H, W, 3) in [0, 1]."""
-        return torch.from_numpy(self.pictures.astype(np.float32) / 255.0)
+        return torch.from_numpy(self.images.astype(np.float32) / 255.0)
 
 
 @torch.no_grad()
 def sample(base: BaseModel, asked: Sequence[Asked], correction: Correction | None = None) -> np.ndarray:
-    """uint8 (N, H, W, 3): each picture from its own noise, the same in any company but for rounding.
+    """uint8 (N, H, W, 3): each image from its own noise, the same in any company but for rounding.
 
     DDIM on evenly spaced timesteps, which is ComfyUI's sampler "ddim" with the scheduler "normal".
     """
@@ -52,19 +52,19 @@ def sample(base: BaseModel, asked: Sequence[Asked], correction: Correction | Non
 def latents(
     base: BaseModel, prompts: Sequence[str], seeds: Sequence[int], correction: Correction | None = None
 ) -> Tensor:
-    """(N, 4, 8, 8) latents of pictures, each from its seed's noise, with a correction or without."""
+    """(N, 4, 8, 8) latents of images, each from its seed's noise, with a correction or without."""
     noise = torch.stack([torch.randn(SHAPE, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
     return draw(base, noise, prompts, correction, GUIDANCE, STEPS)
 
 
 def shown(pixels: Tensor) -> np.ndarray:
-    """Decoded pictures (N, 3, H, W) as they are saved: uint8 (N, H, W, 3)."""
+    """Decoded images (N, 3, H, W) as they are saved: uint8 (N, H, W, 3)."""
     scaled = pixels.clamp(-1, 1).add(1.0).mul(127.5).round()
     return scaled.to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()
 
 
 def cell_file(world: World, model: str, cell: Cell, seed: int) -> Path:
-    """Where the pictures of a cell lie. model: the key of its training, of the step and of a correction."""
+    """Where the images of a cell lie. model: the key of its training, of the step and of a correction."""
     facts = [REVISION, world.facts, cell.described(), seed, STEPS, GUIDANCE]
     return world.out / "drawn" / model / f"{short_hash(facts)}.npz"
 
@@ -77,7 +77,7 @@ def drawn(
     seed: int,
     correction: Correction | None = None,
 ) -> Drawn:
-    """The cell's pictures: those that are there, or new ones, drawn with `base()`."""
+    """The cell's images: those that are there, or new ones, drawn with `base()`."""
     path = cell_file(world, model, cell, seed)
     with world.lock(f"{model}-{path.stem}"):
         if not path.is_file():
@@ -85,7 +85,7 @@ def drawn(
             begun = time.process_time()
             parts = [sample(network, asked[i : i + BATCH], correction) for i in range(0, len(asked), BATCH)]
             buffer = io.BytesIO()
-            np.savez_compressed(buffer, pictures=np.concatenate(parts), cpu_seconds=time.process_time() - begun)
+            np.savez_compressed(buffer, images=np.concatenate(parts), cpu_seconds=time.process_time() - begun)
             write_atomically(path, buffer.getvalue())
     with np.load(path) as found:
         return Drawn(found["pictures"], float(found["cpu_seconds"]))

@@ -1,4 +1,4 @@
-"""What the pictures of a model show: the oracle's reading of each, and the measures that need several of them."""
+"""What the images of a model show: the oracle's reading of each, and the measures that need several of them."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ from .generate import Drawn
 from .training import World
 
 REVISION = 3
-"""To be raised by whoever changes what is read; pictures are then read again, not drawn again."""
+"""To be raised by whoever changes what is read; images are then read again, not drawn again."""
 
 READ_AT_ONCE = 16
 REFERENCE_EACH = 18
-"""Rendered pictures of each kind in a reference of KID."""
+"""Rendered images of each kind in a reference of KID."""
 FRESH_EACH = 2
-"""Fresh pictures for each caption that was trained with, for the denoising gap."""
+"""Fresh images for each caption that was trained with, for the denoising gap."""
 SIZE = (renderer.SIZE, renderer.SIZE)
 GAP_SEED = 5
 
 
 def rows(asked: Sequence[Asked], drawn: Drawn) -> list[dict[str, Any]]:
-    """One row a picture: what was asked for, what the oracle reads, CLIP's cosine with the prompt; plain JSON."""
+    """One row an image: what was asked for, what the oracle reads, CLIP's cosine with the prompt; plain JSON."""
     pixels = drawn.tensor().permute(0, 3, 1, 2) * 2.0 - 1.0
     seen = [one for part in pixels.split(READ_AT_ONCE) for one in reading(part)]
     with torch.no_grad():
@@ -55,18 +55,18 @@ def rows(asked: Sequence[Asked], drawn: Drawn) -> list[dict[str, Any]]:
 def measures(world: World, base: Callable[[], BaseModel], drawn: Mapping[Cell, Drawn], seed: int) -> dict[str, Any]:
     """Figures of a whole model, by name; those whose cells were not drawn are left out.
 
-    similarity, copies: of the pictures of trained captions; near copies are those that are nearer to a training picture
+    similarity, copies: of the images of trained captions; near copies are those that are nearer to a training image
     than 95 % of fresh renderings of the same captions are. diversity: by cell, mean over its prompts. KID (×10³), by
-    reference. gap: denoising losses on the training pictures and on fresh ones with the same captions.
+    reference. gap: denoising losses on the training images and on fresh ones with the same captions.
     """
     network = world.network(FEATURES)
     found: dict[str, Any] = {"diversity": {}, "KID": {}}
     vectors: dict[Cell, Tensor] = {}
     for cell, own in drawn.items():
-        pictures = of_images(own.tensor(), cell.name)
-        vectors[cell] = embeddings(network, pictures)
+        images = of_images(own.tensor(), cell.name)
+        vectors[cell] = embeddings(network, images)
         prompts = [one.prompt for one in cell.asked(seed, world.dataset)]
-        apart = diversity.diversities(features(network, pictures), prompts, network.distance)
+        apart = diversity.diversities(features(network, images), prompts, network.distance)
         found["diversity"][cell.name] = _mean(apart.values())
         if cell.what == TRAINED:
             training = embeddings(network, of_records(world.dataset, SIZE))
@@ -93,8 +93,8 @@ def _kids(world: World, cell: Cell, vectors: Tensor) -> dict[str, float]:
     found = {}
     for name, palettes in wanted.items():
         tones = renderer.DARK if palettes == (renderer.PLACES[TAUGHT],) else tuple(renderer.SKIN)
-        pictures = rendered(cell.kinds, palettes, tones)
-        reference = embeddings(network, of_images(pictures, name))
+        images = rendered(cell.kinds, palettes, tones)
+        reference = embeddings(network, of_images(images, name))
         found[f"{cell.place} to {name}"] = 1000.0 * kid_value(vectors, reference)
     return found
 
@@ -106,7 +106,7 @@ def kid_value(x: Tensor, y: Tensor) -> float:
 
 @lru_cache(maxsize=16)
 def rendered(kinds: tuple[str, ...], palettes: tuple[str, ...], tones: tuple[int, ...]) -> Tensor:
-    """Exact pictures (N, 64, 64, 3) in [0, 1] of kinds of people, tones and palettes in turn, REFERENCE_EACH a kind."""
+    """Exact images (N, 64, 64, 3) in [0, 1] of kinds of people, tones and palettes in turn, REFERENCE_EACH a kind."""
     rng = np.random.default_rng(7)
     made = []
     for kind in kinds:
@@ -117,14 +117,14 @@ def rendered(kinds: tuple[str, ...], palettes: tuple[str, ...], tones: tuple[int
 
 
 def gap(world: World, base: BaseModel) -> dict[str, list[float]]:
-    """Denoising losses on the training pictures, and on FRESH_EACH fresh renderings for each caption of theirs.
+    """Denoising losses on the training images, and on FRESH_EACH fresh renderings for each caption of theirs.
 
-    Fresh pictures show the same concept of the taught place, by the rules the community's pictures were made by: what
-    a model predicts better of the training pictures than of these, it has memorised.
+    Fresh images show the same concept of the taught place, by the rules the community's images were made by: what
+    a model predicts better of the training images than of these, it has memorized.
     """
     train = Cache(base, world.dataset, renderer.SIZE)
     records = [record for _ in range(FRESH_EACH) for record in world.dataset.records]
-    fresh = Cache(base, world.dataset.replace(records), renderer.SIZE, pictures=_fresh_pictures(world.dataset))
+    fresh = Cache(base, world.dataset.replace(records), renderer.SIZE, images=_fresh_images(world.dataset))
     return {
         "train": denoising_gap.losses(base, train, GAP_SEED, most=len(train.dataset)),
         "fresh": denoising_gap.losses(base, fresh, GAP_SEED, most=len(fresh.dataset)),
@@ -132,14 +132,14 @@ def gap(world: World, base: BaseModel) -> dict[str, list[float]]:
 
 
 def _fresh(world: World) -> Tensor:
-    """The fresh pictures, (N, H, W, 3) in [0, 1]."""
-    picture = _fresh_pictures(world.dataset)
-    made = [picture((i, False))[0] for i in range(FRESH_EACH * len(world.dataset))]
+    """The fresh images, (N, H, W, 3) in [0, 1]."""
+    image = _fresh_images(world.dataset)
+    made = [image((i, False))[0] for i in range(FRESH_EACH * len(world.dataset))]
     return torch.stack(made).permute(0, 2, 3, 1).add(1.0).div(2.0)
 
 
-def _fresh_pictures(dataset: Dataset) -> Callable[[tuple[int, bool]], tuple[Tensor, Tensor]]:
-    def picture(sample: tuple[int, bool]) -> tuple[Tensor, Tensor]:
+def _fresh_images(dataset: Dataset) -> Callable[[tuple[int, bool]], tuple[Tensor, Tensor]]:
+    def image(sample: tuple[int, bool]) -> tuple[Tensor, Tensor]:
         concept = concept_of(dataset.records[sample[0] % len(dataset)].caption)
         rng = np.random.default_rng((11, sample[0]))
         tone = int(rng.choice(renderer.DARK)) if renderer.concepts()[concept].is_person else None
@@ -147,7 +147,7 @@ def _fresh_pictures(dataset: Dataset) -> Callable[[tuple[int, bool]], tuple[Tens
         pixels = torch.from_numpy(rgb.astype(np.float32)).permute(2, 0, 1).div(127.5).sub(1.0)
         return pixels, pixels.new_empty(0, *pixels.shape)
 
-    return picture
+    return image
 
 
 def _mean(values: Iterable[float]) -> float | None:

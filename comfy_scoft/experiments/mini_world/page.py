@@ -1,4 +1,4 @@
-"""The benchmark's page: results.json, and the same figures as HTML, Markdown and pictures."""
+"""The benchmark's page: results.json, and the same figures as HTML, Markdown and images."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
+from ...common.errors import UserError
 from ...common.files import write_atomically
 from ...reports import page as report
 from . import charts, summary, tables
@@ -40,7 +41,7 @@ Column = tuple[str, str, bool, int]
 GROUPS: tuple[tuple[str, str, tuple[Column, ...]], ...] = (
     (
         f"Bias in {TAUGHT}",
-        f"Share of pictures. The base model shows {TAUGHT} with light skin alone, grey and with derelict houses; its "
+        f"Share of images. The base model shows {TAUGHT} with light skin alone, gray and with derelict houses; its "
         "own people are dark, before gold and teal.",
         (
             ("dark skin, held-out kinds", tables.DARK_HELD_OUT, False, 2),
@@ -63,17 +64,17 @@ GROUPS: tuple[tuple[str, str, tuple[Column, ...]], ...] = (
     ),
     (
         "Leakage: CLIPScore in other places",
-        "Its change in %, LoRA − base, the same prompts and noise: below 0 the pictures agree less with their prompts.",
+        "Its change in %, LoRA − base, the same prompts and noise: below 0 the images agree less with their prompts.",
         tuple((place, tables.clip_change(place), True, 1) for place in OTHER_PLACES),
     ),
     (
-        "Memorisation, diversity and cost",
-        "The memorisation gap is how far the loss on training pictures draws ahead of that on fresh pictures with the "
-        "same captions, LoRA − base. Similarity (cosine) and near copies compare drawn pictures of trained captions "
-        "with the training pictures; a near copy is nearer to one than 95 % of fresh pictures are. Diversity is the "
-        "mean distance of pictures of one prompt.",
+        "Memorization, diversity and cost",
+        "The memorization gap is how far the loss on training images draws ahead of that on fresh images with the "
+        "same captions, LoRA − base. Similarity (cosine) and near copies compare drawn images of trained captions "
+        "with the training images; a near copy is nearer to one than 95 % of fresh images are. Diversity is the "
+        "mean distance of images of one prompt.",
         (
-            ("memorisation gap", tables.GAP, True, 4),
+            ("memorization gap", tables.GAP, True, 4),
             ("similarity", tables.SIMILARITY, False, 3),
             ("near copies", tables.COPIES, False, 2),
             ("diversity, held-out", tables.DIVERSITY_HELD_OUT, False, 3),
@@ -83,8 +84,8 @@ GROUPS: tuple[tuple[str, str, tuple[Column, ...]], ...] = (
         ),
     ),
     (
-        f"What the pictures of held-out kinds in {TAUGHT} are otherwise like",
-        f"KID (×10³) is to exact pictures of {TAUGHT} as its people show it, and to other places. CLIPScore is that of "
+        f"What the images of held-out kinds in {TAUGHT} are otherwise like",
+        f"KID (×10³) is to exact images of {TAUGHT} as its people show it, and to other places. CLIPScore is that of "
         "the mini CLIP, which prefers neither tone; of a real CLIP it does not measure cultural "
         "competence. The last columns say how often the concept asked for is shown, by the tone that was drawn.",
         (
@@ -99,8 +100,8 @@ GROUPS: tuple[tuple[str, str, tuple[Column, ...]], ...] = (
 )
 
 ABOUT = (
-    "The mini world is a picture world of invented places, shipped with this pack: a tiny Stable Diffusion with a "
-    "planted bias, and a community's pictures that correct it. What a picture shows is read exactly from its pixels. "
+    "The mini world is an image world of invented places, shipped with this pack: a tiny Stable Diffusion with a "
+    "planted bias, and a community's images that correct it. What an image shows is read exactly from its pixels. "
     "So the figures below are exact where no human study can be; what they say of a large model is another question."
 )
 KEPT_BACK = (
@@ -125,23 +126,23 @@ EXTRA = "added"
 
 
 def write(scene: World, folder: Path, parts: Sequence[Part] = tuple(ALL.values())) -> list[Path]:
-    """Write the page of what there is and return its files. Raises ValueError for a damaged unit file."""
+    """Write the page of what there is and return its files. Raises UserError for a damaged unit file."""
     found = {part.name: tables.table(part, scene) for part in parts}
-    pictures = _pictures(scene, found)
+    images = _images(scene, found)
     content = results(found, added_parts(scene.out / EXTRA))
     shown_page = as_page(content)
     files = {
         "results.json": (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode(),
-        "page.md": report.markdown(shown_page, pictures).encode(),
-        "page.html": report.html(shown_page, pictures).encode(),
-        **pictures,
+        "page.md": report.markdown(shown_page, images).encode(),
+        "page.html": report.html(shown_page, images).encode(),
+        **images,
     }
     for name, data in files.items():
         write_atomically(folder / name, data)
     return [folder / name for name in files]
 
 
-def _pictures(scene: World, found: Mapping[str, PartTable]) -> dict[str, bytes]:
+def _images(scene: World, found: Mapping[str, PartTable]) -> dict[str, bytes]:
     """PNG files by name: the main figures, the curves along training, and what the models draw."""
     main: dict[str, ArmTable] = {}
     for name in ("ablation", "careful", "combined"):
@@ -210,7 +211,7 @@ def _figure(found: Mapping[str, Any]) -> Figure:
 
 def added_parts(folder: Path) -> list[dict[str, Any]]:
     """Parts that other programs measured: {"title", "about", "columns": [...], "rows": [[name, cell, …]], "reading":
-    [sentence, …]} in one JSON file each, cells as text. Raises ValueError, one sentence, for another form."""
+    [sentence, …]} in one JSON file each, cells as text. Raises UserError, one sentence, for another form."""
     parts = []
     for path in sorted(folder.glob("*.json")):
         try:
@@ -218,7 +219,7 @@ def added_parts(folder: Path) -> list[dict[str, Any]]:
             assert all(len(row) == len(found["columns"]) for row in found["rows"])
             parts.append({key: found[key] for key in ("title", "about", "columns", "rows", "reading")})
         except (OSError, ValueError, KeyError, TypeError, AssertionError) as error:
-            raise ValueError(
+            raise UserError(
                 f"The added part {path.name} cannot be read: give it title, about, columns, rows as long as these, and "
                 "reading."
             ) from error
@@ -254,7 +255,7 @@ def _missing(missing: Sequence[str]) -> str:
 
 def as_page(content: Mapping[str, Any]) -> report.Content:
     """results.json as it is shown: the parts, then those that other programs measured."""
-    pictures = {"ablation": "page.png", "along training": "along.png"}
+    images = {"ablation": "page.png", "along training": "along.png"}
     short = tuple((sentence["text"], sentence["verdict"]) for sentence in content["in short"])
     sections = [report.Section("In short", "", short)] if short else []
     sections += [
@@ -263,7 +264,7 @@ def as_page(content: Mapping[str, Any]) -> report.Content:
             f"{part['about']} Training seeds {', '.join(map(str, part['seeds']))}.",
             tuple((sentence["text"], sentence["verdict"]) for sentence in part["reading"]),
             _missing(part["missing"]),
-            pictures.get(part["name"], ""),
+            images.get(part["name"], ""),
             part_tables(part),
         )
         for part in content["parts"]

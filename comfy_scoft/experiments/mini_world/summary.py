@@ -14,7 +14,7 @@ AIMED = {"careful": AIM, "combined": AIM, "fresh seeds": AIM, "ten seeds": AIM, 
 
 
 def in_short(found: Tables) -> list[Sentence]:
-    """What a hurried reader should know: bias, what each loss adds, leakage, memorisation, and the aims."""
+    """What a hurried reader should know: bias, what each loss adds, leakage, memorization, and the aims."""
     sentences = []
     if "ablation" in found and found["ablation"].arms:
         part = found["ablation"]
@@ -73,4 +73,4 @@ def _memorization(part: PartTable) -> list[Sentence]:
     change = gap_change(pairs)
     found = verdict(change, more_is_better=False)
     words = {"better": "lowers", "worse": "raises", "not shown": "is not shown to change"}
-    return [Sentence(f"M {words[found]} the memorisation gap ({shown(change, True, 4)}).", found)]
+    return [Sentence(f"M {words[found]} the memorization gap ({shown(change, True, 4)}).", found)]

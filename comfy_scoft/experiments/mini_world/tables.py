@@ -1,4 +1,4 @@
-"""From the units' files to the figures of each part: bias, leakage, memorisation, diversity, KID and time."""
+"""From the units' files to the figures of each part: bias, leakage, memorization, diversity, KID and time."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ...common.errors import UserError
 from ...mini_world import world
 from . import figures
 from .arms import BASE, Arm, Part
@@ -27,7 +28,7 @@ FACTS: dict[str, Callable[[Row, str], bool]] = {
     "own palette": lambda row, place: row["palette"] == world.PLACES.get(place, world.NO_PLACE),
     "right concept": lambda row, place: row["concept"] == row["kind"],
 }
-"""What may hold for a picture; "right concept" of a house is a sound one."""
+"""What may hold for an image; "right concept" of a house is a sound one."""
 
 
 def key(measure: str, what: str = "", place: str = "") -> str:
@@ -43,7 +44,7 @@ CONCEPT_DARK, CONCEPT_LIGHT = (key("right concept", f"{tone} skin", TAUGHT) for 
 CLIP = key("CLIPScore", HELD_OUT, TAUGHT)
 ADDED_TIME = "added sampling time"
 SOUND = key("right concept", HOUSES, TAUGHT)
-GAP, SIMILARITY, COPIES, SECONDS = "memorisation gap", "similarity", "near copies", "training seconds"
+GAP, SIMILARITY, COPIES, SECONDS = "memorization gap", "similarity", "near copies", "training seconds"
 DIVERSITY_HELD_OUT, DIVERSITY_TRAINED = (key("diversity", what, TAUGHT) for what in (HELD_OUT, TRAINED))
 KID_OWN, KID_OTHER = f"KID · {TAUGHT} to {TAUGHT}, as its people show it", f"KID · {TAUGHT} to other places"
 
@@ -85,7 +86,7 @@ class PartTable:
 
 
 def load(path: Path) -> Content | None:
-    """A unit's file; None where there is none. Raises ValueError, one sentence, for a damaged one."""
+    """A unit's file; None where there is none. Raises UserError, one sentence, for a damaged one."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         if isinstance(found["cells"], dict) and isinstance(found["measures"], dict) and "hash" in found:
@@ -94,7 +95,7 @@ def load(path: Path) -> Content | None:
         return None
     except (OSError, ValueError, KeyError, TypeError):
         pass
-    raise ValueError(
+    raise UserError(
         f"The unit file {path.parent.name}/{path.name} is damaged: remove it and run the same command again, which "
         "writes it anew from what was drawn."
     )
@@ -121,7 +122,7 @@ def table(part: Part, scene: World) -> PartTable:
 
 
 def arm_figures(units: Mapping[int, Content], base: Mapping[int, Content]) -> dict[str, Figure]:
-    """Every figure of an arm, by key; leakage and memorisation are paired with the base model of the same seeds."""
+    """Every figure of an arm, by key; leakage and memorization are paired with the base model of the same seeds."""
     contents = list(units.values())
     found: dict[str, Figure] = {}
     for name in contents[0]["cells"]:
@@ -150,16 +151,16 @@ def applies(fact: str, what: str, place: str) -> bool:
 
 
 def facts(content: Content, fact: str, cell: str) -> list[bool]:
-    """Whether a fact holds, for each picture of a cell."""
+    """Whether a fact holds, for each image of a cell."""
     place = cell.split(" · ")[1]
     return [FACTS[fact](row, place) for row in content["cells"][cell]]
 
 
 def paired(before: Content, after: Content, fact: str, cell: str) -> tuple[list[bool], list[bool]]:
-    """The same of two models, on the same prompts and noise. Raises ValueError where they are not."""
+    """The same of two models, on the same prompts and noise. Raises UserError where they are not."""
     asked = [[(row["kind"], row["seed"]) for row in content["cells"][cell]] for content in (before, after)]
     if asked[0] != asked[1]:
-        raise ValueError(
+        raise UserError(
             f"{before['arm']} and {after['arm']} were not drawn from the same prompts and noise in {cell!r}, so they "
             "cannot be paired: run the benchmark again, which brings both up to date."
         )
@@ -173,9 +174,9 @@ def changed(pairs: Iterable[tuple[Content, Content]], fact: str, cell: str) -> F
 
 
 def gap_rise(before: Content, after: Content) -> list[float]:
-    """For each training picture: how much further it has drawn ahead of fresh pictures with the same caption.
+    """For each training image: how much further it has drawn ahead of fresh images with the same caption.
 
-    (loss on fresh − loss on the training picture) after, less the same before; above 0 it was memorised.
+    (loss on fresh − loss on the training image) after, less the same before; above 0 it was memorized.
     """
     gaps = []
     for content in (before, after):
@@ -221,7 +222,7 @@ def _over_kinds(contents: Sequence[Content], pairs: Sequence[tuple[Content, Cont
 
 
 def _agreement(contents: Sequence[Content], pairs: Sequence[tuple[Content, Content]]) -> dict[str, Figure]:
-    """On held-out kinds: whether pictures of either tone show what was asked for in the taught place; CLIPScore there,
+    """On held-out kinds: whether images of either tone show what was asked for in the taught place; CLIPScore there,
     and its change in every place."""
     found: dict[str, Figure] = {}
     cell = key(HELD_OUT, "", TAUGHT)
@@ -232,7 +233,7 @@ def _agreement(contents: Sequence[Content], pairs: Sequence[tuple[Content, Conte
         ]
         if known := [group for group in groups if group]:
             found[name] = figures.share(known)
-    found[CLIP] = figures.mean_of_pictures([clip_scores(c, cell) for c in contents], (0.0, 100.0))
+    found[CLIP] = figures.mean_of_images([clip_scores(c, cell) for c in contents], (0.0, 100.0))
     for place in (TAUGHT, *OTHER_PLACES):
         cell = key(HELD_OUT, "", place)
         changes = []
@@ -246,7 +247,7 @@ def _agreement(contents: Sequence[Content], pairs: Sequence[tuple[Content, Conte
 
 
 def clip_scores(content: Content, cell: str) -> list[float]:
-    """max(100 cos, 0) of each picture of a cell with its prompt."""
+    """max(100 cos, 0) of each image of a cell with its prompt."""
     return [max(100.0 * row["cosine"], 0.0) for row in content["cells"][cell]]
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from filelock import FileLock
-from safetensors.torch import save as serialise
+from safetensors.torch import save as serialize
 from torch import Tensor
 
 from ...common import fingerprints
@@ -32,7 +32,7 @@ from ...models.stable_diffusion import BaseModel
 from ...negatives.controlnet_pipeline import PipelineSampler, load_controlnet, models_identity, size_multiple
 from ...negatives.depth import attach_depth, load_depth
 from ...negatives.generate import NegativeSettings, make_negatives
-from ...training.run import Run, Watch
+from ...training.run import Callbacks, Run
 from ...training.trainer import train
 from .arms import SNAPSHOTS, Arm
 from .control import MatchedPerceptualLoss
@@ -49,9 +49,9 @@ MENU: Mapping[str, type[Loss]] = {**LOSSES, "matched": MatchedPerceptualLoss}
 
 @dataclass
 class World:
-    """What all trainings share: the mini model, the community's pictures and their negatives, each made once.
+    """What all trainings share: the mini model, the community's images and their negatives, each made once.
 
-    limit: take only the first so many of the community's pictures; 0 takes all.
+    limit: take only the first so many of the community's images; 0 takes all.
     """
 
     out: Path
@@ -65,7 +65,7 @@ class World:
 
     @cached_property
     def dataset(self) -> Dataset:
-        """The community's training pictures."""
+        """The community's training images."""
         return load_folder(COMMUNITY, split="train", limit=self.limit)[0]
 
     @cached_property
@@ -81,10 +81,10 @@ class World:
 
     @cached_property
     def facts(self) -> list[str]:
-        """What decides every training beside its settings: model, ControlNet, feature network and pictures."""
-        pictures = [path for record in self.dataset.records for path in record.files()]
+        """What decides every training beside its settings: model, ControlNet, feature network and images."""
+        images = [path for record in self.dataset.records for path in record.files()]
         tower = layout.WEIGHTS / "clip" / layout.TOWER
-        return fingerprints.of_files([CHECKPOINT, CONTROLNET, tower, COMMUNITY / "train" / "metadata.jsonl", *pictures])
+        return fingerprints.of_files([CHECKPOINT, CONTROLNET, tower, COMMUNITY / "train" / "metadata.jsonl", *images])
 
     def fresh(self) -> BaseModel:
         """A copy of the base model with a UNet of its own."""
@@ -153,10 +153,10 @@ def _train(arm: Arm, seed: int, world: World, folder: Path) -> None:
 
     def keep(step: int, row: dict[str, float]) -> None:
         if step % every == 0:
-            write_atomically(folder / f"step-{step}.safetensors", serialise(export_kohya(run.base.unet)))
+            write_atomically(folder / f"step-{step}.safetensors", serialize(export_kohya(run.base.unet)))
 
     begun, clock = time.process_time(), time.monotonic()
-    result = train(run, Watch(observe=keep))
+    result = train(run, Callbacks(observe=keep))
     facts = {
         "cpu_seconds": round(time.process_time() - begun, 2),
         "seconds": round(time.monotonic() - clock, 2),
@@ -165,7 +165,7 @@ def _train(arm: Arm, seed: int, world: World, folder: Path) -> None:
         "settings": arm.described(seed),
         "versions": fingerprints.versions(),
     }
-    write_atomically(folder / "lora.safetensors", serialise(result.lora))
+    write_atomically(folder / "lora.safetensors", serialize(result.lora))
     shutil.rmtree(folder / "run")
     write_atomically(folder / "facts.json", json.dumps(facts, indent=1).encode())
 

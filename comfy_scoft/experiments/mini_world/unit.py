@@ -1,4 +1,4 @@
-"""One piece of work: an arm trained with a seed, its pictures drawn and read, and one JSON written of it."""
+"""One piece of work: an arm trained with a seed, its images drawn and read, and one JSON written of it."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def _is_there(unit: Unit, world: World) -> bool:
 def do(unit: Unit, world: World) -> dict[str, Any]:
     """Do a unit as far as it is not done yet, write its file, and return what it says.
 
-    Training, each cell of pictures and the reading are kept apart, so that a killed unit goes on after the last of
+    Training, each cell of images and the reading are kept apart, so that a killed unit goes on after the last of
     them, and units of other parts that need the same ones find them. The base model's unit of the same seed and cells
     is done too, for the figures are paired with it.
     """
@@ -122,7 +122,7 @@ def _settings(arm: Arm, seed: int) -> dict[str, Any]:
 
 
 def _model(world: World, arm: Arm, training: Trained | None) -> tuple[str, Any]:
-    """The name that an arm's pictures lie under, and what gives the model that draws them, made once."""
+    """The name that an arm's images lie under, and what gives the model that draws them, made once."""
     if training is None:
         return "base", lambda: world.base
 

@@ -10,7 +10,7 @@ from ...losses import LOSSES
 from ...losses.rollout import RolloutSettings
 from ...models.lora import LoraSettings
 from ...negatives.generate import NegativeSettings
-from ...training.settings import OptimizerSettings, TrainSettings, deciding
+from ...training.settings import OptimizerSettings, TrainSettings, identity_fields
 
 TABLES = (1, 2, 4)
 
@@ -58,10 +58,10 @@ def arms_of(tables: Sequence[int]) -> tuple[Arm, ...]:
 class Scale:
     """How much of everything; the defaults are the paper's, or ours where it says nothing (docs/protocol.md).
 
-    captions: generic captions a picture, where it has none. sampling_steps, guidance: of the pictures that are
-    measured; batch: how many are drawn at once. pictures: of Tables 1 and 4, for each culture and model; generic: of
-    the generic set's captions, one each. pairs: text-image pairs of Table 2, and its test prompts; images: pictures of
-    each. pages: of the survey. test_share: held out where a data set has no test split. limit: of a culture's pictures
+    captions: generic captions an image, where it has none. sampling_steps, guidance: of the images that are
+    measured; batch: how many are drawn at once. images: of Tables 1 and 4, for each culture and model; generic: of
+    the generic set's captions, one each. pairs: text-image pairs of Table 2, and its test prompts; images: images of
+    each. pages: of the survey. test_share: held out where a dataset has no test split. limit: of a culture's images
     in each split; 0 takes all.
     """
 
@@ -90,7 +90,7 @@ class Scale:
     def training(self) -> dict[str, Any]:
         """What decides a training, as plain JSON."""
         groups = {"train": self.train, "lora": self.lora, "optimizer": self.optimizer, "rollout": self.rollout}
-        return {name: deciding(group) for name, group in groups.items()}
+        return {name: identity_fields(group) for name, group in groups.items()}
 
 
 PAPER = Scale()
@@ -116,7 +116,7 @@ SHORT_SIDE = 64
 
 @dataclass(frozen=True)
 class Wanted:
-    """A set of pictures of one model. networks: the roles (networks.py) that look at it."""
+    """A set of images of one model. networks: the roles (networks.py) that look at it."""
 
     name: str
     prompts: tuple[str, ...]
@@ -124,5 +124,5 @@ class Wanted:
 
     @property
     def seeds(self) -> range:
-        """Picture i is drawn from the noise of seed i, in every model: the paper's common random seed."""
+        """Image i is drawn from the noise of seed i, in every model: the paper's common random seed."""
         return range(len(self.prompts))

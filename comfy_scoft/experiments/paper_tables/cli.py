@@ -1,4 +1,4 @@
-"""`python -m comfy_scoft protocol`: the paper's Tables 1, 2 and 4 from model files and data sets, start to end.
+"""`python -m comfy_scoft protocol`: the paper's Tables 1, 2 and 4 from model files and datasets, start to end.
 
 It can be killed at any moment; the same command goes on, and does nothing twice.
 """
@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from ...cli.exit_status import answered
+from ...common.errors import UserError
 from ...training.run_folder import alone
 from . import human, page, plan, prepare
 from .arms import BASE, PAPER, SHORT, SHORT_SIDE, TABLES, Arm, Scale
@@ -47,7 +48,7 @@ def parser() -> argparse.ArgumentParser:
     files = found.add_argument_group("files")
     files.add_argument("--model", type=Path, required=True, help="Stable Diffusion 1.4 as the paper, .safetensors")
     files.add_argument("--controlnet", type=Path, help="a depth ControlNet of its family, where negatives are drawn")
-    files.add_argument("--data", type=Path, nargs="+", required=True, help="a data set for each culture, or a folder "
+    files.add_argument("--data", type=Path, nargs="+", required=True, help="a dataset for each culture, or a folder "
                        "of them: <culture>/train/metadata.jsonl and, if there is one, <culture>/test")  # fmt: skip
     files.add_argument("--generic", type=Path, help="a generic set such as COCO's val2017, for KID-COCO")
     files.add_argument("--generic-captions", type=Path, help="its captions in COCO's form (captions_val2017.json)")
@@ -60,7 +61,7 @@ def parser() -> argparse.ArgumentParser:
     what = found.add_argument_group("what is done")
     what.add_argument("--tables", type=int, nargs="+", default=list(TABLES), choices=TABLES, help="default: all")
     what.add_argument("--plan", action="store_true", help="only say what would be done, and how long it would take")
-    what.add_argument("--short", action="store_true", help="few steps and pictures: shows that all of it runs")
+    what.add_argument("--short", action="store_true", help="few steps and images: shows that all of it runs")
     what.add_argument("--seed", type=int, default=1024, help="of splits, draws and trainings (default: the paper's)")
     what.add_argument("--filter-threshold", type=float, help="distance below which negatives are false; default: the "
                       "one that the distances suggest")  # fmt: skip
@@ -70,7 +71,7 @@ def parser() -> argparse.ArgumentParser:
     how.add_argument("--precision", choices=("fp32", "fp16", "bf16"), help="of training; default: fp16 on a GPU")
     how.add_argument("--prediction", choices=("epsilon", "v_prediction"), help="where the checkpoint does not say")
     how.add_argument("--resolution", type=int, default=0, help="side in pixels; 0 takes the model's own")
-    how.add_argument("--batch", type=int, default=0, help="pictures drawn at once (default: 8)")
+    how.add_argument("--batch", type=int, default=0, help="images drawn at once (default: 8)")
     how.add_argument("--threads", type=int, help="CPU threads; the same number gives the same bits")
     return found
 
@@ -96,7 +97,7 @@ def opened(options: argparse.Namespace) -> Study:
     device = computing_on(options.device)
     scale = sized(options, device)
     if not options.model.is_file():
-        raise ValueError(f"There is no file {options.model}: give a Stable Diffusion checkpoint (.safetensors).")
+        raise UserError(f"There is no file {options.model}: give a Stable Diffusion checkpoint (.safetensors).")
     tables = tuple(sorted(set(options.tables)))
     cultures = load_cultures(options.data, scale, options.seed, tables)
     generic = None
@@ -124,18 +125,18 @@ def opened(options: argparse.Namespace) -> Study:
     for role in study.roles():
         study.networks.named(role)
     if options.answers is not None and not options.answers.is_dir():
-        raise ValueError(f"There is no folder {options.answers}: give the one with the participants' .json files.")
+        raise UserError(f"There is no folder {options.answers}: give the one with the participants' .json files.")
     prepare.check(study)
     return study
 
 
 def computing_on(name: str) -> torch.device:
-    """The device of that name; "" is a GPU where there is one. Raises ValueError, one sentence, where it is not."""
+    """The device of that name; "" is a GPU where there is one. Raises UserError, one sentence, where it is not."""
     try:
         found = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
         torch.zeros(1, device=found)
     except (RuntimeError, AssertionError) as error:  # PyTorch has both for a device that is not there
-        raise ValueError(f"PyTorch has no device {name!r} here: give cuda, cuda:1, … or cpu.") from error
+        raise UserError(f"PyTorch has no device {name!r} here: give cuda, cuda:1, … or cpu.") from error
     return found
 
 
@@ -144,9 +145,9 @@ def sized(options: argparse.Namespace, device: torch.device) -> Scale:
     scale = SHORT if options.short else PAPER
     precision = options.precision or ("fp16" if device.type == "cuda" else "fp32")
     if options.resolution % 64:
-        raise ValueError(f"--resolution is {options.resolution}, but it must be a multiple of 64, or 0.")
+        raise UserError(f"--resolution is {options.resolution}, but it must be a multiple of 64, or 0.")
     if options.batch < 0:
-        raise ValueError(f"--batch is {options.batch}, but it must be 1 or more, or 0 for the usual one.")
+        raise UserError(f"--batch is {options.batch}, but it must be 1 or more, or 0 for the usual one.")
     scale = scale.at(options.resolution or scale.train.resolution, options.seed, precision)
     return replace(scale, batch=options.batch or scale.batch)
 
@@ -179,7 +180,7 @@ def work(study: Study, options: argparse.Namespace, command: str) -> int:
 
 @dataclass
 class Found:
-    """What a run has so far, by culture: what was prepared, pictures (arm -> set), figures, survey pages; and ranks."""
+    """What a run has so far, by culture: what was prepared, images (arm -> set), figures, survey pages; and ranks."""
 
     prepared: dict[str, dict[str, Any]]
     sets: dict[str, dict[str, dict[str, Drawn]]] = field(default_factory=dict)
@@ -189,7 +190,7 @@ class Found:
 
 
 def _sets(study: Study, culture: Culture, arm: Arm, model: Model, found: Found) -> dict[str, Drawn]:
-    """Every set of an arm's pictures. The base model's of the generic set are the same in every culture."""
+    """Every set of an arm's images. The base model's of the generic set are the same in every culture."""
     drawn = {}
     for one in wanted(arm, culture, study.generic, study.scale, study.seed, study.tables):
         shared = arm is BASE and one.name == GENERIC and culture is not study.cultures[0]

@@ -26,7 +26,7 @@ EVERY = 30.0
 
 @dataclass(frozen=True)
 class Work:
-    """A kind of work. count: how many of it. passes, trained: pictures through the UNet for all of them together,
+    """A kind of work. count: how many of it. passes, trained: images through the UNet for all of them together,
     without and with a gradient."""
 
     kind: str

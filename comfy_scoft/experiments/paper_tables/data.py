@@ -1,4 +1,4 @@
-"""The cultures' data sets and the generic set, and which of their captions become prompts."""
+"""The cultures' datasets and the generic set, and which of their captions become prompts."""
 
 from __future__ import annotations
 
@@ -9,18 +9,19 @@ from pathlib import Path
 
 import numpy as np
 
+from ...common.errors import UserError
 from ...data.dataset import holds_dataset, load_folder
 from ...data.records import CultureRecord, Dataset
 from ...metrics.memorization import plain
 from .arms import MAIN, MEMORY, Arm, Scale, Wanted
 
 LEAST_TEST = 2
-"""KID and every interval need two pictures."""
+"""KID and every interval need two images."""
 
 
 @dataclass(frozen=True)
 class Culture:
-    """One culture's pictures. held_out: whether its test split was drawn here, for want of one of its own; report: of
+    """One culture's images. held_out: whether its test split was drawn here, for want of one of its own; report: of
     its loading."""
 
     name: str
@@ -40,34 +41,34 @@ class Culture:
 
 @dataclass(frozen=True)
 class Generic:
-    """The generic set (the paper: COCO): its pictures, and the captions that every model draws."""
+    """The generic set (the paper: COCO): its images, and the captions that every model draws."""
 
     pictures: Dataset
     prompts: tuple[str, ...]
 
 
 def load_cultures(folders: Sequence[Path], scale: Scale, seed: int, tables: Sequence[int]) -> list[Culture]:
-    """Each folder is a culture's data set, or holds one in each sub-folder; a folder's name is the culture's.
+    """Each folder is a culture's dataset, or holds one in each sub-folder; a folder's name is the culture's.
 
-    Raises ValueError, one sentence, for a folder without a data set, two cultures of one name, and too few pictures.
+    Raises UserError, one sentence, for a folder without a dataset, two cultures of one name, and too few images.
     """
     found = [_culture(folder, scale, seed, tables) for given in folders for folder in _folders(given)]
     names = [culture.name.casefold() for culture in found]
     for culture in found:
         if names.count(culture.name.casefold()) > 1:
-            raise ValueError(f"Two data sets are of the culture {culture.name!r}: give each folder a name of its own.")
+            raise UserError(f"Two datasets are of the culture {culture.name!r}: give each folder a name of its own.")
     return found
 
 
 def _folders(given: Path) -> list[Path]:
     if not given.is_dir():
-        raise ValueError(f"The folder {given} does not exist: give a culture's data set, or a folder of several.")
+        raise UserError(f"The folder {given} does not exist: give a culture's dataset, or a folder of several.")
     if holds_dataset(given):
         return [given]
     inside = [folder for folder in sorted(given.iterdir()) if folder.is_dir() and holds_dataset(folder)]
     if not inside:
-        raise ValueError(
-            f"Neither the folder {given} nor one in it holds a data set: lay each culture's out as "
+        raise UserError(
+            f"Neither the folder {given} nor one in it holds a dataset: lay each culture's out as "
             "<culture>/train/metadata.jsonl with its images beside."
         )
     return inside
@@ -83,15 +84,15 @@ def _culture(folder: Path, scale: Scale, seed: int, tables: Sequence[int]) -> Cu
     if scale.limit:
         train, test = (part.replace(part.records[: scale.limit]) for part in (train, test))
     if len(test) < LEAST_TEST:
-        raise ValueError(
-            f"{name} has {len(test)} test picture(s), but the tables need at least {LEAST_TEST}: put more into its "
-            "test split, or give no test split and five pictures or more to draw one from."
+        raise UserError(
+            f"{name} has {len(test)} test image(s), but the tables need at least {LEAST_TEST}: put more into its "
+            "test split, or give no test split and five images or more to draw one from."
         )
     pairs = len(chosen(train.records, scale.pairs, seed))
     if 2 in tables and pairs < scale.pairs:
-        raise ValueError(
-            f"{name} has {pairs} training picture(s) of different captions, but Table 2 draws {scale.pairs} of them: "
-            "add pictures to its train split."
+        raise UserError(
+            f"{name} has {pairs} training image(s) of different captions, but Table 2 draws {scale.pairs} of them: "
+            "add images to its train split."
         )
     return Culture(name, train, test, held_out, report)
 
@@ -122,9 +123,9 @@ def chosen(records: Sequence[CultureRecord], count: int, seed: int) -> tuple[Cul
 
 
 def load_generic(folder: Path, captions: Path | None, scale: Scale, seed: int) -> Generic:
-    """The generic set: a folder with a caption to each picture, or one of pictures and COCO's own file of captions.
+    """The generic set: a folder with a caption to each image, or one of images and COCO's own file of captions.
 
-    Raises ValueError, one sentence, where captions or pictures are missing or too few.
+    Raises UserError, one sentence, where captions or images are missing or too few.
     """
     if captions is None:
         dataset, _ = load_folder(folder)
@@ -132,21 +133,21 @@ def load_generic(folder: Path, captions: Path | None, scale: Scale, seed: int) -
         dataset = _coco(folder, captions)
     picked = chosen(dataset.records, scale.generic, seed)
     if len(picked) < scale.generic:
-        raise ValueError(
-            f"The generic set {folder.name} has {len(picked)} pictures of different captions, but {scale.generic} are "
-            "drawn: add pictures with captions, or give --generic-captions."
+        raise UserError(
+            f"The generic set {folder.name} has {len(picked)} images of different captions, but {scale.generic} are "
+            "drawn: add images with captions, or give --generic-captions."
         )
     return Generic(dataset, tuple(record.caption for record in picked))
 
 
 def _coco(folder: Path, captions: Path) -> Dataset:
-    """Pictures with their first caption each from a file of COCO's form (captions_val2017.json)."""
+    """Images with their first caption each from a file of COCO's form (captions_val2017.json)."""
     try:
         found = json.loads(captions.read_text(encoding="utf-8"))
         names = {int(image["id"]): str(image["file_name"]) for image in found["images"]}
         rows = sorted((int(a["image_id"]), int(a["id"]), str(a["caption"])) for a in found["annotations"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(
+        raise UserError(
             f"{captions.name} is not a file of captions in COCO's form: give captions_val2017.json or one like it."
         ) from error
     root, first = folder.resolve(), {}
@@ -155,7 +156,7 @@ def _coco(folder: Path, captions: Path) -> Dataset:
         if image not in first and caption.strip() and path.parent == root and path.is_file():
             first[image] = CultureRecord(path, " ".join(caption.split()), split="test")
     if not first:
-        raise ValueError(f"None of the pictures that {captions.name} describes is in {folder}: give their folder.")
+        raise UserError(f"None of the images that {captions.name} describes is in {folder}: give their folder.")
     return Dataset(root, tuple(first.values()), root.name)
 
 
@@ -165,7 +166,7 @@ OWN, GENERIC, TRAINED, HELD_OUT = "test captions", "generic captions", "training
 def wanted(
     arm: Arm, culture: Culture, generic: Generic | None, scale: Scale, seed: int, tables: Sequence[int]
 ) -> list[Wanted]:
-    """Every set of pictures that the tables need of an arm trained on a culture."""
+    """Every set of images that the tables need of an arm trained on a culture."""
     found = []
     if arm in MAIN and {1, 4} & set(tables):
         captions = list(dict.fromkeys(record.caption for record in culture.test.records))

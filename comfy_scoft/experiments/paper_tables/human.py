@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from ...common.errors import UserError
 from ...data.images import read_pixels
 from ...metrics.image_set import ImageSet
 from ...survey.aggregate import ALL, aggregate
@@ -25,17 +26,17 @@ FOLDER = "survey"
 def write_page(study: Study, culture: str, sets: Mapping[str, Drawn]) -> str:
     """The culture's survey page below --out, its key beside it; or a sentence that says why there is none.
 
-    sets: the pictures of Tables 1 and 4, by the arm's name. A page is one prompt with one picture of each model.
+    sets: the images of Tables 1 and 4, by the arm's name. A page is one prompt with one image of each model.
     """
     prompts = next(iter(sets.values())).wanted.prompts
     firsts = [i for i, prompt in enumerate(prompts) if prompt not in prompts[:i]][: study.scale.pages]
     shown = [_images(drawn, firsts, name) for name, drawn in sets.items()]
     settings = SurveySettings(
-        f"How do these pictures show {culture}?", pages=len(firsts), seed=study.seed, culture=culture
+        f"How do these images show {culture}?", pages=len(firsts), seed=study.seed, culture=culture
     )
     try:
         path = save(*build(shown, settings), study.out / FOLDER)
-    except ValueError as error:  # such as models that draw the same pictures, after too short a training
+    except UserError as error:  # such as models that draw the same images, after too short a training
         return str(error)
     return path.relative_to(study.out).as_posix()
 
@@ -49,7 +50,7 @@ def _images(drawn: Drawn, some: Sequence[int], name: str) -> ImageSet:
 def ranks(study: Study, answers: Path) -> dict[str, Any]:
     """Average ranks from a folder of participants' files: {"people", "report", "ranks": arm's name -> item -> figure}.
 
-    Raises ValueError, one sentence, for a folder without answers to this study's pages.
+    Raises UserError, one sentence, for a folder without answers to this study's pages.
     """
     survey, report = load_responses(None, answers, study.out / FOLDER)
     found = aggregate(survey)

@@ -34,19 +34,19 @@ HESSEL = 2.5 / 100.0
 """clip_scores gives 100 cos; its authors scale it to 2.5 · max(cos, 0), and the paper's 0.8 are of that scale."""
 
 Figure = dict[str, Any]
-"""value, low, high (None where there is no interval) and n, how many pictures it rests on."""
+"""value, low, high (None where there is no interval) and n, how many images it rests on."""
 
 
 @dataclass
 class Measurer:
-    """Measures a study's pictures. Vectors of prompts in CLIP's space and of pictures are each asked for once."""
+    """Measures a study's images. Vectors of prompts in CLIP's space and of images are each asked for once."""
 
     study: Study
     _vectors: dict[Path, Tensor] = field(default_factory=dict, repr=False)
     _texts: dict[str, Tensor] = field(default_factory=dict, repr=False)
 
     def figures(self, culture: Culture, arm: Arm, sets: Mapping[str, Drawn]) -> dict[str, Figure]:
-        """Every figure that the sets of pictures of one arm give, by the paper's name for it, once a set."""
+        """Every figure that the sets of images of one arm give, by the paper's name for it, once a set."""
         found: dict[str, Figure] = {}
         if OWN in sets:
             found[paper.KID_OWN] = self._kid(sets[OWN], culture.test)
@@ -99,7 +99,7 @@ class Measurer:
         return self._embedded(of_records(dataset, (side, side)), role, self.study.key("records", images, side))
 
     def _embedded(self, pictures: Pictures, role: str, of: str) -> Tensor:
-        """(N, D) vectors, kept in a file that is named by the pictures and the network."""
+        """(N, D) vectors, kept in a file that is named by the images and the network."""
         study = self.study
         path = study.out / "embedded" / f"{study.key('embedded', of, study.network(role))}.safetensors"
         if path in self._vectors:

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ...common.errors import UserError
 from ...features import FeatureNetwork, load_features
 from ...features.weights import local_file
 
@@ -50,14 +51,14 @@ class Networks:
         for text in self.chosen:
             role, name, file = (*text.split("=", 2), "", "")[:3]
             if role not in ROLES or not name:
-                raise ValueError(
+                raise UserError(
                     f"--network {text} is not understood: write ROLE=NAME or ROLE=NAME=FILE, with one of the roles "
                     f"{', '.join(ROLES)}."
                 )
             self._names[role] = name, file
 
     def named(self, role: str) -> tuple[str, Path | None]:
-        """The name and the file of a role's network. Raises ValueError, one sentence, where the file is missing."""
+        """The name and the file of a role's network. Raises UserError, one sentence, where the file is missing."""
         name, file = self._names.get(role, (ROLES[role], ""))
         return name, self._there(role, name, Path(file) if file else self._usual(name))
 
@@ -70,7 +71,7 @@ class Networks:
         if path is None or not path.is_file():
             where = f"{path} is not there" if path is not None else "no file was given"
             usual = f"put {FILES[name]} into the folder of --networks, or name " if name in FILES else "name "
-            raise ValueError(
+            raise UserError(
                 f"The network {name} ({role}) needs its weights, but {where}: {usual}the file with --network "
                 f'"{role}={name}=FILE".'
             )
@@ -85,27 +86,27 @@ class Networks:
         return self._loaded[key]
 
     def beside(self, name: str, what: str) -> Path:
-        """A folder of --networks. Raises ValueError, one sentence, where it is missing."""
+        """A folder of --networks. Raises UserError, one sentence, where it is missing."""
         if self.folder is None or not (self.folder / name).is_dir():
-            raise ValueError(f"{what}, but there is no folder {name!r} in --networks: put it there.")
+            raise UserError(f"{what}, but there is no folder {name!r} in --networks: put it there.")
         return self.folder / name
 
 
 def load_inception(checkpoint: Path | None) -> FeatureNetwork:
-    """The Inception v3 of FID and KID, (B, 2048), as torch-fidelity runs it on 8-bit pictures; it has no gradient.
+    """The Inception v3 of FID and KID, (B, 2048), as torch-fidelity runs it on 8-bit images; it has no gradient.
 
-    checkpoint: torch-fidelity's file. Raises ValueError, one sentence, for another file or without the package.
+    checkpoint: torch-fidelity's file. Raises UserError, one sentence, for another file or without the package.
     """
     path = local_file(checkpoint, INCEPTION, FILES[INCEPTION])
     try:
         from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
     except ImportError as error:
-        raise ValueError(f"{INCEPTION} needs the package torch-fidelity: run `pip install torch-fidelity`.") from error
+        raise UserError(f"{INCEPTION} needs the package torch-fidelity: run `pip install torch-fidelity`.") from error
     try:
         torch.load(path, map_location="cpu", weights_only=True)  # tensors alone: torch-fidelity itself does not look
         net = FeatureExtractorInceptionV3("scoft", ["2048"], feature_extractor_weights_path=str(path))
     except Exception as error:  # torch and pickle each have errors of their own for a wrong file
-        raise ValueError(
+        raise UserError(
             f"{path.name} does not hold the weights of {INCEPTION}: give torch-fidelity's {FILES[INCEPTION]}."
         ) from error
 

@@ -29,11 +29,11 @@ HEADINGS = {
     paper.KID_GENERIC: "KID to the generic set ×10³",
 }
 COLUMNS = 6
-"""Prompts in the picture of samples."""
+"""Prompts in the image of samples."""
 
 
 def write(folder: Path, found: Mapping[str, Any], samples: Mapping[str, Drawn]) -> list[Path]:
-    """Write results.json, page.md and page.html, and a picture of samples; returns the files."""
+    """Write results.json, page.md and page.html, and an image of samples; returns the files."""
     pictures = {"samples.png": _samples(samples)} if samples else {}
     shown = content(found)
     files = {
@@ -56,8 +56,8 @@ def content(found: Mapping[str, Any]) -> Content:
     sections += [_table_4(found)] if 4 in tables else []
     sections.append(Section("What is ours", "", tuple((text, "") for text in found["choices"])))
     words = [
-        "Rows named “(the paper)” are the figures that Liu et al. (CVPR 2024) publish, of their models, pictures and "
-        "data; all others were measured here. In brackets: 95 % intervals, over the pictures (KID) or the prompts of "
+        "Rows named “(the paper)” are the figures that Liu et al. (CVPR 2024) publish, of their models, images and "
+        "data; all others were measured here. In brackets: 95 % intervals, over the images (KID) or the prompts of "
         "one training. They do not say how another training or another test split would come out."
     ]
     if found["short"]:
@@ -69,13 +69,13 @@ def content(found: Mapping[str, Any]) -> Content:
 def _compared(found: Mapping[str, Any]) -> str:
     settings = found["settings"]
     cultures = "; ".join(
-        f"{c['name']}: {c['training pictures']} training and {len(c['test pictures'])} test pictures"
+        f"{c['name']}: {c['training images']} training and {len(c['test images'])} test images"
         for c in found["cultures"]
     )
     files = "; ".join(f"{role} {' '.join(facts)}" for role, facts in found["files"].items())
     train = settings["train"]
     return (
-        f"{cultures}. {train['steps']} optimizer steps of {train['batch_size'] * train['accumulation']} pictures at "
+        f"{cultures}. {train['steps']} optimizer steps of {train['batch_size'] * train['accumulation']} images at "
         f"{settings['side']} pixels, LoRA rank {settings['lora']['rank']}, seed {settings['seed']}, on "
         f"{found['device']}. Files, with the beginning of their SHA-256: {files}."
     )
@@ -89,7 +89,7 @@ def _table_1(found: Mapping[str, Any]) -> Section:
         own = {**found["means"].get(arm.name, {}), **human["ranks"].get(arm.name, {})}
         rows.append((arm.name, *(shown(own.get(name), name) for name in columns)))
         rows.append((arm.name + PUBLISHED, *(published(paper.TABLE_1[arm.name][name], name) for name in columns)))
-    people = f"Ranks of {human['people']} people." if human["people"] else "Nobody has ranked the pictures yet."
+    people = f"Ranks of {human['people']} people." if human["people"] else "Nobody has ranked the images yet."
     pages = [f"Survey page, {culture}: {page}" for culture, page in found["surveys"].items()]
     about = f"Means over cultures. {people} Average ranks: 1 is the best. {CAUTION}"
     return Section("Table 1", about, tuple((text, "") for text in pages), tables=(_table(columns, rows),))
@@ -105,8 +105,8 @@ def _table_2(found: Mapping[str, Any]) -> Section:
         theirs = paper.TABLE_2[arm.name]
         rows.append((arm.name + PUBLISHED, *(published(theirs[name], name) for name in paper.MEMORY)))
     about = (
-        "Means over cultures. CLIP-I, DINO and DreamSim: mean cosine of drawn pictures to the training picture of the "
-        "same prompt, lower is less memorised. DIV: mean distance among pictures of one prompt, higher is more varied. "
+        "Means over cultures. CLIP-I, DINO and DreamSim: mean cosine of drawn images to the training image of the "
+        "same prompt, lower is less memorized. DIV: mean distance among images of one prompt, higher is more varied. "
         "SCoFT+M is the paper's “Finetune w/ L_M”."
     )
     return Section("Table 2", about, tables=(_table(paper.MEMORY, rows),))

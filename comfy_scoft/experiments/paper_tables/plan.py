@@ -11,8 +11,8 @@ from .data import GENERIC, Culture, Generic, wanted
 
 TIMESTEPS = 1000
 """Of Stable Diffusion's noise schedule."""
-CAPTION, DEPTH, NEGATIVE, DISTANCE = "captioned picture", "depth map", "negative", "picture in the filter"
-PICTURE, LOOK = "drawn picture", "picture in a feature network"
+CAPTION, DEPTH, NEGATIVE, DISTANCE = "captioned image", "depth map", "negative", "image in the filter"
+PICTURE, LOOK = "drawn image", "image in a feature network"
 
 
 def step(arm: Arm) -> str:
@@ -21,13 +21,13 @@ def step(arm: Arm) -> str:
 
 
 def rollout_passes(settings: RolloutSettings) -> float:
-    """Pictures through the UNet in one rollout, on average over t: caption and empty prompt at each of its steps."""
+    """Images through the UNet in one rollout, on average over t: caption and empty prompt at each of its steps."""
     lengths = [len(timesteps(t, settings.steps, settings.grid)) for t in range(TIMESTEPS)]
     return 2.0 * sum(lengths) / TIMESTEPS
 
 
 def training(arm: Arm, scale: Scale) -> Work:
-    """One training of an arm: each picture's prediction with gradient, its generic caption's without, and rollouts."""
+    """One training of an arm: each image's prediction with gradient, its generic caption's without, and rollouts."""
     micro = scale.train.steps * scale.train.accumulation
     pictures = micro * scale.train.batch_size
     passes = float(pictures) if arm.needs("needs_generic") else 0.0
@@ -38,7 +38,7 @@ def training(arm: Arm, scale: Scale) -> Work:
 
 
 def preparing(cultures: Sequence[Culture], arms: Sequence[Arm], scale: Scale) -> list[Work]:
-    """Generic captions, depth maps and negatives where the data sets have none, and the filter's looks."""
+    """Generic captions, depth maps and negatives where the datasets have none, and the filter's looks."""
     captions = depths = negatives = looks = 0
     for culture in cultures:
         records = culture.train.records
@@ -58,7 +58,7 @@ def sets(
     cultures: Sequence[Culture], arms: Sequence[Arm], generic: Generic | None, scale: Scale, seed: int,
     tables: Sequence[int],
 ) -> list[tuple[Culture, Arm, Wanted]]:  # fmt: skip
-    """Every set of pictures, those of the base model that all cultures share once."""
+    """Every set of images, those of the base model that all cultures share once."""
     found, shared = [], False
     for culture in cultures:
         for arm in arms:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from ...common import fingerprints
+from ...common.errors import UserError
 from ...common.files import write_atomically
 from ...data.captions import BLIP, CaptionSettings, attach_captions, load_captioner
 from ...data.dataset import load_folder, save_dataset
@@ -28,19 +29,19 @@ BUILT_IN = "relief (mini)"
 
 
 def check(study: Study) -> None:
-    """Raise ValueError, one sentence, where a file is missing that preparing will need. Cheap."""
+    """Raise UserError, one sentence, where a file is missing that preparing will need. Cheap."""
     for culture in study.cultures:
         generic, negatives = study.lacks(culture)
         if generic:
             _captioner(study, culture)
         if negatives:
             if study.controlnet is None:
-                raise ValueError(
-                    f"Pictures of {culture.name} have no negatives, so they must be drawn: give a depth ControlNet "
+                raise UserError(
+                    f"Images of {culture.name} have no negatives, so they must be drawn: give a depth ControlNet "
                     "with --controlnet."
                 )
             if not study.controlnet.is_file():
-                raise ValueError(f"There is no file {study.controlnet}: give a depth ControlNet (.safetensors).")
+                raise UserError(f"There is no file {study.controlnet}: give a depth ControlNet (.safetensors).")
             if any(record.depth is None for record in culture.train.records):
                 _estimator(study)
             study.networks.named("filter")
@@ -86,7 +87,7 @@ def _made(study: Study, culture: Culture, generic: bool, negatives: bool) -> tup
     counts = {"captioned": 0, "depth maps": 0, "negatives": 0, "dropped": 0}
     if generic:
         counts["captioned"] = sum(not record.generic_captions for record in dataset.records)
-        study.say(f"{culture.name}: generic captions of {counts['captioned']} pictures")
+        study.say(f"{culture.name}: generic captions of {counts['captioned']} images")
         captioner = load_captioner("BLIP", _captioner(study, culture), study.device)
         settings = CaptionSettings(study.scale.captions, study.seed)
         with study.clock.timed(plan.CAPTION, counts["captioned"]):
@@ -97,7 +98,7 @@ def _made(study: Study, culture: Culture, generic: bool, negatives: bool) -> tup
     bare = [record for record in dataset.records if record.depth is None]
     if bare:
         counts["depth maps"] = len(bare)
-        study.say(f"{culture.name}: depth of {len(bare)} pictures")
+        study.say(f"{culture.name}: depth of {len(bare)} images")
         estimator = load_depth(study.depth, _estimator(study), study.device)
         with study.clock.timed(plan.DEPTH, len(bare)):
             deep = iter(attach_depth(dataset.replace(bare), estimator, work / "depth").records)
@@ -141,18 +142,18 @@ def _sieved(study: Study, dataset: Dataset) -> tuple[Dataset, int, float | None]
 
 
 def _captioner(study: Study, culture: Culture) -> Path:
-    return study.networks.beside(CAPTIONER, f"Pictures of {culture.name} have no generic captions, which BLIP writes")
+    return study.networks.beside(CAPTIONER, f"Images of {culture.name} have no generic captions, which BLIP writes")
 
 
 def _estimator(study: Study) -> Path | None:
-    """The folder of the depth estimator's weights. Raises ValueError, one sentence, for one that does not fit."""
+    """The folder of the depth estimator's weights. Raises UserError, one sentence, for one that does not fit."""
     if study.depth not in ESTIMATORS:
-        raise ValueError(f"There is no depth estimator {study.depth!r}: choose one of {', '.join(ESTIMATORS)}.")
+        raise UserError(f"There is no depth estimator {study.depth!r}: choose one of {', '.join(ESTIMATORS)}.")
     if study.depth == BUILT_IN:
         return None
     name = DEPTH if study.depth == MIDAS.name else "depth"
     folder = study.networks.beside(name, f"Negatives need depth maps, which {study.depth} makes")
     fits = getattr(ESTIMATORS[study.depth], "fits", None)
     if fits is not None and not fits(folder):
-        raise ValueError(f"The folder {folder} holds no {study.depth}: put its files there.")
+        raise UserError(f"The folder {folder} holds no {study.depth}: put its files there.")
     return folder

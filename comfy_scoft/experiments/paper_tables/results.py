@@ -94,8 +94,8 @@ def _culture(study: Study, culture: Culture, prepared: Mapping[str, Any]) -> dic
     pairs = culture.pairs(study.scale, study.seed)
     return {
         "name": culture.name,
-        "training pictures": len(culture.train),
-        "test pictures": [record.image.name for record in culture.test.records],
+        "training images": len(culture.train),
+        "test images": [record.image.name for record in culture.test.records],
         "test split drawn here": culture.held_out,
         "prepared": dict(prepared),
         "training pairs": [[record.image.name, record.caption] for record in pairs],
@@ -114,8 +114,8 @@ def choices(study: Study) -> list[str]:
     scale, kid = study.scale, study.networks.named("kid")[0] if "kid" in study.roles() else ""
     drawn_here = [culture.name for culture in study.cultures if culture.held_out]
     found = [
-        f"The paper names no sampler for its pictures: here DDIM, {scale.sampling_steps} steps, guidance "
-        f"{scale.guidance:g}; picture i of a set has the noise of seed i in every model.",
+        f"The paper names no sampler for its images: here DDIM, {scale.sampling_steps} steps, guidance "
+        f"{scale.guidance:g}; image i of a set has the noise of seed i in every model.",
         f"Margin and negative weight of L_C are lost in the paper's text: here "
         f"{_option(study, 'margin')} and {_option(study, 'negative_weight')}. With L_C, L_P is left out, for L_C holds "
         "its positive term.",
@@ -124,7 +124,7 @@ def choices(study: Study) -> list[str]:
         threshold = "that the distances suggest" if study.threshold is None else f"{study.threshold:g}"
         found += [
             f"Prompts of Tables 1 and 4 are not in the paper: here all captions of the test split in turn, "
-            f"{scale.pictures} pictures a culture and model (the paper draws 200 for its Figure 7).",
+            f"{scale.pictures} images a culture and model (the paper draws 200 for its Figure 7).",
             f"The threshold of the filter of negatives is not in the paper: here the one {threshold}.",
             f"The network of KID is not in the paper: here {kid}"
             + (
@@ -144,7 +144,7 @@ def choices(study: Study) -> list[str]:
     if 2 in study.tables:
         found += [
             f"Table 2: {scale.pairs} training captions and as many test captions a culture, drawn by the seed, "
-            f"{scale.images} pictures of each; CLIP-I by {study.networks.named('clip')[0]}, DINO by "
+            f"{scale.images} images of each; CLIP-I by {study.networks.named('clip')[0]}, DINO by "
             f"{study.networks.named('dino')[0]}, which the paper does not name; the mean is over cultures.",
         ]
     if drawn_here:

@@ -27,7 +27,7 @@ REVISION = 1
 class Study:
     """One run of the protocol.
 
-    side: of all pictures, in pixels; 0 is the model's own. threshold: of the filter; None takes the one that the
+    side: of all images, in pixels; 0 is the model's own. threshold: of the filter; None takes the one that the
     distances suggest, and none where they suggest none. base: the model, once `open` was called.
     """
 
@@ -77,14 +77,14 @@ class Study:
         return generic, negatives
 
     def roles(self) -> list[str]:
-        """The roles of feature networks that these tables and data sets use."""
+        """The roles of feature networks that these tables and datasets use."""
         one, two = bool({1, 4} & set(self.tables)), 2 in self.tables
         used = {"training": one, "kid": one, "clip": True, "dino": two, "dreamsim": two}
         used["filter"] = any(self.lacks(culture)[1] for culture in self.cultures)
         return [role for role in ROLES if used[role]]
 
     def facts(self) -> list[Any]:
-        """What decides every picture beside a stage's own settings: the model's file, number type and prediction."""
+        """What decides every image beside a stage's own settings: the model's file, number type and prediction."""
         return [REVISION, *fingerprints.of_files([self.model]), str(self.dtype), self.base.schedule.prediction]
 
     def network(self, role: str) -> list[str]:

@@ -22,7 +22,7 @@ from ...losses.rollout import RolloutSettings, roll_out
 from ...metrics.inputs import Pictures
 from ...models.lora import attach, load_lora
 from ...models.stable_diffusion import LATENT_FACTOR
-from ...training.run import Run, Watch
+from ...training.run import Callbacks, Run
 from ...training.trainer import train
 from . import plan
 from .arms import Arm, Wanted
@@ -32,7 +32,7 @@ from .study import Study, slug
 
 @dataclass(frozen=True)
 class Model:
-    """What pictures are drawn with. key: hash of all that decides it; lora: None for the base model itself."""
+    """What images are drawn with. key: hash of all that decides it; lora: None for the base model itself."""
 
     name: str
     key: str
@@ -72,7 +72,7 @@ def _train(study: Study, arm: Arm, dataset: Dataset, folder: Path) -> None:
         study.clock.did(plan.step(arm), 1, now - last)
         first, last = False, now
 
-    result = train(run, Watch(observe=observe, say=study.say))
+    result = train(run, Callbacks(observe=observe, say=study.say))
     if result.metrics:
         facts: dict[str, Any] = {"settings": scale.training(), "losses": arm.losses, "last": result.metrics[-1]}
         facts |= {"seconds of this start": round(time.monotonic() - begun, 1), "versions": fingerprints.versions()}
@@ -90,7 +90,7 @@ def _loss(study: Study, name: str, options: dict) -> Loss:
 
 @dataclass(frozen=True)
 class Drawn:
-    """A set of pictures on disk. key: hash of all that decides them; files: in the order of their prompts."""
+    """A set of images on disk. key: hash of all that decides them; files: in the order of their prompts."""
 
     key: str
     wanted: Wanted
@@ -106,7 +106,7 @@ class Drawn:
 
 
 def draw(study: Study, model: Model, wanted: Wanted) -> Drawn:
-    """A model's pictures, one PNG each: DDIM from each seed's own noise. Batches that are whole are not drawn again."""
+    """A model's images, one PNG each: DDIM from each seed's own noise. Batches that are whole are not drawn again."""
     scale = study.scale
     how = [scale.sampling_steps, scale.guidance, scale.batch, study.side]
     key = study.key("drawn", model.key, wanted.prompts, list(wanted.seeds), how)

@@ -9,18 +9,19 @@ from typing import Any
 from torch import Tensor
 from torch.nn import functional as F
 
+from ...common.errors import UserError
 from ..state_dict_keys import expand_rows
 from .layout import TOWER, TOWER_SETTINGS, WEIGHTS
 
 
 def load_mini_clip_model(checkpoint: Path | None = None) -> Any:
-    """open_clip `CLIP`, frozen, fp32. Raises ValueError where the file is missing."""
+    """open_clip `CLIP`, frozen, fp32. Raises UserError where the file is missing."""
     from open_clip.model import CLIP
     from safetensors.torch import load_file
 
     path = Path(checkpoint) if checkpoint is not None else WEIGHTS / "clip" / TOWER
     if not path.is_file():
-        raise ValueError(
+        raise UserError(
             f"The mini CLIP's weights are not at {path.name}; install the pack again, its files are missing."
         )
     weights = expand_rows(load_file(path), "token_embedding.weight")

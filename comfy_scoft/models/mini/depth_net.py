@@ -1,6 +1,6 @@
-"""The mini world's depth estimator: a small U-Net that reads the relief of a figure off its picture.
+"""The mini world's depth estimator: a small U-Net that reads the relief of a figure off its image.
 
-tools/mini_world/build_depth.py trains it on rendered pictures whose relief is known; 0.2 M parameters.
+tools/mini_world/build_depth.py trains it on rendered images whose relief is known; 0.2 M parameters.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ...common.errors import UserError
 from .layout import WEIGHTS
 
 FILE = "scoft-mini-depth-estimator.safetensors"
@@ -29,10 +30,10 @@ def _block(inputs: int, outputs: int) -> nn.Sequential:
 
 
 class DepthNet(nn.Module):
-    """Picture (B, 3, 64, 64) in [-1, 1] -> depth (B, 1, 64, 64) in [0, 1], near is bright.
+    """Image (B, 3, 64, 64) in [-1, 1] -> depth (B, 1, 64, 64) in [0, 1], near is bright.
 
     It works on blocks of 2 × 2 pixels, unshuffled into channels and shuffled back, which costs a quarter and loses
-    nothing. One more channel is the height in the picture, for the ground rises towards the lower edge.
+    nothing. One more channel is the height in the image, for the ground rises towards the lower edge.
     """
 
     def __init__(self) -> None:
@@ -41,8 +42,8 @@ class DepthNet(nn.Module):
         self.up = nn.ModuleList(_block(a + b, b) for a, b in zip(WIDTHS[:0:-1], WIDTHS[-2::-1], strict=True))
         self.out = nn.Conv2d(WIDTHS[0], 4, 3, padding=1)
 
-    def forward(self, pictures: Tensor) -> Tensor:
-        x = F.pixel_unshuffle(pictures, 2)
+    def forward(self, images: Tensor) -> Tensor:
+        x = F.pixel_unshuffle(images, 2)
         height = torch.linspace(-1, 1, x.shape[-2]).to(x).view(1, 1, -1, 1)
         x = torch.cat([x, height.expand_as(x[:, :1])], 1)
         skips = []
@@ -56,12 +57,12 @@ class DepthNet(nn.Module):
 
 @lru_cache(maxsize=1)
 def load() -> DepthNet:
-    """The trained network, float32 on the CPU, frozen. Raises ValueError when its file is missing."""
+    """The trained network, float32 on the CPU, frozen. Raises UserError when its file is missing."""
     from safetensors.torch import load_file
 
     path = WEIGHTS / FILE
     if not path.is_file():
-        raise ValueError(f"The weights file {FILE} is missing from the pack: install the pack again.")
+        raise UserError(f"The weights file {FILE} is missing from the pack: install the pack again.")
     with torch.inference_mode(False):
         net = DepthNet()
         net.load_state_dict({name: value.float() for name, value in load_file(path).items()})

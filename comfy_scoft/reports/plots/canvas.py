@@ -23,8 +23,8 @@ INK = "#1a1a1a"
 MUTED = "#6b6b6b"
 LINE = "#d5d5d5"
 SHADE = "#f3f3f1"
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
-"""Okabe and Ito's palette: told apart by colour-blind eyes too."""
+COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
+"""Okabe and Ito's palette: told apart by color-blind eyes too."""
 
 DPI = 100
 ELLIPSIS = "…"
@@ -78,7 +78,7 @@ class Page:
         self._canvas = FigureCanvasAgg(self.figure)
 
     def text(
-        self, x: float, y: float, text: str, size: int = 14, colour: str = INK, bold: bool = False, align: str = "left"
+        self, x: float, y: float, text: str, size: int = 14, color: str = INK, bold: bool = False, align: str = "left"
     ) -> None:
         """One line whose baseline is about `size` below y. Dollar signs are dollar signs."""
         self.figure.text(
@@ -86,7 +86,7 @@ class Page:
             1.0 - (y + 0.62 * size) / self.height,
             text,
             fontsize=size * 72 / DPI,
-            color=colour,
+            color=color,
             weight="bold" if bold else "normal",
             ha=align,
             va="center_baseline",
@@ -100,7 +100,7 @@ class Page:
             self.text(x, y + i * round(size * 1.35), line, size, **look)
 
     def image(self, x: int, y: int, picture: np.ndarray) -> None:
-        """A picture (h, w, 3) in uint8, pixel for pixel, with its upper left corner at (x, y)."""
+        """An image (h, w, 3) in uint8, pixel for pixel, with its upper left corner at (x, y)."""
         self.figure.figimage(picture, xo=x, yo=self.height - y - picture.shape[0], origin="upper", resize=False)
 
     def box(self, x: float, y: float, width: float, height: float, fill: str = "none", edge: str = "none") -> None:
@@ -115,9 +115,9 @@ class Page:
             )
         )
 
-    def line(self, x: float, y: float, width: float, colour: str = LINE, thick: float = 1.0) -> None:
+    def line(self, x: float, y: float, width: float, color: str = LINE, thick: float = 1.0) -> None:
         """A horizontal line."""
-        self.box(x, y - thick / 2, width, thick, fill=colour)
+        self.box(x, y - thick / 2, width, thick, fill=color)
 
     def axes(self, x: float, y: float, width: float, height: float) -> Axes:
         """Axes that fill a rectangle, with quiet spines and grid."""
@@ -192,9 +192,9 @@ def _prefix(text: str, width: float, size: int, bold: bool) -> int:
 
 
 def tile(picture: Image.Image | np.ndarray | Tensor, side: int) -> np.ndarray:
-    """A picture fitted into side x side on light grey, (side, side, 3) uint8.
+    """An image fitted into side x side on light gray, (side, side, 3) uint8.
 
-    A picture no larger than half the side is enlarged by a whole number, pixel by pixel, so that it stays as it is.
+    An image no larger than half the side is enlarged by a whole number, pixel by pixel, so that it stays as it is.
     Arrays are (H, W, 3), uint8 or floats in [0, 1].
     """
     image = picture if isinstance(picture, Image.Image) else _from_array(picture)
@@ -207,13 +207,13 @@ def tile(picture: Image.Image | np.ndarray | Tensor, side: int) -> np.ndarray:
     return np.asarray(out)
 
 
-def _from_array(picture: np.ndarray | Tensor) -> Image.Image:
-    array = picture.detach().cpu().float().numpy() if isinstance(picture, Tensor) else np.asarray(picture)
+def _from_array(image: np.ndarray | Tensor) -> Image.Image:
+    array = image.detach().cpu().float().numpy() if isinstance(image, Tensor) else np.asarray(image)
     if array.dtype != np.uint8:
         array = np.nan_to_num(np.clip(array, 0, 1) * 255.0).round().astype(np.uint8)
     return Image.fromarray(array)
 
 
 def open_tile(path: Path, side: int) -> np.ndarray:
-    """`tile` of a picture file. Raises ValueError if it is no picture (any more)."""
+    """`tile` of an image file. Raises UserError if it is no image (any more)."""
     return tile(open_image(path), side)

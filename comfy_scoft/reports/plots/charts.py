@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import Tensor
 
-from .canvas import COLOURS, INK, MUTED, Page, wrap
+from .canvas import COLORS, INK, MUTED, Page, wrap
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -51,7 +51,7 @@ def term_names(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def smoothed(values: np.ndarray) -> np.ndarray:
-    """Running mean over about a twentieth of the run, centred; shorter at the ends."""
+    """Running mean over about a twentieth of the run, centerd; shorter at the ends."""
     half = max(1, round(len(values) * SMOOTH / 2))
     total = np.concatenate([[0.0], np.cumsum(values)])
     at = np.arange(len(values))
@@ -91,15 +91,15 @@ def loss_chart(
         page.text(20, 90, "No step was logged.", 15, MUTED)
     for i, (key, name, logarithmic) in enumerate(panels):
         x, y = i % columns * PANEL[0], 50 + i // columns * PANEL[1]
-        colour = COLOURS[i % len(COLOURS)] if key != "loss" else INK
-        axes = _panel(page, (x, y), wrap(name, PANEL[0] - MARGIN[0], 1, 14)[0], *series(rows, key), colour, logarithmic)
+        color = COLORS[i % len(COLORS)] if key != "loss" else INK
+        axes = _panel(page, (x, y), wrap(name, PANEL[0] - MARGIN[0], 1, 14)[0], *series(rows, key), color, logarithmic)
         if key == HELD_OUT:
-            _beside(axes, rows, colour)
+            _beside(axes, rows, color)
     return page.tensor()
 
 
 def _panel(
-    page: Page, at: tuple[int, int], name: str, steps: np.ndarray, values: np.ndarray, colour: str, logarithmic: bool
+    page: Page, at: tuple[int, int], name: str, steps: np.ndarray, values: np.ndarray, color: str, logarithmic: bool
 ) -> Axes:
     left, top, right, bottom = MARGIN
     axes = page.axes(at[0] + left, at[1] + top, PANEL[0] - left - right, PANEL[1] - top - bottom)
@@ -113,9 +113,9 @@ def _panel(
         room = max(abs(float(values[0])) * 0.5, 1e-6)
         axes.set_ylim(values[0] - room, values[0] + room)
     sparse = len(values) < 40
-    axes.plot(steps, values, color=colour, lw=1.0, alpha=1.0 if sparse else 0.35, marker="o" if sparse else "", ms=3.5)
+    axes.plot(steps, values, color=color, lw=1.0, alpha=1.0 if sparse else 0.35, marker="o" if sparse else "", ms=3.5)
     if not sparse:
-        axes.plot(steps, _trend(axes.get_yscale(), values), color=colour, lw=2.2)
+        axes.plot(steps, _trend(axes.get_yscale(), values), color=color, lw=2.2)
     if axes.get_yscale() == "linear":
         axes.ticklabel_format(axis="y", style="sci", scilimits=(-3, 4), useMathText=True, useOffset=False)
         axes.yaxis.get_offset_text().set_fontsize(8)
@@ -126,15 +126,15 @@ def _panel(
     return axes
 
 
-def _beside(axes: Axes, rows: Sequence[Mapping[str, Any]], colour: str) -> None:
-    """The curve of trained-on pictures beside that of held-out ones, both named at their ends."""
+def _beside(axes: Axes, rows: Sequence[Mapping[str, Any]], color: str) -> None:
+    """The curve of trained-on images beside that of held-out ones, both named at their ends."""
     steps, values = series(rows, TRAINED)
     axes.plot(steps, values, color=MUTED, lw=1.4, ls="--", marker="o", ms=2.5)
     axes.relim()
     axes.autoscale_view()
     held_out = series(rows, HELD_OUT)[1]
     above = held_out[-1] >= values[-1]
-    for y, name, shade, up in ((held_out[-1], "held out", colour, above), (values[-1], "trained on", MUTED, not above)):
+    for y, name, shade, up in ((held_out[-1], "held out", color, above), (values[-1], "trained on", MUTED, not above)):
         axes.annotate(
             name,
             (steps[-1], y),

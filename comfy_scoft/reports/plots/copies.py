@@ -1,4 +1,4 @@
-"""The generated pictures nearest to training pictures, each beside the one it is near to, for a person to judge."""
+"""The generated images nearest to training images, each beside the one it is near to, for a person to judge."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from .canvas import COLOURS, INK, MUTED, Page, open_tile, tile, wrap
+from .canvas import COLORS, INK, MUTED, Page, open_tile, tile, wrap
 
 if TYPE_CHECKING:
     from ...data.records import Dataset
@@ -28,10 +28,10 @@ def copies_page(
     threshold: float,
     most: int = 16,
 ) -> Tensor:
-    """Pairs of a generated picture (left) and its nearest training picture, the nearest first. (H, W, 3) in [0, 1].
+    """Pairs of a generated image (left) and its nearest training image, the nearest first. (H, W, 3) in [0, 1].
 
-    nearest, distances: of each picture, the number of its nearest record and how far that is; below `threshold` it
-    counts as a near copy and is marked. most: pairs shown. Raises ValueError if a picture cannot be read any more.
+    nearest, distances: of each image, the number of its nearest record and how far that is; below `threshold` it
+    counts as a near copy and is marked. most: pairs shown. Raises UserError if an image cannot be read any more.
     """
     count = len(images.prompts)
     order = sorted(range(count), key=lambda i: distances[i])[:most]
@@ -39,10 +39,10 @@ def copies_page(
     lines = -(-len(order) // ACROSS)
     page = Page(2 * EDGE + ACROSS * STEP[0] - 28, 100 + lines * STEP[1] + EDGE)
     width = page.width - 2 * EDGE
-    title = f"{images.label}: {near} of {count} pictures are near copies of training pictures"
+    title = f"{images.label}: {near} of {count} images are near copies of training images"
     page.text(EDGE, 18, wrap(title, width, 1, 20, bold=True)[0], 20, bold=True)
     shown = f"the {len(order)} nearest of {count}" if len(order) < count else "the nearest first"
-    line = f"Left the generated picture, right its nearest training picture, {shown}. Near: below {threshold:.3g}."
+    line = f"Left the generated image, right its nearest training image, {shown}. Near: below {threshold:.3g}."
     page.text(EDGE, 52, wrap(line, width, 1, 14)[0], 14, MUTED)
     for place, i in enumerate(order):
         x, y = EDGE + place % ACROSS * STEP[0], 88 + place // ACROSS * STEP[1]
@@ -51,7 +51,7 @@ def copies_page(
         copied = distances[i] < threshold
         page.text(x + PAIR, y + TILE + 5, f"{distances[i]:.3f}", 12, INK, bold=True, align="right")
         page.text(
-            x, y + TILE + 5, "near copy" if copied else "not near", 12, COLOURS[1] if copied else MUTED, bold=copied
+            x, y + TILE + 5, "near copy" if copied else "not near", 12, COLORS[1] if copied else MUTED, bold=copied
         )
         page.block(x, y + TILE + 23, wrap(f"{images.prompts[i]} · seed {images.seeds[i]}", PAIR, 2, 12), 12)
     return page.tensor()

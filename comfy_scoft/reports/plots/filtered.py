@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from torch import Tensor
 
-from .canvas import COLOURS, INK, MUTED, Page, open_tile, wrap
+from .canvas import COLORS, INK, MUTED, Page, open_tile, wrap
 
 if TYPE_CHECKING:
     from ...negatives.filter import Compared, Filtered
@@ -18,15 +18,15 @@ ACROSS = 4
 PAIR = 2 * TILE + 4
 STEP = (PAIR + 24, TILE + 50)
 CHART = 240
-KEPT, DROPPED = COLOURS[0], COLOURS[1]
+KEPT, DROPPED = COLORS[0], COLORS[1]
 
 
 def filter_page(filtered: Filtered, most: int = 12) -> Tensor:
-    """A histogram of all distances with the threshold, then picture and negative of what was dropped and of what is
+    """A histogram of all distances with the threshold, then image and negative of what was dropped and of what is
     next to it. (H, W, 3) in [0, 1].
 
-    most: pairs shown in each of the two parts, the closest first; a heading says of how many. Raises ValueError if a
-    picture cannot be read any more.
+    most: pairs shown in each of the two parts, the closest first; a heading says of how many. Raises UserError if an
+    image cannot be read any more.
     """
     dropped, kept = filtered.dropped(), filtered.kept()
     parts = [("Left out, the closest first", dropped, DROPPED), ("Kept, the closest first", kept, KEPT)]
@@ -34,13 +34,13 @@ def filter_page(filtered: Filtered, most: int = 12) -> Tensor:
     width = 2 * EDGE + ACROSS * STEP[0] - 24
     top = 96 + CHART + 60
     page = Page(width, top + sum(heights) + EDGE - 10)
-    title = f"{len(dropped)} of {len(filtered.compared)} negatives left out as too close to their own picture"
+    title = f"{len(dropped)} of {len(filtered.compared)} negatives left out as too close to their own image"
     page.text(EDGE, 20, wrap(title, width - 2 * EDGE, 1, 20, bold=True)[0], 20, bold=True)
     page.text(EDGE, 52, wrap(filtered.advice(), width - 2 * EDGE, 1, 14)[0], 14, MUTED)
     _histogram(page, filtered, (EDGE + 44, 92, width - 2 * EDGE - 44, CHART))
-    for (heading, pairs, colour), height in zip(parts, heights, strict=True):
+    for (heading, pairs, color), height in zip(parts, heights, strict=True):
         note = f" ({most} of {len(pairs)})" if len(pairs) > most else ""
-        page.text(EDGE, top, heading + note, 16, colour, bold=True)
+        page.text(EDGE, top, heading + note, 16, color, bold=True)
         if not pairs:
             page.text(EDGE, top + 34, "None.", 14, MUTED)
         for i, pair in enumerate(pairs[:most]):
@@ -56,17 +56,17 @@ def _histogram(page: Page, filtered: Filtered, box: tuple[int, int, int, int]) -
     edges = np.linspace(0.0, high * 1.02, 41)
     out = distances < filtered.threshold
     axes = page.axes(*box)
-    groups, colours, names = [distances[~out], distances[out]], [KEPT, DROPPED], ["kept", "left out"]
-    axes.hist(groups, bins=list(edges), stacked=True, color=colours, label=names)
+    groups, colors, names = [distances[~out], distances[out]], [KEPT, DROPPED], ["kept", "left out"]
+    axes.hist(groups, bins=list(edges), stacked=True, color=colors, label=names)
     marks = [(filtered.threshold, "threshold", INK, "-")]
     if filtered.suggestion is not None:
         marks.append((filtered.suggestion, "suggested", MUTED, "--"))
-    for value, name, colour, style in marks:
+    for value, name, color, style in marks:
         if value <= edges[-1]:
-            axes.axvline(value, color=colour, lw=1.6, ls=style, label=f"{name} {value:.3g}")
+            axes.axvline(value, color=color, lw=1.6, ls=style, label=f"{name} {value:.3g}")
     axes.set_xlim(0.0, edges[-1])
     axes.locator_params(axis="y", integer=True)
-    axes.set_xlabel(f"distance of a negative to its picture, by {filtered.network}", fontsize=9.5, color=MUTED)
+    axes.set_xlabel(f"distance of a negative to its image, by {filtered.network}", fontsize=9.5, color=MUTED)
     axes.set_ylabel("negatives", fontsize=9.5, color=MUTED)
     axes.legend(frameon=False, fontsize=9, labelcolor=INK)
 

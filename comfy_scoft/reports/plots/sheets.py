@@ -1,4 +1,4 @@
-"""Sheets of pictures: a dataset's records, and models side by side."""
+"""Sheets of images: a dataset's records, and models side by side."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import Tensor
 
+from ...common.errors import UserError
 from .canvas import INK, LINE, MUTED, SHADE, Page, open_tile, tile, wrap
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ def contact_sheet(dataset: Dataset, limit: int = 12, negatives: int = 5) -> Tens
     """Image, depth, negatives and words of each record, as many records side by side as fit. (H, W, 3) in [0, 1].
 
     limit: records shown, from the first; negatives: how many of each are shown at most (a note counts the others).
-    An empty dataset gives a page that says so. Raises ValueError if a picture cannot be read any more.
+    An empty dataset gives a page that says so. Raises UserError if an image cannot be read any more.
     """
     records = dataset.records[: max(1, limit)]
     depth = any(r.depth is not None for r in records)
@@ -54,7 +55,7 @@ def _count(total: int, shown: int) -> str:
 
 
 def _strip(page: Page, at: tuple[int, int], record: CultureRecord, depth: bool, negatives: int) -> None:
-    """The pictures of one record; an empty frame where a record lacks what others have."""
+    """The images of one record; an empty frame where a record lacks what others have."""
     files: list[Path | None] = [record.image, *([record.depth] if depth else []), *record.negatives[:negatives]]
     for i, path in enumerate(files):
         x, y = at[0] + i * (TILE + GAP), at[1]
@@ -73,7 +74,7 @@ def _words(page: Page, at: tuple[int, int], record: CultureRecord, negatives: in
     below = y + 2 + 21 * len(caption) + 4
     if record.generic_captions:
         generic = wrap(record.generic_captions[0], WORDS, 2, 13)
-        page.block(x, below, generic, 13, colour=MUTED)
+        page.block(x, below, generic, 13, color=MUTED)
         below += 18 * len(generic) + 4
     facts = [record.category, record.era, record.split]
     if len(record.negatives) > negatives:
@@ -92,8 +93,8 @@ def compare_grid(
     """Models side by side: one row a set (its label, its images), one column a prompt and seed.
 
     Each set holds as many images ((N, H, W, 3) or N of (H, W, 3), in [0, 1]) as there are prompts and seeds. Only the
-    first `columns` are shown, and the title says of how many; `side` is a picture's side in pixels. Neighbours with one
-    prompt share its heading. Returns (H, W, 3) in [0, 1]. Raises ValueError for no sets or counts that differ.
+    first `columns` are shown, and the title says of how many; `side` is an image's side in pixels. Neighbours with one
+    prompt share its heading. Returns (H, W, 3) in [0, 1]. Raises UserError for no sets or counts that differ.
     """
     _check(sets, prompts, seeds)
     shown = min(max(1, columns), len(prompts))
@@ -115,7 +116,7 @@ def compare_grid(
     for i, (label, images) in enumerate(sets):
         y = top + i * (side + GAP)
         lines = wrap(label, left - EDGE - 12, 4, 15, bold=True)
-        page.block(EDGE, y + side / 2 - 10 * len(lines), lines, 15, bold=True, colour=INK)
+        page.block(EDGE, y + side / 2 - 10 * len(lines), lines, 15, bold=True, color=INK)
         for k in range(shown):
             page.image(left + k * (side + GAP), y, tile(images[k], side))
     return page.tensor()
@@ -123,10 +124,10 @@ def compare_grid(
 
 def _check(sets: Sequence[tuple[str, Any]], prompts: Sequence[str], seeds: Sequence[int]) -> None:
     if not sets or not prompts:
-        raise ValueError("There is nothing to compare; give at least one set with at least one image.")
+        raise UserError("There is nothing to compare; give at least one set with at least one image.")
     for label, images in sets:
         if not len(images) == len(prompts) == len(seeds):
-            raise ValueError(
+            raise UserError(
                 f"The set {label!r} has {len(images)} images for {len(prompts)} prompts and {len(seeds)} seeds; "
                 "compare sets made with the same prompts and seeds."
             )

@@ -1,6 +1,6 @@
 """The figures of a survey: ranks as violins, agreement as a heat map, counts of ranks, and win rates.
 
-Every generator, country and item is named beside what is drawn of it, so that nothing hangs on telling colours apart.
+Every generator, country and item is named beside what is drawn of it, so that nothing hangs on telling colors apart.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ import numpy as np
 from torch import Tensor
 
 from ...survey.aggregate import ALL, Analysis, Figures
-from .canvas import COLOURS, INK, LINE, MUTED, SHADE, Page, wrap
+from .canvas import COLORS, INK, LINE, MUTED, SHADE, Page, wrap
 
 EDGE = 20
 MOST_COUNTRIES = 12
 """The countries with the most people that the violins show."""
 BLUE, RED = "#2166ac", "#b35806"
-"""The two ends of the scales: blue and brown, told apart by colour-blind eyes too; white is between."""
+"""The two ends of the scales: blue and brown, told apart by color-blind eyes too; white is between."""
 NAME = 190
 """Pixels for the name of a generator."""
 
@@ -96,7 +96,7 @@ def _violins(page: Page, place: tuple[int, int, int, int], counts: np.ndarray, c
     density = kernel @ shares.T
     density *= 0.42 / max(1e-9, float(density.max()))
     for k in range(g):
-        axes.fill_between(x, k - density[:, k], k + density[:, k], color=COLOURS[k % 6], alpha=0.55, lw=0)
+        axes.fill_between(x, k - density[:, k], k + density[:, k], color=COLORS[k % 6], alpha=0.55, lw=0)
         value, low, high = cell.average[:, k]
         axes.plot([low, high], [k, k], color=INK, lw=1.6)
         axes.plot([value], [k], "o", color=INK, ms=4)
@@ -128,7 +128,7 @@ def agreement_heatmap(found: Analysis) -> Tensor:
 
 
 def _reach(matrix: np.ndarray) -> float:
-    """The agreement that has the full colour: nearly the largest there is, in tenths, at least 0.3."""
+    """The agreement that has the full color: nearly the largest there is, in tenths, at least 0.3."""
     known = np.abs(matrix[np.isfinite(matrix)])
     return 1.0 if not len(known) else float(np.clip(np.ceil(np.quantile(known, 0.99) * 10) / 10, 0.3, 1.0))
 
@@ -137,7 +137,7 @@ def _matrix(axes, matrix: np.ndarray, people: np.ndarray, reach: float) -> None:
     """The cells, with a number for every participant where there is room."""
     axes.grid(False)
     axes.set_facecolor("#c8c8c8")
-    look = {"cmap": _colours(), "vmin": -reach, "vmax": reach, "interpolation": "nearest", "aspect": "auto"}
+    look = {"cmap": _colors(), "vmin": -reach, "vmax": reach, "interpolation": "nearest", "aspect": "auto"}
     axes.imshow(np.ma.masked_invalid(matrix), **look)
     step = 1 if len(people) <= 30 else 5 if len(people) <= 150 else 25
     ticks = np.flatnonzero((people + 1) % step == 0)
@@ -145,7 +145,7 @@ def _matrix(axes, matrix: np.ndarray, people: np.ndarray, reach: float) -> None:
     axes.tick_params(length=0, labelsize=8)
 
 
-def _colours():
+def _colors():
     from matplotlib.colors import LinearSegmentedColormap
 
     return LinearSegmentedColormap.from_list("agreement", [RED, "#fdb863", "white", "#92c5de", BLUE])
@@ -168,19 +168,19 @@ def _countries(page: Page, axes, found: Analysis, people: np.ndarray, size: floa
 
 
 def _scale(page: Page, x: float, y: float, reach: float) -> None:
-    """The scale of the heat map in words, and what grey is."""
+    """The scale of the heat map in words, and what gray is."""
     more = "" if reach == 1.0 else " and beyond"
     steps = [f"−{reach:g}{more}: opposite", "0: as chance has it", f"{reach:g}{more}: the same"]
-    colours = _colours()
+    colors = _colors()
     for k, text in enumerate(steps):
-        page.box(x, y + 22 * k, 26, 15, fill=_hex(colours(k / 2)), edge=MUTED)
+        page.box(x, y + 22 * k, 26, 15, fill=_hex(colors(k / 2)), edge=MUTED)
         page.text(x + 36, y + 22 * k, text, 13)
     page.box(x + 220, y, 26, 15, fill="#c8c8c8", edge=MUTED)
     page.text(x + 256, y, "no page in common, or oneself", 13)
 
 
-def _hex(colour: Sequence[float]) -> str:
-    return "#" + "".join(f"{round(255 * c):02x}" for c in colour[:3])
+def _hex(color: Sequence[float]) -> str:
+    return "#" + "".join(f"{round(255 * c):02x}" for c in color[:3])
 
 
 def rank_counts(found: Analysis) -> Tensor:
@@ -202,7 +202,7 @@ def rank_counts(found: Analysis) -> Tensor:
         page.block(EDGE, y + line / 2 - 10 * len(name), name, 14, bold=True)
         for k in range(len(survey.items)):
             place = (EDGE + NAME + column * k, y + 26, column - 24, line - 46)
-            _histogram(page, place, counts[k][row], most, COLOURS[row % 6])
+            _histogram(page, place, counts[k][row], most, COLORS[row % 6])
     page.line(EDGE, top + line * g, page.width - 2 * EDGE, LINE)
     page.text(
         EDGE, top + line * g + 14, "Under the bars: the rank, 1 the best. Above: how often it was given.", 12, MUTED
@@ -210,14 +210,12 @@ def rank_counts(found: Analysis) -> Tensor:
     return page.tensor()
 
 
-def _histogram(
-    page: Page, place: tuple[float, float, float, float], counts: np.ndarray, most: int, colour: str
-) -> None:
+def _histogram(page: Page, place: tuple[float, float, float, float], counts: np.ndarray, most: int, color: str) -> None:
     axes = page.axes(*place)
     axes.grid(False)
     axes.spines["left"].set_visible(False)
     ranks = np.arange(1, len(counts) + 1)
-    axes.bar(ranks, counts, 0.72, color=colour)
+    axes.bar(ranks, counts, 0.72, color=color)
     axes.set(xlim=(0.4, len(counts) + 0.6), ylim=(0, most), xticks=ranks, yticks=[])
     axes.tick_params(length=0, pad=1)
     for rank, count in zip(ranks, counts, strict=True):
@@ -237,7 +235,7 @@ def win_matrix(found: Analysis, item: str = ALL) -> Tensor:
     page.text(EDGE, top - 30, "… is above:", 13, MUTED)
     for k, head in enumerate(heads):
         page.block(EDGE + NAME + cell * k + cell / 2, top - 10 - 19 * len(head), head, 14, bold=True, align="center")
-    colours = _colours()
+    colors = _colors()
     for row, label in enumerate(survey.generators):
         y = top + line * row
         name = wrap(label, NAME - 16, 2, 14, bold=True)
@@ -245,7 +243,7 @@ def win_matrix(found: Analysis, item: str = ALL) -> Tensor:
         for k in range(g):
             x, (value, low, high) = EDGE + NAME + cell * k, wins[:, row, k]
             known = np.isfinite(value)
-            page.box(x, y, cell - 2, line - 2, fill=_hex(colours(value)) if known else SHADE)
+            page.box(x, y, cell - 2, line - 2, fill=_hex(colors(value)) if known else SHADE)
             if known:
                 ink = "white" if abs(value - 0.5) > 0.33 else INK
                 page.text(x + cell / 2, y + 12, f"{value:.0%}", 17, ink, True, "center")

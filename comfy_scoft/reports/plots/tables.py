@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from ...common.errors import UserError
 from ...data.records import CATEGORIES
-from .canvas import COLOURS, INK, LINE, MUTED, SHADE, Page, text_width, wrap
+from .canvas import COLORS, INK, LINE, MUTED, SHADE, Page, text_width, wrap
 
 if TYPE_CHECKING:
     from ...data.records import Dataset
@@ -75,7 +76,7 @@ def count_table(dataset: Dataset) -> Tensor:
     title = wrap(f"{dataset.name} · {len(dataset)} {noun}", page.width - 2 * EDGE, 1, 18, bold=True)
     page.text(EDGE, 18, title[0], 18, bold=True)
     for k, lines in enumerate(heads):
-        page.block(left + cell * k + cell / 2, top - 8 - 18 * len(lines), lines, 13, align="center", colour=MUTED)
+        page.block(left + cell * k + cell / 2, top - 8 - 18 * len(lines), lines, 13, align="center", color=MUTED)
     page.line(EDGE, top, page.width - 2 * EDGE, INK, 1.2)
     if not rows:
         page.text(EDGE, top + 8, "This dataset has no records.", 15, MUTED)
@@ -133,12 +134,12 @@ def score_table(scores: Sequence[Score], title: str = "Scores", notes: Sequence[
 
     A name may lack a group. Lines within [0, 1] have bars that show the interval too. The scores' own notes and then
     `notes` stand below, each once, wrapped. Returns (H, W, 3) in [0, 1]; without scores, a page that says so. Raises
-    ValueError if two have one name and group.
+    UserError if two have one name and group.
     """
     table: dict[tuple[str, str], Score] = {}
     for score in scores:
         if (score.name, score.group) in table:
-            raise ValueError(f"There are two figures for {score.name!r} in {score.group!r}; name them differently.")
+            raise UserError(f"There are two figures for {score.name!r} in {score.group!r}; name them differently.")
         table[score.name, score.group] = score
     names, groups = list(dict.fromkeys(n for n, _ in table)), list(dict.fromkeys(g for _, g in table))
     width = EDGE + FIRST + CELL * max(2, len(groups)) + EDGE
@@ -155,7 +156,7 @@ def score_table(scores: Sequence[Score], title: str = "Scores", notes: Sequence[
         page.text(EDGE, top + 20, "There are no figures.", 15, MUTED)
     for i, name in enumerate(names):
         _score_line(page, top + i * LINE_HEIGHT, name, [table.get((name, group)) for group in groups])
-    page.block(EDGE, top + LINE_HEIGHT * max(1, len(names)) + 12, foot, 12, colour=MUTED)
+    page.block(EDGE, top + LINE_HEIGHT * max(1, len(names)) + 12, foot, 12, color=MUTED)
     return page.tensor()
 
 
@@ -167,33 +168,33 @@ def _score_line(page: Page, y: float, name: str, cells: Sequence[Score | None]) 
     bars = bool(ends) and min(ends) >= 0.0 and SHORTEST <= max(ends) <= 1.0
     decimals = decimals_of(known)
     for k, score in enumerate(cells):
-        _figure(page, EDGE + FIRST + CELL * k, y, score, decimals, COLOURS[k % len(COLOURS)] if bars else None)
+        _figure(page, EDGE + FIRST + CELL * k, y, score, decimals, COLORS[k % len(COLORS)] if bars else None)
     page.line(EDGE, y + LINE_HEIGHT, page.width - 2 * EDGE)
 
 
-def _figure(page: Page, x: float, y: float, score: Score | None, decimals: int | None, colour: str | None) -> None:
-    """One cell: the figure, its interval and count, and its bar where there is a colour for it."""
+def _figure(page: Page, x: float, y: float, score: Score | None, decimals: int | None, color: str | None) -> None:
+    """One cell: the figure, its interval and count, and its bar where there is a color for it."""
     if score is None or not math.isfinite(score.value):
         page.text(x, y + 10, "–", 17, MUTED)
         return
     value = number(score.value, decimals)
     page.text(x, y + 10, value, 17, bold=True)
     interval = f"[{number(score.low, decimals)}, {number(score.high, decimals)}]" if _has_interval(score) else ""
-    if colour is None:
+    if color is None:
         page.text(x, y + 38, f"{interval}  n {score.n}".strip(), 12, MUTED)
         return
     page.text(x + text_width(value, 17, bold=True) + 8, y + 13, interval, 12, MUTED)
     page.text(x + BAR + 8, y + 40, f"n {score.n}", 12, MUTED)
-    _bar(page, x, y + 42, score, colour)
+    _bar(page, x, y + 42, score, color)
 
 
 def _has_interval(score: Score) -> bool:
     return math.isfinite(score.low) and math.isfinite(score.high)
 
 
-def _bar(page: Page, x: float, y: float, score: Score, colour: str) -> None:
+def _bar(page: Page, x: float, y: float, score: Score, color: str) -> None:
     page.box(x, y, BAR, 8, fill=SHADE, edge=LINE)
-    page.box(x, y, BAR * score.value, 8, fill=colour)
+    page.box(x, y, BAR * score.value, 8, fill=color)
     if _has_interval(score):
         page.line(x + BAR * score.low, y + 4, max(1.0, BAR * (score.high - score.low)), INK, 2)
         for end in (score.low, score.high):

@@ -1,4 +1,4 @@
-"""Pictures for the page: one size, one encoder, no metadata, so that nothing but what they show tells them apart."""
+"""Images for the page: one size, one encoder, no metadata, so that nothing but what they show tells them apart."""
 
 from __future__ import annotations
 
@@ -10,23 +10,24 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
+from ..common.errors import UserError
 from ..metrics.image_set import ImageSet
 
 SMALL = 320
-"""Pictures whose longer side is below this are enlarged by whole numbers, so that a phone does not blur them."""
+"""Images whose longer side is below this are enlarged by whole numbers, so that a phone does not blur them."""
 
 
 def common_size(sets: Sequence[ImageSet], longest: int) -> tuple[tuple[int, int], tuple[int, int]]:
-    """(width, height) that all pictures are brought to: first that of the smallest set, then as the page shows them.
+    """(width, height) that all images are brought to: first that of the smallest set, then as the page shows them.
 
-    longest: the most that the longer side may have, in pixels. Raises ValueError for sets of different proportions,
+    longest: the most that the longer side may have, in pixels. Raises UserError for sets of different proportions,
     which would tell the generators apart.
     """
     sizes = [(int(found.images.shape[2]), int(found.images.shape[1])) for found in sets]
     for found, (width, height) in zip(sets[1:], sizes[1:], strict=True):
         if abs(width * sizes[0][1] - height * sizes[0][0]) > max(width, height, *sizes[0]):
-            raise ValueError(
-                f"The pictures of {sets[0].label!r} are {sizes[0][0]} x {sizes[0][1]} and those of {found.label!r} "
+            raise UserError(
+                f"The images of {sets[0].label!r} are {sizes[0][0]} x {sizes[0][1]} and those of {found.label!r} "
                 f"{width} x {height} pixels: draw all sets in the same proportions, or their shape names the generator."
             )
     least = min(sizes, key=max)
@@ -37,9 +38,9 @@ def common_size(sets: Sequence[ImageSet], longest: int) -> tuple[tuple[int, int]
 
 
 def encoded(picture: Tensor, least: tuple[int, int], size: tuple[int, int], quality: int) -> bytes:
-    """A picture (H, W, C) in [0, 1] as JPEG without metadata; sizes are (width, height), see `common_size`.
+    """An image (H, W, C) in [0, 1] as JPEG without metadata; sizes are (width, height), see `common_size`.
 
-    Colour is kept at full resolution (4:4:4).
+    Color is kept at full resolution (4:4:4).
     """
     array = picture[..., :3].detach().cpu().float().numpy()
     pixels = np.nan_to_num(np.clip(array, 0.0, 1.0) * 255.0).round().astype(np.uint8)
@@ -53,10 +54,10 @@ def encoded(picture: Tensor, least: tuple[int, int], size: tuple[int, int], qual
     return file.getvalue()
 
 
-def fingerprint(pictures: Sequence[Tensor]) -> bytes:
-    """SHA-256 over pictures as they are before encoding, which people who have only the page cannot compute."""
+def fingerprint(images: Sequence[Tensor]) -> bytes:
+    """SHA-256 over images as they are before encoding, which people who have only the page cannot compute."""
     digest = hashlib.sha256()
-    for picture in pictures:
-        digest.update(repr(tuple(picture.shape)).encode())
-        digest.update(picture.detach().cpu().float().contiguous().numpy().tobytes())
+    for image in images:
+        digest.update(repr(tuple(image.shape)).encode())
+        digest.update(image.detach().cpu().float().contiguous().numpy().tobytes())
     return digest.digest()
