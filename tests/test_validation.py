@@ -143,6 +143,7 @@ def test_overfitting_is_read_from_the_rows() -> None:
     assert reading(rows_of([1.0], [1.0])) == reading([{"step": 1, "diffusion": 1.0}]) == reading([]) == ""
 
 
+@pytest.mark.long
 def test_a_run_that_learns_one_picture_by_heart_is_named(tmp_path: Path) -> None:
     """A hundred steps of the mini model on one image; other images of the same people were held out."""
     community, _ = load_folder(COMMUNITY)
