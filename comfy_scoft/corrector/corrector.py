@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..common.errors import UserError
+from ..common.settings import check, setting
 from .preference import Preference
 
 UNGUIDED = 1 / 3
@@ -29,16 +30,26 @@ class Correction:
     """
 
     preference: Preference
-    strength: float = 3.0
-    start: float = 0.0
-    end: float = 0.6
+    strength: float = setting(
+        3.0,
+        "Longest step, relative to the guidance's own. 0: off. Too much harms the image, so compare a few values.",
+        min=0.0,
+        max=100.0,
+        step=0.05,
+    )
+    start: float = setting(
+        0.0,
+        "Where the correction starts, as a share of the sampling schedule. 0: the first step.",
+        min=0.0,
+        max=1.0,
+        step=0.01,
+    )
+    end: float = setting(
+        0.6, "Where the correction ends. The steps after it run uncorrected.", min=0.0, max=1.0, step=0.01
+    )
 
     def __post_init__(self) -> None:
-        if not 0.0 <= self.strength <= 100.0 or not 0.0 <= self.start <= 1.0 or not 0.0 <= self.end <= 1.0:
-            raise UserError(
-                f"A correction of strength {self.strength:g} from {self.start:g} to {self.end:g} cannot be made: "
-                "strength lies in 0 … 100, and start and end in 0 … 1."
-            )
+        check(self)
 
     @property
     def idle(self) -> bool:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..common.errors import UserError
+from ..common.settings import check, setting
 from ..models.noise_schedule import NoiseSchedule
 from .evaluation import Evidence, measure
 from .preference import Preference, PreferenceHead, levels_for, log_preference, sigmas
@@ -21,28 +22,18 @@ SAME = 1e-3
 
 @dataclass(frozen=True)
 class PreferenceSettings:
-    """How a preference is learned.
+    """How a preference is trained: AdamW with a one-cycle learning rate. Raises UserError for a bad value."""
 
-    steps: of AdamW with a one-cycle learning rate that peaks at learning_rate. batch_size: latents a step, half of each
-    set. held_out: share of each set's images that is only measured with. width: channels inside the head. flip: also
-    learn from mirrored latents. seed: decides every random number.
-    """
-
-    steps: int = 600
-    seed: int = 0
-    batch_size: int = 64
-    learning_rate: float = 3e-3
-    held_out: float = 0.2
-    width: int = 32
-    flip: bool = True
+    steps: int = setting(600, "Training steps; a few seconds to two minutes.", min=1, max=100_000, step=50)
+    seed: int = setting(0, "Random seed.", min=0, max=2**53 - 1, step=1)
+    batch_size: int = setting(64, "Latents per step, half from each set.", min=2)
+    learning_rate: float = setting(3e-3, "Peak learning rate.", min=1e-8, max=1.0)
+    held_out: float = setting(0.2, "Share of each set's images that is only used for evaluation.", min=0.01, max=0.89)
+    width: int = setting(32, "Channels of the network.", min=1)
+    flip: bool = setting(True, "Random horizontal flip.")
 
     def __post_init__(self) -> None:
-        if self.steps < 1 or self.batch_size < 2 or not 0.0 < self.held_out < 0.9 or self.width < 1:
-            raise UserError(
-                f"A preference cannot be learned with steps={self.steps}, batch_size={self.batch_size}, "
-                f"held_out={self.held_out} and width={self.width}: give steps >= 1, batch_size >= 2, held_out between "
-                "0 and 0.9, and width >= 1."
-            )
+        check(self)
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from ..common.errors import UserError
 from ..common.files import file_hash, write_atomically
 from ..common.fingerprints import noise_seed
 from ..common.progress import Observer
+from ..common.settings import check, setting
 from ..models.hub import FolderLoader
 from .dataset import open_image
 from .records import CultureRecord, Dataset
@@ -50,22 +51,18 @@ class Captioner:
 
 @dataclass(frozen=True)
 class CaptionSettings:
-    """Which captions are asked for. Raises UserError, one sentence, for what cannot be.
+    """How generic captions are generated. Raises UserError for a bad value."""
 
-    per_image: K, how many for each picture. seed: any; each caption's random numbers are derived from it.
-    overwrite: replace the generic captions that records have already; otherwise those are left alone.
-    batch_size: pictures described at once; it changes the speed and nothing else.
-    """
-
-    per_image: int = 5
-    seed: int = 0
-    overwrite: bool = False
-    batch_size: int = 8
+    per_image: int = setting(5, "Generic captions per image.", min=1, max=20)
+    seed: int = setting(0, "Random seed of the captions.", min=0, max=0xFFFFFFFFFFFFFFFF, step=1)
+    overwrite: bool = setting(
+        False,
+        "Off: keep generic captions that images already have. On: replace them. Your own captions are never changed.",
+    )
+    batch_size: int = setting(8, "Images captioned at once. Affects speed only.", min=1, max=64)
 
     def __post_init__(self) -> None:
-        for name in ("per_image", "batch_size"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name} is {getattr(self, name)}, but captions need at least 1: raise it.")
+        check(self)
 
     def wants(self, record: CultureRecord) -> bool:
         """Whether the record is to be described."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import Tensor
 
+from ..common.settings import check
 from ..data.records import CultureRecord
 from ..models.lora import switched_off
 from ..models.stable_diffusion import BaseModel
@@ -31,6 +32,9 @@ class Loss:
     needs_negatives: ClassVar[bool] = False
     own_prediction: ClassVar[bool] = False
     weight: float
+
+    def __post_init__(self) -> None:
+        check(self)
 
     @property
     def network(self) -> FeatureNetwork | None:

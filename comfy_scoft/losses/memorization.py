@@ -1,12 +1,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from torch import Tensor
 
-from ..common.errors import UserError
+from ..common.settings import Choice, setting
 from .context import Loss, LossContext, per_sample_mse
+
+
+class Reference(Choice):
+    CURRENT = "current"
+    BASE = "base"
 
 
 @dataclass(frozen=True)
@@ -21,16 +26,16 @@ class MemorizationLoss(Loss):
 
     name: ClassVar[str] = "memorization"
     needs_generic: ClassVar[bool] = True
-    weight: float = 0.3
-    reference: Literal["current", "base"] = "current"
-
-    def __post_init__(self) -> None:
-        if self.reference not in ("current", "base"):
-            raise UserError(f"Memorization reference is {self.reference!r}, but it must be 'current' or 'base'.")
+    weight: float = setting(0.3, "Loss weight. 0: logged, but not trained on.", min=0.0, max=100.0, step=0.05)
+    reference: Reference = setting(
+        Reference.CURRENT,
+        "Which network predicts the target from the generic caption. current: the one being trained (paper). base: the "
+        "base model without the LoRA, a fixed target.",
+    )
 
     @property
     def frozen(self) -> tuple[str, ...]:
-        return ("generic",) if self.reference == "current" else ()
+        return ("generic",) if self.reference is Reference.CURRENT else ()
 
     def __call__(self, context: LossContext) -> Tensor:
         return per_sample_mse(context.prediction, context.reference(self.reference))

@@ -6,6 +6,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from ..common.errors import UserError
+from ..common.settings import check, setting
 from ..data.prompts import build_prompt, record_prompts
 from ..data.records import CultureRecord
 from .context import Loss, LossContext, per_sample_mse
@@ -29,10 +30,15 @@ class PriorLoss(Loss):
 
     name: ClassVar[str] = "prior"
     own_prediction: ClassVar[bool] = True
-    weight: float = 1.0
-    prompts: str = PROMPTS
+    weight: float = setting(1.0, "Loss weight. 0: logged, but not trained on.", min=0.0, max=100.0, step=0.5)
+    prompts: str = setting(
+        PROMPTS,
+        "Prompts whose result should not change, one per line. {generic} is the image's generic caption. Name other "
+        "places, for example '{generic} in peru'. The empty prompt is always included.",
+    )
 
     def __post_init__(self) -> None:
+        check(self)
         if not self.templates:
             raise UserError("The Prior Loss has no prompt to keep as it is; write one a line, such as {generic}.")
         for template in self.templates:

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..common.errors import UserError
+from ..common.settings import check, setting
 from ..data.records import Dataset
 from ..features import FeatureNetwork
 from .image_set import ImageSet
@@ -30,29 +31,34 @@ SHOWN = 1000.0
 class KidSettings:
     """The kernel (gamma x·y + coef) ^ degree; gamma None is 1 / D. Raises UserError for what cannot be.
 
-    normalize: scale every vector to the length √D first, so that x·y / D is a cosine: networks differ in the size of
-    their features by orders of magnitude, and in its cube a few long vectors decide. False takes features as they are,
-    as published values of Inception's features do.
-    subset_size: 0 takes all images at once, which is what the mean over subsets comes to when there are very many;
-    else the value is the mean over `subsets` random subsets of that size, drawn as torch-fidelity draws them.
-    seed: of the subsets and of the bootstrap; resamples: of the bootstrap.
+    Without `normalise`, features are taken as they are, as published values of Inception's features do. Networks differ
+    in the size of their features by orders of magnitude, and in its cube a few long vectors decide.
+    resamples: of the bootstrap.
     """
 
-    subset_size: int = 0
-    subsets: int = 100
+    subset_size: int = setting(
+        0,
+        "0: all images at once. Otherwise KID is the mean over random subsets of this size, as published values are.",
+        min=0,
+        max=100_000,
+        step=1,
+    )
+    subsets: int = setting(100, "Number of subsets, if subset_size is not 0.", min=1, max=10_000, step=1)
     degree: int = 3
     gamma: float | None = None
     coef: float = 1.0
-    normalise: bool = True
-    seed: int = 2020
-    resamples: int = 2000
+    normalise: bool = setting(
+        True,
+        "Scale all feature vectors to the same length, so that values of different networks are comparable. Off: as "
+        "published KID.",
+    )
+    seed: int = setting(2020, "Random seed of the subsets and of the interval.", min=0, max=0xFFFF_FFFF, step=1)
+    resamples: int = setting(2000, min=1)
 
     def __post_init__(self) -> None:
-        if self.subset_size < 0 or self.subset_size == 1 or self.subsets < 1:
-            raise UserError(
-                f"KID cannot use {self.subsets} subsets of {self.subset_size} images: take one or more subsets of at "
-                "least 2, or the size 0 for all images at once."
-            )
+        check(self)
+        if self.subset_size == 1:
+            raise UserError("subset_size is 1, but a KID subset needs at least 2 images; 0 takes all images at once.")
 
 
 class Kid(NamedTuple):

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from ..common.errors import UserError
 from ..common.files import write_atomically
+from ..common.settings import check, setting
 from ..metrics.image_set import ImageSet, require_match
 from . import images
 from .items import default_items, plain, read_items
@@ -28,25 +29,34 @@ LEAST, MOST = 2, 6
 
 @dataclass(frozen=True)
 class SurveySettings:
-    """How a survey is made.
+    """How a survey is built. Raises UserError for a bad value.
 
-    items: the questions, see `items.read_items`. pages: how many are drawn from the sets, prompts before second seeds
-    of a prompt. attention_checks: how many of them are shown a second time. seed: decides pages and ids.
-    language: its own name or code. culture: how the questions name the culture; "" for the language's "your culture".
-    consent: paragraphs, one a line; "" for the language's own. image_size: longer side in pixels at most. quality: of
-    the JPEG images, 1 to 95.
+    items: the questions, see `items.read_items`. pages: taken from the sets, prompts before second seeds of a prompt.
+    language: its own name or code. consent: paragraphs, one per line.
     """
 
-    title: str = "How do these images show your culture?"
-    items: str = default_items()
-    pages: int = 10
-    attention_checks: int = 1
-    seed: int = 0
-    language: str = "English"
-    culture: str = ""
-    consent: str = ""
-    image_size: int = 768
-    quality: int = 88
+    title: str = setting("How do these images show your culture?", "Heading of the page, and the file's name.")
+    items: str = setting(
+        default_items(),
+        "One question per line: 'title | question | instructions'. Rank 1 is the best for the culture; {culture} and "
+        "{n} (number of images) are filled in. Unchanged, these are the paper's four items in the survey's language.",
+    )
+    pages: int = setting(10, "Number of pages. Each shows one prompt with one image per model.", min=1, max=500, step=1)
+    attention_checks: int = setting(
+        1, "Pages shown a second time, later and in another order, to see who answers with care.", min=0, max=20
+    )
+    seed: int = setting(0, "Random seed: which prompts and seeds are shown.", min=0, max=0xFFFF_FFFF_FFFF, step=1)
+    language: str = setting("English", "Language of the page. Prompts are shown unchanged.")
+    culture: str = setting("", "The culture as questions name it, for example 'Korean culture'. Empty: 'your culture'.")
+    consent: str = setting(
+        "",
+        "Consent text shown before the first page, one paragraph per line. Empty: a short standard text.",
+    )
+    image_size: int = setting(768, "Maximum image size in pixels (longer side).", min=64, max=2048)
+    quality: int = setting(88, "JPEG quality. Lower makes a smaller file.", min=1, max=95)
+
+    def __post_init__(self) -> None:
+        check(self)
 
 
 def build(sets: Sequence[ImageSet], settings: SurveySettings) -> tuple[Survey, bytes]:
@@ -114,25 +124,18 @@ def _checked(sets: Sequence[ImageSet], settings: SurveySettings) -> tuple[str, .
             raise UserError(f"Two sets are labelled {label!r}: give every Generate Set a label of its own.")
     require_match(sets)
     count = len(sets[0].prompts)
-    if settings.pages < 1:
-        raise UserError(f"A survey of {settings.pages} pages asks nothing: ask for at least one page.")
     if settings.pages > count:
         raise UserError(
             f"The survey asks for {settings.pages} pages, but the sets hold {count} prompts and seeds: "
             "ask for fewer pages, or draw more prompts."
         )
-    if not 0 <= settings.attention_checks <= settings.pages:
+    if settings.attention_checks > settings.pages:
         raise UserError(
             f"{settings.attention_checks} attention checks cannot repeat {settings.pages} pages: "
             f"ask for 0 to {settings.pages}."
         )
     if not plain(settings.title):
         raise UserError("The survey has no title: write one that people see first.")
-    if settings.image_size < 64 or not 1 <= settings.quality <= 95:
-        raise UserError(
-            f"Images of {settings.image_size} pixels and quality {settings.quality} cannot be made: "
-            "give at least 64 pixels and a quality from 1 to 95."
-        )
     return labels
 
 

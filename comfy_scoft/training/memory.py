@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from ..common.settings import check, setting
 from ..models.stable_diffusion import BaseModel
 from .settings import Checkpointing, Decode, TrainSettings
 
@@ -20,9 +21,7 @@ OUT_OF_MEMORY = (
 """What errors of torch say that are no OutOfMemoryError: those of the CPU, MPS and of some libraries."""
 NO_PRIMITIVE = "could not create a primitive"
 """All that oneDNN says on the CPU where it finds no room for a kernel; longer sentences of it mean other things."""
-DECODES: tuple[Decode, ...] = ("full", "crop", "TAESD")
-CHECKPOINTINGS: tuple[Checkpointing, ...] = ("off", "UNet", "UNet and decoder")
-"""Both with the least thrifty first."""
+DECODES, CHECKPOINTINGS = tuple(Decode), tuple(Checkpointing)
 
 
 @dataclass(frozen=True)
@@ -30,8 +29,11 @@ class MemoryOptions:
     """micro_batch: images in one forward and backward pass, 0 is all of the step's. Others as in TrainSettings."""
 
     micro_batch: int = 0
-    checkpointing: Checkpointing = "off"
-    decode: Decode = "full"
+    checkpointing: Checkpointing = setting(Checkpointing.OFF)
+    decode: Decode = setting(Decode.FULL)
+
+    def __post_init__(self) -> None:
+        check(self)
 
     @classmethod
     def of(cls, settings: TrainSettings) -> MemoryOptions:
@@ -50,12 +52,8 @@ class MemoryOptions:
 
     def apply(self, base: BaseModel) -> None:
         """Switch gradient checkpointing on or off in the model's modules."""
-        decoder = "decoder" in self.checkpointing
-        for module, wanted in (
-            (base.unet, self.checkpointing != "off"),
-            (base.vae, decoder),
-            (base.small_vae, decoder),
-        ):
+        decoder = self.checkpointing.decoder
+        for module, wanted in ((base.unet, self.checkpointing.unet), (base.vae, decoder), (base.small_vae, decoder)):
             if module is not None and wanted:
                 module.enable_gradient_checkpointing()
             elif getattr(module, "is_gradient_checkpointing", False):
