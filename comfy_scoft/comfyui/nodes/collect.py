@@ -47,7 +47,7 @@ class DownloadLinks(Node):
                     default=0,
                     min=0,
                     max=Limits.max_links,
-                    tooltip="Download only the first rows of the list, this many. 0: all.",
+                    tooltip="Download at most this many rows of the list. 0: all.",
                 ),
                 *_optional_inputs(),
             ],

@@ -229,8 +229,7 @@ class MergeScores(Node):
             node_id="SCoFT_MergeScores",
             display_name="Merge Scores (SCoFT)",
             category=CATEGORY,
-            description="Joins the metrics of up to six chains. A metric that comes twice is kept once, the first "
-            "time.",
+            description="Joins the metrics of up to six chains. Duplicate metrics are kept once.",
             inputs=[
                 ScoresSocket.Input(f"scores_{i}", optional=i > 1, tooltip="Metrics from one chain of metric nodes.")
                 for i in range(1, CHAINS + 1)
