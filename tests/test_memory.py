@@ -15,7 +15,6 @@ import torch
 from safetensors.torch import load_file
 from toys import all_losses, learned, toy_autoencoder, toy_base, toy_dataset, toy_run
 
-from comfy_scoft.common.errors import Interrupted
 from comfy_scoft.data.records import Dataset
 from comfy_scoft.losses import DiffusionLoss
 from comfy_scoft.models.stable_diffusion import BaseModel
@@ -139,9 +138,9 @@ def test_the_whole_ladder_ends_in_one_sentence_and_the_last_step_is_kept(data: D
 def stopped_after(run: Run, step: int, **watch: Any) -> None:
     def stop(now: int, row: dict[str, float]) -> None:
         if now == step:
-            raise Interrupted
+            raise KeyboardInterrupt
 
-    with pytest.raises(Interrupted):
+    with pytest.raises(KeyboardInterrupt):
         train(run, Callbacks(observe=stop, **watch))
 
 

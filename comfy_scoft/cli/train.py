@@ -11,40 +11,40 @@ from contextlib import suppress
 from pathlib import Path
 
 ON_THE_CARD = {
-    "title": "what the LoRA is called",
-    "trigger_phrase": "words that call up what it learned",
-    "authors": "who made it",
-    "licence": "what others may do with it",
-    "consent": "who agreed, to what, and where the images come from",
+    "title": "title of the LoRA",
+    "trigger_phrase": "trigger phrase: the words to use in a prompt",
+    "authors": "authors",
+    "licence": "license of the LoRA",
+    "consent": "who consented, to what, and where the images come from",
 }
-"""What only people can say (the fields of `CardFields`), and what to write there."""
+"""The fields of the model card that a person fills in (`CardFields`), with their help."""
 
 
 def stoppable() -> Callable[[], None]:
-    """Make Ctrl-C (and a cluster's SIGTERM) wait for the next safe moment; the function it returns raises there.
+    """Make Ctrl-C and SIGTERM wait for the next safe moment, where the returned function raises KeyboardInterrupt.
 
-    A second one stops at once.
+    A second signal stops at once.
     """
-    asked: list[int] = []
+    signals: list[int] = []
 
-    def ask(number: int, frame: object) -> None:
-        if asked:
+    def receive(number: int, frame: object) -> None:
+        if signals:
             raise KeyboardInterrupt
-        asked.append(number)
+        signals.append(number)
 
     for number in (signal.SIGINT, signal.SIGTERM):
         with suppress(ValueError):  # not the main thread
-            signal.signal(number, ask)
+            signal.signal(number, receive)
 
     def check() -> None:
-        if asked:
+        if signals:
             raise KeyboardInterrupt
 
     return check
 
 
 def train(options: argparse.Namespace) -> int:
-    """Train a job; writes the LoRA with its card, and the run's checkpoints and metrics.jsonl beside them."""
+    """Train a job; writes the LoRA, its model card, and the run with its checkpoints and metrics.jsonl."""
     import torch
     from tqdm import tqdm
 
@@ -58,7 +58,7 @@ def train(options: argparse.Namespace) -> int:
     if options.threads:
         torch.set_num_threads(options.threads)
     job = read_job(options.job)
-    said = CardFields(**{name: getattr(options, name) for name in ON_THE_CARD})
+    fields = CardFields(**{name: getattr(options, name) for name in ON_THE_CARD})
     out = options.out or job.folder / "trained"
     processes, _ = launched()
     folder = Path(processes.first(str(run_folder(out / "runs", job.name, options.resume)) if processes.main else ""))
@@ -81,6 +81,6 @@ def train(options: argparse.Namespace) -> int:
     if not processes.main:
         return 0
     record = training_record(run, result, rows, time.monotonic() - started)
-    path = save_lora(out, job.name, result.lora, said, record)
+    path = save_lora(out, job.name, result.lora, fields, record)
     print(f"{path}\n{path.with_suffix('.md')}\n{folder / 'metrics.jsonl'}")
     return 0

@@ -69,7 +69,7 @@ class NegativeSettings:
         "Prompt for the negatives. {generic} is the generic caption, {place} the place; also {caption}, {culture} and "
         "{category}. An empty field is left out with the word before it.",
     )
-    sampler: str = setting("euler", "ComfyUI's sampler.")
+    sampler: str = setting("euler", "Sampler.")
     scheduler: str = setting("normal", "Scheduler (noise schedule).")
     resolution: int = setting(
         512,
