@@ -7,10 +7,6 @@ class UserError(ValueError):
     """A person's mistake, in one sentence: what was wrong, what was expected, what to do."""
 
 
-class Interrupted(Exception):
-    """Raised by a `check` callback to stop a training run; what was learned so far is kept."""
-
-
 class NonFiniteLoss(UserError):
     """A loss term became NaN or infinite; the message names the term, and the last good checkpoint is kept."""
 

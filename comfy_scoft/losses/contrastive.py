@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -11,6 +11,10 @@ from .context import Loss, LossContext
 
 if TYPE_CHECKING:
     from ..features import FeatureNetwork
+
+
+Form = Literal["triplet", "difference"]
+TRIPLET, DIFFERENCE = get_args(Form)
 
 
 @dataclass(frozen=True)
@@ -27,14 +31,14 @@ class ContrastiveLoss(Loss):
     name: ClassVar[str] = "contrastive"
     uses_rollout: ClassVar[bool] = True
     needs_negatives: ClassVar[bool] = True
-    features: FeatureNetwork
+    features: FeatureNetwork = field()
     weight: float = 0.05
     margin: float = 0.2
     negative_weight: float = 1.0
-    form: Literal["triplet", "difference"] = "triplet"
+    form: Form = TRIPLET
 
     def __post_init__(self) -> None:
-        if self.form not in ("triplet", "difference"):
+        if self.form not in get_args(Form):
             raise UserError(f"Contrastive form is {self.form!r}, but it must be 'triplet' or 'difference'.")
 
     def __call__(self, context: LossContext) -> Tensor:
@@ -48,7 +52,7 @@ class ContrastiveLoss(Loss):
         distances = self.features.distance(spread[mask], negatives[mask]).float()
         far = torch.zeros(mask.shape, device=mask.device).masked_scatter(mask, distances)
         far = far.sum(1) / mask.sum(1).clamp(min=1)
-        if self.form == "difference":
+        if self.form == DIFFERENCE:
             loss = near - far
         else:
             loss = (near - self.negative_weight * far + self.margin).clamp(min=0.0)

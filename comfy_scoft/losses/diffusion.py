@@ -6,7 +6,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from ..common.errors import UserError
-from .context import Loss, LossContext, per_sample_mse
+from .context import Calls, Loss, LossContext, per_sample_mse
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,10 @@ class DiffusionLoss(Loss):
     def __post_init__(self) -> None:
         if self.min_snr_gamma < 0:
             raise UserError(f"min_snr_gamma is {self.min_snr_gamma}, but it must be 0 (off) or above; 5 is usual.")
+
+    @property
+    def calls(self) -> Calls:
+        return Calls(prediction=True)
 
     def __call__(self, context: LossContext) -> Tensor:
         loss = per_sample_mse(context.prediction, context.target)

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
 from torch import Tensor
@@ -17,7 +17,7 @@ class PerceptualLoss(Loss):
 
     name: ClassVar[str] = "perceptual"
     uses_rollout: ClassVar[bool] = True
-    features: FeatureNetwork
+    features: FeatureNetwork = field()
     weight: float = 0.05
 
     def __call__(self, context: LossContext) -> Tensor:

@@ -25,8 +25,11 @@ from ..models.noise_schedule import NoiseSchedule
 from ..models.stable_diffusion import BaseModel
 
 GradientStep = Literal["first", "last", "random"]
+FIRST, LAST, RANDOM = get_args(GradientStep)
 KappaMode = Literal["plain", "normalised"]
+PLAIN, NORMALIZED = get_args(KappaMode)
 Grid = Literal["even", "released"]
+EVEN, RELEASED = get_args(Grid)
 
 
 @dataclass(frozen=True)
@@ -63,14 +66,14 @@ class RolloutSettings:
                 raise UserError(f"Rollout option {value!r} is not known; choose one of {', '.join(get_args(allowed))}.")
 
 
-def timesteps(t: int, steps: int, grid: Grid = "even") -> list[int]:
+def timesteps(t: int, steps: int, grid: Grid = EVEN) -> list[int]:
     """Descending timesteps at which the network is called, from t to 0, without a duplicate. t = 0 gives [0].
 
     `steps` = 1 gives [t] alone: one jump to the image.
     """
     if steps == 1 or t == 0:
         return [t]
-    if grid == "released":
+    if grid == RELEASED:
         stride = t // (steps - 1)
         return [t - i * stride for i in range(steps - 1)] + [0] if stride else [t, 0]
     count = min(steps, t + 1)
@@ -107,7 +110,7 @@ def _rms_kappa(schedule: NoiseSchedule, settings: RolloutSettings) -> float:
     total, count = 0.0, 0
     for t in range(len(schedule.alphas_cumprod)):
         values = kappas(schedule, timesteps(t, settings.steps, settings.grid), settings.guidance)
-        chosen = {"first": values[:1], "last": values[-1:], "random": values}[settings.gradient_step]
+        chosen = {FIRST: values[:1], LAST: values[-1:], RANDOM: values}[settings.gradient_step]
         total += float(chosen.square().mean())
         count += 1
     return (total / count) ** 0.5
@@ -134,20 +137,21 @@ def roll_out(
     t: Tensor,
     captions: Sequence[str],
     settings: RolloutSettings,
-    choices: Sequence[float] | None = None,
+    rollout_rand: Sequence[float] | None = None,
     first: tuple[Tensor, Tensor] | None = None,
-    check: Callable[[], None] = lambda: None,
+    check_interrupt: Callable[[], None] = lambda: None,
 ) -> Rollout:
     """Denoise z_t (B, C, h, w) at timesteps t (B,) to z_0 with guidance; caption and empty prompt in one call a step.
 
-    choices: for each sample a number in [0, 1) that says which step is recorded where that is random.
+    rollout_rand: a number in [0, 1) for each sample, which decides the recorded step where that is random.
     `first` may hold the caption's and the empty prompt's prediction at (z_t, t), when they are at hand already.
-    `check` is called before each UNet call and may raise to stop. Samples whose path is shorter leave the batch.
+    `check_interrupt` is called before each UNet call and may raise to stop. Samples with a shorter path leave the
+    batch.
     """
     paths = [timesteps(int(x), settings.steps, settings.grid) for x in t]
     steps = [coefficients(base.schedule, path) for path in paths]
-    choices = [0.0] * len(paths) if choices is None else choices
-    recorded = [_recorded_index(len(p), settings.gradient_step, u) for p, u in zip(paths, choices, strict=True)]
+    rollout_rand = [0.0] * len(paths) if rollout_rand is None else rollout_rand
+    recorded = [_recorded_index(len(p), settings.gradient_step, u) for p, u in zip(paths, rollout_rand, strict=True)]
     z, recorded_z = z_t.clone(), z_t.clone()
     for i in range(max(len(path) for path in paths)):
         active = [k for k, path in enumerate(paths) if i < len(path)]
@@ -157,7 +161,7 @@ def roll_out(
         if i == 0 and first is not None:
             with_caption, without = first
         else:
-            check()
+            check_interrupt()
             now = torch.tensor([paths[k][i] for k in active], device=z.device)
             texts = [captions[k] for k in active] + [""] * len(active)
             with_caption, without = base.predict(z[active].repeat(2, 1, 1, 1), now.repeat(2), texts).chunk(2)
@@ -166,16 +170,16 @@ def roll_out(
         b = _column([steps[k][1][i] for k in active], z)
         z[active] = a * z[active] + b * guided.to(z.dtype)
     kappa = torch.stack([kappas(base.schedule, p, settings.guidance)[j] for p, j in zip(paths, recorded, strict=True)])
-    if settings.kappa == "normalised":
+    if settings.kappa == NORMALIZED:
         kappa = kappa.sign() * _rms_kappa(base.schedule, settings)
     when = torch.tensor([p[j] for p, j in zip(paths, recorded, strict=True)], device=z.device)
     return Rollout(z, kappa, when, recorded_z)
 
 
-def _recorded_index(length: int, which: GradientStep, choice: float) -> int:
-    if which == "random":
-        return int(choice * length)
-    return 0 if which == "first" else length - 1
+def _recorded_index(length: int, which: GradientStep, rand: float) -> int:
+    if which == RANDOM:
+        return int(rand * length)
+    return 0 if which == FIRST else length - 1
 
 
 def _column(values: list[Tensor], like: Tensor) -> Tensor:

@@ -22,7 +22,9 @@ NO_PRIMITIVE = "could not create a primitive"
 """All that oneDNN says on the CPU where it finds no room for a kernel; longer sentences of it mean other things."""
 DECODES: tuple[Decode, ...] = ("full", "crop", "TAESD")
 CHECKPOINTINGS: tuple[Checkpointing, ...] = ("off", "UNet", "UNet and decoder")
-"""Both with the least thrifty first."""
+"""Both in the order of the memory they need, the most first."""
+FULL, CROP, TAESD = DECODES
+OFF, UNET, UNET_AND_DECODER = CHECKPOINTINGS
 
 
 @dataclass(frozen=True)
@@ -30,8 +32,8 @@ class MemoryOptions:
     """micro_batch: images in one forward and backward pass, 0 is all of the step's. Others as in TrainSettings."""
 
     micro_batch: int = 0
-    checkpointing: Checkpointing = "off"
-    decode: Decode = "full"
+    checkpointing: Checkpointing = OFF
+    decode: Decode = FULL
 
     @classmethod
     def of(cls, settings: TrainSettings) -> MemoryOptions:
@@ -41,7 +43,7 @@ class MemoryOptions:
         return dataclasses.asdict(self)
 
     def with_savings(self, other: MemoryOptions) -> MemoryOptions:
-        """The thriftier of the two in each respect."""
+        """Of each option, the one of the two that needs less memory."""
         return MemoryOptions(
             min(self.micro_batch or other.micro_batch, other.micro_batch or self.micro_batch),
             max(self.checkpointing, other.checkpointing, key=CHECKPOINTINGS.index),
@@ -50,47 +52,43 @@ class MemoryOptions:
 
     def apply(self, base: BaseModel) -> None:
         """Switch gradient checkpointing on or off in the model's modules."""
-        decoder = "decoder" in self.checkpointing
-        for module, wanted in (
-            (base.unet, self.checkpointing != "off"),
-            (base.vae, decoder),
-            (base.small_vae, decoder),
-        ):
-            if module is not None and wanted:
+        decoder = self.checkpointing == UNET_AND_DECODER
+        for module, on in ((base.unet, self.checkpointing != OFF), (base.vae, decoder), (base.small_vae, decoder)):
+            if module is not None and on:
                 module.enable_gradient_checkpointing()
             elif getattr(module, "is_gradient_checkpointing", False):
                 module.disable_gradient_checkpointing()  # type: ignore[union-attr]  # a module without it is no None
 
 
 def ladder(
-    memory_options: MemoryOptions, settings: TrainSettings, rollouts: bool, small_decoder: bool
+    memory_options: MemoryOptions, settings: TrainSettings, *, rollouts: bool, small_decoder: bool
 ) -> list[tuple[MemoryOptions, str]]:
-    """The steps down that are left, gentlest first, each with what it means in words.
+    """The ways to save more memory that are left, gentlest first, each with its description for people.
 
-    Only the last two change what is learned, beyond rounding (and beyond which numbers a LoRA's dropout leaves out):
-    they change what the losses on the rollout's image see, and exist only where there are such losses (and a TAESD
-    decoder).
+    Each includes those before it. Only the last two change what is learned beyond rounding (and beyond which numbers a
+    LoRA's dropout leaves out): they change what the losses on the rollout's image see, and exist only where there are
+    such losses (and a TAESD decoder). rollouts: a loss uses the rollout; small_decoder: there is a TAESD decoder.
     """
     steps: list[tuple[MemoryOptions, str]] = []
 
-    def down(words: str, **change: Any) -> None:
+    def down(text: str, **change: Any) -> None:
         nonlocal memory_options
         memory_options = dataclasses.replace(memory_options, **change)
-        steps.append((memory_options, words))
+        steps.append((memory_options, text))
 
     at_once = memory_options.micro_batch or settings.images
     if at_once > settings.batch_size:
-        down("one micro-step at a time", micro_batch=settings.batch_size)
-    if memory_options.checkpointing == "off":
-        down("gradient checkpointing of the UNet", checkpointing="UNet")
-    if rollouts and memory_options.checkpointing == "UNet":
-        down("gradient checkpointing of the decoder too", checkpointing="UNet and decoder")
+        down("one batch at a time", micro_batch=settings.batch_size)
+    if memory_options.checkpointing == OFF:
+        down("gradient checkpointing of the UNet", checkpointing=UNET)
+    if rollouts and memory_options.checkpointing == UNET:
+        down("gradient checkpointing of the decoder too", checkpointing=UNET_AND_DECODER)
     if (memory_options.micro_batch or settings.images) > 1:
         down("one image at a time", micro_batch=1)
-    if rollouts and memory_options.decode == "full":
-        down("only the center of the rollout's image decoded, which changes what its losses see", decode="crop")
-    if rollouts and small_decoder and memory_options.decode != "TAESD":
-        down("the rollout's image decoded by TAESD, which changes what its losses see", decode="TAESD")
+    if rollouts and memory_options.decode == FULL:
+        down("only the center of the rollout's image decoded, which changes what its losses see", decode=CROP)
+    if rollouts and small_decoder and memory_options.decode != TAESD:
+        down("the rollout's image decoded by TAESD, which changes what its losses see", decode=TAESD)
     return steps
 
 
@@ -103,7 +101,7 @@ def is_out(error: BaseException) -> bool:
 
 
 def free() -> None:
-    """Let go of what is held for nothing."""
+    """Return memory that is cached but not used."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
