@@ -60,25 +60,35 @@ def train(options: argparse.Namespace) -> int:
     job = read_job(options.job)
     fields = CardFields(**{name: getattr(options, name) for name in ON_THE_CARD})
     out = options.out or job.folder / "trained"
-    processes, _ = launched()
-    folder = Path(processes.first(str(run_folder(out / "runs", job.name, options.resume)) if processes.main else ""))
+    distributed, _ = launched()
+    folder = Path(
+        distributed.first(str(run_folder(out / "runs", job.name, options.resume)) if distributed.main else "")
+    )
     started, stop = time.monotonic(), stoppable()
-    with tqdm(total=job.steps, unit="step", desc=folder.name, dynamic_ncols=True, disable=not processes.main) as bar:
+    with tqdm(total=job.steps, unit="step", desc=folder.name, dynamic_ncols=True, disable=not distributed.main) as bar:
 
-        def observe(step: int, row: dict[str, float]) -> None:
+        def on_step(step: int, row: dict[str, float]) -> None:
             bar.update(step - bar.n)
             bar.set_postfix({key: f"{value:.4g}" for key, value in row.items() if key != "step"}, refresh=False)
 
-        watch = Callbacks(check=stop, observe=observe, say=lambda text: bar.write(text, file=sys.stderr))
+        def on_message(text: str) -> None:
+            bar.write(text, file=sys.stderr)
+
+        callbacks = Callbacks(
+            check_interrupt=stop,
+            on_step=on_step,
+            on_message=on_message,
+            on_plan=lambda calls: on_message(f"{calls} UNet calls planned."),
+        )
         try:
-            run, result, rows = run_job(job, folder, options.resume != OFF, options.models, watch)
+            run, result, rows = run_job(job, folder, options.models, resume=options.resume != OFF, callbacks=callbacks)
         except OtherProcess:
             stop()  # this one may have been told to stop too, by the same signal
             raise
         finally:
-            if processes.main:
+            if distributed.main:
                 discard_empty(folder)
-    if not processes.main:
+    if not distributed.main:
         return 0
     record = training_record(run, result, rows, time.monotonic() - started)
     path = save_lora(out, job.name, result.lora, fields, record)

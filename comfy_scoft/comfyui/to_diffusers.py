@@ -118,7 +118,7 @@ def vae_from_vae(vae: Any) -> tuple[AutoencoderKL | AutoencoderTiny, float]:
     """VAE -> (AutoencoderKL, 1.0) or (AutoencoderTiny, its own latent scale), frozen and in eval mode.
 
     The second value is what the module's latents are already multiplied by, 0.18215 for a TAESD of SD 1.x. Its number
-    type is the file's: `placement.place` makes it float32 before use, for that of SD XL overflows in float16.
+    type is the file's: `placement.to_device` makes it float32 before use, for that of SD XL overflows in float16.
     """
     if not hasattr(vae, "patcher"):  # ComfyUI gives such a VAE where the file holds none
         raise UserError("This VAE holds no weights: connect the VAE of the checkpoint, or Load VAE.")

@@ -16,19 +16,18 @@ from torch import Tensor
 from ..common.errors import UserError
 from ..common.names import checked_name
 from ..data.records import Dataset
-from ..losses import Loss, named
+from ..losses import Loss, feature_networks, named
 from ..losses.rollout import RolloutSettings
 from ..models.lora import LoraSettings
-from ..models.placement import place, unet_dtype
+from ..models.placement import to_device, unet_dtype
 from ..reports.plots import loss_chart
 from ..training.job import write_job
 from ..training.memory import MemoryOptions
 from ..training.memory_estimate import fits
 from ..training.model_card import TrainedLora, training_record
 from ..training.run import Run
-from ..training.run_folder import OFF, discard_empty, planned_calls, run_folder, train_and_log, weighted_losses
+from ..training.run_folder import OFF, discard_empty, run_folder, train_and_log, weighted_losses
 from ..training.settings import OptimizerSettings, TrainSettings
-from ..training.trainer import refuse_what_cannot_train
 from .live_chart import Curves, Live
 from .lora_files import read_lora
 from .runtime import Progress, check_interrupt, device, free_bytes, free_memory
@@ -81,7 +80,7 @@ class Plan:
             run.start = read_lora(run.lora.start_from)
         if settings.decode == "TAESD" or settings.resolution >= 256:
             base.small_vae = small_vae(base)
-        refuse_what_cannot_train(run)
+        run.check()
         return run
 
 
@@ -111,15 +110,15 @@ def train_in_comfyui(
     try:
         folder = run.folder = run_folder(root, name, resume)
         live = Live(folder.name, run.settings.steps, Curves(dict(named(run.losses))), node_id, workflow)
-        follower = Follower(run, Progress(planned_calls(run), node_id), live)
-        follower.say(_where(folder.name, name, resume))
-        prepare(run, follower.say)
+        follower = Follower(run, Progress(1, node_id), live)
+        follower.on_message(_where(folder.name, name, resume))
+        prepare(run, follower.on_message)
         run.memory_options, line = fits(run, MemoryOptions.of(run.settings), free_bytes())
-        follower.say(line)
-        place(run.base.unet, device(), unet_dtype(run.settings.precision))
+        follower.on_message(line)
+        to_device(run.base.unet, device(), unet_dtype(run.settings.precision))
         started = time.monotonic()
         with follower.told_of_a_stop():
-            result, rows = train_and_log(run, follower.watch())
+            result, rows = train_and_log(run, follower.callbacks())
         follower.end(result.steps, rows)
         record = training_record(run, result, rows, time.monotonic() - started)
         return TrainedLora(result.lora, record), rows, result.steps
@@ -145,13 +144,13 @@ def prepare(run: Run, say: Callable[[str], None] = lambda text: None) -> None:
     """Embed all texts through ComfyUI's CLIP, give its memory back, and encode all images."""
     cache, held_out = run.caches()
     say("reading captions")
-    for text in run.texts():
+    for caption in run.captions():
         check_interrupt()
-        run.base.embed(text)
+        run.base.embed(caption)
     free_memory()
-    place(run.base.vae, device(), torch.float32)
+    to_device(run.base.vae, device(), torch.float32)
     if run.base.small_vae is not None:
-        place(run.base.small_vae, device(), torch.float32)
+        to_device(run.base.small_vae, device(), torch.float32)
     wanted = [(cache, sample) for sample in cache.samples(run.settings.flip)]
     wanted += [(held_out, sample) for sample in held_out.samples(flip=False)] if held_out is not None else []
     for number, (own, sample) in enumerate(wanted):
@@ -162,9 +161,8 @@ def prepare(run: Run, say: Callable[[str], None] = lambda text: None) -> None:
 
 def release(run: Run) -> None:
     """Let go of the run's modules and caches, and put feature networks back where they were loaded."""
-    for loss in run.losses:
-        if loss.network is not None:
-            loss.network.to(torch.device("cpu"))
+    for network in feature_networks(run.losses):
+        network.to(torch.device("cpu"))
     run.cache = run.held_out = None
     run.base.unet = run.base.vae = run.base.small_vae = None  # type: ignore[assignment]  # the run is over
     gc.collect()

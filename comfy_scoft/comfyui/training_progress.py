@@ -38,16 +38,20 @@ class Follower:
     first_step: int | None = None
     held_out: str = ""
 
-    def watch(self) -> Callbacks:
+    def callbacks(self) -> Callbacks:
         self.started = time.monotonic()
-        return Callbacks(self.check, self.observe, self.say, self.show)
+        return Callbacks(self.check_interrupt, self.on_step, self.on_message, self.on_preview, self.on_plan)
 
-    def check(self) -> None:
+    def on_plan(self, calls: int) -> None:
+        self.bar.total = calls
+        LOG.info("%s: %d UNet calls planned", self.run.folder.name, calls)
+
+    def check_interrupt(self) -> None:
         check_interrupt()
         self.bar.update(min(self.run.base.calls, self.bar.total - 1), self.text, self.image)
         self.live.beat()
 
-    def observe(self, step: int, row: dict[str, float]) -> None:
+    def on_step(self, step: int, row: dict[str, float]) -> None:
         for each in [row] if self.live.begun else read_metrics(self.run.folder):  # this row is in the file already
             self.live.add(each)
         if HELD_OUT in row:  # a measurement between two steps
@@ -60,13 +64,13 @@ class Follower:
         terms = ", ".join(f"{name} {row[name]:.4f}" for name in ("loss", *dict(named(self.run.losses))) if name in row)
         self.text = f"{self.run.folder.name}: step {step} of {steps}, {duration(left)} left, {terms}{self.held_out}"
 
-    def say(self, text: str) -> None:
+    def on_message(self, text: str) -> None:
         """A sentence that should be read: on the node at once, and in the log, where it stays."""
         if text:
             LOG.info("%s: %s", self.run.folder.name, text)
             self.bar.say(text)
 
-    def show(self, step: int, image: Tensor) -> None:
+    def on_preview(self, step: int, image: Tensor) -> None:
         pixels = image.mul(255.0).round().byte().permute(1, 2, 0).numpy()
         self.image = Image.fromarray(np.ascontiguousarray(pixels))
 

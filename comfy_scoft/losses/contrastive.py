@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
@@ -32,7 +32,7 @@ class ContrastiveLoss(Loss):
     name: ClassVar[str] = "contrastive"
     uses_rollout: ClassVar[bool] = True
     needs_negatives: ClassVar[bool] = True
-    features: FeatureNetwork
+    features: FeatureNetwork = field()
     weight: float = setting(0.05, "Loss weight. 0: logged, but not trained on.", min=0.0, max=100.0, step=0.01)
     margin: float = setting(
         0.2,

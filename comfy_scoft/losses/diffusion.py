@@ -6,7 +6,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from ..common.settings import setting
-from .context import Loss, LossContext, per_sample_mse
+from .context import Calls, Loss, LossContext, per_sample_mse
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,10 @@ class DiffusionLoss(Loss):
     min_snr_gamma: float = setting(
         0.0, "Min-SNR gamma: balances the timesteps. 0: off; 5 is usual.", min=0.0, max=100.0, step=0.5
     )
+
+    @property
+    def calls(self) -> Calls:
+        return Calls(prediction=True)
 
     def __call__(self, context: LossContext) -> Tensor:
         loss = per_sample_mse(context.prediction, context.target)

@@ -5,21 +5,16 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from ..common.settings import Choice, setting
-from .context import Loss, LossContext, per_sample_mse
-
-
-class Reference(Choice):
-    CURRENT = "current"
-    BASE = "base"
+from ..common.settings import setting
+from .context import Calls, Loss, LossContext, Reference, per_sample_mse
 
 
 @dataclass(frozen=True)
 class MemorizationLoss(Loss):
     """L_M (SCoFT, Eq. 2): ``mean‖ε_θ(z_t, t, c) − sg ε_θ(z_t, t, c_b)‖²``, released weight 0.3.
 
-    It ties the cultural caption's prediction to that of a generic caption of the same image, drawn anew each step,
-    so that a caption does not become the address of one image.
+    It ties the cultural caption's prediction to that of a generic caption of the same image, sampled anew each step,
+    so that a caption does not come to mean one image.
     reference: `current` takes the target from the network in training (paper and released code); `base` switches the
     LoRA off for it, which makes the target fixed.
     """
@@ -34,8 +29,10 @@ class MemorizationLoss(Loss):
     )
 
     @property
-    def frozen(self) -> tuple[str, ...]:
-        return ("generic",) if self.reference is Reference.CURRENT else ()
+    def calls(self) -> Calls:
+        if self.reference is Reference.BASE:
+            return Calls(prediction=True, base_generic=True)
+        return Calls(prediction=True, frozen=("generic",))
 
     def __call__(self, context: LossContext) -> Tensor:
         return per_sample_mse(context.prediction, context.reference(self.reference))

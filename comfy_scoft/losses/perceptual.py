@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
 from torch import Tensor
@@ -18,7 +18,7 @@ class PerceptualLoss(Loss):
 
     name: ClassVar[str] = "perceptual"
     uses_rollout: ClassVar[bool] = True
-    features: FeatureNetwork
+    features: FeatureNetwork = field()
     weight: float = setting(0.05, "Loss weight. 0: logged, but not trained on.", min=0.0, max=100.0, step=0.01)
 
     def __call__(self, context: LossContext) -> Tensor:

@@ -121,7 +121,9 @@ def _rms_kappa(schedule: NoiseSchedule, settings: RolloutSettings) -> float:
     total, count = 0.0, 0
     for t in range(len(schedule.alphas_cumprod)):
         values = kappas(schedule, timesteps(t, settings.steps, settings.grid), settings.guidance)
-        chosen = {"first": values[:1], "last": values[-1:], "random": values}[settings.gradient_step]
+        chosen = {GradientStep.FIRST: values[:1], GradientStep.LAST: values[-1:], GradientStep.RANDOM: values}[
+            settings.gradient_step
+        ]
         total += float(chosen.square().mean())
         count += 1
     return (total / count) ** 0.5
@@ -148,20 +150,21 @@ def roll_out(
     t: Tensor,
     captions: Sequence[str],
     settings: RolloutSettings,
-    choices: Sequence[float] | None = None,
+    rollout_rand: Sequence[float] | None = None,
     first: tuple[Tensor, Tensor] | None = None,
-    check: Callable[[], None] = lambda: None,
+    check_interrupt: Callable[[], None] = lambda: None,
 ) -> Rollout:
     """Denoise z_t (B, C, h, w) at timesteps t (B,) to z_0 with guidance; caption and empty prompt in one call a step.
 
-    choices: for each sample a number in [0, 1) that says which step is recorded where that is random.
+    rollout_rand: a number in [0, 1) for each sample, which decides the recorded step where that is random.
     `first` may hold the caption's and the empty prompt's prediction at (z_t, t), when they are at hand already.
-    `check` is called before each UNet call and may raise to stop. Samples whose path is shorter leave the batch.
+    `check_interrupt` is called before each UNet call and may raise to stop. Samples with a shorter path leave the
+    batch.
     """
     paths = [timesteps(int(x), settings.steps, settings.grid) for x in t]
     steps = [coefficients(base.schedule, path) for path in paths]
-    choices = [0.0] * len(paths) if choices is None else choices
-    recorded = [_recorded_index(len(p), settings.gradient_step, u) for p, u in zip(paths, choices, strict=True)]
+    rollout_rand = [0.0] * len(paths) if rollout_rand is None else rollout_rand
+    recorded = [_recorded_index(len(p), settings.gradient_step, u) for p, u in zip(paths, rollout_rand, strict=True)]
     z, recorded_z = z_t.clone(), z_t.clone()
     for i in range(max(len(path) for path in paths)):
         active = [k for k, path in enumerate(paths) if i < len(path)]
@@ -171,7 +174,7 @@ def roll_out(
         if i == 0 and first is not None:
             with_caption, without = first
         else:
-            check()
+            check_interrupt()
             now = torch.tensor([paths[k][i] for k in active], device=z.device)
             texts = [captions[k] for k in active] + [""] * len(active)
             with_caption, without = base.predict(z[active].repeat(2, 1, 1, 1), now.repeat(2), texts).chunk(2)
@@ -186,10 +189,10 @@ def roll_out(
     return Rollout(z, kappa, when, recorded_z)
 
 
-def _recorded_index(length: int, which: GradientStep, choice: float) -> int:
-    if which == "random":
-        return int(choice * length)
-    return 0 if which == "first" else length - 1
+def _recorded_index(length: int, which: GradientStep, rand: float) -> int:
+    if which == GradientStep.RANDOM:
+        return int(rand * length)
+    return 0 if which == GradientStep.FIRST else length - 1
 
 
 def _column(values: list[Tensor], like: Tensor) -> Tensor:

@@ -21,7 +21,6 @@ OUT_OF_MEMORY = (
 """What errors of torch say that are no OutOfMemoryError: those of the CPU, MPS and of some libraries."""
 NO_PRIMITIVE = "could not create a primitive"
 """All that oneDNN says on the CPU where it finds no room for a kernel; longer sentences of it mean other things."""
-DECODES, CHECKPOINTINGS = tuple(Decode), tuple(Checkpointing)
 
 
 @dataclass(frozen=True)
@@ -43,11 +42,11 @@ class MemoryOptions:
         return dataclasses.asdict(self)
 
     def with_savings(self, other: MemoryOptions) -> MemoryOptions:
-        """The thriftier of the two in each respect."""
+        """Of each option, the one of the two that needs less memory."""
         return MemoryOptions(
             min(self.micro_batch or other.micro_batch, other.micro_batch or self.micro_batch),
-            max(self.checkpointing, other.checkpointing, key=CHECKPOINTINGS.index),
-            max(self.decode, other.decode, key=DECODES.index),
+            max(self.checkpointing, other.checkpointing, key=list(Checkpointing).index),
+            max(self.decode, other.decode, key=list(Decode).index),
         )
 
     def apply(self, base: BaseModel) -> None:
@@ -61,34 +60,34 @@ class MemoryOptions:
 
 
 def ladder(
-    memory_options: MemoryOptions, settings: TrainSettings, rollouts: bool, small_decoder: bool
+    memory_options: MemoryOptions, settings: TrainSettings, *, rollouts: bool, small_decoder: bool
 ) -> list[tuple[MemoryOptions, str]]:
-    """The steps down that are left, gentlest first, each with what it means in words.
+    """The ways to save more memory that are left, gentlest first, each with its description for people.
 
-    Only the last two change what is learned, beyond rounding (and beyond which numbers a LoRA's dropout leaves out):
-    they change what the losses on the rollout's image see, and exist only where there are such losses (and a TAESD
-    decoder).
+    Each includes those before it. Only the last two change what is learned beyond rounding (and beyond which numbers a
+    LoRA's dropout leaves out): they change what the losses on the rollout's image see, and exist only where there are
+    such losses (and a TAESD decoder). rollouts: a loss uses the rollout; small_decoder: there is a TAESD decoder.
     """
     steps: list[tuple[MemoryOptions, str]] = []
 
-    def down(words: str, **change: Any) -> None:
+    def down(text: str, **change: Any) -> None:
         nonlocal memory_options
         memory_options = dataclasses.replace(memory_options, **change)
-        steps.append((memory_options, words))
+        steps.append((memory_options, text))
 
     at_once = memory_options.micro_batch or settings.images
     if at_once > settings.batch_size:
-        down("one micro-step at a time", micro_batch=settings.batch_size)
-    if memory_options.checkpointing == "off":
-        down("gradient checkpointing of the UNet", checkpointing="UNet")
-    if rollouts and memory_options.checkpointing == "UNet":
-        down("gradient checkpointing of the decoder too", checkpointing="UNet and decoder")
+        down("one batch at a time", micro_batch=settings.batch_size)
+    if memory_options.checkpointing is Checkpointing.OFF:
+        down("gradient checkpointing of the UNet", checkpointing=Checkpointing.UNET)
+    if rollouts and memory_options.checkpointing is Checkpointing.UNET:
+        down("gradient checkpointing of the decoder too", checkpointing=Checkpointing.UNET_AND_DECODER)
     if (memory_options.micro_batch or settings.images) > 1:
         down("one image at a time", micro_batch=1)
-    if rollouts and memory_options.decode == "full":
-        down("only the center of the rollout's image decoded, which changes what its losses see", decode="crop")
-    if rollouts and small_decoder and memory_options.decode != "TAESD":
-        down("the rollout's image decoded by TAESD, which changes what its losses see", decode="TAESD")
+    if rollouts and memory_options.decode is Decode.FULL:
+        down("only the center of the rollout's image decoded, which changes what its losses see", decode=Decode.CROP)
+    if rollouts and small_decoder and memory_options.decode is not Decode.TAESD:
+        down("the rollout's image decoded by TAESD, which changes what its losses see", decode=Decode.TAESD)
     return steps
 
 
@@ -101,7 +100,7 @@ def is_out(error: BaseException) -> bool:
 
 
 def free() -> None:
-    """Let go of what is held for nothing."""
+    """Return memory that is cached but not used."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

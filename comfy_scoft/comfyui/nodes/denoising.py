@@ -14,7 +14,7 @@ from ...metrics import denoising_gap
 from ...metrics.denoising_gap import Losses
 from ...metrics.inputs import Work
 from ...metrics.scores import Scores, add
-from ...models.placement import place
+from ...models.placement import to_device
 from ...training.latent_cache import Cache
 from ...training.validation import MOST
 from ..compat import io
@@ -128,8 +128,8 @@ class _Images:
                 base.embed(text)
             free_memory()
             with training_mode(), torch.no_grad():
-                place(base.unet, device(), torch.float32 if device().type == "cpu" else base.dtype)
-                place(base.vae, device(), torch.float32)
+                to_device(base.unet, device(), torch.float32 if device().type == "cpu" else base.dtype)
+                to_device(base.vae, device(), torch.float32)
                 caches = [
                     Cache(base, part, self.resolution, latents=latents)
                     for part, latents in zip(self.parts, self.latents, strict=True)

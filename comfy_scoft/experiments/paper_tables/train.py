@@ -72,7 +72,7 @@ def _train(study: Study, arm: Arm, dataset: Dataset, folder: Path) -> None:
         study.clock.did(plan.step(arm), 1, now - last)
         first, last = False, now
 
-    result = train(run, Callbacks(observe=observe, say=study.say))
+    result = train(run, Callbacks(on_step=observe, on_message=study.say))
     if result.metrics:
         facts: dict[str, Any] = {"settings": scale.training(), "losses": arm.losses, "last": result.metrics[-1]}
         facts |= {"seconds of this start": round(time.monotonic() - begun, 1), "versions": fingerprints.versions()}
