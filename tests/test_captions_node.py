@@ -165,13 +165,3 @@ def test_depth_images_of_a_graph_take_the_networks_place(folders):
     assert estimate(dataset, ANYTHING, depth_images=[torch.full((2, 32, 32, 3), 0.2)]).records[1].depth is not None
     with pytest.raises(ValueError, match=r"^There are 1 depth images for 2 records: "):
         estimate(dataset, ANYTHING, depth_images=batches[:1])
-
-
-@pytest.mark.parametrize("node", nodes_captions.NODES, ids=lambda node: node.__name__)
-def test_every_node_and_socket_explains_itself(node):
-    schema = node.GET_SCHEMA()
-    assert schema.node_id == "SCoFT_CaptionGeneric" and schema.category == "SCoFT/1 data"
-    assert [i.id for i in schema.inputs][:4] == ["dataset", "captioner", "captions_per_image", "overwrite"]
-    assert all(i.optional for i in schema.inputs[4:])
-    for socket in (*schema.inputs, *schema.outputs):
-        assert socket.tooltip and socket.tooltip.endswith("."), socket.id

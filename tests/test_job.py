@@ -116,7 +116,10 @@ def test_a_job_that_cannot_be_run_is_refused_in_a_sentence(tmp_path: Path, capsy
     refused({"name": "../up"}, "cannot name a file")
     refused({"settings": {}}, "does not say how many steps")
     refused({"settings": {**content["settings"], "lora": {"size": 4}}}, "is not complete")
-    refused({"settings": {**content["settings"], "lora": {"rank": 0}}}, "rank is 0")
+    refused(
+        {"settings": {**content["settings"], "lora": {"rank": 0}}},
+        "rank is 0, but it must be a whole number from 1 to 1024",
+    )
     refused({"losses": [{"name": "unheard of"}]}, "'unheard of', which is not known")
     refused({"base": {**content["base"], "vae": "StableDiffusionPipeline"}}, "which is not known")
     wanted = {"name": "../../secret.safetensors", "sha256": "0"}

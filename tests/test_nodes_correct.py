@@ -19,7 +19,6 @@ import folder_paths  # noqa: E402  (these need a started ComfyUI)
 import nodes  # noqa: E402
 
 from comfy_scoft.comfyui import correction as bridge  # noqa: E402
-from comfy_scoft.comfyui.nodes import correct as nodes_correct  # noqa: E402
 from comfy_scoft.comfyui.nodes.correct import LearnPreference, LoadPreference, RSCorrector, SavePreference  # noqa: E402
 from comfy_scoft.corrector.preference import Preference  # noqa: E402
 from comfy_scoft.corrector.prompt_gate import PlaceGate  # noqa: E402
@@ -319,10 +318,3 @@ def test_the_interrupt_stops_learning(models, vae) -> None:
     with pytest.raises(comfy.model_management.InterruptProcessingException):
         learn(models["sd1"], vae, images_of(8, 1, 0.5), images_of(8, 2, 0.0))
     assert not comfy.model_management.processing_interrupted()
-
-
-@pytest.mark.parametrize("node", nodes_correct.NODES)
-def test_every_input_and_output_says_what_it_is(node: Any) -> None:
-    schema = node.define_schema()
-    assert schema.node_id.startswith("SCoFT_") and schema.description and schema.category.startswith("SCoFT/")
-    assert all(part.tooltip for part in [*schema.inputs, *schema.outputs])

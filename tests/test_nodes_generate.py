@@ -215,10 +215,3 @@ def test_a_grid_shows_prompts_spread_over_the_list_each_with_the_next_seed() -> 
     require_match([many, many])
     image = CompareGrid.execute(many, 5, set_3=ImageSet(many.images + 1, prompts, seeds, "more")).args[0]
     assert image.shape[0] == 1 and image.shape[-1] == 3 and image.shape[2] > 5 * 100
-
-
-@pytest.mark.parametrize("node", [*nodes_generate.NODES, *nodes_evaluate.NODES])
-def test_everything_that_a_person_meets_is_explained(node) -> None:
-    schema = node.define_schema()
-    assert schema.category.startswith("SCoFT/") and len(schema.description) > 40 and schema.display_name
-    assert all(part.tooltip for part in [*schema.inputs, *schema.outputs])

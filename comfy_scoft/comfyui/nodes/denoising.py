@@ -21,7 +21,7 @@ from ..compat import io
 from ..runtime import check_interrupt, device, free_memory, training_mode
 from ..sockets import DatasetSocket
 from ..to_diffusers import base_model
-from ..training import held_out as never_trained
+from ..training import validation_images
 from ..widgets import Node
 from .evaluate import CATEGORY, so_far
 from .metrics import figures, watch
@@ -105,7 +105,7 @@ def _parts(dataset: Dataset, held_out: Dataset) -> tuple[Dataset, Dataset]:
             f"The dataset {dataset.name!r} has no image of the split 'train', the only one that is trained on: load "
             "that split."
         )
-    others = never_trained(held_out, trained)
+    others = validation_images(held_out, trained)
     assert others is not None, "it is None only without a dataset"
     return trained, others
 

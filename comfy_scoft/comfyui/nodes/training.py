@@ -99,18 +99,18 @@ class TrainLora(Node):
 
     @classmethod
     def execute(
-        cls, model: Any, clip: Any, vae: Any, dataset: Any, losses: Any, run_name: str, resume: str, **knobs: Any
+        cls, model: Any, clip: Any, vae: Any, dataset: Any, losses: Any, run_name: str, resume: str, **settings: Any
     ) -> io.NodeOutput:
         name = training.model_name(cls.hidden.prompt, cls.hidden.unique_id)
         with training_mode():
-            plan = training.Plan(model, clip, vae, dataset, losses, knobs, name)
+            inputs = training.TrainInputs(model, clip, vae, dataset, losses, settings, name)
             page = cls.hidden.unique_id, live_chart.workflow_id(cls.hidden.extra_pnginfo)
-            lora, rows, steps = training.train_in_comfyui(plan, _runs(), run_name, resume, *page)
+            lora, rows, steps = training.train_in_comfyui(inputs, _runs(), run_name, resume, *page)
             chart = training.chart(rows, lora.record["run"])
         patched, _ = comfy.sd.load_lora_for_models(model, None, lora, 1.0, 0.0)
         curves = live_chart.of_rows(lora.record["run"], dict(named(losses)), rows, steps)
-        seen = {**ui.PreviewImage(chart, cls=cls).as_dict(), live_chart.OUTPUT: [curves]}
-        return io.NodeOutput(lora, patched, training.loss_map(rows, losses), chart, steps, ui=seen)
+        shown = {**ui.PreviewImage(chart, cls=cls).as_dict(), live_chart.OUTPUT: [curves]}
+        return io.NodeOutput(lora, patched, training.loss_map(rows, losses), chart, steps, ui=shown)
 
 
 class SaveLora(Node):
@@ -205,13 +205,13 @@ class ExportJob(Node):
 
     @classmethod
     def execute(
-        cls, model: Any, clip: Any, vae: Any, dataset: Any, losses: Any, job_name: str, checkpoint: str, **knobs: Any
+        cls, model: Any, clip: Any, vae: Any, dataset: Any, losses: Any, job_name: str, checkpoint: str, **settings: Any
     ) -> io.NodeOutput:
         name = training.model_name(cls.hidden.prompt, cls.hidden.unique_id)
         file = None if checkpoint == STORED else Path(folder_paths.get_full_path_or_raise("checkpoints", checkpoint))
         with training_mode():
-            plan = training.Plan(model, clip, vae, dataset, losses, knobs, name)
-            path = training.export(plan, output_folder() / "scoft" / "jobs", job_name, file)
+            inputs = training.TrainInputs(model, clip, vae, dataset, losses, settings, name)
+            path = training.export(inputs, output_folder() / "scoft" / "jobs", job_name, file)
         return io.NodeOutput(str(path), ui=ui.PreviewText(str(path)))
 
 
