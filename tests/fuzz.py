@@ -32,9 +32,10 @@ from PIL import Image
 if __name__ == "__main__":
     sys.path.append(str(Path(__file__).resolve().parent.parent))
 
-from comfy_scoft.data.dataset import load_folder, open_image  # noqa: E402
+from comfy_scoft.data.dataset import load_folder  # noqa: E402
 from comfy_scoft.data.download.links import read_links  # noqa: E402
 from comfy_scoft.data.download.store import LOG, Store  # noqa: E402
+from comfy_scoft.data.images import open_image  # noqa: E402
 
 BATCH, SLOWEST = 200, 60.0
 watched: list[Path] = []

@@ -79,7 +79,7 @@ def test_the_same_file_twice_is_one_picture_and_the_report_says_so(tmp_path, ser
     assert "line 3 | " in report and "It is the same file as line 2. Left out." in report
     assert "It is the same link as line 2. Left out." in report
     assert [row["result"] for row in table(tmp_path)] == ["the same", "the same"]
-    dataset, report = run(tmp_path / "links.csv", server, doubles="keep all")
+    dataset, report = run(tmp_path / "links.csv", server, duplicates="keep all")
     assert len(dataset) == 4 and "the same file as line 2. Kept." in report
 
 
@@ -88,7 +88,7 @@ def test_look_alikes_are_reported_and_left_out_only_when_asked(tmp_path, server)
     links = write_csv(tmp_path / "links.csv", rows_of(server, "1.jpg", "2.jpg", "small.jpg"))
     dataset, report = run(links, server)
     assert len(dataset) == 3 and "It looks like line 2. Kept." in report
-    dataset, report = run(links, server, doubles="leave out look-alikes too")
+    dataset, report = run(links, server, duplicates="leave out look-alikes too")
     assert [r.caption for r in dataset.records] == ["image 1.jpg", "image 2.jpg"] and "line 2. Left out." in report
 
 

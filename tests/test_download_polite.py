@@ -12,7 +12,7 @@ from hostile_server import HostileServer, answer, image_bytes
 
 from comfy_scoft.data.download.limits import Limits
 from comfy_scoft.data.download.progress import run_watched
-from comfy_scoft.data.download.rate_limit import pause, retry_after
+from comfy_scoft.data.download.rate_limit import backoff_delay, retry_after
 
 
 @pytest.fixture
@@ -105,12 +105,12 @@ def test_retry_after_is_read_as_seconds_or_as_a_date_and_never_fails():
 
 def test_pauses_double_and_their_jitter_depends_on_seed_link_and_attempt_alone():
     limits = Limits(backoff=2.0)
-    waits = [[pause(limits, link, attempt) for attempt in range(3)] for link in range(200)]
+    waits = [[backoff_delay(limits, link, attempt) for attempt in range(3)] for link in range(200)]
     for attempt in range(3):
         values = [row[attempt] / 2.0 ** (attempt + 1) for row in waits]
         assert 0.5 <= min(values) < 0.55 and 1.45 < max(values) <= 1.5
-    assert waits[7] == [pause(limits, 7, attempt) for attempt in range(3)]
-    assert pause(Limits(seed=1), 7, 0) != waits[7][0]
+    assert waits[7] == [backoff_delay(limits, 7, attempt) for attempt in range(3)]
+    assert backoff_delay(Limits(seed=1), 7, 0) != waits[7][0]
 
 
 def test_progress_is_told_from_the_calling_thread(tmp_path, server):

@@ -14,7 +14,7 @@ from einops import rearrange
 from torch import Tensor
 
 from ..common.errors import UserError
-from ..data.dataset import aligned
+from ..data.crop import aligned
 from ..data.records import Dataset
 from ..features import FeatureNetwork
 from .image_set import ImageSet, require_match, require_numbers

@@ -7,7 +7,7 @@ import hashlib
 from typing import Any
 
 from ...common.errors import UserError
-from ...data.download import Doubles, Limits, collect
+from ...data.download import Duplicates, Limits, collect
 from ..compat import io
 from ..dataset_folders import collected_folder, link_file, link_files, plain_name
 from ..runtime import Progress, check_interrupt
@@ -92,15 +92,15 @@ class DownloadLinks(io.ComfyNode):
             progress.total = max(1, total)
             progress.update(done, text)
 
-        doubles = duplicates or DOUBLES[0]
+        duplicates = duplicates or DUPLICATES[0]
         return io.NodeOutput(
             *collect(
-                listed, collected_folder(name, listed), culture.strip(), place.strip(), limit, doubles, limits, watch
+                listed, collected_folder(name, listed), culture.strip(), place.strip(), limit, duplicates, limits, watch
             )
         )
 
 
-DOUBLES = list(Doubles.__args__)  # type: ignore[attr-defined]
+DUPLICATES = list(Duplicates.__args__)  # type: ignore[attr-defined]
 
 
 def _limits(max_megabytes: float, pause: float) -> Limits:
@@ -114,8 +114,8 @@ def _optional_inputs() -> list:
     return [
         io.Combo.Input(
             "duplicates",
-            options=DOUBLES,
-            default=DOUBLES[0],
+            options=DUPLICATES,
+            default=DUPLICATES[0],
             optional=True,
             tooltip="What to do with an image that the list holds twice: the same file, or one that only looks the "
             "same (saved smaller, for example). The report names them all.",
