@@ -88,7 +88,7 @@ def test_retry_after_holds_the_whole_host(tmp_path, server):
 def test_a_retry_after_that_is_too_long_is_told_instead_of_waited_for(tmp_path, server):
     server.pages["/a.jpg"] = answer(b"", "429 Too Many Requests", Retry_After="3600")
     start = time.monotonic()
-    with pytest.raises(ValueError, match=r"asked too often \(429\), and asks to wait 3,600 seconds: try again then"):
+    with pytest.raises(ValueError, match=r"too many requests \(429\), and asks to wait 3,600 seconds: try again then"):
         run(write_csv(tmp_path / "links.csv", rows_of(server, "a.jpg")), server)
     assert time.monotonic() - start < 60 and server.hits == {"/a.jpg": 1}
 
@@ -118,7 +118,7 @@ def test_progress_is_told_from_the_calling_thread(tmp_path, server):
     links = write_csv(tmp_path / "links.csv", rows_of(server, "1.jpg", "2.jpg", "gone.jpg"))
     run(links, server, lambda *told: seen.append((*told, threading.current_thread())))
     assert {entry[3] for entry in seen} == {threading.current_thread()}
-    assert seen[-1][:2] == (3, 3) and seen[-1][2] == "2 fetched, 1 failed, 3 asked for"
+    assert seen[-1][:2] == (3, 3) and seen[-1][2] == "2 fetched, 1 failed, 3 in all"
 
 
 def test_work_that_fails_fails_in_the_calling_thread():

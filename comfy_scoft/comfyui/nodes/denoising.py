@@ -11,8 +11,8 @@ import torch
 from ...common.errors import UserError
 from ...data.records import Dataset
 from ...metrics import denoising_gap
-from ...metrics.denoising_gap import Losses
-from ...metrics.inputs import Work
+from ...metrics.denoising_gap import DenoisingLosses
+from ...metrics.inputs import ImageCounter
 from ...metrics.scores import Scores, add
 from ...models.placement import place
 from ...training.latent_cache import Cache
@@ -86,10 +86,10 @@ class DenoisingGap(io.ComfyNode):
     ) -> io.NodeOutput:
         caches = _Pictures(clip, vae, _parts(dataset, held_out), resolution, pictures, seed)
         models = ([(compared_label, compared_with)] if compared_with is not None else []) + [(label, model)]
-        work = Work(len(models) * sum(min(len(part), pictures) for part in caches.parts), watch(cls))
+        work = ImageCounter(len(models) * sum(min(len(part), pictures) for part in caches.parts), watch(cls))
         found = [(name.strip() or "no label", caches.losses(one, name, work)) for name, one in models]
         said = f" at {resolution} pixels, {denoising_gap.TIMES} timesteps an image, seed {seed}"
-        return io.NodeOutput(add(scores, denoising_gap.figures(found, said)))
+        return io.NodeOutput(add(scores, denoising_gap.gap_scores(found, said)))
 
 
 def _parts(dataset: Dataset, held_out: Dataset) -> tuple[Dataset, Dataset]:
@@ -112,7 +112,7 @@ class _Pictures:
         self.resolution, self.most, self.seed = resolution, most, seed
         self.latents: list[dict] = [{} for _ in parts]
 
-    def losses(self, model: Any, name: str, work: Work) -> Losses:
+    def losses(self, model: Any, name: str, work: ImageCounter) -> DenoisingLosses:
         """Of one MODEL; what it held is freed however this ends."""
         free_memory()
         base = base_model(model, self.clip, self.vae, name)
@@ -132,7 +132,7 @@ class _Pictures:
                 for cache in caches:
                     found.append(denoising_gap.losses(base, cache, self.seed, lambda: work.add(0), most=self.most))
                     work.add(len(found[-1]))
-            return Losses(*found)
+            return DenoisingLosses(*found)
         finally:
             base.unet = base.vae = None  # type: ignore[assignment]  # it is not used any more
             gc.collect()

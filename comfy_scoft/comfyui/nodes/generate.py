@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...metrics.image_set import ImageSet, examples, plan, require_match
+from ...metrics.image_set import ImageSet, examples, prompts_and_seeds, require_match
 from ...reports.plots import compare_grid
 from ..compat import comfy, io
 from ..runtime import Progress, check_interrupt
@@ -75,7 +75,7 @@ class GenerateSet(io.ComfyNode):
         label: str,
         **sampling: Any,
     ) -> io.NodeOutput:
-        asked, seeds = plan(prompts, seed, images_per_prompt)
+        asked, seeds = prompts_and_seeds(prompts, seed, images_per_prompt)
         progress = Progress(len(asked) * sampling["steps"], cls.hidden.unique_id if cls.hidden else None)
         images = draw(model, clip, vae, asked, seeds, sampling, progress)
         return io.NodeOutput(ImageSet(images, asked, seeds, label.strip() or "no label"), images)
