@@ -47,9 +47,9 @@ def concept_of(row: dict) -> str:
 
 
 @pytest.fixture(scope="module")
-def readings(everything) -> list[oracle.Reading]:
+def readings(everything) -> list[oracle.ImageLabels]:
     pixels = torch.from_numpy(np.stack([rgb for _, _, rgb in everything]))
-    return oracle.reading(pixels.permute(0, 3, 1, 2).float() / 127.5 - 1)
+    return oracle.classify(pixels.permute(0, 3, 1, 2).float() / 127.5 - 1)
 
 
 def test_about_forty_training_pictures_and_a_test_split() -> None:

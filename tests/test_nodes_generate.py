@@ -83,7 +83,9 @@ def test_pictures_that_are_not_numbers_are_refused_in_a_sentence() -> None:
 @pytest.mark.parametrize("sampler", ["ddim", "euler_ancestral"])
 def test_a_picture_does_not_depend_on_its_batch(model, sampler: str) -> None:
     together, alone = (drawn(model, batch_size=size, sampler_name=sampler) for size in (16, 1))
-    assert together.images.shape == (4, 64, 64, 3) and (together.prompts, together.seeds) == prompts_and_seeds(PROMPTS, 5, 2)
+    assert together.images.shape == (4, 64, 64, 3) and (together.prompts, together.seeds) == prompts_and_seeds(
+        PROMPTS, 5, 2
+    )
     assert torch.allclose(together.images, alone.images, atol=1e-4)
     first = drawn(model, "a teacher in nuvia", seed=6, count=1, sampler_name=sampler)
     assert torch.allclose(first.images[0], together.images[1], atol=1e-4)
@@ -119,7 +121,7 @@ def imagined(label: str, prompts: tuple[str, ...], tone: int, palette: str, seed
     images = []
     for prompt in prompts:
         concept = world.concepts()[bias.concept_of(prompt)]
-        drawing = world.draw(concept.name, palette, rng, tone if concept.is_person else 0)
+        drawing = world.render(concept.name, palette, rng, tone if concept.is_person else 0)
         images.append(torch.from_numpy(drawing.rgb).float() / 255)
     return ImageSet(torch.stack(images), prompts, seeds or tuple(range(len(prompts))), label)
 

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from comfy_scoft.corrector import preference_file
 from comfy_scoft.corrector.evaluation import Evaluation, calibration_error, fitted_temperature
 from comfy_scoft.corrector.preference import Preference, image_log_odds, levels_for, log_preference, sigmas
-from comfy_scoft.corrector.prompt_gate import MADE_UP, MOST_CAPTIONS, PlaceGate, contrasts, learn_place
+from comfy_scoft.corrector.prompt_gate import MADE_UP, MAX_CAPTIONS, PlaceGate, contrasts, learn_place
 from comfy_scoft.corrector.report import report
 from comfy_scoft.corrector.training import PreferenceSettings, learn, split
 from comfy_scoft.reports.plots.preference import preference_chart
@@ -240,13 +240,13 @@ def test_captions_are_read_with_and_without_the_place() -> None:
     assert [texts[:2] for texts in without] == [["A boat.", "A boat in Lund."], ["'s rivers", "Lund's rivers"]]
     assert all(len(texts) == 2 + MADE_UP for texts in without)
     many = [f"image {i} of Kora" for i in range(60)]
-    assert 12 <= len(contrasts(many, "Kora", [], torch.Generator())[0]) <= MOST_CAPTIONS
+    assert 12 <= len(contrasts(many, "Kora", [], torch.Generator())[0]) <= MAX_CAPTIONS
     with pytest.raises(ValueError, match="None of the 5 captions names the place 'Lund'"):
         contrasts(given, "Lund", [], torch.Generator())
 
 
 def test_the_text_of_another_encoder_is_refused() -> None:
-    with pytest.raises(ValueError, match="has 6 numbers a token and the preference reads 12"):
+    with pytest.raises(ValueError, match="has 6 values per token and the preference needs 12"):
         PlaceGate(12)(torch.zeros(1, 3, 6))
 
 
@@ -266,6 +266,7 @@ def test_a_saved_preference_comes_back_the_same(tmp_path: Path, striped) -> None
     with torch.inference_mode():
         found = preference_file.load(path)
     assert (found.family, found.temperature) == (preference.family, preference.temperature)
+    assert "colour" in found.facts["evidence"], "a key of files that exist"
     assert found.facts["title"] == "Kora as it is" and found.facts["licence"] == "CC-BY-4.0"
     assert Evaluation.from_json(found.facts["evidence"]) == striped[1]
     z, sigma = latents(3, 9), torch.tensor([0.1, 1.0, 9.0])
@@ -332,7 +333,7 @@ def test_a_hostile_file_is_refused_in_one_sentence(tmp_path: Path, how: str) -> 
 def test_a_file_too_large_to_be_one_is_not_read(tmp_path: Path) -> None:
     path = tmp_path / "big.safetensors"
     with path.open("wb") as file:
-        file.truncate(preference_file.LARGEST_FILE + 1)
+        file.truncate(preference_file.MAX_BYTES + 1)
     with pytest.raises(ValueError, match="not a preference"):
         preference_file.load(path)
 
@@ -340,4 +341,4 @@ def test_a_file_too_large_to_be_one_is_not_read(tmp_path: Path) -> None:
 def test_facts_that_are_not_what_they_should_be_are_left_out_of_the_report(tmp_path: Path) -> None:
     strange = replace(random_preference(), facts={"evidence": {"accuracy": "all"}, "place": 3, "title": "T"})
     preference_file.save(strange, tmp_path / "s.safetensors")
-    assert "Nothing is known" in report(preference_file.load(tmp_path / "s.safetensors"))
+    assert "It has no evaluation" in report(preference_file.load(tmp_path / "s.safetensors"))

@@ -66,7 +66,7 @@ class Correction:
     ) -> Tensor:
         """The corrected x̂₀, in the shape and dtype of `denoised` (B, C, h, w).
 
-        x: the noisy latent z + σ ε; sigma: σ (B,); unguided: x̂₀ without the prompt, None at CFG 1; gate: (B,) in [0, 1],
+        x: the noisy latent z + σ ε; sigma: σ (B,); unguided: x̂₀ without the prompt, None at CFG 1; gate: (B,) in 0 … 1,
         None is 1. Raises UserError for latents with another number of channels.
         """
         head = self.preference.head

@@ -55,8 +55,7 @@ class Evaluation:
 
     def as_json(self) -> dict[str, Any]:
         """Plain values for the preference file."""
-        values = asdict(self)
-        return values | {COLOR_KEY: values.pop("color")}
+        return {COLOR_KEY if name == "color" else name: value for name, value in asdict(self).items()}
 
     @classmethod
     def from_json(cls, data: Any) -> Evaluation | None:
@@ -73,8 +72,8 @@ class Evaluation:
             evaluation = cls(**values)
         except (KeyError, TypeError, ValueError):
             return None
-        lengths = {len(evaluation.accuracy), len(evaluation.color), len(evaluation.timesteps)}
-        pairs = {len(evaluation.learned_from), len(evaluation.held_out), len(evaluation.ece)}
+        lengths = {len(values[name]) for name in ("timesteps", "accuracy", "low", "high", "color")}
+        pairs = {len(values[name]) for name in ("learned_from", "held_out", "ece")}
         return evaluation if len(lengths) == 1 and lengths != {0} and pairs == {2} else None
 
     def warnings(self) -> list[str]:

@@ -21,7 +21,7 @@ from ...metrics.clip_score import clip_scores
 from ...metrics.diversity import diversities
 from ...metrics.inputs import ImageCounter, ImageSource, embeddings, of_records
 from ...metrics.intervals import Interval, bootstrap_mean
-from ...metrics.kid import SHOWN, KidSettings, kid
+from ...metrics.kid import SCALE, KidSettings, kid
 from ...metrics.memorization import similarities
 from . import paper, plan
 from .arms import Arm
@@ -68,7 +68,7 @@ class Measurer:
         settings = KidSettings(normalise=name != INCEPTION)  # Inception's features as they are, as published values
         x, y = self._of_set(drawn, "kid"), self._of_records(reference, "kid")
         found = kid(x, y, settings)
-        return figure(Interval(*(SHOWN * v for v in (found.value, found.low, found.high))), len(x))
+        return figure(Interval(*(SCALE * v for v in (found.value, found.low, found.high))), len(x))
 
     def _clip_score(self, drawn: Drawn) -> Figure:
         prompts = drawn.wanted.prompts
