@@ -18,7 +18,7 @@ from benchmarks.measure import counted, driven
 from benchmarks.released import WEIGHTS, ReleasedLoop
 from benchmarks.vgg import VggFile
 from benchmarks.worlds import NEGATIVES, World, build, community
-from comfy_scoft.data.dataset import aligned
+from comfy_scoft.data.crop import aligned
 from comfy_scoft.features import FeatureOptions, load_features
 from comfy_scoft.features.options import configured
 from comfy_scoft.losses import ContrastiveLoss, DiffusionLoss, MemorizationLoss, PerceptualLoss
@@ -151,7 +151,7 @@ def test_the_released_losses_and_their_gradient_are_ours(world: World, tmp_path:
     words = loop.read(*(world.tokens(text) for text in (record.caption, draw.generic, "")))
     prediction, null, theirs = loop.denoising(z_t, t, draw.noise[None], words)
     image = loop.base.decode(loop.sample(z_t, t, words, prediction, null))
-    pixels, negatives = aligned(record, 64, draw.sample[1])
+    pixels, negatives = aligned(record, 64, flip=draw.sample[1])
     theirs |= loop.on_image(image, pixels[None], negatives)
     whole = torch.stack([WEIGHTS[name] * value for name, value in theirs.items()]).sum()
     expected = torch.autograd.grad(whole, loop.parameters)

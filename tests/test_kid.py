@@ -153,7 +153,7 @@ def test_it_can_be_stopped() -> None:
         ({"reference": set_of("b", 1)}, "The reference 'b' has 1 image"),
         ({"reference": set_of("b", side=32)}, "24 × 24 pixels and those of 'b' 32 × 32"),
         ({"compared_with": set_of("base", side=32)}, "24 × 24 pixels and those of 'base' 32 × 32"),
-        ({"compared_with": set_of("a")}, "Both sets are labelled 'a'"),
+        ({"compared_with": set_of("a")}, "Both sets are labeled 'a'"),
         ({"compared_with": set_of("base", 5)}, "not made with the same prompts and seeds"),
         ({"settings": KidSettings(subset_size=7)}, "There are 6 images and 6 of the reference, but KID needs"),
         ({"network": replace(toy_features(), viewable=False)}, "toy compares whole images and gives no vector"),

@@ -297,7 +297,7 @@ def changed(**changes) -> list[ImageSet]:
         ([*image_sets(4), *image_sets(3)], {}, "compares 2 to 6 image sets, not 7"),
         (changed(prompts=("a", "b", "c", "d")), {}, "not made with the same prompts and seeds"),
         (changed(seeds=(1, 2, 3, 4)), {}, "not made with the same prompts and seeds"),
-        (changed(label=LABELS[1]), {}, "Two sets are labelled 'generator-beta'"),
+        (changed(label=LABELS[1]), {}, "Two sets are labeled 'generator-beta'"),
         (changed(images=image_sets()[1].images), {}, "hold the same images"),
         (changed(images=torch.rand(4, 64, 96, 3)), {}, "same proportions"),
         (image_sets(), {"pages": 0}, "at least one page"),

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..common.errors import UserError
 from ..corrector.corrector import Correction
-from ..corrector.evaluation import Evidence
+from ..corrector.evaluation import Evaluation
 from ..corrector.preference import Preference
 from ..corrector.prompt_gate import learn_place
 from ..corrector.training import PreferenceSettings, learn
@@ -49,7 +49,7 @@ def learn_preference(
     settings: PreferenceSettings,
     place: tuple[Any, str, list[str], list[str]] | None,
     node_id: str | None,
-) -> tuple[Preference, Evidence]:
+) -> tuple[Preference, Evaluation]:
     """IMAGE lists -> a preference and what held-out images say of it.
 
     place: CLIP, the place's name, captions and names of other places, where the preference shall ask the prompt.

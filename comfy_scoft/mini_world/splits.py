@@ -1,8 +1,7 @@
-"""Which kinds of people the community shows, and which it never does.
+"""Kinds of people in the community set, and held-out kinds.
 
-The community set holds only TRAINED_KINDS. Every other kind is held out: a figure on HELD_OUT_KINDS says whether what
-was learned of a few people carries over to people whom no picture of the community shows. Both halves hold women, men,
-old and young, work and fancy: they are every other kind in the order of the sheet of art.
+Metrics on HELD_OUT_KINDS measure whether training on a few kinds of people generalizes to others. The two lists are
+alternate kinds in the order of the sheet of art, so that both have women and men, old and young, jobs and fantasy.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ TRAINED_KINDS: tuple[str, ...] = (
     "elf",
     "queen",
 )
-"""Kinds of people in the community set."""
+"""In the community set."""
 
 HELD_OUT_KINDS: tuple[str, ...] = (
     "cook",
@@ -37,4 +36,4 @@ HELD_OUT_KINDS: tuple[str, ...] = (
     "hero",
     "curly woman",
 )
-"""Kinds of people that only the evaluation asks for."""
+"""Only in evaluation prompts."""

@@ -24,9 +24,8 @@ from ..common.files import file_hash, write_atomically
 from ..common.fingerprints import noise_seed
 from ..common.progress import Observer
 from ..common.settings import check, setting
-from ..data.dataset import open_image
+from ..data.images import open_image, read_pixels, save_by_content, write_png
 from ..data.images import pixel_hash as pixel_hash  # callers know it from here
-from ..data.images import read_pixels, save_by_content, write_png
 from ..data.prompts import TEMPLATE, build_prompt, record_prompts
 from ..data.records import CultureRecord, Dataset
 

@@ -121,7 +121,7 @@ def _checked(sets: Sequence[ImageSet], settings: SurveySettings) -> tuple[str, .
     labels = tuple(found.label for found in sets)
     for label in labels:
         if labels.count(label) > 1:
-            raise UserError(f"Two sets are labelled {label!r}: give every Generate Set a label of its own.")
+            raise UserError(f"Two sets are labeled {label!r}: give every Generate Set a label of its own.")
     require_match(sets)
     count = len(sets[0].prompts)
     if settings.pages > count:

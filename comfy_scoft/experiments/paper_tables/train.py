@@ -19,7 +19,7 @@ from ...data.images import read_pixels, write_png
 from ...data.records import Dataset
 from ...losses import LOSSES, Loss
 from ...losses.rollout import RolloutSettings, roll_out
-from ...metrics.inputs import Pictures
+from ...metrics.inputs import ImageSource
 from ...models.lora import attach, load_lora
 from ...models.stable_diffusion import LATENT_FACTOR
 from ...training.run import Callbacks, Run
@@ -96,13 +96,13 @@ class Drawn:
     wanted: Wanted
     files: tuple[Path, ...]
 
-    def pictures(self, side: int, name: str) -> Pictures:
+    def pictures(self, side: int, name: str) -> ImageSource:
         """For a feature network, read when needed."""
 
         def at(some: range) -> torch.Tensor:
             return torch.stack([read_pixels(self.files[i]) for i in some])
 
-        return Pictures(len(self.files), (side, side), at, name)
+        return ImageSource(len(self.files), (side, side), at, name)
 
 
 def draw(study: Study, model: Model, wanted: Wanted) -> Drawn:
