@@ -13,7 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import build_workflows
+import workflow_mini
 import help_pages
 import pytest
 from code_sentences import sentences
@@ -189,7 +189,7 @@ def test_each_number_has_its_unit_and_a_sensible_range(comfy: ComfyServer, name:
 
 def test_what_a_page_says_of_the_mini_workflow_is_what_that_sets() -> None:
     said = re.findall(r"^- `(\w+)`: .*the mini workflow uses ([\d.]+)\.", page("SCoFT_ContrastiveLoss"), re.MULTILINE)
-    given = build_workflows.LOSSES["SCoFT_ContrastiveLoss"]
+    given = workflow_mini.LOSSES["SCoFT_ContrastiveLoss"]
     assert {name: float(value.rstrip(".")) for name, value in said} == given
 
 
