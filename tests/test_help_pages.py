@@ -13,9 +13,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import workflow_mini
 import help_pages
 import pytest
+import workflow_mini
 from code_sentences import sentences
 from comfy_page import opened
 from comfy_server import ComfyServer
