@@ -1,6 +1,6 @@
 """Which graph shows which node on its help page: a shipped workflow if one has the node, else a small graph from here.
 
-screenshot_help.py reads `SHOWN`. The graphs of this file run on the mini world, with the settings of its workflow.
+screenshots.py reads `SHOWN`. The graphs of this file run on the mini world, with the settings of its workflow.
 """
 
 from __future__ import annotations
