@@ -13,9 +13,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import build_workflows
 import help_pages
 import pytest
+import workflow_mini
 from code_sentences import sentences
 from comfy_page import opened
 from comfy_server import ComfyServer
@@ -189,7 +189,7 @@ def test_each_number_has_its_unit_and_a_sensible_range(comfy: ComfyServer, name:
 
 def test_what_a_page_says_of_the_mini_workflow_is_what_that_sets() -> None:
     said = re.findall(r"^- `(\w+)`: .*the mini workflow uses ([\d.]+)\.", page("SCoFT_ContrastiveLoss"), re.MULTILINE)
-    given = build_workflows.LOSSES["SCoFT_ContrastiveLoss"]
+    given = workflow_mini.LOSSES["SCoFT_ContrastiveLoss"]
     assert {name: float(value.rstrip(".")) for name, value in said} == given
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import build_workflows
 import pytest
 import torch
-import workflow_survey_figures
+import workflow_survey
 from comfy_inprocess import start
 from comfy_server import ComfyServer
 from survey_toys import LABELS, data_of, image_sets
@@ -102,7 +102,7 @@ def test_the_node_writes_the_page_and_its_key_under_comfyuis_output(comfy_folder
 def test_from_answers_to_figures_in_a_running_comfyui(comfy: ComfyServer):
     """The second half of the survey workflow, as it is shipped, over HTTP."""
     workflow = Workflow("survey", json.loads(build_workflows.SCHEMAS.read_text(encoding="utf-8")))
-    workflow_survey_figures.figures(workflow)
+    workflow_survey.answers(workflow)
     prompt = workflow.api()
     outputs = comfy.client.run(prompt, timeout=300)["outputs"]
     by_kind = {prompt[number]["class_type"]: shown for number, shown in outputs.items()}
