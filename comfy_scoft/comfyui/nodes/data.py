@@ -267,6 +267,6 @@ class SaveDataset(Node):
         )
 
     @classmethod
-    def execute(cls, dataset: Dataset, name: str, overwrite: bool = False) -> io.NodeOutput:
+    def execute(cls, dataset: Dataset, name: str, *, overwrite: bool = False) -> io.NodeOutput:
         folder = save_dataset(dataset, saved_root() / plain_name(name), overwrite=overwrite)
         return io.NodeOutput(load_folder(folder, strict=True)[0])
