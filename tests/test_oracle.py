@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from comfy_scoft.mini_world import oracle, world
-from comfy_scoft.mini_world.oracle import ImageLabels
 
 
 def drawings(count: int, seed: int, people: bool = False) -> tuple[torch.Tensor, list[tuple[str, int, str]]]:
