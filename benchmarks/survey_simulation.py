@@ -21,11 +21,11 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.survey_crowd import PAPER_WIN_RATES, Crowd, expected_ranks, simulated_rankings, win_rate, worth_of
 from comfy_scoft.survey.bradley_terry import comparisons, noisy_bradley_terry
 from comfy_scoft.survey.consensus import consensus, ranked
 from comfy_scoft.survey.intervals import average_ranks_and_win_rates
 from comfy_scoft.survey.rankings import Rankings, binary_labels
-from comfy_scoft.survey.simulate import PAPER_WIN_RATES, Crowd, expected_ranks, simulated_rankings, win_rate, worth_of
 from comfy_scoft.training.checkpoint import write_atomically
 
 RECORD = Path(__file__).parent / "records" / "survey_simulation.json"

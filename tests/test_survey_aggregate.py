@@ -9,13 +9,7 @@ import pytest
 from survey_answers import EXAMPLE, alike, answered, noisy
 
 from benchmarks import survey_simulation as simulation
-from comfy_scoft.metrics.scores import Scores
-from comfy_scoft.survey.aggregate import ALL, aggregate
-from comfy_scoft.survey.findings import minorities, report_text, warnings
-from comfy_scoft.survey.intervals import average_ranks_and_win_rates
-from comfy_scoft.survey.rankings import Rankings
-from comfy_scoft.survey.responses import load_responses
-from comfy_scoft.survey.simulate import (
+from benchmarks.survey_crowd import (
     PAPER_GENERATORS,
     PAPER_WIN_RATES,
     Crowd,
@@ -25,6 +19,12 @@ from comfy_scoft.survey.simulate import (
     simulated_survey,
     worth_of,
 )
+from comfy_scoft.metrics.scores import Scores
+from comfy_scoft.survey.aggregate import ALL, aggregate
+from comfy_scoft.survey.findings import minorities, report_text, warnings
+from comfy_scoft.survey.intervals import average_ranks_and_win_rates
+from comfy_scoft.survey.rankings import Rankings
+from comfy_scoft.survey.responses import load_responses
 
 TABLE_1 = {
     "alignment": (3.09, 2.57, 2.33, 1.83),

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from survey_answers import EXAMPLE, alike, answered, noisy
 
+from benchmarks.survey_crowd import PAPER_WIN_RATES, Crowd, simulated_rankings, simulated_survey, worth_of
 from comfy_scoft.survey import mmsr
 from comfy_scoft.survey.aggregate import aggregate
 from comfy_scoft.survey.agreement import kendall_w, krippendorff_alpha, mean_kendall_w
@@ -14,7 +15,6 @@ from comfy_scoft.survey.consensus import consensus, majority_ranks
 from comfy_scoft.survey.findings import report_text, warnings
 from comfy_scoft.survey.rankings import binary_labels, ranking_tables
 from comfy_scoft.survey.responses import load_responses
-from comfy_scoft.survey.simulate import PAPER_WIN_RATES, Crowd, simulated_rankings, simulated_survey, worth_of
 
 # Consensus
 

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 from benchmarks import survey_fuzz
+from benchmarks.survey_crowd import Crowd, answer_file, simulated_ranks, simulated_survey
 from comfy_scoft.survey import answer_file as answer_files
 from comfy_scoft.survey import responses
 from comfy_scoft.survey.responses import join, load_responses
-from comfy_scoft.survey.simulate import Crowd, answer_file, simulated_ranks, simulated_survey
 from comfy_scoft.survey.spec import KEY_ENDING, Survey, to_json
 
 EXAMPLE = Path(responses.__file__).parent / "example"

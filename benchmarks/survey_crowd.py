@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from ..common.errors import UserError
-from .items import default_items, read_items
-from .languages import FIRST, language
-from .rankings import Rankings
-from .spec import ANSWER_FORMAT, ANSWER_VERSION, Survey, SurveyPage, content_hash
+from comfy_scoft.common.errors import UserError
+from comfy_scoft.survey.items import default_items, read_items
+from comfy_scoft.survey.languages import FIRST, language
+from comfy_scoft.survey.rankings import Rankings
+from comfy_scoft.survey.spec import ANSWER_FORMAT, ANSWER_VERSION, Survey, SurveyPage, content_hash
 
 PAPER_GENERATORS = ("Stable Diffusion", "SCoFT+M", "SCoFT+MP", "SCoFT+MPC")
 PAPER_WIN_RATES = (0.63, 0.56, 0.62)
