@@ -117,7 +117,7 @@ def test_the_examples_minorities_are_shown_beside_the_consensus():
     assert borea.name == "borea" and borea.cell.ranks.tolist() == [4, 3, 1, 2]
     assert "SCoFT+MP above SCoFT+MPC" in borea.sentence and "beyond chance" in borea.sentence
     assert against.name == "3 of 24 people against the consensus" and against.cell.average[0].argmin() == 0
-    assert "they agree with each other: a view of their own" in against.sentence
+    assert "they agree with each other: a shared view" in against.sentence
     assert "counts 3 of them with a negative weight" in against.sentence
     assert "can hide an insightful minority" in report_text(found)
 
