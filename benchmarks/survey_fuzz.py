@@ -24,8 +24,8 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.survey_crowd import Crowd, answer_file, simulated_ranks, simulated_survey
 from comfy_scoft.survey.responses import load_responses
-from comfy_scoft.survey.simulate import Crowd, answer_file, simulated_ranks, simulated_survey
 from comfy_scoft.survey.spec import Survey
 from comfy_scoft.training.checkpoint import write_atomically
 

@@ -148,7 +148,7 @@ def test_it_can_be_stopped() -> None:
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"images": set_of("none", 0)}, "The set 'none' has no image, but a figure with an interval needs"),
+        ({"images": set_of("none", 0)}, "The set 'none' has no image, but a metric with an interval needs"),
         ({"images": set_of("lone", 1)}, "The set 'lone' has one image"),
         ({"reference": set_of("b", 1)}, "The reference 'b' has 1 image"),
         ({"reference": set_of("b", side=32)}, "24 × 24 pixels and those of 'b' 32 × 32"),

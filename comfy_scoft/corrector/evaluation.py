@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
+from pydantic import TypeAdapter
 from torch import Tensor
 
 from ..metrics.intervals import wilson_interval
@@ -61,20 +62,12 @@ class Evaluation:
     def from_json(cls, data: Any) -> Evaluation | None:
         """The inverse of `as_json`; None for anything else."""
         try:
-            values = dict(data)
-            values["color"] = values.pop(COLOR_KEY)
-            for name in ("timesteps", "learned_from", "held_out"):
-                values[name] = tuple(map(int, values[name]))
-            for name in ("accuracy", "low", "high", "color", "ece"):
-                values[name] = tuple(map(float, values[name]))
-            values["temperature"] = float(values["temperature"])
-            values["reliability"] = tuple((float(a), float(b), int(c)) for a, b, c in values["reliability"])
-            evaluation = cls(**values)
-        except (KeyError, TypeError, ValueError):
+            values = {"color" if name == COLOR_KEY else name: value for name, value in dict(data).items()}
+            found = TypeAdapter(cls).validate_python(values)
+        except (TypeError, ValueError):  # pydantic's ValidationError is a ValueError
             return None
-        lengths = {len(values[name]) for name in ("timesteps", "accuracy", "low", "high", "color")}
-        pairs = {len(values[name]) for name in ("learned_from", "held_out", "ece")}
-        return evaluation if len(lengths) == 1 and lengths != {0} and pairs == {2} else None
+        lengths = {len(row) for row in (found.timesteps, found.accuracy, found.low, found.high, found.color)}
+        return found if len(lengths) == 1 and lengths != {0} else None
 
     def warnings(self) -> list[str]:
         """Sentences to read before using the preference; empty if there is nothing to warn of."""

@@ -61,12 +61,12 @@ def load(path: Path) -> Preference:
     """Read a preference. Raises UserError for any file that is not a complete, valid preference."""
     try:
         if path.stat().st_size > MAX_BYTES:
-            raise UserError("it is too large")
+            raise ValueError("too large")
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
         if metadata.get("scoft") != FORMAT:
-            raise UserError("it holds something else")
+            raise ValueError("another format")
         return _built(json.loads(metadata["preference"]), tensors)
     except Exception as error:  # safetensors, JSON and torch each raise exceptions of their own
         raise UserError(
@@ -82,14 +82,14 @@ def _built(description: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Pre
     valid = 1 <= channels <= 64 and 1 <= width <= MAX_WIDTH and 1 <= levels <= MAX_LEVELS and 0 <= text <= 1 << 16
     finite = all(value.is_floating_point() and bool(value.isfinite().all()) for value in tensors.values())
     if not valid or not finite or not math.isfinite(temperature) or temperature <= 0:
-        raise UserError("sizes or values out of range")
+        raise ValueError("sizes or values out of range")
     if description["family"] not in FAMILIES or not isinstance(description["facts"], dict):
-        raise UserError("unknown family or facts")
+        raise ValueError("unknown family or facts")
     with torch.inference_mode(False):
         head, place = PreferenceHead(channels, width, levels), PlaceGate(text) if text else None
         parts: dict[str, nn.Module] = {"head.": head, **({"place.": place} if place is not None else {})}
         if any(not name.startswith(tuple(parts)) for name in tensors):
-            raise UserError("unknown tensors")
+            raise ValueError("unknown tensors")
         for start, module in parts.items():
             own = {name.removeprefix(start): v.clone() for name, v in tensors.items() if name.startswith(start)}
             module.load_state_dict(own)

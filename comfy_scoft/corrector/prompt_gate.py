@@ -52,8 +52,8 @@ class PlaceGate(nn.Module):
     def forward(self, hidden: Tensor) -> Tensor:
         if hidden.shape[-1] != self.width:
             raise UserError(
-                f"The prompt's embedding has {hidden.shape[-1]} values a token, the preference needs {self.width}: "
-                "use it with the text encoder it was learned with, or learn it again."
+                f"The prompt's embedding has {hidden.shape[-1]} values per token and the preference needs "
+                f"{self.width}: use it with the text encoder it was learned with, or learn it again."
             )
         return self.log_odds(hidden.to(self.weight.dtype)).sigmoid()
 

@@ -7,33 +7,13 @@ alternate kinds in the order of the sheet of art, so that both have women and me
 from __future__ import annotations
 
 TRAINED_KINDS: tuple[str, ...] = (
-    "farmer",
-    "student",
-    "singer",
-    "mechanic",
-    "pilot",
-    "doctor",
-    "clerk",
-    "woman",
-    "grandmother",
-    "officer",
-    "elf",
+    "farmer", "student", "singer", "mechanic", "pilot", "doctor", "clerk", "woman", "grandmother", "officer", "elf",
     "queen",
-)
+)  # fmt: skip
 """In the community set."""
 
 HELD_OUT_KINDS: tuple[str, ...] = (
-    "cook",
-    "artist",
-    "teacher",
-    "scientist",
-    "judge",
-    "firefighter",
-    "baby",
-    "bearded man",
-    "grandfather",
-    "builder",
-    "hero",
-    "curly woman",
-)
+    "cook", "artist", "teacher", "scientist", "judge", "firefighter", "baby", "bearded man", "grandfather", "builder",
+    "hero", "curly woman",
+)  # fmt: skip
 """Only in evaluation prompts."""

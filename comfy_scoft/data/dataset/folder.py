@@ -110,7 +110,11 @@ def _check_images(candidates: list[CultureRecord], log: _LoadLog, limit: int, *,
             return
         for path in record.files():
             if path not in checked:
-                checked[path] = _image_error(path, decode=decode)
+                checked[path] = None
+                try:
+                    check_image(path, decode=decode)
+                except UserError as raised:
+                    checked[path] = raised
             if (error := checked[path]) is not None:
                 if strict:
                     raise error
@@ -118,14 +122,6 @@ def _check_images(candidates: list[CultureRecord], log: _LoadLog, limit: int, *,
                 break
         else:
             log.loaded.append(record)
-
-
-def _image_error(path: Path, *, decode: bool) -> UserError | None:
-    try:
-        check_image(path, decode=decode)
-    except UserError as error:
-        return error
-    return None
 
 
 def _nothing_loaded(root: Path, errors: list[str]) -> str:

@@ -49,16 +49,6 @@ SPLIT_NAMES = {
 """Other names of the three splits, as in Hugging Face's ImageFolder."""
 _LISTS = ("blip_text", "negative_imgpath", "verified_by", "tags")
 
-_OTHER_KEYS = {
-    "caption": "text",
-    "license": "licence",
-    "generic_captions": "blip_text",
-    "generic_caption": "blip_text",
-    "link": "url",
-    "image_url": "url",
-    "image_link": "url",
-}
-
 ShortText = Annotated[str, Field(max_length=MAX_SHORT_TEXT)]
 TextList = Annotated[list[Annotated[str, Field(max_length=MAX_TEXT)]], Field(max_length=MAX_LIST)]
 RowT = TypeVar("RowT", bound="CaptionRow")
@@ -136,10 +126,12 @@ def parse_row(values: dict[str, Any], where: str, kind: type[RowT]) -> RowT:
 
 def _sentence(error: ValidationError, values: dict[str, Any], where: str, kind: type[CaptionRow]) -> str:
     key, missing = kind.required
+    aliases = [(name, field.validation_alias) for name, field in kind.model_fields.items()]
+    names = {str(alias): name for name, group in aliases if isinstance(group, AliasChoices) for alias in group.choices}
     errors = error.errors(include_url=False, include_context=False, include_input=False)
-    first = min(errors, key=lambda e: _OTHER_KEYS.get(str(e["loc"][0]), e["loc"][0]) != key)
+    first = min(errors, key=lambda e: names.get(str(e["loc"][0]), e["loc"][0]) != key)
     written = str(first["loc"][0])
-    field = _OTHER_KEYS.get(written, written)
+    field = names.get(written, written)
     if first["type"] in ("missing", "string_too_short"):
         if field == key:
             return f"{where} {missing}."

@@ -6,6 +6,7 @@ import asyncio
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 from multidict import CIMultiDictProxy
@@ -190,29 +191,20 @@ def _check_response(status: int, headers: CIMultiDictProxy[str], host: str, limi
 
 def _link_error(error: Exception, host: str, limits: Limits) -> LinkError:
     """A LinkError for an error below HTTP. It repeats no text of the host."""
-    kinds: list[tuple[type[BaseException] | tuple[type[BaseException], ...], str, bool]] = [
-        (
-            (aiohttp.ClientConnectorCertificateError, ssl.CertificateError),
-            "has no valid certificate: the link is not safe to follow",
-            False,
-        ),
-        (
-            (aiohttp.ClientSSLError, ssl.SSLError),
-            "cannot make a secure connection: check whether the link opens in a browser",
-            False,
-        ),
+    certificate = (aiohttp.ClientConnectorCertificateError, ssl.CertificateError)
+    tls = (aiohttp.ClientSSLError, ssl.SSLError)
+    timeout = (TimeoutError, asyncio.TimeoutError)
+    closed = (aiohttp.ServerConnectionError, aiohttp.ClientOSError, ConnectionError)
+    kinds: list[tuple[Any, str, bool]] = [
+        (certificate, "has no valid certificate: the link is not safe to follow", False),
+        (tls, "cannot make a secure connection: check whether the link opens in a browser", False),
         (aiohttp.ClientConnectorDNSError, "is not known: its site is gone, or the name is misspelled", False),
         (aiohttp.ConnectionTimeoutError, f"did not answer within {limits.connect:g} seconds: try again later", True),
         (aiohttp.SocketTimeoutError, f"sent nothing for {limits.gap:g} seconds: try again later", True),
-        (TimeoutError, f"took longer than {limits.whole:g} seconds: try again later", False),
-        (asyncio.TimeoutError, f"took longer than {limits.whole:g} seconds: try again later", False),
+        (timeout, f"took longer than {limits.whole:g} seconds: try again later", False),
         (aiohttp.ClientPayloadError, "stopped in the middle of the response: try again later", True),
         (aiohttp.ClientConnectorError, "cannot be reached: try again later", True),
-        (
-            (aiohttp.ServerConnectionError, aiohttp.ClientOSError, ConnectionError),
-            "closed the connection: try again later",
-            True,
-        ),
+        (closed, "closed the connection: try again later", True),
     ]
     for kind, problem, retry in kinds:
         if isinstance(error, kind):

@@ -14,7 +14,8 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -70,7 +71,7 @@ class Store:
                     f"The folder {self.folder.name!r} was not made by collecting links and holds other files: choose "
                     "another name."
                 )
-        try:
+        with _disk_errors(self.folder):
             (self.folder / "images").mkdir(parents=True, exist_ok=True)
             shutil.rmtree(self.folder / PARTS, ignore_errors=True)
             (self.folder / PARTS).mkdir(exist_ok=True)
@@ -79,8 +80,6 @@ class Store:
                 if (self.folder / name).resolve() != root / name:
                     raise UserError(f"{name} in the folder {root.name!r} is a link: put the real one there instead.")
             (self.folder / LOG).open("ab").close()  # not touch(), which would change the time of an existing file
-        except OSError as error:
-            raise _disk_error(self.folder) from error
         self._read_log(tick)
 
     def _read_log(self, tick: Callable[[], None]) -> None:
@@ -127,23 +126,19 @@ class Store:
             look=difference_hash(image).hex(),
             fetched=now,
         )
-        try:
+        with _disk_errors(self.folder):
             with part.open("rb+") as file:
                 os.fsync(file.fileno())
             os.replace(part, self.folder / name)
-        except OSError as error:
-            raise _disk_error(self.folder) from error
         return saved
 
     def log(self, saved: SavedImage) -> None:
         """Append an image to the log; each line is complete on disk before the next one is begun."""
-        try:
+        with _disk_errors(self.folder):
             with (self.folder / LOG).open("a+b") as file:
                 if file.tell() and not _ends_with_newline(file):
                     file.write(b"\n")
                 file.write(saved.model_dump_json().encode() + b"\n")
-        except OSError as error:
-            raise _disk_error(self.folder) from error
         self.saved[saved.url] = saved
 
     def write_metadata(self, lines: list[dict[str, Any]]) -> None:
@@ -159,13 +154,11 @@ class Store:
 
     def _write(self, name: str, text: str) -> None:
         path, data = self.folder / name, text.encode("utf-8")
-        try:
+        with _disk_errors(self.folder):
             if not data:
                 path.unlink(missing_ok=True)
             elif not path.is_file() or path.read_bytes() != data:
                 write_atomically(path, data)
-        except OSError as error:
-            raise _disk_error(self.folder) from error
 
 
 def extension_of(head: bytes) -> str | None:
@@ -185,18 +178,14 @@ def extension_of(head: bytes) -> str | None:
 
 def open_part(path: Path) -> IO[bytes]:
     """Open a temporary file for writing. Raises DiskError."""
-    try:
+    with _disk_errors(path.parent.parent):
         return path.open("wb")
-    except OSError as error:
-        raise _disk_error(path.parent.parent) from error
 
 
 def write_part(file: IO[bytes], chunk: bytes) -> None:
     """Write a chunk to a temporary file. Raises DiskError."""
-    try:
+    with _disk_errors(Path(file.name).parent.parent):
         file.write(chunk)
-    except OSError as error:
-        raise _disk_error(Path(file.name).parent.parent) from error
 
 
 def _ends_with_newline(file: IO[bytes]) -> bool:
@@ -204,7 +193,13 @@ def _ends_with_newline(file: IO[bytes]) -> bool:
     return file.read(1) == b"\n"
 
 
-def _disk_error(folder: Path) -> DiskError:
-    return DiskError(
-        f"The folder {folder.name!r} cannot be written to: check that the disk has space and this user may write there."
-    )
+@contextmanager
+def _disk_errors(folder: Path) -> Iterator[None]:
+    """OSErrors of the body as DiskError."""
+    try:
+        yield
+    except OSError as error:
+        raise DiskError(
+            f"The folder {folder.name!r} cannot be written to: check that the disk has space and this user may write "
+            "there."
+        ) from error

@@ -15,7 +15,7 @@ from .layout import TOWER, TOWER_SETTINGS, WEIGHTS
 
 
 def load_mini_clip_model(checkpoint: Path | None = None) -> Any:
-    """open_clip's `CLIP`, frozen, float32. checkpoint: None for the shipped one. Raises UserError without a file."""
+    """open_clip's `CLIP`, frozen, float32. checkpoint: None for the shipped weights. UserError if missing."""
     from open_clip.model import CLIP
     from safetensors.torch import load_file
 
