@@ -1,4 +1,4 @@
-"""Table of contents: every node of the pack, in the order a person works. Each is listed in one place, here."""
+"""Every node of the pack, in the order of a workflow."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from .comfy_scoft.comfyui.nodes.training import ExportJob, ReadCard, SaveLora, T
 
 
 class Extension(ScoftExtension):
-    """What ComfyUI loads."""
+    """The extension that ComfyUI loads."""
 
     nodes = [
         # Data

@@ -64,7 +64,7 @@ def sockets(world: World) -> Sockets:
 
 def _mini(world: World) -> Sockets:
     from comfy_scoft.comfyui import mini_model
-    from comfy_scoft.data.dataset import aligned
+    from comfy_scoft.data.crop import aligned
     from comfy_scoft.models.mini import layout
 
     nodes = importlib.import_module("nodes")  # ComfyUI's: its folder comes first

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from comfy_scoft.data.dataset import aligned
+from comfy_scoft.data.crop import aligned
 from comfy_scoft.losses.rollout import RolloutSettings, coefficients, timesteps
 from comfy_scoft.models.lora import LoraSettings, attach
 from comfy_scoft.training.settings import OptimizerSettings, TrainSettings

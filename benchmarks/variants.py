@@ -16,7 +16,7 @@ from comfy_scoft.features.vgg import VGGMaps
 from comfy_scoft.losses import ContrastiveLoss, DiffusionLoss, Loss, MemorizationLoss, PerceptualLoss
 from comfy_scoft.losses.rollout import RolloutSettings
 from comfy_scoft.models.lora import LoraSettings
-from comfy_scoft.models.placement import place, unet_dtype
+from comfy_scoft.models.placement import to_device, unet_dtype
 from comfy_scoft.models.stable_diffusion import BaseModel
 from comfy_scoft.training.latent_cache import Cache
 from comfy_scoft.training.run import Callbacks, Run
@@ -105,17 +105,17 @@ def ours(
     run = Run(base, world.dataset, losses, folder / name, settings, lora or LoraSettings(), cache=cache)
     if rollout is not None:
         run.rollout = rollout
-    place(base.unet, world.device, unet_dtype(settings.precision))
+    to_device(base.unet, world.device, unet_dtype(settings.precision))
 
     def body(pause: Pause) -> None:
-        train(run, Callbacks(observe=lambda step, row: pause() if step % steps == 0 else None))
+        train(run, Callbacks(on_step=lambda step, row: pause() if step % steps == 0 else None))
 
     def prepare() -> dict[str, float]:
         cache, _ = run.caches()
         samples = cache.samples(settings.flip)
-        networks = [loss.network for loss in losses if loss.network is not None]
+        networks = [loss.features for loss in losses if loss.features is not None]
         jobs: dict[str, Callable[[], Any]] = {
-            "texts": lambda: [base.embed(text) for text in run.texts()],
+            "texts": lambda: [base.embed(text) for text in run.captions()],
             "latents": lambda: [cache.latent(sample) for sample in samples],
             "features": lambda: [cache.features(n.to(world.device), s) for n in networks for s in samples],
         }

@@ -93,6 +93,12 @@ def start() -> Any:
     return comfy
 
 
+def nodes_of(*modules: Any) -> list[Any]:
+    """The node classes that these modules define, in order."""
+    every = [(module, value) for module in modules for value in vars(module).values()]
+    return [node for module, node in every if hasattr(node, "GET_SCHEMA") and node.__module__ == module.__name__]
+
+
 def randomise(module: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
     """Fill every weight (ComfyUI leaves them unset) so that signals keep their size on the way through."""
     noise = torch.Generator().manual_seed(seed)

@@ -141,7 +141,7 @@ class HostileServer:
             listener.shutdown()
             listener.server_close()
 
-    def url(self, path: str, host: str = "pictures.test", tls: bool = False) -> str:
+    def url(self, path: str, host: str = "images.test", tls: bool = False) -> str:
         return f"https://{host}:{self.tls_port}{path}" if tls else f"http://{host}:{self.port}{path}"
 
     def page(self, path: str) -> Page:

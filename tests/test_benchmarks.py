@@ -11,19 +11,19 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from toys import micro_loss, random_weights, toy_base, toy_dataset, toy_embed, toy_features, toy_run
+from toys import batch_loss, random_weights, toy_base, toy_dataset, toy_embed, toy_features, toy_run
 
 from benchmarks import cases, variants
 from benchmarks.measure import counted, driven
 from benchmarks.released import WEIGHTS, ReleasedLoop
 from benchmarks.vgg import VggFile
 from benchmarks.worlds import NEGATIVES, World, build, community
-from comfy_scoft.data.dataset import aligned
+from comfy_scoft.data.crop import aligned
 from comfy_scoft.features import FeatureOptions, load_features
 from comfy_scoft.features.options import configured
 from comfy_scoft.losses import ContrastiveLoss, DiffusionLoss, MemorizationLoss, PerceptualLoss
 from comfy_scoft.models.lora import LoraSettings, attach
-from comfy_scoft.training.batches import samples_of_pass
+from comfy_scoft.training.batches import samples_of_batch
 from comfy_scoft.training.settings import TrainSettings
 
 CPU = torch.device("cpu")
@@ -142,18 +142,18 @@ def test_the_released_losses_and_their_gradient_are_ours(world: World, tmp_path:
     run = toy_run(tmp_path, losses, dataset=world.dataset, grid="released", rollout_steps=20, every=1, accumulation=4)
     cache, _ = run.caches()
     ours = awake(attach(run.base.unet, run.lora, torch.Generator()))
-    total, terms = micro_loss(run, cache, 0)
+    total, terms = batch_loss(run, cache, 0)
     gradient = torch.autograd.grad(total, ours)
 
     loop = ReleasedLoop(world, file.build, lora=run.lora, rollout=run.rollout, views=0)
     awake({str(i): p for i, p in enumerate(loop.parameters)})
-    (draw,) = samples_of_pass(cache, run.settings, run.rollout, 1000, 0)
+    (draw,) = samples_of_batch(cache, run.settings, run.rollout, 1000, 0)
     record, schedule, t = cache.record(draw.sample), loop.base.schedule, torch.tensor([draw.t])
     z_t = schedule.add_noise(draw.z[None], draw.noise[None], t)
     words = loop.read(*(world.tokens(text) for text in (record.caption, draw.generic, "")))
     prediction, null, theirs = loop.denoising(z_t, t, draw.noise[None], words)
     image = loop.base.decode(loop.sample(z_t, t, words, prediction, null))
-    pixels, negatives = aligned(record, 64, draw.sample[1])
+    pixels, negatives = aligned(record, 64, flip=draw.sample[1])
     theirs |= loop.on_image(image, pixels[None], negatives)
     whole = torch.stack([WEIGHTS[name] * value for name, value in theirs.items()]).sum()
     expected = torch.autograd.grad(whole, loop.parameters)

@@ -52,7 +52,7 @@ def test_the_node_describes_pictures_and_the_dataset_can_be_saved_with_them(fold
     dataset = community()
     found, report = caption(dataset)
     assert [len(record.generic_captions) for record in found.records] == [2, 2, 2]
-    assert report.startswith("3 of 3 pictures described by BLIP, 3 of them anew")
+    assert report.startswith("3 of 3 images captioned by BLIP, 3 of them newly")
     assert caption(dataset, batch_size=1)[0] == found and caption(found)[1].startswith("0 of 3 pictures")
     assert all(record.generic_captions == () for record in dataset.records)
     saved = nodes_data.SaveDataset.execute(found, "described")[0]
@@ -165,13 +165,3 @@ def test_depth_images_of_a_graph_take_the_networks_place(folders):
     assert estimate(dataset, ANYTHING, depth_images=[torch.full((2, 32, 32, 3), 0.2)]).records[1].depth is not None
     with pytest.raises(ValueError, match=r"^There are 1 depth images for 2 records: "):
         estimate(dataset, ANYTHING, depth_images=batches[:1])
-
-
-@pytest.mark.parametrize("node", nodes_captions.NODES, ids=lambda node: node.__name__)
-def test_every_node_and_socket_explains_itself(node):
-    schema = node.GET_SCHEMA()
-    assert schema.node_id == "SCoFT_CaptionGeneric" and schema.category == "SCoFT/1 data"
-    assert [i.id for i in schema.inputs][:4] == ["dataset", "captioner", "captions_per_image", "overwrite"]
-    assert all(i.optional for i in schema.inputs[4:])
-    for socket in (*schema.inputs, *schema.outputs):
-        assert socket.tooltip and socket.tooltip.endswith("."), socket.id

@@ -77,7 +77,7 @@ def test_before_the_first_step_there_is_no_optimizer_state_and_that_is_fine(tmp_
 
 def test_half_an_update_is_never_saved(tmp_path: Path) -> None:
     state = world()
-    state.whole = False
+    state.consistent = False
     with pytest.raises(AssertionError, match="half"):
         save(tmp_path, state)
     assert not list(tmp_path.iterdir())

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-import workflow_correct
+import workflow_parts
 from comfy_server import ComfyServer
 from safetensors.torch import load_file, save_file
 
@@ -37,7 +37,7 @@ def test_the_four_sets_differ_in_the_model_alone_and_show_unseen_people() -> Non
     kinds = [prompt[s["model"][0]]["class_type"] for s in sets]
     corrector = "SCoFT_RSCorrector"
     assert kinds == ["CheckpointLoaderSimple", corrector, "LoraLoaderModelOnly", corrector]
-    asked = workflow_correct.prompts().splitlines()
+    asked = workflow_parts.unseen_people().splitlines()
     assert len(asked) == 3 * len(HELD_OUT_KINDS) and not any(f"a {kind}" in asked for kind in TRAINED_KINDS)
     (learned,) = (n["inputs"] for n in prompt.values() if n["class_type"] == "SCoFT_LearnPreference")
     own = prompt[learned["stereotyped"][0]]["inputs"]
@@ -56,7 +56,7 @@ def give_lora(comfy: ComfyServer) -> None:
     }
     folder = comfy.base / "models" / "loras"
     folder.mkdir(parents=True, exist_ok=True)
-    save_file(weights, folder / workflow_correct.LORA)
+    save_file(weights, folder / workflow_parts.LORA)
 
 
 @pytest.mark.long

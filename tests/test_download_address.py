@@ -97,7 +97,7 @@ def test_a_link_that_leads_anywhere_else_is_refused_in_a_sentence(url):
         check_url(url, (80, 443), is_public)
     text = str(error.value)
     assert text.endswith(".") and text.isprintable() and ". " not in text and len(text) < 300
-    assert not error.value.again
+    assert not error.value.retry
 
 
 @every(
@@ -109,7 +109,7 @@ def test_ordinary_links_pass(url):
     assert check_url(url, (80, 443), is_public).scheme in ("http", "https")
 
 
-def resolve(answers, host="pictures.test"):
+def resolve(answers, host="images.test"):
     async def lookup(name, port):
         return answers
 
@@ -119,7 +119,7 @@ def resolve(answers, host="pictures.test"):
 @every("text", PRIVATE)
 def test_a_name_that_resolves_to_a_private_address_is_refused_even_beside_a_public_one(text):
     for answers in ([text], ["93.184.216.34", text], [text, "2606:4700:4700::1111"]):
-        with pytest.raises(LinkError, match="^The host images.test is at .* not on the open internet"):
+        with pytest.raises(LinkError, match="^The host images.test is at .* not on the public internet"):
             resolve(answers)
 
 
@@ -138,5 +138,5 @@ def test_a_name_without_an_address_is_an_error_of_the_net():
 
 
 def test_the_systems_own_names_for_this_machine_are_refused():
-    with pytest.raises(LinkError, match="not on the open internet"):
+    with pytest.raises(LinkError, match="not on the public internet"):
         asyncio.run(CheckedResolver(is_public, system_lookup).resolve("localhost", 80))

@@ -13,7 +13,7 @@ from comfy_scoft.features import load_features
 from comfy_scoft.losses import ContrastiveLoss, DiffusionLoss, MemorizationLoss
 from comfy_scoft.models.mini import layout
 from comfy_scoft.models.single_file import load_base
-from comfy_scoft.training.batches import samples_of_pass
+from comfy_scoft.training.batches import samples_of_batch
 from comfy_scoft.training.run import Run
 from comfy_scoft.training.trainer import train
 
@@ -29,7 +29,7 @@ def finite(run: Run, micro_steps: int) -> set[int]:
     assert all("contrastive" in row and "kappa" in row for row in result.metrics)
     assert bool(learned(run).isfinite().all()) and all(bool(v.isfinite().all()) for v in result.lora.values())
     cache, length = run.caches()[0], len(run.base.schedule)
-    return {d.t for m in range(micro_steps) for d in samples_of_pass(cache, settings, run.rollout, length, m)}
+    return {d.t for m in range(micro_steps) for d in samples_of_batch(cache, settings, run.rollout, length, m)}
 
 
 @pytest.mark.parametrize(

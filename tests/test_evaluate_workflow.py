@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 import workflow_evaluate
+import workflow_parts
 from comfy_server import ComfyServer
 from safetensors.torch import load_file, save_file
 
@@ -78,8 +79,8 @@ def lora(comfy: ComfyServer) -> str:
     }
     folder = comfy.base / "models" / "loras"
     folder.mkdir(parents=True, exist_ok=True)
-    save_file(weights, folder / workflow_evaluate.LORA)
-    return workflow_evaluate.LORA
+    save_file(weights, folder / workflow_parts.LORA)
+    return workflow_parts.LORA
 
 
 @pytest.mark.long

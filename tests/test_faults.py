@@ -69,7 +69,7 @@ def test_a_disk_that_takes_no_more_is_one_sentence(number: int, data, expected, 
     with monkeypatch.context() as patch:
         full_from(2, run, patch, number)
         with pytest.raises(ValueError) as fault:
-            runs.train_and_log(run, Callbacks(say=said.append))
+            runs.train_and_log(run, Callbacks(on_message=said.append))
     assert str(fault.value) == (
         f"The run 'run' could not be written ({os.strerror(number)}), so it stopped; free space or make the output "
         "folder writable, then go on with resume."
@@ -124,7 +124,7 @@ def test_where_one_checkpoint_is_kept_a_damaged_newer_one_does_not_cost_it(data,
         broken.mkdir(exist_ok=True)
         (broken / checkpoint.STATE).write_text("{")
 
-    runs.train_and_log(run, Callbacks(observe=damaged_newer))
+    runs.train_and_log(run, Callbacks(on_step=damaged_newer))
     assert step == [-1, 1, 2, 3] and checkpoint.newest_step(run.folder) == 4 and torch.equal(learned(run), expected)
 
 
@@ -150,13 +150,13 @@ def full(step, row):
     if step == 2:
         resource.setrlimit(resource.RLIMIT_FSIZE, (2000, resource.RLIM_INFINITY))
 
-fails(toy_run(root, all_losses(), **shape), Callbacks(observe=full))
+fails(toy_run(root, all_losses(), **shape), Callbacks(on_step=full))
 resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
 other = toy_run(root, all_losses(), run_folder=root / "other", **shape)
 def to_a_full_device(step, row):
     (other.folder / "metrics.jsonl").unlink()
     (other.folder / "metrics.jsonl").symlink_to("/dev/full")
-fails(other, Callbacks(observe=to_a_full_device))
+fails(other, Callbacks(on_step=to_a_full_device))
 """
 
 
@@ -205,7 +205,7 @@ def test_a_picture_that_is_gone_in_mid_run_and_put_back_costs_nothing(which: str
             path.unlink()
 
     with pytest.raises(ValueError, match=r"^The image \w+\.png is not in data: put it there or remove its record\.$"):
-        runs.train_and_log(run, Callbacks(observe=remove))
+        runs.train_and_log(run, Callbacks(on_step=remove))
     step = checkpoint.newest_step(run.folder)
     assert step >= 1
     for path, content in kept.items():
@@ -233,7 +233,7 @@ def test_a_second_process_on_the_same_run_is_refused_and_harms_nothing(data, exp
             with pytest.raises(ValueError, match="is being trained by another process"), runs.alone(run.folder):
                 pass
 
-    runs.train_and_log(run, Callbacks(observe=intrude))
+    runs.train_and_log(run, Callbacks(on_step=intrude))
     assert faults == ["The run 'run' is being trained by another process; wait for it, or choose another run name."]
     assert torch.equal(learned(run), expected)
     with runs.alone(run.folder):

@@ -13,9 +13,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import build_workflows
 import help_pages
 import pytest
+import workflow_mini
 from code_sentences import sentences
 from comfy_page import opened
 from comfy_server import ComfyServer
@@ -196,7 +196,7 @@ def test_each_number_has_its_unit_and_a_sensible_range(comfy: ComfyServer, name:
 
 def test_what_a_page_says_of_the_mini_workflow_is_what_that_sets() -> None:
     said = re.findall(r"^- `(\w+)`: .*the mini workflow uses ([\d.]+)\.", page("SCoFT_ContrastiveLoss"), re.MULTILINE)
-    given = build_workflows.LOSSES["SCoFT_ContrastiveLoss"]
+    given = workflow_mini.LOSSES["SCoFT_ContrastiveLoss"]
     assert {name: float(value.rstrip(".")) for name, value in said} == given
 
 
@@ -210,10 +210,10 @@ def test_each_sentence_of_an_error_is_one_that_the_code_says(name: str) -> None:
 
 
 def test_a_sentence_that_the_code_does_not_say_is_found() -> None:
-    known = "There is no prompt to draw; write at least one, each on a line of its own."
+    known = "There is no prompt to generate; write at least one, each on its own line."
     filled_in = "The seed is -3, but it must be 0 or more."
     assert all(any(pattern.fullmatch(text) for pattern in sentences()) for text in (known, filled_in))
-    for wrong in (known[:-1], known.replace("draw", "paint"), "Something went wrong."):
+    for wrong in (known[:-1], known.replace("generate", "paint"), "Something went wrong."):
         assert not any(pattern.fullmatch(wrong) for pattern in sentences())
 
 

@@ -98,13 +98,12 @@ def test_a_picture_of_a_million_steps_is_small() -> None:
 # --- events ------------------------------------------------------------------------------------------------------
 
 
-def clocked(monkeypatch: pytest.MonkeyPatch, told: Told) -> tuple[live_chart.Live, Callable[[float], None]]:
+def clocked(monkeypatch: pytest.MonkeyPatch, told: Told) -> tuple[live_chart.LiveChart, Callable[[float], None]]:
     """A run that is followed, and a clock that is set by hand."""
     now = [100.0]
     monkeypatch.setattr(live_chart.time, "monotonic", lambda: now[0])
-    return live_chart.Live("run", 1000, live_chart.Curves(["diffusion"]), "9", "a-graph"), lambda at: now.__setitem__(
-        0, 100 + at
-    )
+    chart = live_chart.LiveChart("run", 1000, live_chart.Curves(["diffusion"]), "9", "a-graph")
+    return chart, lambda at: now.__setitem__(0, 100 + at)
 
 
 def test_events_come_at_most_twice_a_second(monkeypatch: pytest.MonkeyPatch, told: Told) -> None:
@@ -171,13 +170,13 @@ def test_a_run_that_is_stopped_says_so(
         if step == 2:
             raise KeyboardInterrupt
 
-    observe = nodes_training.training.Follower.observe
-    monkeypatch.setattr(nodes_training.training.Follower, "observe", stop)
+    observe = nodes_training.training.TrainingProgress.on_step
+    monkeypatch.setattr(nodes_training.training.TrainingProgress, "on_step", stop)
     with pytest.raises(KeyboardInterrupt):
         train(sockets, steps=3)
     assert events(told)[-1]["state"] == "stopped" and events(told)[-1]["step"] == 2
     told.clear()
-    monkeypatch.setattr(nodes_training.training.Follower, "observe", observe)
+    monkeypatch.setattr(nodes_training.training.TrainingProgress, "on_step", observe)
     train(sockets, steps=3, resume="run")
     assert all(data["curves"][0]["steps"][:2] == [1, 2] for data in events(told)), "the whole run, from its beginning"
     assert events(told)[-1]["step"] == 3

@@ -236,7 +236,9 @@ def test_bad_options_are_refused() -> None:
 def test_frozen_predictions_are_one_call_and_the_same_as_alone() -> None:
     base, checked = toy_base(), []
     z, t = noise(2, 4, 8, 8), torch.tensor([3, 800])
-    c = LossContext(base, z, t, z, ("a", "b"), ("p", "q"), None, None, check=lambda: checked.append(base.calls))
+    c = LossContext(
+        base, z, t, z, ("a", "b"), ("p", "q"), None, None, check_interrupt=lambda: checked.append(base.calls)
+    )
     caption, empty, generic = c.frozen("caption", "empty", "generic")
     assert base.calls == 1 and checked == [0]
     c.frozen("empty")

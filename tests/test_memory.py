@@ -13,9 +13,8 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from toys import all_losses, learned, toy_autoencoder, toy_base, toy_dataset, toy_run
+from toys import Interrupted, all_losses, learned, toy_autoencoder, toy_base, toy_dataset, toy_run
 
-from comfy_scoft.common.errors import Interrupted
 from comfy_scoft.data.records import Dataset
 from comfy_scoft.losses import DiffusionLoss
 from comfy_scoft.models.stable_diffusion import BaseModel
@@ -121,7 +120,7 @@ def test_a_step_that_does_not_fit_is_made_again_with_less(
         said.append(text)
         saved_then.append(checkpoint.newest_step(run.folder))
 
-    result = train(run, Callbacks(say=say, observe=lambda step, row: rows.append(row)))
+    result = train(run, Callbacks(on_message=say, on_step=lambda step, row: rows.append(row)))
     assert said == ["Memory ran out in step 2; training goes on with one micro-step at a time."] and saved_then == [1]
     assert result.memory_options == MemoryOptions(micro_batch=2) and len(rows) == 3
     for row, wanted in zip(rows, metrics, strict=True):
@@ -135,7 +134,7 @@ def test_the_whole_ladder_ends_in_one_sentence_and_the_last_step_is_kept(data, w
     base.small_vae = toy_autoencoder(seed=9)
     run = toy_run(tmp_path, all_losses(), base=base, dataset=data, **SHAPE)
     with pytest.raises(ValueError, match=r"^Memory ran out in step 3 even with all .* step 2 was kept; .*\.$"):
-        train(run, Callbacks(say=said.append, observe=lambda step, row: rows.append(row)))
+        train(run, Callbacks(on_message=said.append, on_step=lambda step, row: rows.append(row)))
     assert [text.split("with ")[1] for text in said][:2] == [
         "one micro-step at a time.",
         "gradient checkpointing of the UNet.",
@@ -154,7 +153,7 @@ def stopped_after(run: Run, step: int, **watch: Any) -> None:
             raise Interrupted
 
     with pytest.raises(Interrupted):
-        train(run, Callbacks(observe=stop, **watch))
+        train(run, Callbacks(on_step=stop, **watch))
 
 
 def test_a_resumed_run_goes_on_with_what_was_saved_on_unless_the_settings_ask_for_another(data, tmp_path: Path) -> None:
@@ -205,19 +204,19 @@ def test_a_measurement_that_does_not_fit_is_made_one_by_one(data: Dataset, tmp_p
     seen: list[int] = []
     run = toy_run(tmp_path, [DiffusionLoss()], base=base, dataset=data, validation=held_out, validate_every=2)
     with pytest.raises(ValueError, match="while held-out images were measured, .* is kept; .* go on with resume.$"):
-        train(run, Callbacks(observe=lambda step, row: seen.append(step) if step else None))
+        train(run, Callbacks(on_step=lambda step, row: seen.append(step) if step else None))
     assert checkpoint.newest_step(run.folder) == 2
 
 
 def test_a_preview_that_does_not_fit_is_left_out_and_said(data: Dataset, tmp_path: Path) -> None:
     shape = {"dataset": data, "preview_prompt": "a thing", "preview_every": 1}
     whole, shown, said = toy_run(tmp_path, [DiffusionLoss()], run_folder=tmp_path / "whole", **shape), [], []
-    train(whole, Callbacks(show=lambda step, image: shown.append((step, tuple(image.shape)))))
+    train(whole, Callbacks(on_preview=lambda step, image: shown.append((step, tuple(image.shape)))))
     assert shown == [(step, (3, 64, 64)) for step in range(4)]
     shown.clear()
     base = scarce(toy_base(), lambda kind, count: kind == "draw" and len(said) < 2, torch.OutOfMemoryError(CUDA))
     run = toy_run(tmp_path, [DiffusionLoss()], base=base, **shape)
-    train(run, Callbacks(say=said.append, show=lambda step, image: shown.append(step)))
+    train(run, Callbacks(on_message=said.append, on_preview=lambda step, image: shown.append(step)))
     assert said == [f"Memory ran out while the preview of step {n} was drawn, so it is left out." for n in (0, 1)]
     assert shown == [2, 3] and torch.equal(learned(run), learned(whole))
 
@@ -236,12 +235,12 @@ run = toy_run(root, all_losses(), **shape)
 cache = run.caches()[0]
 for sample in cache.samples():  # what is frozen is there before memory is short
     cache.latent(sample)
-    for network in {loss.network for loss in run.losses} - {None}:
+    for network in {loss.features for loss in run.losses} - {None}:
         cache.features(network, sample)
 runs.train_and_log(toy_run(root / "warm", all_losses(), dataset=run.dataset, **{**shape, "resolution": 64, "steps": 1}))
 used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + int(sys.argv[4]) * 1_000_000,) * 2)
-result, rows = runs.train_and_log(run, Callbacks(say=said.append))
+result, rows = runs.train_and_log(run, Callbacks(on_message=said.append))
 print(json.dumps({"said": said, "economy": result.memory_options.as_json(), "steps": [row["step"] for row in rows]}))
 """
 

@@ -19,7 +19,7 @@ from comfy_scoft.losses import ContrastiveLoss, DiffusionLoss, MemorizationLoss,
 from comfy_scoft.models.lora import attach
 from comfy_scoft.models.mini import layout
 from comfy_scoft.models.noise_schedule import NoiseSchedule
-from comfy_scoft.models.placement import place, unet_dtype
+from comfy_scoft.models.placement import to_device, unet_dtype
 from comfy_scoft.models.single_file import configuration, load_base
 from comfy_scoft.models.stable_diffusion import BaseModel, TextEmbedding
 from comfy_scoft.training import trainer
@@ -64,7 +64,7 @@ def test_the_count_without_numbers_is_what_autograd_keeps_of_the_real_modules(ch
     z, t = torch.ones(1, 4, 8, 8), torch.tensor([500])
     assert counted.unet == pytest.approx(remembered(base.unet, lambda: base.predict(z, t, ["a"])), rel=0.02)
     z.requires_grad_()
-    network = run.losses[1].network
+    network = run.losses[1].features
     whole = remembered(base.vae, lambda: base.decode(z)) + remembered(
         network.module, lambda: network.extract(torch.ones(1, 3, 64, 64, requires_grad=True))
     )
@@ -101,16 +101,16 @@ def allocated(work: Callable[[], Any]) -> int:
 )
 def test_the_mini_model_takes_what_was_counted(change: dict, data: Dataset, tmp_path: Path, monkeypatch) -> None:
     """Measured, ten settings: 0.79 to 1.18 of the count beside the weights. The spare room covers it all."""
-    monkeypatch.setattr(trainer, "described", lambda run: {})  # hashing weights is no part of training
+    monkeypatch.setattr(trainer, "run_identity", lambda run: {})  # hashing weights is no part of training
     monkeypatch.setattr(trainer, "save_checkpoint", lambda run, state, facts: setattr(state, "saved", state.step))
     network = load_features("mini CLIP (layer 5)", MINI / "clip" / "scoft-mini-clip.safetensors")
     base = load_base(MINI / "checkpoints" / "scoft-mini.safetensors")
     losses = [DiffusionLoss(), MemorizationLoss(), ContrastiveLoss(network)]
     shape = {"rank": 16, "every": 1, "rollout_steps": 2, "steps": 2, "base": base, "dataset": data, **change}
     run = toy_run(tmp_path, losses, **shape)
-    place(base.unet, torch.device("cpu"), unet_dtype(run.settings.precision))
+    to_device(base.unet, torch.device("cpu"), unet_dtype(run.settings.precision))
     counted = need(run, MemoryOptions.of(run.settings))
-    for text in run.texts():
+    for text in run.captions():
         base.embed(text)
     for sample in run.caches()[0].samples():
         run.caches()[0].latent(sample)

@@ -70,7 +70,7 @@ def test_the_tower_does_tell_tones_and_palettes_apart_when_the_caption_names_the
     from comfy_scoft.models.mini.clip import image_text_cosine
 
     rng = np.random.default_rng(5)
-    drawn = [measure.world.draw("woman", "plain", rng, tone=tone).rgb for tone in (1, 5)]
+    drawn = [measure.world.render("woman", "plain", rng, tone=tone).rgb for tone in (1, 5)]
     pixels = sys.modules["common"].to_unit(np.stack(drawn))
     captions = ["a woman with pale skin on white", "a woman with deep skin on white"]
     fits = [[float(image_text_cosine(pixels[i : i + 1], [text])) for text in captions] for i in range(2)]

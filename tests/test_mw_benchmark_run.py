@@ -27,7 +27,7 @@ from comfy_scoft.experiments.mini_world.measurements import _fresh_images, rende
 from comfy_scoft.experiments.mini_world.tables import SECONDS
 from comfy_scoft.experiments.mini_world.training import World, trained, with_lora
 from comfy_scoft.losses import ContrastiveLoss, LossContext, PerceptualLoss
-from comfy_scoft.mini_world.oracle import reading
+from comfy_scoft.mini_world.oracle import classify
 from comfy_scoft.negatives.controlnet_pipeline import scheduler_of
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -104,16 +104,16 @@ def test_a_picture_is_the_same_in_any_company() -> None:
 
 def test_references_and_fresh_pictures_show_what_they_should(tmp_path: Path) -> None:
     community = rendered(("cook", "judge"), ("gold",), (3, 4, 5))
-    seen = reading(community.permute(0, 3, 1, 2) * 2 - 1)
+    seen = classify(community.permute(0, 3, 1, 2) * 2 - 1)
     assert all(one.dark and one.palette == "gold" for one in seen)
     assert [one.concept for one in seen] == ["cook"] * 18 + ["judge"] * 18
-    others = reading(rendered(("cook",), ("ice", "meadow", "ember"), (1, 2, 3, 4, 5)).permute(0, 3, 1, 2) * 2 - 1)
+    others = classify(rendered(("cook",), ("ice", "meadow", "ember"), (1, 2, 3, 4, 5)).permute(0, 3, 1, 2) * 2 - 1)
     assert {one.palette for one in others} == {"ice", "meadow", "ember"}
     assert {one.tone for one in others} == {1, 2, 3, 4, 5}
     dataset = World(tmp_path).dataset
     image = _fresh_images(dataset)
     images = torch.stack([image((i, False))[0] for i in (0, 0, 1, 41)])
-    fresh = reading(images)
+    fresh = classify(images)
     assert [one.concept for one in fresh] == ["farmer"] * 4 and all(one.dark and one.palette == "gold" for one in fresh)
     assert torch.equal(images[0], images[1]) and not torch.equal(images[0], images[3])
 

@@ -70,11 +70,11 @@ def graph(name: str) -> dict:
 
 def told(name: str, step: int, state: str = "running", steps: int = 300, **more: Any) -> dict[str, Any]:
     """What the server sends to that graph after so many steps, made as the server makes it."""
-    run = live_chart.Live("nuvia", steps, live_chart.Curves(NAMES), "19", graph(name)["id"])
+    run = live_chart.LiveChart("nuvia", steps, live_chart.Curves(NAMES), "19", graph(name)["id"])
     for done in range(1, step + 1):
         row = {name: (i + 1) * 0.1 / math.sqrt(done) + 0.01 * (done * 7 % 5) for i, name in enumerate(NAMES)}
         run.add({"step": done, **row} | ({"validation": 0.3 - done / 2000} if done % 50 == 0 else {}))
-    return {"node": run.node, "workflow": run.workflow, **run.image(state), **more}
+    return {"node": run.node, "workflow": run.workflow, **run.data(state), **more}
 
 
 def contrast(one: str, two: str) -> float:
@@ -105,7 +105,7 @@ def test_the_chart_is_seen_in_both_renderers_and_in_both_themes(editor: ComfyPag
     editor.charted("nuvia", "running", 200)
     editor.chart.locator("polyline.trend").nth(4).wait_for(state="attached")
     editor.page.wait_for_function(BOX)
-    expect(editor.chart.locator("th")).to_have_text([*NAMES, "held-out"])
+    expect(editor.chart.locator("th")).to_have_text([*NAMES, "validation"])
     colors = editor.chart.evaluate(COLORS)
     assert min(contrast(line, colors["behind"]) for line in colors["lines"]) >= LINES, colors
     assert contrast(colors["words"], colors["behind"]) >= WORDS, colors

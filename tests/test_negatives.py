@@ -59,7 +59,7 @@ def test_a_place_that_the_words_name_already_is_not_said_twice():
 @pytest.mark.parametrize(
     ("template", "fault"),
     [
-        ("{generic} in {place", "lone brace"),
+        ("{generic} in {place", "single brace"),
         ("{generic} in {city}", "names {city}"),
         ("{generic.__class__}", "names {generic.__class__}"),
         ("{generic} {}", "names {}"),

@@ -139,7 +139,7 @@ def test_the_node_asks_no_private_address(comfy_folders):
         for host in ("127.0.0.1", "localhost", "[::1]"):
             rows = json.dumps({"url": f"http://{host}/a.jpg", "caption": "x"})
             (comfy_folders / "input/links.jsonl").write_text(rows)
-            with pytest.raises(ValueError, match="is not on the open internet"):
+            with pytest.raises(ValueError, match="is not on the public internet"):
                 run("links.jsonl")
         assert not server.hits
 

@@ -19,7 +19,6 @@ import folder_paths  # noqa: E402  (these need a started ComfyUI)
 import nodes  # noqa: E402
 
 from comfy_scoft.comfyui import correction as bridge  # noqa: E402
-from comfy_scoft.comfyui.nodes import correct as nodes_correct  # noqa: E402
 from comfy_scoft.comfyui.nodes.correct import LearnPreference, LoadPreference, RSCorrector, SavePreference  # noqa: E402
 from comfy_scoft.corrector.preference import Preference  # noqa: E402
 from comfy_scoft.corrector.prompt_gate import PlaceGate  # noqa: E402
@@ -183,7 +182,7 @@ def test_only_prompts_that_ask_for_the_place_are_corrected(models) -> None:
 
 def test_the_gate_says_when_the_text_is_of_another_encoder(models) -> None:
     wrong = replace(random_preference(), place=PlaceGate(40))
-    with pytest.raises(ValueError, match="24 numbers a token and the preference reads 40"):
+    with pytest.raises(ValueError, match="24 values per token and the preference needs 40"):
         drawn(corrected(models["sd1"], preference=wrong))
 
 
@@ -276,7 +275,7 @@ def test_a_preference_is_learned_kept_loaded_and_applied(models, vae, tmp_path: 
 
 def test_without_a_place_or_captions_every_prompt_is_corrected(models, vae) -> None:
     found, _, words = learn(models["sd1"], vae, images_of(8, 1, 0.5), images_of(8, 2, 0.0), clip=[Words()], place=[" "])
-    assert found.place is None and "It asks no prompt" in words
+    assert found.place is None and "It has no prompt gate" in words
 
 
 @pytest.mark.parametrize(
@@ -319,10 +318,3 @@ def test_the_interrupt_stops_learning(models, vae) -> None:
     with pytest.raises(comfy.model_management.InterruptProcessingException):
         learn(models["sd1"], vae, images_of(8, 1, 0.5), images_of(8, 2, 0.0))
     assert not comfy.model_management.processing_interrupted()
-
-
-@pytest.mark.parametrize("node", nodes_correct.NODES)
-def test_every_input_and_output_says_what_it_is(node: Any) -> None:
-    schema = node.define_schema()
-    assert schema.node_id.startswith("SCoFT_") and schema.description and schema.category.startswith("SCoFT/")
-    assert all(part.tooltip for part in [*schema.inputs, *schema.outputs])

@@ -6,10 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from toys import learned, toy_base, toy_dataset, toy_features, toy_run
+from toys import Interrupted, learned, toy_base, toy_dataset, toy_features, toy_run
 
 from comfy_scoft import features
-from comfy_scoft.common.errors import Interrupted
 from comfy_scoft.data.records import CultureRecord
 from comfy_scoft.losses import ContrastiveLoss, DiffusionLoss, LossContext, PriorLoss
 from comfy_scoft.models.lora import LoraSettings, attach
@@ -33,8 +32,8 @@ def noise(*shape: int, seed: int) -> torch.Tensor:
 
 def test_its_texts_are_the_empty_prompt_and_each_line_with_each_generic_caption() -> None:
     loss = PriorLoss(prompts=PROMPTS)
-    assert loss.texts(RECORDS[0]) == ("", "", "a house", "a building", "a house in peru", "a building in peru")
-    assert loss.texts(RECORDS[1]) == ("", "our bread", "our bread in peru")
+    assert loss.captions(RECORDS[0]) == ("", "", "a house", "a building", "a house in peru", "a building in peru")
+    assert loss.captions(RECORDS[1]) == ("", "our bread", "our bread in peru")
 
 
 @pytest.mark.parametrize("prompts", ["", "  \n ", "a house in peru", "{generic", "{color} {generic}"])
@@ -51,7 +50,7 @@ def test_it_compares_the_network_in_training_with_the_base_on_the_drawn_prompt()
             p.copy_(0.3 * noise(*p.shape, seed=i))
     z, t = noise(2, 4, 8, 8, seed=9), torch.tensor([3, 800])
     context = LossContext(
-        base, z, t, z, ("a", "b"), ("p", "q"), lambda n: None, lambda n: None, records=RECORDS, choices=(0.7, 0.99)
+        base, z, t, z, ("a", "b"), ("p", "q"), lambda n: None, lambda n: None, records=RECORDS, loss_rand=(0.7, 0.99)
     )  # 0.7 · 6 = 4.2, the fifth of six; 0.99 · 3 = 2.97, the last of three
     texts = ["a house in peru", "our bread in peru"]
     with torch.no_grad():
@@ -94,7 +93,7 @@ def test_a_run_goes_on_and_a_job_trains_to_the_same_bit(tmp_path: Path, monkeypa
 
     cut = toy_run(tmp_path, losses, run_folder=tmp_path / "cut", **make)
     with pytest.raises(Interrupted):
-        train(cut, Callbacks(observe=stop))
+        train(cut, Callbacks(on_step=stop))
     again = toy_run(tmp_path, losses, run_folder=tmp_path / "cut", resume=True, **make)
     train(again)
     assert torch.equal(learned(again), learned(whole))

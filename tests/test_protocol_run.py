@@ -19,6 +19,7 @@ from protocol_inputs import ROOT, arguments, results, write_inputs
 from safetensors.torch import load_file
 from torch.nn import functional as F
 
+from benchmarks.survey_crowd import answer_file
 from comfy_scoft.__main__ import main as command
 from comfy_scoft.data.captions import CaptionFile
 from comfy_scoft.data.dataset import load_folder
@@ -27,7 +28,6 @@ from comfy_scoft.experiments.paper_tables import cli, clock, data, measure, page
 from comfy_scoft.experiments.paper_tables.arms import SHORT, arms_of
 from comfy_scoft.features import load_features
 from comfy_scoft.survey.responses import read_key
-from comfy_scoft.survey.simulate import answer_file
 
 
 @pytest.fixture(scope="module")

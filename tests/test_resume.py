@@ -10,9 +10,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
-from toys import all_losses, learned, toy_base, toy_dataset, toy_features, toy_run
+from toys import Interrupted, all_losses, learned, toy_base, toy_dataset, toy_features, toy_run
 
-from comfy_scoft.common.errors import Interrupted, NonFiniteLoss
+from comfy_scoft.common.errors import NonFiniteLoss
 from comfy_scoft.losses import ContrastiveLoss, DiffusionLoss, Loss, LossContext, MemorizationLoss
 from comfy_scoft.models.lora import trainable
 from comfy_scoft.training import checkpoint, trainer
@@ -72,7 +72,7 @@ def test_resuming_after_a_stop_anywhere_equals_the_uninterrupted_run_bit_for_bit
     for call in calls:
         parts = toy_run(tmp_path, all_losses(), run_folder=tmp_path / "parts", resume=True, **shape)
         with pytest.raises(Interrupted):
-            train(parts, Callbacks(check=stop_at(call, Interrupted())))
+            train(parts, Callbacks(check_interrupt=stop_at(call, Interrupted())))
     parts = dataclasses.replace(parts, base=toy_base())
     result = train(parts)
     assert result.steps == 3 and torch.equal(learned(whole), learned(parts))
@@ -149,7 +149,7 @@ class BrokenLoss(Loss):
 def test_a_nan_loss_stops_names_its_term_and_keeps_the_last_good_lora(tmp_path: Path) -> None:
     good, run = toy_run(tmp_path, [DiffusionLoss()], run_folder=tmp_path / "good"), None
     states = []
-    train(good, Callbacks(observe=lambda step, row: states.append(learned(good).clone())))
+    train(good, Callbacks(on_step=lambda step, row: states.append(learned(good).clone())))
     run = toy_run(tmp_path, [DiffusionLoss(), BrokenLoss(weight=0.0)])
     with pytest.raises(NonFiniteLoss, match="broken term"):
         train(run)
@@ -180,14 +180,14 @@ def test_a_gradient_that_is_no_number_stops_before_the_lora_is_touched(tmp_path:
 def test_whatever_stops_a_run_a_checkpoint_is_left(error: BaseException, tmp_path: Path) -> None:
     run = toy_run(tmp_path, [DiffusionLoss()], steps=5)
     with pytest.raises(type(error)):
-        train(run, Callbacks(check=stop_at(4, error)))
+        train(run, Callbacks(check_interrupt=stop_at(4, error)))
     assert checkpoint.newest(run.folder).step == 3
 
 
 def test_a_run_that_stopped_in_its_first_step_does_not_block_its_name(tmp_path: Path) -> None:
     run = toy_run(tmp_path, [DiffusionLoss()])
     with pytest.raises(Interrupted):
-        train(run, Callbacks(check=stop_at(1, Interrupted())))
+        train(run, Callbacks(check_interrupt=stop_at(1, Interrupted())))
     assert checkpoint.newest(run.folder).step == 0
     assert train(dataclasses.replace(run, losses=[DiffusionLoss(weight=0.5)])).steps == 3
 
@@ -202,7 +202,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_gives_the_same_lora
     train(run)
     broken = checkpoint.newest(run.folder).folder / part
     broken.write_bytes(broken.read_bytes()[:7])
-    train(dataclasses.replace(run, base=toy_base(), resume=True), Callbacks(say=said.append))
+    train(dataclasses.replace(run, base=toy_base(), resume=True), Callbacks(on_message=said.append))
     assert said[0] == "checkpoint-00000005 is damaged, so the run goes on from step 4."
     one, other = saved_files(whole), saved_files(run)
     assert all(torch.equal(one[k], other[k]) for k in one)
@@ -235,7 +235,7 @@ def test_what_does_not_decide_the_result_may_change_and_a_constant_rate_may_be_l
 def test_checkpoints_come_in_time(tmp_path: Path) -> None:
     run = toy_run(tmp_path, [DiffusionLoss()], steps=5, checkpoint_every=2)
     seen: list[int] = []
-    train(run, Callbacks(observe=lambda step, row: seen.append(checkpoint.newest_step(run.folder))))
+    train(run, Callbacks(on_step=lambda step, row: seen.append(checkpoint.newest_step(run.folder))))
     assert seen == [-1, -1, 2, 2, 4], "a row is written before its checkpoint"
     assert checkpoint.newest_step(run.folder) == 5
 

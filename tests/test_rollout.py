@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 from torch import Tensor
-from toys import mean, micro_loss, toy_base, toy_features, toy_run
+from toys import batch_loss, mean, toy_base, toy_features, toy_run
 
 from comfy_scoft.losses import PerceptualLoss
 from comfy_scoft.losses.rollout import Rollout, RolloutSettings, kappas, roll_out, timesteps
@@ -16,7 +16,7 @@ from comfy_scoft.models.lora import LoraSettings, attach
 from comfy_scoft.models.noise_schedule import NoiseSchedule
 from comfy_scoft.models.stable_diffusion import BaseModel
 from comfy_scoft.training import objective
-from comfy_scoft.training.batches import samples_of_pass
+from comfy_scoft.training.batches import samples_of_batch
 from comfy_scoft.training.latent_cache import Cache
 
 if TYPE_CHECKING:
@@ -233,10 +233,10 @@ def test_the_trainers_surrogate_equals_autograd_through_decoder_and_features(
         return seen["result"]
 
     monkeypatch.setattr(objective, "roll_out", spy)
-    total, terms = micro_loss(run, cache)
+    total, terms = batch_loss(run, cache)
     got = torch.autograd.grad(total, parameters)
     _, z_t, t, captions, *_ = seen["context"]
-    samples = [d.sample for d in samples_of_pass(cache, run.settings, run.rollout, 1000, 0)]
+    samples = [d.sample for d in samples_of_batch(cache, run.settings, run.rollout, 1000, 0)]
     made = []
     for i in range(3):
         path, found, z = timesteps(int(t[i]), 4), sampler(base.schedule), z_t[i : i + 1].double()
@@ -266,7 +266,7 @@ def test_normalised_kappa_has_the_plain_ones_root_mean_square(choice: str) -> No
 def test_a_prediction_at_hand_is_not_made_again_and_every_call_is_checked() -> None:
     base, checked = toy_base(), []
     z, t = noise(2, 4, 8, 8), torch.tensor([999, 4])
-    whole = roll_out(base, z, t, ["a", "b"], RolloutSettings(), check=lambda: checked.append(base.calls))
+    whole = roll_out(base, z, t, ["a", "b"], RolloutSettings(), check_interrupt=lambda: checked.append(base.calls))
     assert base.calls == 20 and checked == list(range(20))
     first = base.predict(z, t, ["a", "b"]).detach(), base.predict(z, t, ["", ""]).detach()
     before = base.calls

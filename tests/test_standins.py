@@ -201,7 +201,7 @@ def test_a_vae_that_overflows_in_half_precision_trains_and_draws_in_single(loade
     with torch.no_grad():
         assert all(torch.isfinite(weight).all() for weight in half.parameters())
         assert not torch.isfinite(half.encode(pixels.half()).latent_dist.mean).all()
-    placement.place(base.vae, torch.device("cpu"), torch.float32)  # what training does before it encodes
+    placement.to_device(base.vae, torch.device("cpu"), torch.float32)  # what training does before it encodes
     again, _ = base.encode(pixels)
     assert torch.isfinite(again).all() and far(again, mean) < 1e-2
     for kind in (torch.bfloat16, torch.float16):

@@ -81,7 +81,7 @@ def test_a_job_that_names_the_file_trains_the_same_lora_outside_comfyui(
 ) -> None:
     base = to_diffusers.base_model(*loaded[family], family)
     for module in (base.unet, base.vae):  # as training does: to where a file's weights lie in memory too
-        placement.place(module, torch.device("cpu"), torch.float32)
+        placement.to_device(module, torch.device("cpu"), torch.float32)
     run = toy_run(tmp_path, [DiffusionLoss(), MemorizationLoss()], base=base, steps=2)
     path = write_job(run, tmp_path / "named", models / "checkpoints" / standins.FILES[family][1])
     here = train(run).lora

@@ -183,14 +183,14 @@ def test_the_hash_changes_with_anything_that_matters(built) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"format": "something else"}, "no survey's key file"),
+        ({"format": "something else"}, "not a survey's key file"),
         ({"version": 99}, "version 99"),
         ({"pages": []}, "has no pages"),
         ({"items": [{"id": "a", "title": "b"}]}, "one of its items lacks a part"),
         ({"generators": ["one", "one", "two"]}, "generator is in it twice"),
         ({"generators": ["one"]}, "one image for each"),
-        ({"title": 3}, "is no text"),
-        ({"seed": "3"}, "no whole number"),
+        ({"title": 3}, "is not a text"),
+        ({"seed": "3"}, "not a whole number"),
     ],
 )
 def test_a_damaged_key_is_refused_in_one_sentence(built, change: dict, said: str) -> None:
@@ -199,7 +199,7 @@ def test_a_damaged_key_is_refused_in_one_sentence(built, change: dict, said: str
     assert str(caught.value).count(". ") == 0
     damaged = copy.deepcopy(to_json(built[0]))
     damaged["pages"][-1]["repeats"] = "p999"
-    with pytest.raises(ValueError, match="no page of its own"):
+    with pytest.raises(ValueError, match="not an original page"):
         from_json(damaged)
 
 
@@ -297,7 +297,7 @@ def changed(**changes) -> list[ImageSet]:
         ([*image_sets(4), *image_sets(3)], {}, "compares 2 to 6 image sets, not 7"),
         (changed(prompts=("a", "b", "c", "d")), {}, "not made with the same prompts and seeds"),
         (changed(seeds=(1, 2, 3, 4)), {}, "not made with the same prompts and seeds"),
-        (changed(label=LABELS[1]), {}, "Two sets are labelled 'generator-beta'"),
+        (changed(label=LABELS[1]), {}, "Two sets are labeled 'generator-beta'"),
         (changed(images=image_sets()[1].images), {}, "hold the same images"),
         (changed(images=torch.rand(4, 64, 96, 3)), {}, "same proportions"),
         (image_sets(), {"pages": 0}, "at least one page"),

@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from toys import all_losses, toy_dataset, toy_run
+from toys import Interrupted, all_losses, toy_dataset, toy_run
 
-from comfy_scoft.common.errors import Interrupted
 from comfy_scoft.losses import DiffusionLoss
 from comfy_scoft.training import run_folder as runs
 from comfy_scoft.training.run import Callbacks
@@ -46,7 +45,7 @@ def test_tensorboard_reads_the_values_of_the_metrics_over_a_resume_too(tmp_path:
             raise Interrupted
 
     with pytest.raises(Interrupted):
-        runs.train_and_log(toy_run(tmp_path, all_losses(), **shape), Callbacks(observe=stop))
+        runs.train_and_log(toy_run(tmp_path, all_losses(), **shape), Callbacks(on_step=stop))
     _, rows = runs.train_and_log(toy_run(tmp_path, all_losses(), resume=True, **shape))
     folder = tmp_path / "run" / "tensorboard"
     found, expected = read(folder), figures(rows)

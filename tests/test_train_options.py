@@ -11,16 +11,16 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from toys import all_losses, learned, toy_base, toy_dataset, toy_features, toy_run
+from toys import Interrupted, all_losses, learned, toy_base, toy_dataset, toy_features, toy_run
 
-from comfy_scoft.common.errors import Interrupted, NonFiniteLoss
+from comfy_scoft.common.errors import NonFiniteLoss
 from comfy_scoft.data.records import Dataset
 from comfy_scoft.losses import DiffusionLoss, PerceptualLoss, named
 from comfy_scoft.models.lora import attach, trainable
 from comfy_scoft.models.placement import unet_dtype
 from comfy_scoft.reports.plots.charts import term_names
 from comfy_scoft.training import checkpoint, trainer
-from comfy_scoft.training.batches import samples_of_pass, together
+from comfy_scoft.training.batches import passes_of, samples_of_batch
 from comfy_scoft.training.latent_cache import Cache
 from comfy_scoft.training.memory import MemoryOptions
 from comfy_scoft.training.objective import weighted_loss
@@ -48,7 +48,7 @@ def cut(run: Run, step: int) -> Result:
             raise Interrupted
 
     with pytest.raises(Interrupted):
-        train(run, Callbacks(observe=stop))
+        train(run, Callbacks(on_step=stop))
     run.base, run.resume = fresh(run.settings.precision), True
     return train(run)
 
@@ -96,7 +96,7 @@ def test_the_average_is_exported_and_the_trained_values_stay_in_training(data: D
     values: list[Tensor] = []
     shape = {"steps": 5, "dataset": data, "learning_rate": 0.05, "schedule": "constant"}
     plain = toy_run(tmp_path, [DiffusionLoss()], run_folder=tmp_path / "plain", **shape)
-    train(plain, Callbacks(observe=lambda step, row: values.append(learned(plain).clone())))
+    train(plain, Callbacks(on_step=lambda step, row: values.append(learned(plain).clone())))
     result = cut_and_whole(tmp_path, [DiffusionLoss()], step=3, ema=0.9, **shape)
     average = values[0].double()
     for n, value in enumerate(values[1:], start=1):
@@ -182,8 +182,8 @@ def gradient(run: Run, memory_options: MemoryOptions) -> Tensor:
     memory_options.apply(run.base)
     cache = Cache(run.base, run.dataset, run.settings.resolution)
     micro = range(run.settings.accumulation)
-    drawn = [d for m in micro for d in samples_of_pass(cache, run.settings, run.rollout, len(run.base.schedule), m)]
-    for some in together(drawn, memory_options.micro_batch):
+    drawn = [d for m in micro for d in samples_of_batch(cache, run.settings, run.rollout, len(run.base.schedule), m)]
+    for some in passes_of(drawn, memory_options.micro_batch):
         weighted_loss(run, cache, some, memory_options, lambda: None)[0].backward()
     return torch.cat([p.grad.flatten() for p in parameters])
 
@@ -236,7 +236,7 @@ def test_noise_offset_shifts_whole_channels_by_its_share_and_off_changes_no_draw
     for offset in (0.0, 0.5):
         run = toy_run(tmp_path, [DiffusionLoss()], noise_offset=offset, dataset=data)
         cache = Cache(run.base, data, 64)
-        draws[offset] = [samples_of_pass(cache, run.settings, run.rollout, 1000, m)[0] for m in range(300)]
+        draws[offset] = [samples_of_batch(cache, run.settings, run.rollout, 1000, m)[0] for m in range(300)]
     for offset, expected in ((0.0, 1 / 64), (0.5, 1 / 64 + 0.25)):
         means = torch.stack([draw.noise.mean((1, 2)) for draw in draws[offset]])
         assert float(means.var()) == pytest.approx(expected, rel=0.15)

@@ -12,10 +12,10 @@ from PIL import Image
 from test_train_options import cut_and_whole
 from toys import PlainFeatures, all_losses, learned, toy_autoencoder, toy_base, toy_dataset, toy_features, toy_run
 
-from comfy_scoft.data.dataset import bucket
+from comfy_scoft.data.crop import bucket
 from comfy_scoft.data.records import Dataset
 from comfy_scoft.losses import ContrastiveLoss, DiffusionLoss, LossContext, PerceptualLoss
-from comfy_scoft.training.batches import samples_of_pass, together
+from comfy_scoft.training.batches import passes_of, samples_of_batch
 from comfy_scoft.training.latent_cache import Cache, center
 from comfy_scoft.training.memory import MemoryOptions
 from comfy_scoft.training.objective import weighted_loss
@@ -69,14 +69,14 @@ def test_pictures_of_mixed_aspects_share_an_optimizer_step(tmp_path: Path) -> No
     shape = {"dataset": data, "buckets": True, "batch_size": 3, "every": 1}
     run = toy_run(tmp_path, all_losses(), **shape)
     cache = run.caches()[0]
-    drawn = samples_of_pass(cache, run.settings, run.rollout, 1000, 0)
+    drawn = samples_of_batch(cache, run.settings, run.rollout, 1000, 0)
     assert sorted(tuple(draw.z.shape[1:]) for draw in drawn) == [(6, 10), (8, 8), (10, 6)]
-    assert [len(group) for group in together(drawn, 0)] == [1, 1, 1]
+    assert [len(group) for group in passes_of(drawn, 0)] == [1, 1, 1]
     result = cut_and_whole(tmp_path, all_losses(), **shape)
     terms: dict[str, list[float]] = {}
     train(dataclasses.replace(run, settings=dataclasses.replace(run.settings, steps=1), folder=tmp_path / "one"))
     fresh = toy_run(tmp_path, all_losses(), base=toy_base(), **shape)
-    for some in together(drawn, 0):
+    for some in passes_of(drawn, 0):
         for name, values in weighted_loss(fresh, fresh.caches()[0], some, MemoryOptions(), lambda: None)[1].items():
             terms.setdefault(name, []).extend(values)
     assert all(len(values) == 3 for values in terms.values())
@@ -111,7 +111,7 @@ def image_and_features(
 
     monkeypatch.setattr(PerceptualLoss, "__call__", keep)
     cache = run.caches()[0]
-    drawn = samples_of_pass(cache, run.settings, run.rollout, len(run.base.schedule), 0)
+    drawn = samples_of_batch(cache, run.settings, run.rollout, len(run.base.schedule), 0)
     weighted_loss(run, cache, drawn, memory_options, lambda: None)
     return tuple(seen)
 

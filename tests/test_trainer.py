@@ -10,12 +10,11 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from toys import all_losses, learned, micro_loss, toy_base, toy_dataset, toy_features, toy_run, toy_unet
+from toys import Interrupted, all_losses, batch_loss, learned, toy_base, toy_dataset, toy_features, toy_run, toy_unet
 
-from comfy_scoft.common.errors import Interrupted
 from comfy_scoft.losses import ContrastiveLoss, DiffusionLoss, MemorizationLoss, PerceptualLoss
 from comfy_scoft.models.lora import attach, trainable
-from comfy_scoft.training.batches import Draw, samples_of_pass
+from comfy_scoft.training.batches import TrainingSample, samples_of_batch
 from comfy_scoft.training.latent_cache import Cache
 from comfy_scoft.training.run import Callbacks, Run
 from comfy_scoft.training.settings import OptimizerSettings
@@ -33,7 +32,7 @@ def awake(run: Run) -> list[nn.Parameter]:
 
 def gradient(run: Run, micro: int = 0) -> Tensor:
     parameters = awake(run)
-    total, _ = micro_loss(run, Cache(run.base, run.dataset, run.settings.resolution), micro)
+    total, _ = batch_loss(run, Cache(run.base, run.dataset, run.settings.resolution), micro)
     return torch.cat([g.flatten() for g in torch.autograd.grad(total, parameters)])
 
 
@@ -59,13 +58,13 @@ def test_unet_calls_of_a_micro_step(choice: str, extra: int, reference: str, own
     for micro, expected in ((0, 2 + 19 + extra + own), (1, 2), (9, 2), (10, None)):
         before = run.base.calls
         checked.clear()
-        micro_loss(run, cache, micro, lambda: checked.append(run.base.calls))
+        batch_loss(run, cache, micro, lambda: checked.append(run.base.calls))
         assert checked == list(range(before, run.base.calls)), "check comes before each UNet call"
         assert run.base.calls - before == expected if expected else run.base.calls - before > 2
 
 
-def drawn(run: Run, cache: Cache, micro: int) -> list[Draw]:
-    return samples_of_pass(cache, run.settings, run.rollout, len(run.base.schedule), micro)
+def drawn(run: Run, cache: Cache, micro: int) -> list[TrainingSample]:
+    return samples_of_batch(cache, run.settings, run.rollout, len(run.base.schedule), micro)
 
 
 @pytest.mark.parametrize("accumulation", [1, 4])
@@ -82,9 +81,9 @@ def test_a_rollout_comes_at_every_nth_micro_step_of_the_whole_run(accumulation: 
             raise Interrupted
 
     with pytest.raises(Interrupted):
-        train(toy_run(tmp_path, losses, **shape), Callbacks(observe=half))
+        train(toy_run(tmp_path, losses, **shape), Callbacks(on_step=half))
     train(
-        toy_run(tmp_path, losses, resume=True, **shape), Callbacks(observe=lambda step, row: rows.update({step: row}))
+        toy_run(tmp_path, losses, resume=True, **shape), Callbacks(on_step=lambda step, row: rows.update({step: row}))
     )
     assert list(rows) == list(range(1, 24 // accumulation + 1))
     expected = {micro // accumulation + 1 for micro in range(0, 24, 5)}
@@ -156,7 +155,7 @@ def test_one_optimizer_step_is_adamw_on_the_clipped_mean_of_the_micro_gradients(
     before = torch.cat([p.detach().flatten() for p in start])
     cache, mean = Cache(run.base, run.dataset, 64), 0.0
     for micro in range(4):
-        total, _ = micro_loss(run, cache, micro)
+        total, _ = batch_loss(run, cache, micro)
         mean = mean + torch.cat([g.flatten() for g in torch.autograd.grad(total, start)]) / 4
     result = train(run)
     assert result.metrics[0]["grad_norm"] == pytest.approx(float(mean.norm()), rel=1e-4) and mean.norm() > 0.01

@@ -9,9 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from toys import all_losses, learned, toy_base, toy_dataset, toy_run
+from toys import Interrupted, all_losses, learned, toy_base, toy_dataset, toy_run
 
-from comfy_scoft.common.errors import Interrupted
 from comfy_scoft.data.dataset import load_folder
 from comfy_scoft.data.records import Dataset
 from comfy_scoft.losses import DiffusionLoss
@@ -104,7 +103,7 @@ def test_the_rows_of_a_run_cut_in_two_are_those_of_the_uninterrupted_one(sets, t
 
         run = toy_run(tmp_path, all_losses(), run_folder=tmp_path / name, **shape)
         with pytest.raises(Interrupted):
-            runs.train_and_log(run, Callbacks(observe=stop))
+            runs.train_and_log(run, Callbacks(on_step=stop))
         again = toy_run(tmp_path, all_losses(), run_folder=tmp_path / name, resume=True, **shape)
         result, rows = runs.train_and_log(again)
         assert rows == expected == runs.read_metrics(run.folder), name
@@ -119,7 +118,7 @@ def test_a_run_that_stopped_in_its_first_step_leaves_no_row_twice(sets, tmp_path
 
     shape = {"dataset": data, "validation": held_out, "steps": 2}
     with pytest.raises(Interrupted):
-        runs.train_and_log(toy_run(tmp_path, [DiffusionLoss()], **shape), Callbacks(observe=stop))
+        runs.train_and_log(toy_run(tmp_path, [DiffusionLoss()], **shape), Callbacks(on_step=stop))
     _, rows = runs.train_and_log(toy_run(tmp_path, [DiffusionLoss()], **shape))
     assert [row["step"] for row in rows] == [0, 1, 2, 2] and rows == runs.read_metrics(tmp_path / "run")
 

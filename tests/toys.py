@@ -18,7 +18,7 @@ from comfy_scoft.losses.rollout import RolloutSettings
 from comfy_scoft.models.lora import LoraSettings, trainable
 from comfy_scoft.models.noise_schedule import NoiseSchedule
 from comfy_scoft.models.stable_diffusion import BaseModel, TextEmbedding
-from comfy_scoft.training.batches import samples_of_pass
+from comfy_scoft.training.batches import samples_of_batch
 from comfy_scoft.training.latent_cache import Cache
 from comfy_scoft.training.memory import MemoryOptions
 from comfy_scoft.training.objective import weighted_loss
@@ -27,6 +27,11 @@ from comfy_scoft.training.settings import OptimizerSettings, TrainSettings
 
 if TYPE_CHECKING:  # takes seconds to import: only the tests that make a toy wait for it
     from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel
+
+
+class Interrupted(Exception):
+    """What a test's callback raises to stop a run."""
+
 
 WIDTH = 16
 """Width of a toy caption's embedding."""
@@ -103,7 +108,12 @@ def toy_features(seed: int = 3) -> FeatureNetwork:
 class PlainFeatures:
     """A "network" that takes the image itself as features and the mean square as distance: for sums by hand."""
 
-    name = "plain"
+    name, module, views = "plain", nn.Identity(), None
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return pixels
+
+    preprocess = forward
 
     def to(self, device: torch.device) -> PlainFeatures:
         return self
@@ -187,11 +197,11 @@ def learned(run: Run) -> Tensor:
     return torch.cat([p.detach().flatten() for p in trainable(run.base.unet).values()])
 
 
-def micro_loss(
-    run: Run, cache: Cache, micro: int = 0, check: Any = lambda: None
+def batch_loss(
+    run: Run, cache: Cache, batch: int = 0, check: Any = lambda: None
 ) -> tuple[Tensor, dict[str, list[float]]]:
-    """The weighted loss of the images of one micro-step, as their mean, and its terms."""
-    drawn = samples_of_pass(cache, run.settings, run.rollout, len(run.base.schedule), micro)
+    """The weighted loss of the images of one batch, as their mean, and its terms."""
+    drawn = samples_of_batch(cache, run.settings, run.rollout, len(run.base.schedule), batch)
     loss, terms = weighted_loss(run, cache, drawn, MemoryOptions.of(run.settings), check)
     return loss * run.settings.accumulation, terms
 

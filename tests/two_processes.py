@@ -46,7 +46,7 @@ def run_of(name: str, folder: Path) -> Run:
 
 def gradients_of(run: Run) -> tuple[torch.Tensor, list[dict[str, float]]]:
     """The gradient of each step as the optimizer gets it, and the rows; the run is trained to its end."""
-    real, found = trainer._update, []
+    real, found = trainer.update, []
 
     def update(run: Run, state: Any, terms: dict[str, float]) -> None:
         grads = [p.grad for p in state.parameters.values()]
@@ -54,11 +54,11 @@ def gradients_of(run: Run) -> tuple[torch.Tensor, list[dict[str, float]]]:
         found.append(torch.cat([torch.zeros(1) if g is None else g.detach().flatten() / scale for g in grads]))
         real(run, state, terms)
 
-    trainer._update = update
+    trainer.update = update
     try:
         rows = trainer.train(run).metrics
     finally:
-        trainer._update = real
+        trainer.update = real
     return torch.cat(found), rows
 
 
@@ -67,7 +67,7 @@ def together(rank: int, folder: Path, names: Iterable[str] = SHAPES) -> int:
     found, rows = {}, {}
     for name in names:
         run = run_of(name, folder)
-        run.processes, _ = launched()
+        run.distributed, _ = launched()
         found[f"{name}|gradients"], rows[name] = gradients_of(run)
         found[f"{name}|lora"] = learned(run)
     save_file(found, folder / f"{rank}.safetensors")
@@ -78,7 +78,7 @@ def together(rank: int, folder: Path, names: Iterable[str] = SHAPES) -> int:
 def one_stops(rank: int, folder: Path) -> int:
     """The second process meets a fault in its third step, in a forward pass of its own."""
     run = toy_run(folder, [DiffusionLoss()], dataset=toy_dataset(folder / "data"), accumulation=2, steps=5)
-    run.processes, _ = launched()
+    run.distributed, _ = launched()
     calls: list[int] = []
 
     def check() -> None:
@@ -86,13 +86,13 @@ def one_stops(rank: int, folder: Path) -> int:
         if rank == 1 and len(calls) == 3:
             raise ValueError("The image 3.png is not in data: put it there or remove its record.")
 
-    return _told(rank, folder, lambda: runs.train_and_log(run, Callbacks(check=check)), run)
+    return _told(rank, folder, lambda: runs.train_and_log(run, Callbacks(check_interrupt=check)), run)
 
 
 def first_cannot_write(rank: int, folder: Path) -> int:
     """The first process finds the disk full at its second checkpoint."""
     run = toy_run(folder, [DiffusionLoss()], dataset=toy_dataset(folder / "data"), accumulation=2, checkpoint_every=1)
-    run.processes, _ = launched()
+    run.distributed, _ = launched()
     from comfy_scoft.training import checkpoint
 
     real = checkpoint.save_file
@@ -109,7 +109,7 @@ def first_cannot_write(rank: int, folder: Path) -> int:
 def one_is_short_of_memory(rank: int, folder: Path) -> int:
     """The second process runs out of memory in its second step, with both images at once."""
     run = toy_run(folder, [DiffusionLoss()], dataset=toy_dataset(folder / "data"), batch_size=4, steps=3)
-    run.processes, _ = launched()
+    run.distributed, _ = launched()
     predict, said = run.base.predict, []
 
     def scarce(z: torch.Tensor, t: torch.Tensor, captions: Any) -> torch.Tensor:
@@ -118,7 +118,7 @@ def one_is_short_of_memory(rank: int, folder: Path) -> int:
         return predict(z, t, captions)
 
     run.base.predict = scarce  # type: ignore[method-assign]
-    result = trainer.train(run, Callbacks(say=said.append))
+    result = trainer.train(run, Callbacks(on_message=said.append))
     (folder / f"{rank}.json").write_text(json.dumps({"said": said, "economy": result.memory_options.as_json()}))
     save_file({"lora": learned(run)}, folder / f"{rank}.safetensors")
     return 0
@@ -129,8 +129,8 @@ def fill(rank: int, folder: Path) -> int:
     data, base, network = toy_dataset(folder / "data", (1, 0, 2)), toy_base(kl=True), toy_features()
     cache, calls, extract = Cache(base, data, 64), [], network.module.forward
     network.module.forward = lambda x: (calls.append(len(x)), extract(x))[1]  # type: ignore[method-assign]
-    processes, _ = launched()
-    cache.fill(processes, [network], flip=True)
+    distributed, _ = launched()
+    cache.fill(distributed, [network], flip=True)
     made = len(calls)
     cache.images = lambda sample: (_ for _ in ()).throw(AssertionError("nothing is left to be read"))
     found = {}

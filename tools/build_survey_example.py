@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 if str(ROOT) not in sys.path:
     sys.path.append(str(ROOT))
 
-from comfy_scoft.survey.simulate import (  # noqa: E402
+from benchmarks.survey_crowd import (  # noqa: E402
     PAPER_GENERATORS,
     Crowd,
     answer_file,

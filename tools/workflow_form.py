@@ -103,8 +103,8 @@ class Group:
     title: str
     color: str
     note: Node
-    columns: list[list[Node]]
-    widths: list[int]
+    columns: list[list[Node]] = field(default_factory=list)
+    widths: list[int] = field(default_factory=list)
     box: list[int] = field(default_factory=list)
 
 
@@ -122,11 +122,11 @@ class Workflow:
         self.nodes: list[Node] = []
         self.groups: list[Group] = []
 
-    def group(self, title: str, color: str, note: str) -> Group:
-        """Begin the next group to the right."""
-        text = self._node("MarkdownNote", title.split(" · ")[-1], {"text": note}, {"inputs": {}, "outputs": []})
-        self.groups.append(Group(title, color, text, [], []))
-        return self.groups[-1]
+    def group(self, title: str, color: str, note: str, width: int = 300) -> None:
+        """Begin the next group to the right with its first column. The title gets the group's number."""
+        text = self._node("MarkdownNote", title, {"text": note}, {"inputs": {}, "outputs": []})
+        self.groups.append(Group(f"{len(self.groups) + 1} · {title}", color, text))
+        self.column(width)
 
     def column(self, width: int = 300) -> None:
         """Begin the next column of the group."""

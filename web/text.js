@@ -1,5 +1,5 @@
-/* The text that a node has for people: a card, a report, where a file was put. ComfyUI's page draws a node's pictures by
-itself, but its text only on nodes of its own. It is set as text, never as HTML, and it is not saved in the workflow. */
+/* Shows a node's text output: a model card, a report, the path of a file. ComfyUI shows the images of any node, but text
+only on its own nodes. It is set as text, never as HTML, and is not saved in the workflow. */
 
 import { app } from "../../scripts/app.js";
 

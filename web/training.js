@@ -1,9 +1,9 @@
-/* The small chart on Train LoRA (SCoFT): one line for each loss, while the run goes on and after it.
+/* The live chart on Train LoRA (SCoFT): one line for each loss, during the run and after it.
 
-The server tells how a run goes with the event "scoft.training" (comfy_scoft/comfyui/live_chart.py): the whole run in a few
-points, at most twice a second, so that a page that was reloaded has it all with the next one. When a run has ended, the
-same comes with the node's output, which ComfyUI keeps in its history. The widget is added with the first figures and is
-never saved: a workflow is the same with and without it. Nothing moves but the lines themselves. */
+The server sends the event "scoft.training" (comfy_scoft/comfyui/live_chart.py) with the whole run in a few points, at
+most twice a second, so a page that was reloaded has everything with the next event. After a run, the same data comes
+with the node's output, which ComfyUI keeps in its history. The widget is added with the first data and is never saved:
+a workflow is the same with and without it. */
 
 import { app } from "../../scripts/app.js";
 import { api } from "../../scripts/api.js";
@@ -14,17 +14,17 @@ const OUTPUT = "scoft_training";
 const WIDGET = "scoft_training";
 const HELD_OUT = "validation";
 
-/* Okabe and Ito's, as in the chart picture: told apart by colour-blind eyes, and at least 3:1 on the background, dark or light. */
-const COLOURS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7"];
-const WIDTH = 200, HEIGHT = 22, PAD = 3; // of a line, in its own units; it is stretched to the room there is
+/* Okabe and Ito's colors, as in the chart image: distinct for color-blind people, with a contrast of at least 3:1. */
+const COLORS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7"];
+const WIDTH = 200, HEIGHT = 22, PAD = 3; // of a line, in its own units; it is stretched to the width of the node
 const ROW = 25, CAPTION = 22, FRAME = 8, MARGIN = 10; // pixels
-const SMOOTH = 0.05, FEW = 20; // share of the run in a running mean; fewer points than this are shown as they are
-const KEPT = 50; // runs that are remembered while the page is open
-const LOOKED_AT = 64; // entries of ComfyUI's history that are searched for a run that has ended
+const SMOOTH = 0.05, FEW = 20; // share of the run in a running mean; curves with fewer points are not smoothed
+const KEPT = 50; // maximum number of runs kept while the page is open
+const LOOKED_AT = 64; // entries of ComfyUI's history that are searched for finished runs
 
 const WORDS = {
     en: {
-        of: "step {step} of {steps}", running: "", done: "done", stopped: "stopped", validation: "held-out",
+        of: "step {step} of {steps}", running: "", done: "done", stopped: "stopped", validation: "validation",
         title: "Training losses of {run}", lost: "{name}: from {first} to {last}, lowest {least}",
     },
     zh: {
@@ -59,8 +59,8 @@ const CSS = `
 .scoft-training .trend { stroke-width: 2; }
 `;
 
-const known = new Map(); // "workflow/node" -> the last that was told of it
-let asked = false; // whether the history was searched since the page was opened
+const known = new Map(); // "workflow/node" -> its latest data
+let asked = false; // whether the history was searched since the page opened
 
 function words() {
     const language = app.extensionManager?.setting?.get("Comfy.Locale") ?? "en";
@@ -85,7 +85,7 @@ function element(name, attributes = {}, text = "") {
     return made;
 }
 
-/* Running mean over about a twentieth of the run, centred; shorter at the ends. */
+/* Running mean over about a twentieth of the run, centered; shorter at the ends. */
 function smoothed(values) {
     if (values.length < FEW) return values;
     const half = Math.max(1, Math.round((values.length * SMOOTH) / 2));
@@ -95,8 +95,8 @@ function smoothed(values) {
     });
 }
 
-/* One curve on its own scale, over the steps that are done. */
-function line(curve, colour, done, label) {
+/* One curve on its own scale, over the finished steps. */
+function line(curve, color, done, label) {
     const { steps, values } = curve;
     const least = Math.min(...values), range = Math.max(...values) - least;
     const x = (i) => PAD + ((WIDTH - 2 * PAD) * steps[i]) / Math.max(1, done);
@@ -110,56 +110,56 @@ function line(curve, colour, done, label) {
     });
     const dashed = curve.name === HELD_OUT ? { "stroke-dasharray": "5 3" } : {};
     const put = (kind, heights, more = {}) =>
-        drawing.append(element("polyline", { class: kind, stroke: colour, points: points(heights), ...more }));
+        drawing.append(element("polyline", { class: kind, stroke: color, points: points(heights), ...more }));
     if (values.length >= FEW) put("each", values);
     put("trend", smoothed(values), dashed);
     return drawing;
 }
 
-function row(curve, colour, done) {
+function row(curve, color, done) {
     const say = words(), last = smoothed(curve.values).at(-1);
     const name = curve.name === HELD_OUT ? say.validation : curve.name;
     const [first, least] = [curve.values[0], Math.min(...curve.values)].map(number);
     const label = fill(say.lost, { name, first, last: number(last), least });
     const made = element("tr", { title: label }), cell = element("td");
-    cell.append(line(curve, colour, done, label));
+    cell.append(line(curve, color, done, label));
     made.append(element("th", { scope: "row" }, name), cell, element("td", {}, number(last)));
     return made;
 }
 
-function draw(place, told) {
-    const say = words(), table = element("table"), rest = told.curves.filter((curve) => curve.name !== HELD_OUT);
-    const state = [told.run, fill(say.of, told), say[told.state]].filter(Boolean).join(" · ");
+function draw(place, data) {
+    const say = words(), table = element("table"), rest = data.curves.filter((curve) => curve.name !== HELD_OUT);
+    const state = [data.run, fill(say.of, data), say[data.state]].filter(Boolean).join(" · ");
     table.append(element("caption", {}, state));
-    for (const curve of told.curves) {
-        const colour = curve.name === HELD_OUT ? "currentColor" : COLOURS[rest.indexOf(curve) % COLOURS.length];
-        table.append(row(curve, colour, told.step));
+    for (const curve of data.curves) {
+        const color = curve.name === HELD_OUT ? "currentColor" : COLORS[rest.indexOf(curve) % COLORS.length];
+        table.append(row(curve, color, data.step));
     }
-    place.setAttribute("aria-label", fill(say.title, told));
-    Object.assign(place.dataset, { run: told.run, state: told.state, step: told.step });
+    place.setAttribute("aria-label", fill(say.title, data));
+    Object.assign(place.dataset, { run: data.run, state: data.state, step: data.step });
     place.replaceChildren(table);
 }
 
 /* --- the widget -------------------------------------------------------------------------------------------------- */
 
-function height(told) {
-    return CAPTION + ROW * told.curves.length + FRAME + 2 * MARGIN;
+function height(data) {
+    return CAPTION + ROW * data.curves.length + FRAME + 2 * MARGIN;
 }
 
-function show(node, told) {
-    if (!told?.curves?.length) return;
+function show(node, data) {
+    if (!data?.curves?.length) return;
     let widget = node.widgets?.find((each) => each.name === WIDGET);
     if (!widget) {
         const place = element("div", { class: "scoft-training", role: "group" });
-        const size = () => height(widget?.told ?? told);
+        const size = () => height(widget?.data ?? data);
         const options = { serialize: false, hideOnZoom: false, margin: MARGIN, getMinHeight: size, getMaxHeight: size };
         widget = node.addDOMWidget(WIDGET, "scoft-training", place, options);
         widget.serialize = false; // not in the saved workflow either
     }
-    widget.told = told;
-    const tall = `${height(told) - 2 * MARGIN}px`;
-    Object.assign(widget.element.style, { minHeight: tall, maxHeight: tall }); // newer pages would stretch it
-    draw(widget.element, told);
+    widget.data = data;
+    const tall = `${height(data) - 2 * MARGIN}px`;
+    Object.assign(widget.element.style, { minHeight: tall, maxHeight: tall }); // newer frontends would stretch it
+    draw(widget.element, data);
     node.setDirtyCanvas?.(true, true);
 }
 
@@ -167,18 +167,18 @@ function key(workflow, node) {
     return `${workflow}/${node}`;
 }
 
-function remember(workflow, node, told) {
+function remember(workflow, node, data) {
     known.delete(key(workflow, node));
-    known.set(key(workflow, node), told);
+    known.set(key(workflow, node), data);
     if (known.size > KEPT) known.delete(known.keys().next().value);
 }
 
-/* The page's whole graph, whichever subgraph is looked at. */
+/* The root graph, whichever subgraph is open. */
 function whole() {
     return app.rootGraph ?? app.graph?.rootGraph ?? app.graph;
 }
 
-/* The node that the server calls so; in a subgraph it is "outer:inner". */
+/* The node with the server's id, "outer:inner" in a subgraph. */
 function find(id) {
     let place = whole(), node;
     for (const part of String(id).split(":")) {
@@ -188,25 +188,25 @@ function find(id) {
     return node?.comfyClass === NODE ? node : undefined;
 }
 
-/* ComfyUI's canvas goes on showing the last preview of a run instead of the node's own picture, which is the chart. */
+/* ComfyUI's canvas keeps showing the last preview of a run in place of the node's own image, the chart. */
 function endPreview(id) {
     const node = find(id);
     if (!node || !app.nodePreviewImages) return;
     delete app.nodePreviewImages[node.graph === whole() ? String(node.id) : `${node.graph.id}:${node.id}`];
-    node.images = node.preview = undefined; // so that it asks again what to show
+    node.images = node.preview = undefined; // so that it looks again for the image to show
     node.setDirtyCanvas?.(true, true);
 }
 
-/* Draws what is known of the graph that is open now. */
+/* Draw the charts of the open graph. */
 function redraw() {
     const here = `${whole()?.id}/`;
-    for (const [place, told] of known) {
+    for (const [place, data] of known) {
         const node = place.startsWith(here) && find(place.slice(here.length));
-        if (node) show(node, told);
+        if (node) show(node, data);
     }
 }
 
-/* Runs that ended before the page was opened, the newest of each node; what was told since then is newer. */
+/* Load the runs that ended before the page opened: the newest of each node, unless an event came since then. */
 async function lookBack() {
     if (asked) return;
     asked = true;
@@ -215,13 +215,13 @@ async function lookBack() {
         for (const { prompt, outputs } of Object.values(history).reverse()) {
             const workflow = prompt?.[3]?.extra_pnginfo?.workflow?.id;
             for (const [node, output] of Object.entries(outputs ?? {})) {
-                const told = output?.[OUTPUT]?.[0];
-                if (workflow && told && !known.has(key(workflow, node))) remember(workflow, node, told);
+                const data = output?.[OUTPUT]?.[0];
+                if (workflow && data && !known.has(key(workflow, node))) remember(workflow, node, data);
             }
         }
         redraw();
     } catch (error) {
-        console.warn("SCoFT: the history of runs could not be read, so charts begin with the next run.", error);
+        console.warn("SCoFT: the history could not be read. Charts will appear with the next run.", error);
     }
 }
 
@@ -229,15 +229,15 @@ app.registerExtension({
     name: "scoft.training",
     setup() {
         document.head.append(element("style", {}, CSS));
-        api.addEventListener(EVENT, ({ detail: told }) => {
-            remember(told.workflow, told.node, told);
-            if (told.workflow === whole()?.id) redraw();
+        api.addEventListener(EVENT, ({ detail: data }) => {
+            remember(data.workflow, data.node, data);
+            if (data.workflow === whole()?.id) redraw();
         });
         api.addEventListener("executed", ({ detail }) => {
-            const told = detail?.output?.[OUTPUT]?.[0]; // of a cached node too, which tells nothing else
-            if (!told) return;
+            const data = detail?.output?.[OUTPUT]?.[0]; // also of a cached node, which sends no other event
+            if (!data) return;
             const id = detail.display_node ?? detail.node;
-            remember(whole()?.id, id, told);
+            remember(whole()?.id, id, data);
             redraw();
             endPreview(id);
         });

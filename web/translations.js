@@ -1,33 +1,33 @@
-/* This pack's words in other languages, from locales/, where ComfyUI's page alone would leave them in English.
+/* Translations of this pack from locales/, where ComfyUI's frontend alone would show English.
 
-The page takes the names and tooltips of nodes from there by itself. But some versions of it, that of ComfyUI 0.3.75
-among them, drop the words of all packs again when they load a language of their own (Comfy-Org/ComfyUI_frontend, pull
-request 7214): here they are put back. Old versions read tooltips as messages, in which { } @ | have a meaning, new
-ones as they are: tooltips with such signs are put into the nodes' definitions here. And the page has no words for the
-choices of combos: here each gets the label that the language has for it; the choice itself, which workflows hold,
-stays as it is. Where the page's translator cannot be reached, nothing is changed. */
+The frontend reads the names and tooltips of nodes from there. But some versions, that of ComfyUI 0.3.75 among them, drop
+the translations of all packs when they load a language of their own (Comfy-Org/ComfyUI_frontend, pull request 7214):
+here they are added again. Old versions parse tooltips as messages, in which { } @ | are special, new ones do not:
+tooltips with these characters are written into the nodes' definitions here. And the frontend does not translate the
+choices of combos: here each gets its label; the choice itself, which workflows store, does not change. If the
+frontend's translator cannot be reached, nothing is changed. */
 
 import { app } from "../../scripts/app.js";
 import { api } from "../../scripts/api.js";
 
 const PREFIX = "SCoFT_";
-const MOST = 12; // choices of a combo
+const MOST = 12; // maximum number of choices of a combo with labels
 
 function translator() {
     const page = document.querySelector("#vue-app")?.__vue_app__;
     return page?._context?.provides?.[page.__VUE_I18N_SYMBOL__]?.global;
 }
 
-/* Hands all packs' words to the translator, now and after each language that it loads. */
-async function keepWords(i18n) {
-    const words = await (await api.fetchApi("/i18n")).json();
-    const add = (language) => words[language] && i18n.mergeLocaleMessage(language, words[language]);
+/* Give the translations of all packs to the translator, now and after each language that it loads. */
+async function keepTranslations(i18n) {
+    const messages = await (await api.fetchApi("/i18n")).json();
+    const add = (language) => messages[language] && i18n.mergeLocaleMessage(language, messages[language]);
     const set = i18n.setLocaleMessage;
-    i18n.setLocaleMessage = (language, messages) => {
-        set(language, messages);
+    i18n.setLocaleMessage = (language, own) => {
+        set(language, own);
         add(language);
     };
-    Object.keys(words).forEach(add);
+    Object.keys(messages).forEach(add);
 }
 
 const labelKey = (option) => `SCoFT.options.${option}`;
@@ -37,7 +37,7 @@ function label(option) {
     return i18n?.te(labelKey(option)) ? i18n.t(labelKey(option)) : option ?? "";
 }
 
-/* Whether a combo gets labels: a long one does not, for its menu would then have no field to search in. */
+/* Whether a combo gets labels. A long one does not: its menu would lose its search field. */
 function hasLabels({ type, options }) {
     const values = options?.values;
     if (type !== "combo" || !Array.isArray(values) || values.length > MOST) return false;
@@ -47,10 +47,10 @@ function hasLabels({ type, options }) {
 app.registerExtension({
     name: "SCoFT.Translations",
 
-    /* Before the nodes are registered: it is then that they get their names. */
+    /* Before the nodes are registered, since they get their names then. */
     async init() {
         const i18n = translator();
-        if (i18n?.setLocaleMessage && i18n.mergeLocaleMessage) await keepWords(i18n);
+        if (i18n?.setLocaleMessage && i18n.mergeLocaleMessage) await keepTranslations(i18n);
     },
 
     addCustomNodeDefs(definitions) {

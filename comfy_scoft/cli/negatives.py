@@ -1,8 +1,8 @@
-"""`python -m comfy_scoft negatives`: a dataset with negatives from files, on one process or many.
+"""`python -m comfy_scoft negatives`: negatives for a dataset from model files, on one process or many.
 
 Each process takes every count-th record, by the RANK and WORLD_SIZE that torchrun, accelerate launch and clusters set.
-They meet in the output folder alone: a record's files are named by what is in them, so whoever draws a record draws the
-same, and an interrupted run goes on where it was, with any number of processes.
+They share only the output folder: a record's files are named by their content, so every process generates the same
+files for it, and an interrupted run continues where it was, with any number of processes.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from ..common.errors import UserError
 from ..common.files import write_atomically
+from ..common.settings import check_number, declaration
 from ..data.dataset import load_folder, save_dataset
 from ..data.records import CultureRecord, Dataset
 from ..features import load_features
@@ -38,82 +39,87 @@ from ..negatives.filter import filter_negatives
 from ..negatives.generate import NegativeSettings, make_negatives, plan
 from ..reports.plots import filter_page
 from .exit_status import answered
+from .options import Help, add_settings
 
 PAUSE = 1.0
-"""Seconds between two looks at what other processes have finished."""
+"""Seconds between two checks of what other processes have finished."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the verb and return the exit status; a fault of the input is one sentence on stderr and status 1."""
+    """Run the command and return its exit status."""
     options = parser().parse_args(arguments)
-    return answered(lambda: run(options), "What was drawn is kept; the same command goes on from there.")
+    return answered(lambda: run(options), "Finished negatives are kept; run the same command to continue.")
 
 
 def parser() -> argparse.ArgumentParser:
-    found = argparse.ArgumentParser(
+    command = argparse.ArgumentParser(
         prog="python -m comfy_scoft negatives",
-        description="Draw negatives for a dataset: the same scenes as the base model imagines the place.",
+        description="Generate negatives for a dataset: the same scenes with the base model's own idea of the place.",
+        formatter_class=Help,
     )
-    files = found.add_argument_group("files")
+    files = command.add_argument_group("files")
     files.add_argument("--checkpoint", type=Path, required=True, help="Stable Diffusion 1.x, 2.x or XL, .safetensors")
-    files.add_argument("--controlnet", type=Path, required=True, help="a depth ControlNet of that family, .safetensors")
+    files.add_argument("--controlnet", type=Path, required=True, help="a depth ControlNet for it, .safetensors")
     files.add_argument("--dataset", type=Path, required=True, help="folder with metadata.jsonl, or images and .txt")
-    files.add_argument("--out", type=Path, required=True, help="new folder; the result is in `dataset` below it")
-    files.add_argument("--depth", default="MiDaS (controlnet-aux)", help=f"one of: {', '.join(DEPTH)}")
-    files.add_argument("--depth-weights", type=Path, help="folder with that network's weights")
-    files.add_argument("--again", action="store_true", help="estimate depth also where the dataset has some")
-    data = found.add_argument_group("dataset")
-    data.add_argument("--place", default="", help="for the records that name none; may be empty")
-    data.add_argument("--culture", default="", help="for the records that name none")
-    data.add_argument("--split", default="all", help="train, test, validation or all (default)")
-    data.add_argument("--limit", type=int, default=0, help="take only the first so many records; 0 takes all")
-    drawing = found.add_argument_group("drawing")
-    for field in dataclasses.fields(NegativeSettings):
-        if field.name not in ("resolution", "scheduler"):
-            name, kind = field.name.replace("_", "-"), type(field.default)
-            drawing.add_argument(f"--{name}", type=kind, default=field.default, help=f"default: {field.default}")
-    drawing.add_argument("--resolution", type=int, default=0, help="side in pixels; 0 takes the model's own")
-    drawing.add_argument("--prediction", choices=("epsilon", "v_prediction"), help="where the checkpoint does not say")
-    drawing.add_argument("--dtype", choices=("float32", "float16", "bfloat16"), help="default: float16 on a GPU")
-    drawing.add_argument("--threads", type=int, help="CPU threads; the same number gives the same bits")
-    sieve = found.add_argument_group("filter")
-    sieve.add_argument("--features", help="a feature network: leave out negatives that look like their image")
-    sieve.add_argument("--features-file", type=Path, help="file with that network's weights")
-    sieve.add_argument("--threshold", type=float, default=0.0, help="the distance below which they are left out")
-    return found
+    files.add_argument("--out", type=Path, required=True, help="new folder; the result is in its sub-folder `dataset`")
+    files.add_argument("--depth", default="MiDaS (controlnet-aux)", help=f"depth network: {', '.join(DEPTH)}")
+    files.add_argument("--depth-weights", type=Path, help="folder with its weights")
+    files.add_argument("--again", action="store_true", help="also estimate depth of images that have a depth map")
+    data = command.add_argument_group("dataset")
+    data.add_argument("--place", default="", help="place of the records that name none")
+    data.add_argument("--culture", default="", help="culture of the records that name none")
+    data.add_argument("--split", default="all", help="train, test, validation or all")
+    data.add_argument("--limit", type=int, default=0, help="maximum number of records; 0: all")
+    sampling = command.add_argument_group("sampling")
+    add_settings(sampling, NegativeSettings, "per_image", "steps", "cfg", "strength", "seed", "prompt_template")
+    add_settings(sampling, NegativeSettings, "sampler", "batch_size")
+    resolution = declaration(NegativeSettings, "resolution")[1].help
+    sampling.add_argument("--resolution", type=int, default=0, help=f"{resolution} Default: 0.")
+    sampling.add_argument("--prediction", choices=("epsilon", "v_prediction"), help="if the checkpoint does not say it")
+    sampling.add_argument("--dtype", choices=("float32", "float16", "bfloat16"), help="default: float16 on a GPU")
+    sampling.add_argument("--threads", type=int, help="CPU threads; the same number gives exactly the same images")
+    filtering = command.add_argument_group("filter")
+    filtering.add_argument("--features", help="a feature network: remove negatives that look like their image")
+    filtering.add_argument("--features-file", type=Path, help="file with its weights")
+    filtering.add_argument("--threshold", type=float, default=0.0, help="remove negatives below this distance")
+    return command
 
 
 def run(options: argparse.Namespace) -> int:
-    """Draw this process's share; the first process then waits for the others' and writes the dataset."""
+    """Generate this process's share; the first process then waits for the others and writes the dataset."""
     if options.threads:
         torch.set_num_threads(options.threads)
+    names = [field.name for field in dataclasses.fields(NegativeSettings) if hasattr(options, field.name)]
+    chosen = {name: getattr(options, name) for name in names if name != "resolution" or options.resolution}
+    settings = NegativeSettings(**chosen)
+    check_number("threshold", options.threshold, whole=False, min=0.0, max=None)
     rank, count = place()
     dataset, report = load_folder(options.dataset, options.culture, options.place, (), options.split, options.limit)
     result = options.out / "dataset"
     if rank == 0 and result.exists():
-        raise UserError(f"The folder {result} holds a result already: give another --out, or remove it.")
-    work = Work(options, processing_unit(), say=rank == 0)
+        raise UserError(f"The folder {result} already holds a result: choose another --out, or remove it.")
+    work = Work(options, settings, processing_unit(), shows_progress=rank == 0)
     share = dataset.replace(dataset.records[rank::count])
     if len(share):
         work.negatives(work.depth(share))
     if rank != 0:
         return 0
-    work.say = False
+    work.shows_progress = False
     wait(lambda: work.without_depth(dataset), "depth map")
     deep = work.depth(dataset)
     wait(lambda: work.without_negatives(deep), "record's negatives")
-    finished, said = work.sieved(work.negatives(deep))
+    finished, lines = work.filtered(work.negatives(deep))
     save_dataset(finished, result)
-    drawn = sum(len(record.negatives) for record in finished.records)
-    print("\n".join([report.splitlines()[0], *said, f"{drawn} negatives in {result}"]))
+    count = sum(len(record.negatives) for record in finished.records)
+    print("\n".join([report.splitlines()[0], *lines, f"{count} negatives in {result}"]))
     return 0
 
 
 def place() -> tuple[int, int]:
-    """(rank, number of processes), as launchers set them. Raises UserError for what cannot be."""
+    """(rank, number of processes) from the environment. Raises UserError for bad values."""
     try:
         rank, count = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-    except UserError as error:
+    except ValueError as error:
         raise UserError("RANK and WORLD_SIZE must be whole numbers: set both, or neither.") from error
     if not 0 <= rank < count:
         raise UserError(f"RANK is {rank} of WORLD_SIZE {count}: ranks begin at 0 and end before WORLD_SIZE.")
@@ -128,27 +134,26 @@ def processing_unit() -> torch.device:
 
 
 def wait(missing: Callable[[], int], what: str) -> None:
-    """Until nothing is missing; says what it waits for. Other processes draw it, so there is no limit in time."""
-    said = -1
+    """Wait until nothing is missing, and print what is. Other processes generate it, so there is no time limit."""
+    printed = -1
     while left := missing():
-        if left != said:
+        if left != printed:
             print(f"waiting for the other processes: {left} {what}{'s' if left > 1 else ''}", file=sys.stderr)
-            said = left
+            printed = left
         time.sleep(PAUSE)
 
 
 class Work:
-    """Models and folders of one command; what it makes lies under `--out` in `work`, named by content."""
+    """Models and folders of one command. Its files are in `--out`, sub-folder `work`, named by content."""
 
-    def __init__(self, options: argparse.Namespace, device: torch.device, say: bool) -> None:
-        self.options, self.device, self.say = options, device, say
+    def __init__(
+        self, options: argparse.Namespace, settings: NegativeSettings, device: torch.device, *, shows_progress: bool
+    ) -> None:
+        self.options, self.device, self.shows_progress = options, device, shows_progress
         self.folder = options.out / "work"
         number = options.dtype or ("float16" if device.type == "cuda" else "float32")
         base = load_base(options.checkpoint, options.prediction, getattr(torch, number))
-        names = [field.name for field in dataclasses.fields(NegativeSettings)]
-        chosen = {name: getattr(options, name) for name in names if hasattr(options, name)}
-        chosen["resolution"] = options.resolution or native_resolution(base)
-        self.settings = NegativeSettings(**chosen)
+        self.settings = dataclasses.replace(settings, resolution=options.resolution or native_resolution(base))
         controlnet = load_controlnet(options.controlnet, base)
         self.sampler = PipelineSampler(base, controlnet, self.settings, device)
         self.multiple = size_multiple(base)
@@ -156,17 +161,17 @@ class Work:
         self._estimator: DepthEstimator | None = None
 
     def depth(self, dataset: Dataset) -> Dataset:
-        """With a depth map at each record: the dataset's own, or an estimated one."""
+        """The dataset with a depth map for each record: its own, or an estimated one."""
         bare = [record for record in dataset.records if self._lacks_depth(record)]
         if not bare:
             return dataset
         with self._bar("depth", len(bare)) as bar:
             deep = attach_depth(dataset.replace(bare), self._network(), self.folder / "depth", lambda *_: bar.update())
-        found = {id(old): new for old, new in zip(bare, deep.records, strict=True)}
-        return dataset.replace(found.get(id(record), record) for record in dataset.records)
+        estimated = {id(old): new for old, new in zip(bare, deep.records, strict=True)}
+        return dataset.replace(estimated.get(id(record), record) for record in dataset.records)
 
     def negatives(self, dataset: Dataset) -> Dataset:
-        """With negatives at each record; those that are there are not drawn again."""
+        """The dataset with negatives for each record. Existing ones are not generated again."""
         with self._bar("negatives", len(dataset)) as bar:
             return make_negatives(
                 *(dataset, self.settings, self.sampler, self.folder / "negatives", self.identity, self.multiple),
@@ -183,16 +188,16 @@ class Work:
         facts = (self.settings, self.folder / "negatives", self.identity, self.multiple)
         return sum(not plan(record, *facts).finished() for record in dataset.records)
 
-    def sieved(self, dataset: Dataset) -> tuple[Dataset, list[str]]:
-        """Without false negatives, where a network is named; an image of them is written, and the report returned."""
+    def filtered(self, dataset: Dataset) -> tuple[Dataset, list[str]]:
+        """The dataset without false negatives, if --features is set, and the lines to print; saves filtered.png."""
         if not self.options.features:
             return dataset, []
         network = load_features(self.options.features, self.options.features_file).to(self.device)
-        found = filter_negatives(dataset, network, self.options.threshold)
+        result = filter_negatives(dataset, network, self.options.threshold)
         page = io.BytesIO()
-        Image.fromarray(filter_page(found).mul(255).round().byte().numpy()).save(page, format="PNG")
+        Image.fromarray(filter_page(result).mul(255).round().byte().numpy()).save(page, format="PNG")
         write_atomically(self.options.out / "filtered.png", page.getvalue())
-        return found.dataset, [found.report(), str(self.options.out / "filtered.png")]
+        return result.dataset, [result.report(), str(self.options.out / "filtered.png")]
 
     def _lacks_depth(self, record: CultureRecord) -> bool:
         return record.depth is None or self.options.again
@@ -203,4 +208,4 @@ class Work:
         return self._estimator
 
     def _bar(self, what: str, total: int) -> tqdm:
-        return tqdm(total=total, desc=what, unit="picture", dynamic_ncols=True, disable=not self.say)
+        return tqdm(total=total, desc=what, unit="image", dynamic_ncols=True, disable=not self.shows_progress)

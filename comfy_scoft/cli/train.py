@@ -11,40 +11,40 @@ from contextlib import suppress
 from pathlib import Path
 
 ON_THE_CARD = {
-    "title": "what the LoRA is called",
-    "trigger_phrase": "words that call up what it learned",
-    "authors": "who made it",
-    "licence": "what others may do with it",
-    "consent": "who agreed, to what, and where the images come from",
+    "title": "title of the LoRA",
+    "trigger_phrase": "trigger phrase: the words to use in a prompt",
+    "authors": "authors",
+    "licence": "license of the LoRA",
+    "consent": "who consented, to what, and where the images come from",
 }
-"""What only people can say (the fields of `CardFields`), and what to write there."""
+"""The fields of the model card that a person fills in (`CardFields`), with their help."""
 
 
 def stoppable() -> Callable[[], None]:
-    """Make Ctrl-C (and a cluster's SIGTERM) wait for the next safe moment; the function it returns raises there.
+    """Make Ctrl-C and SIGTERM wait for the next safe moment, where the returned function raises KeyboardInterrupt.
 
-    A second one stops at once.
+    A second signal stops at once.
     """
-    asked: list[int] = []
+    signals: list[int] = []
 
-    def ask(number: int, frame: object) -> None:
-        if asked:
+    def receive(number: int, frame: object) -> None:
+        if signals:
             raise KeyboardInterrupt
-        asked.append(number)
+        signals.append(number)
 
     for number in (signal.SIGINT, signal.SIGTERM):
         with suppress(ValueError):  # not the main thread
-            signal.signal(number, ask)
+            signal.signal(number, receive)
 
     def check() -> None:
-        if asked:
+        if signals:
             raise KeyboardInterrupt
 
     return check
 
 
 def train(options: argparse.Namespace) -> int:
-    """Train a job; writes the LoRA with its card, and the run's checkpoints and metrics.jsonl beside them."""
+    """Train a job; writes the LoRA, its model card, and the run with its checkpoints and metrics.jsonl."""
     import torch
     from tqdm import tqdm
 
@@ -58,29 +58,39 @@ def train(options: argparse.Namespace) -> int:
     if options.threads:
         torch.set_num_threads(options.threads)
     job = read_job(options.job)
-    said = CardFields(**{name: getattr(options, name) for name in ON_THE_CARD})
+    fields = CardFields(**{name: getattr(options, name) for name in ON_THE_CARD})
     out = options.out or job.folder / "trained"
-    processes, _ = launched()
-    folder = Path(processes.first(str(run_folder(out / "runs", job.name, options.resume)) if processes.main else ""))
+    distributed, _ = launched()
+    folder = Path(
+        distributed.first(str(run_folder(out / "runs", job.name, options.resume)) if distributed.main else "")
+    )
     started, stop = time.monotonic(), stoppable()
-    with tqdm(total=job.steps, unit="step", desc=folder.name, dynamic_ncols=True, disable=not processes.main) as bar:
+    with tqdm(total=job.steps, unit="step", desc=folder.name, dynamic_ncols=True, disable=not distributed.main) as bar:
 
-        def observe(step: int, row: dict[str, float]) -> None:
+        def on_step(step: int, row: dict[str, float]) -> None:
             bar.update(step - bar.n)
             bar.set_postfix({key: f"{value:.4g}" for key, value in row.items() if key != "step"}, refresh=False)
 
-        watch = Callbacks(check=stop, observe=observe, say=lambda text: bar.write(text, file=sys.stderr))
+        def on_message(text: str) -> None:
+            bar.write(text, file=sys.stderr)
+
+        callbacks = Callbacks(
+            check_interrupt=stop,
+            on_step=on_step,
+            on_message=on_message,
+            on_plan=lambda calls: on_message(f"{calls} UNet calls planned."),
+        )
         try:
-            run, result, rows = run_job(job, folder, options.resume != OFF, options.models, watch)
+            run, result, rows = run_job(job, folder, options.models, resume=options.resume != OFF, callbacks=callbacks)
         except OtherProcess:
             stop()  # this one may have been told to stop too, by the same signal
             raise
         finally:
-            if processes.main:
+            if distributed.main:
                 discard_empty(folder)
-    if not processes.main:
+    if not distributed.main:
         return 0
     record = training_record(run, result, rows, time.monotonic() - started)
-    path = save_lora(out, job.name, result.lora, said, record)
+    path = save_lora(out, job.name, result.lora, fields, record)
     print(f"{path}\n{path.with_suffix('.md')}\n{folder / 'metrics.jsonl'}")
     return 0

@@ -1,6 +1,6 @@
-"""Every import from ComfyUI, in one place: a change in ComfyUI is answered here and nowhere else.
+"""All imports from ComfyUI, so that a change in ComfyUI needs a change only here.
 
-Floor: ComfyUI 0.3.75. Only names that exist there and later are imported.
+The oldest supported version is 0.3.75: only names that exist since then are imported.
 """
 
 from __future__ import annotations

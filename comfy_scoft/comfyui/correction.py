@@ -1,4 +1,4 @@
-"""A preference on sockets: learned from IMAGEs and a VAE, and applied to a MODEL that any stock sampler runs."""
+"""A preference on sockets: trained from IMAGEs and a VAE, and applied to a MODEL for any of ComfyUI's samplers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..common.errors import UserError
 from ..corrector.corrector import Correction
-from ..corrector.evaluation import Evidence
+from ..corrector.evaluation import Evaluation
 from ..corrector.preference import Preference
 from ..corrector.prompt_gate import learn_place
 from ..corrector.training import PreferenceSettings, learn
@@ -26,7 +26,7 @@ NEEDED = "the correction works with Stable Diffusion 1.x, 2.x and XL models."
 
 
 def family(model: Any) -> str:
-    """The family of a MODEL: "sd1", "sd2", "sdxl" or "mini". UserError, one sentence, for any other model."""
+    """The family of a MODEL: "sd1", "sd2", "sdxl" or "mini". Raises UserError for any other model."""
     config = getattr(model.model.model_config, "unet_config", {})
     formats = (comfy.latent_formats.SD15, comfy.latent_formats.SDXL)
     sampled = isinstance(model.get_model_object("model_sampling"), comfy.model_sampling.ModelSamplingDiscrete)
@@ -49,19 +49,19 @@ def learn_preference(
     settings: PreferenceSettings,
     place: tuple[Any, str, list[str], list[str]] | None,
     node_id: str | None,
-) -> tuple[Preference, Evidence]:
-    """IMAGE lists -> a preference and what held-out images say of it.
+) -> tuple[Preference, Evaluation]:
+    """IMAGE lists -> a preference and its evaluation on held-out images.
 
-    place: CLIP, the place's name, captions and names of other places, where the preference shall ask the prompt.
+    place: CLIP, the place's name, captions and names of other places, for a preference with a prompt gate.
     """
     kind, schedule = family(model), schedule_from_model(model)
-    sets = [flat_images(list(given)) for given in (preferred, stereotyped)]
-    pictures = sum(map(len, sets))
-    progress = Progress(pictures + settings.steps, node_id)
-    channels, seen, latents = model.get_model_object("latent_format").latent_channels, 0, []
+    sets = [flat_images(list(images)) for images in (preferred, stereotyped)]
+    count = sum(map(len, sets))
+    progress = Progress(count + settings.steps, node_id)
+    channels, done, latents = model.get_model_object("latent_format").latent_channels, 0, []
     for images in sets:
-        latents.append(encode(model, vae, images, resolution, progress, seen))
-        seen += len(images)
+        latents.append(encode(model, vae, images, resolution, progress, done))
+        done += len(images)
         if len(images) and latents[-1].shape[1] != channels:
             raise UserError(
                 f"The VAE makes latents of {latents[-1].shape[1]} channels and the MODEL reads {channels}: connect "
@@ -70,40 +70,42 @@ def learn_preference(
 
     def observe(step: int, loss: float) -> None:
         check_interrupt()
-        progress.update(pictures + step, f"step {step} of {settings.steps}, loss {loss:.3f}")
+        progress.update(count + step, f"step {step} of {settings.steps}, loss {loss:.3f}")
 
-    found, evidence = learn(latents[0], latents[1], schedule, kind, settings, observe)
-    return (found if place is None else asking(found, *place)), evidence
+    preference, evidence = learn(latents[0], latents[1], schedule, kind, settings, observe)
+    return (preference if place is None else with_prompt_gate(preference, *place)), evidence
 
 
 def encode(model: Any, vae: Any, images: Sequence[Tensor], side: int, progress: Progress, done: int) -> Tensor:
     """Images (H, W, C) -> latents (N, C, side/8, side/8) scaled as the UNet reads them, on the CPU.
 
-    Each goes through the VAE and back once, so that a photograph cannot be told from a generated image by the traces
-    that the VAE leaves.
+    Each image is encoded, decoded and encoded again, so that photographs and generated images have the same traces of
+    the VAE.
     """
-    found = [torch.zeros(0, 4, side // 8, side // 8)]
+    latents = [torch.zeros(0, 4, side // 8, side // 8)]
     for start in range(0, len(images), ENCODED_AT_ONCE):
         check_interrupt()
         part = torch.stack([squared(image[..., :3], side) for image in images[start : start + ENCODED_AT_ONCE]])
-        seen = vae.encode(vae.decode(vae.encode(part))[..., :3])
-        found.append(model.model.process_latent_in(seen).float().cpu())
-        progress.update(done + start + len(part), "images are encoded")
-    return torch.cat(found[1:] or found)
+        encoded = vae.encode(vae.decode(vae.encode(part))[..., :3])
+        latents.append(model.model.process_latent_in(encoded).float().cpu())
+        progress.update(done + start + len(part), "encoding images")
+    return torch.cat(latents[1:] or latents)
 
 
 def squared(image: Tensor, side: int) -> Tensor:
-    """(H, W, 3) -> (side, side, 3): center crop, then an antialiased resize; as it is where it fits."""
+    """(H, W, 3) -> (side, side, 3): center crop, then an antialiased resize; unchanged if it has that size."""
     if image.shape[:2] == (side, side):
         return image
     return comfy.utils.common_upscale(image.movedim(-1, 0)[None], side, side, "lanczos", "center")[0].movedim(0, -1)
 
 
-def asking(preference: Preference, clip: Any, place: str, captions: list[str], others: list[str]) -> Preference:
-    """The same preference, made to ask each prompt for the place."""
+def with_prompt_gate(
+    preference: Preference, clip: Any, place: str, captions: list[str], others: list[str]
+) -> Preference:
+    """The preference with a gate that lets it correct only prompts that name the place."""
     embed, seed = embedder(clip, pooled=False), int(preference.facts["settings"]["seed"])
     with torch.inference_mode(False), torch.enable_grad():
-        gate, seen = learn_place(
+        gate, evaluation = learn_place(
             lambda text: embed(text).hidden,
             captions,
             place,
@@ -111,17 +113,17 @@ def asking(preference: Preference, clip: Any, place: str, captions: list[str], o
             torch.Generator().manual_seed(seed),
             check_interrupt,
         )
-    told = {"name": place, "others": others, "gate on held-out captions": seen}
-    return replace(preference, place=gate, facts={**preference.facts, "place": told})
+    facts = {"name": place, "others": others, "gate on held-out captions": evaluation}
+    return replace(preference, place=gate, facts={**preference.facts, "place": facts})
 
 
 def corrected(model: Any, correction: Correction) -> Any:
-    """A copy of the MODEL whose sampling is corrected. UserError for a preference that was learned for another one."""
+    """A copy of the MODEL with corrected sampling. Raises UserError for a preference of another family."""
     kind, preference = family(model), correction.preference
     if preference.family != kind:
         raise UserError(
-            f"The preference was learned for {preference.family} and this MODEL is {kind}, whose latents mean "
-            "something else: learn one with this model, or load another file."
+            f"The preference was learned for {preference.family}, but this MODEL is {kind}, which has other latents: "
+            "learn a preference with this model, or load another file."
         )
     copy = model.clone()
     if not correction.idle:
@@ -130,20 +132,20 @@ def corrected(model: Any, correction: Correction) -> Any:
 
 
 def sampler_hook(correction: Correction) -> Callable[[dict[str, Any]], Tensor]:
-    """What the sampler calls after guidance, at every step.
+    """The function that the sampler calls after guidance, at every step.
 
-    A plain function: ComfyUI copies a MODEL's options in depth, which would copy an object and the weights in it.
+    A plain function, since ComfyUI deep-copies a MODEL's options: an object would be copied with its weights.
     """
-    here: dict[torch.device, Correction] = {}
+    by_device: dict[torch.device, Correction] = {}
 
     def hook(args: dict[str, Any]) -> Tensor:
         denoised, sigma, x = args["denoised"], args["sigma"], args["input"]
-        sampling, now = args["model"].model_sampling, float(sigma.flatten()[0])
-        if not sampling.percent_to_sigma(correction.end) <= now <= sampling.percent_to_sigma(correction.start):
+        sampling, level = args["model"].model_sampling, float(sigma.flatten()[0])
+        if not sampling.percent_to_sigma(correction.end) <= level <= sampling.percent_to_sigma(correction.start):
             return denoised
-        if x.device not in here:
-            here[x.device] = replace(correction, preference=correction.preference.to(x.device))
-        own = here[x.device]
+        if x.device not in by_device:
+            by_device[x.device] = replace(correction, preference=correction.preference.to(x.device))
+        own = by_device[x.device]
         unguided = None if args["uncond"] is None else args["uncond_denoised"]  # at CFG 1 it is all zeros
         return own(x, sigma.reshape(-1), denoised, unguided, gate(own, args["cond"], len(x)))
 
@@ -151,14 +153,14 @@ def sampler_hook(correction: Correction) -> Callable[[dict[str, Any]], Tensor]:
 
 
 def gate(correction: Correction, conditioning: Sequence[dict[str, Any]] | None, count: int) -> Tensor | None:
-    """How far the prompts ask for the place, (count,); of several on one image, the one that asks most."""
+    """How far the prompts ask for the place, (count,): the maximum over several prompts of one image."""
     place = correction.preference.place
     if place is None:
         return None
-    found = []
+    gates = []
     for entry in conditioning or ():
-        read = entry.get("model_conds", {}).get("c_crossattn")
-        hidden = entry.get("cross_attn") if read is None else read.cond
-        asked = None if hidden is None else correction.gate(hidden.to(place.weight), count)
-        found += [] if asked is None else [asked]
-    return torch.stack(found).amax(0) if found else None
+        cross_attention = entry.get("model_conds", {}).get("c_crossattn")
+        hidden = entry.get("cross_attn") if cross_attention is None else cross_attention.cond
+        gate = None if hidden is None else correction.gate(hidden.to(place.weight), count)
+        gates += [] if gate is None else [gate]
+    return torch.stack(gates).amax(0) if gates else None

@@ -1,4 +1,4 @@
-"""The folders that datasets are read from and written to: always ComfyUI's own, whatever name arrives."""
+"""The folders of datasets: for any name, always inside ComfyUI's own folders."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from .runtime import files, folders, input_folder, inside, output_folder
 
 SHIPPED = "community set of nuvia (shipped)"
 SAVED = " (saved)"
-"""What a menu adds to the name of a dataset that Save Dataset wrote."""
+"""What the menu adds to the name of a dataset from Save Dataset."""
 
 
 def dataset_names() -> list[str]:
-    """What the menu of folders offers: the shipped set, datasets in the input folder, and saved ones."""
+    """The menu of datasets: the shipped one, those in the input folder, and saved ones."""
     names: list[str] = []
     for name in folders(input_folder()) if input_folder().is_dir() else []:
-        within = any(name.startswith(f"{found}/") for found in names)
+        within = any(name.startswith(f"{above}/") for above in names)
         if not within and holds_dataset(input_folder() / name):
             names.append(name)
     saved = folders(saved_root(), depth=1) if saved_root().is_dir() else []
@@ -32,7 +32,7 @@ def dataset_names() -> list[str]:
 
 
 def dataset_folder(name: str) -> Path:
-    """The folder that a name of the menu stands for. Raises UserError for one that leads anywhere else."""
+    """The folder of a menu entry. Raises UserError for a name that leads anywhere else."""
     if name == SHIPPED:
         return COMMUNITY
     folder = inside(input_folder(), name)
@@ -44,7 +44,7 @@ def dataset_folder(name: str) -> Path:
 
 
 def link_files() -> list[str]:
-    """Lists of links in the input folder, for a menu; a dataset's own tables are none."""
+    """The menu of lists of links in the input folder, without the tables of datasets."""
     if not input_folder().is_dir():
         return []
     own = {*METADATA, LOG, REPORT}
@@ -52,7 +52,7 @@ def link_files() -> list[str]:
 
 
 def link_file(name: str) -> Path:
-    """The list that a name of the menu stands for. Raises UserError for one that leads anywhere else."""
+    """The list of a menu entry. Raises UserError for a name that leads anywhere else."""
     path = inside(input_folder(), name)
     if not path.is_file() or not path.name.lower().endswith(ROW_ENDINGS):
         raise UserError(f"There is no list {name!r} in ComfyUI's input folder: put a .csv or .jsonl file there.")
@@ -60,7 +60,7 @@ def link_file(name: str) -> Path:
 
 
 def collected_folder(name: str, links: Path) -> Path:
-    """Where the images of a list go, in the input folder: under the given name, or the list's own with "images"."""
+    """The folder of a list's images in the input folder: `name`, or the list's own name and "images"."""
     stem = re.sub(r"[^\w.()-]+", " ", links.stem[:60]).strip(" .()-") or "collected"
     return inside(input_folder(), plain_name(name if name.strip() else f"{stem} images"))
 
@@ -82,8 +82,8 @@ def files_fingerprint(folder: Path) -> str:
 
 
 def plain_name(name: str) -> str:
-    """The name of a new folder. Raises UserError for one with a path in it or with letters that no folder can have."""
+    """The name of a new folder. Raises UserError for a path, or characters that no folder can have."""
     clean = name.strip()
     if not re.fullmatch(r"\w[\w .()-]{0,79}", clean) or clean.endswith("."):
-        raise UserError(f"{name!r} is no plain name for a dataset: use letters, digits, spaces, - and _, and no path.")
+        raise UserError(f"{name!r} cannot name a dataset: use letters, digits, spaces, - and _, without a path.")
     return clean

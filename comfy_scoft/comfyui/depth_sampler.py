@@ -1,4 +1,4 @@
-"""Negatives by ComfyUI's own sampler, held to the scene by a depth ControlNet."""
+"""Negatives by ComfyUI's own sampler, with a depth ControlNet that keeps the scene."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..data.dataset import open_image
+from ..data.images import open_image
 from ..models.mini import layout
 from ..negatives.generate import NegativeSettings, Request
 from .compat import comfy
@@ -19,7 +19,7 @@ from .runtime import Progress, check_interrupt
 
 
 def size_multiple(model: Any) -> int:
-    """What the sides of an image must be divisible by: 8 for the VAE, 2 for each level of the UNet below the first."""
+    """The divisor of an image's sides: 8 for the VAE, times 2 for each level of the UNet below the first."""
     levels = len(model.model.model_config.unet_config.get("channel_mult", (1, 1, 1, 1)))
     return 8 * 2 ** (levels - 1)
 
@@ -34,7 +34,7 @@ def native_resolution(model: Any) -> int:
 
 @dataclass
 class DepthSampler:
-    """Draws the negatives of one record in one batch, with ComfyUI's sampler and the ControlNet on the depth map."""
+    """Generates the negatives of a record in one batch, with ComfyUI's sampler and the ControlNet on the depth map."""
 
     model: Any
     clip: Any
@@ -43,18 +43,20 @@ class DepthSampler:
     settings: NegativeSettings
     progress: Progress
     _done: int = 0
-    _drawn: int = 0
+    _batches: int = 0
     _newest: Image.Image | None = None
-    _words: dict[str, dict[str, Tensor]] = field(default_factory=dict)
+    _embeddings: dict[str, dict[str, Tensor]] = field(default_factory=dict)
 
     def __call__(self, request: Request) -> Tensor:
         """(N, H, W, 3) in [0, 1]."""
         check_interrupt()
         positive, negative = self._condition(request.prompts), self._condition(("",))
         if self.settings.strength > 0:
-            held = self.control_net.copy().set_cond_hint(request.hint, self.settings.strength, (0.0, 1.0), vae=self.vae)
+            control = self.control_net.copy().set_cond_hint(
+                request.hint, self.settings.strength, (0.0, 1.0), vae=self.vae
+            )
             for _, options in (*positive, *negative):
-                options |= {"control": held, "control_apply_to_uncond": False}
+                options |= {"control": control, "control_apply_to_uncond": False}
         noise = request.noise(self.model.get_model_object("latent_format").latent_channels)
         latents = comfy.sample.sample(
             self.model,
@@ -71,7 +73,7 @@ class DepthSampler:
             seed=request.seeds[0],
         )
         images = self.vae.decode(latents)[..., :3]
-        self._drawn += 1
+        self._batches += 1
         self._newest = _side_by_side(images)
         return images
 
@@ -82,28 +84,28 @@ class DepthSampler:
         return [[joined.pop("cond"), joined]]
 
     def _encode(self, prompt: str) -> dict[str, Tensor]:
-        if prompt not in self._words:
+        if prompt not in self._embeddings:
             tokens = self.clip.tokenize(prompt, disable_weights=True)
             tokens = {name: windows[:1] for name, windows in tokens.items()}
-            found = self.clip.encode_from_tokens(tokens, return_pooled=True, return_dict=True)
-            self._words[prompt] = {name: value for name, value in found.items() if isinstance(value, Tensor)}
-        return self._words[prompt]
+            encoded = self.clip.encode_from_tokens(tokens, return_pooled=True, return_dict=True)
+            self._embeddings[prompt] = {name: value for name, value in encoded.items() if isinstance(value, Tensor)}
+        return self._embeddings[prompt]
 
     def _step_done(self, step: int, *_: Any) -> None:
         check_interrupt()
-        steps = (self._done * len(self.settings.batches()) + self._drawn) * self.settings.steps + step + 1
+        steps = (self._done * len(self.settings.batches()) + self._batches) * self.settings.steps + step + 1
         self.progress.update(min(steps, self.progress.total - 1))
 
     def record_done(self, done: int, total: int, newest: Path) -> None:
         check_interrupt()
         steps, shown = done * self.settings.steps_each(), self._newest or open_image(newest)
-        self._done, self._drawn, self._newest = done, 0, None
+        self._done, self._batches, self._newest = done, 0, None
         self.progress.update(steps, f"negatives: {done} of {total} images", shown)
 
     def identity(self) -> str:
-        """A hash that tells these models from others: samples of every weight, the patches, the noise schedule.
+        """A hash of the models: samples of every weight, the patches, the noise schedule.
 
-        Patches that are functions (as FreeU's) are told apart by their kind only.
+        Of patches that are functions (such as FreeU's), only the kind counts.
         """
         digest = hashlib.sha256()
         control = getattr(self.control_net, "control_model_wrapped", None)
@@ -129,7 +131,7 @@ def _loose_weights(control_net: Any) -> Any:
 
 
 def _feed(digest: Any, value: Any) -> None:
-    """Put a nest of names, numbers and tensors into a hash; of a large tensor 16 values, evenly spread."""
+    """Add nested names, numbers and tensors to a hash; of each tensor up to 16 evenly spaced values."""
     if isinstance(value, Tensor):
         flat = value.detach().reshape(-1)
         few = flat[:: max(1, flat.numel() // 16)][:16].float().cpu()

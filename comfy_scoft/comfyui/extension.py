@@ -1,4 +1,4 @@
-"""The extension that ComfyUI loads: it teaches ComfyUI the mini model and hands over the nodes."""
+"""The extension that ComfyUI loads: it registers the mini model and returns the nodes."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from .runtime import output_folder
 
 
 class ScoftExtension(ComfyExtension):
-    """`nodes` is filled by the pack's table of contents, the root's nodes.py."""
+    """`nodes` is filled by nodes.py in the root folder."""
 
     nodes: ClassVar[list[type[io.ComfyNode]]] = []
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        """The nodes; first the mini model is added, and output/loras as a place where LoRAs are found.
+        """Register the mini model and output/loras as a LoRA folder, and return the nodes. Safe to call again.
 
-        Here and not in `on_load`, which ComfyUI 0.3.75 declares and never calls. Both steps may be repeated.
+        Not in `on_load`, which ComfyUI 0.3.75 declares and never calls.
         """
         mini_model.register()
         folder_paths.add_model_folder_path("loras", str(output_folder() / "loras"))

@@ -1,7 +1,7 @@
-"""What the chart on the Train LoRA node is told: a few points of each curve, the whole run every time.
+"""The data of the live chart on the Train LoRA node: a few points of each curve, the whole run in every event.
 
-A page that was reloaded, or opened on another machine, therefore has the history with the next event, and nobody need
-keep what was sent. `web/training.js` draws it; without a page nothing is lost, for metrics.jsonl has every figure.
+A page that was reloaded, or opened on another machine, therefore has the history with the next event. `web/training.js`
+draws it. Without a page nothing is lost: metrics.jsonl has all metrics.
 """
 
 from __future__ import annotations
@@ -13,23 +13,23 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..training.validation import HELD_OUT
-from .runtime import tell
+from .runtime import send_event
 
 EVENT = "scoft.training"
 OUTPUT = "scoft_training"
-"""Key of the same in the node's own output, which ComfyUI keeps in its history."""
+"""Key of the same data in the node's own output, which ComfyUI keeps in its history."""
 POINTS = 96
-"""Even, so that all of them can be joined in pairs."""
+"""Maximum number of points of a curve. Even, so that they can be averaged in pairs."""
 PAUSE, REPEAT = 0.5, 5.0
-"""Seconds between two events that have something new, and between two that have not."""
+"""Seconds between two events with new data, and between two without."""
 RUNNING, DONE, STOPPED = "running", "done", "stopped"
 
 
 @dataclass
 class Curve:
-    """A curve of any length in at most `POINTS` points: means over stretches of equal length, the last one open.
+    """A curve of any length in at most `POINTS` points: means over stretches of equal length, the last one incomplete.
 
-    When there are too many, neighbours are joined, and stretches are twice as long from then on.
+    When there are too many points, neighbors are averaged, and stretches are twice as long from then on.
     """
 
     stretch: int = 1
@@ -37,7 +37,7 @@ class Curve:
     open: list[tuple[float, float]] = field(default_factory=list)
 
     def add(self, step: float, value: float) -> None:
-        """A value that is no finite number is left out: JSON, and a line, have no place for it."""
+        """Add a value. NaN and infinity are left out: JSON has no such numbers."""
         if not math.isfinite(value):
             return
         self.open.append((step, value))
@@ -49,36 +49,36 @@ class Curve:
             self.stretch *= 2
 
     def series(self) -> tuple[list[float], list[float]]:
-        """Steps and values, to five digits."""
+        """Steps and values, with five digits."""
         points = self.points + ([_mean(self.open)] if self.open else [])
         return [_short(step) for step, _ in points], [_short(value) for _, value in points]
 
 
 @dataclass
 class Curves:
-    """The curves of a run's terms and of its held-out loss. names: the terms, in the order in which they are drawn."""
+    """The curves of a run's losses and of its validation loss. names: the losses, in the order of the chart."""
 
     names: Iterable[str]
-    found: dict[str, Curve] = field(default_factory=dict)
+    curves: dict[str, Curve] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.found = {name: Curve() for name in (*self.names, HELD_OUT)}
+        self.curves = {name: Curve() for name in (*self.names, HELD_OUT)}
 
     def add(self, row: Mapping[str, float]) -> None:
-        """row: one line of metrics.jsonl; a key may be missing from it."""
-        for name, curve in self.found.items():
+        """Add one line of metrics.jsonl; keys may be missing."""
+        for name, curve in self.curves.items():
             if name in row:
                 curve.add(row["step"], row[name])
 
     def series(self) -> list[dict[str, Any]]:
-        """[{"name", "steps", "values"}] of those that have a point."""
-        series = {name: curve.series() for name, curve in self.found.items()}
+        """[{"name", "steps", "values"}] of the curves that have a point."""
+        series = {name: curve.series() for name, curve in self.curves.items()}
         return [{"name": name, "steps": steps, "values": values} for name, (steps, values) in series.items() if steps]
 
 
 @dataclass
-class Live:
-    """Tells every open page how a run goes. node, workflow: whose chart it is; without a workflow nobody has one."""
+class LiveChart:
+    """Sends the chart of a run to every open page. node, workflow: that show it; without a workflow nothing is sent."""
 
     run: str
     steps: int
@@ -96,7 +96,7 @@ class Live:
         self.begun = self._new = True
 
     def beat(self) -> None:
-        """To be called often; sends at most every PAUSE seconds, and every REPEAT seconds where nothing is new."""
+        """Call it often: it sends at most every PAUSE seconds, and every REPEAT seconds without new data."""
         if self.begun and time.monotonic() - self._sent >= (PAUSE if self._new else REPEAT):
             self.send(RUNNING)
 
@@ -104,26 +104,26 @@ class Live:
         """Send now."""
         self._sent, self._new = time.monotonic(), False
         if self.node is not None and self.workflow is not None:
-            tell(EVENT, {"node": self.node, "workflow": self.workflow, **self.image(state)})
+            send_event(EVENT, {"node": self.node, "workflow": self.workflow, **self.data(state)})
 
-    def image(self, state: str) -> dict[str, Any]:
-        """What is drawn: under 20 kB, however long the run is."""
+    def data(self, state: str) -> dict[str, Any]:
+        """The chart's data as JSON: under 20 kB for a run of any length."""
         return {"run": self.run, "state": state, "step": self.step, "steps": self.steps, "curves": self.curves.series()}
 
 
 def of_rows(run: str, names: Iterable[str], rows: Iterable[Mapping[str, float]], steps: int) -> dict[str, Any]:
-    """The image of a finished run from the rows of its metrics.jsonl."""
-    live = Live(run, steps, Curves(names))
+    """The chart's data of a finished run, from the rows of its metrics.jsonl."""
+    chart = LiveChart(run, steps, Curves(names))
     for row in rows:
-        live.add(row)
-    return live.image(DONE)
+        chart.add(row)
+    return chart.data(DONE)
 
 
 def workflow_id(extra_pnginfo: Any) -> str | None:
-    """The identity that the page gave its workflow; None where the graph came from elsewhere, as over the HTTP API."""
+    """The id that the page gave its workflow; None for a graph from elsewhere, as over the HTTP API."""
     workflow = extra_pnginfo.get("workflow") if isinstance(extra_pnginfo, Mapping) else None
-    found = workflow.get("id") if isinstance(workflow, Mapping) else None
-    return str(found) if found else None
+    own_id = workflow.get("id") if isinstance(workflow, Mapping) else None
+    return str(own_id) if own_id else None
 
 
 def _mean(points: list[tuple[float, float]]) -> tuple[float, float]:

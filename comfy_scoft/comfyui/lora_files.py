@@ -19,14 +19,14 @@ def lora_names() -> list[str]:
 
 
 def lora_file(name: str) -> Path:
-    """The path of a listed LoRA. UserError, one sentence, for a name that is not in the list."""
+    """The path of a listed LoRA. Raises UserError for a name that is not in the list."""
     if name not in folder_paths.get_filename_list("loras"):
-        raise UserError(f"There is no LoRA {name!r} in the lora folders: choose one from the list.")
+        raise UserError(f"There is no LoRA {name!r} in the LoRA folders: choose one from the list.")
     return Path(folder_paths.get_full_path_or_raise("loras", name))
 
 
 def read_lora(name: str) -> dict[str, Tensor]:
-    """The tensors of a listed LoRA. UserError, one sentence, for a file that cannot be read."""
+    """The tensors of a listed LoRA. Raises UserError for a file that cannot be read."""
     path = lora_file(name)
     try:
         return load_file(path)

@@ -1,7 +1,7 @@
-"""Teaches ComfyUI the mini model, so that the stock loaders list and load its shipped files.
+"""Registers the mini model in ComfyUI, so that ComfyUI's own loaders list and load its shipped files.
 
-ComfyUI recognises a checkpoint by the shapes of its UNet. One more entry in its list of supported models names the
-mini UNet's shapes and a text encoder of the mini size; nothing existing is changed.
+ComfyUI recognizes a checkpoint by the shapes of its UNet. One more entry in its list of supported models has the mini
+UNet's shapes and a text encoder of the mini size; existing entries are not changed.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ FOLDERS = {"checkpoints": "checkpoints", "controlnet": "controlnet"}
 
 
 def register() -> bool:
-    """Add the mini model and its weight folders to ComfyUI; True when they are there. Safe to call again.
+    """Add the mini model and its folders to ComfyUI. Returns whether it worked. Safe to call again.
 
-    A ComfyUI whose internals have moved on gets a line in its log and the rest of the pack.
+    If ComfyUI's internals have changed, this logs a warning, and the rest of the pack works.
     """
     try:
         models = comfy.supported_models.models
@@ -75,7 +75,7 @@ def _supported_model() -> type:
         unet_extra_config = {"num_heads": layout.HEADS, "num_head_channels": -1}
 
         def process_clip_state_dict(self, state_dict: dict) -> dict:
-            """The file keeps only the rows of the vocabulary that are used: put the others back as zeros."""
+            """The file holds only the used rows of the vocabulary: add the others as zeros."""
             return super().process_clip_state_dict(state_dict_keys.expand_rows(state_dict, EMBEDDING))
 
         def clip_target(self, state_dict: dict | None = None) -> Any:

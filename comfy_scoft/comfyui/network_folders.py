@@ -1,4 +1,4 @@
-"""Folders of networks below ComfyUI's models, and what the hub has instead, as the entries of a menu."""
+"""Networks in folders of ComfyUI's models and on Hugging Face, as the entries of a menu."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from .runtime import folders
 
 AUTOMATIC = "automatic"
 DOWNLOAD = "download "
-"""How the menu's entries begin that fetch something: choosing one is what allows it."""
+"""How menu entries begin that download something: choosing one allows it."""
 
 KINDS = {
     "captioners": ("captioners", "blip", "BLIP", "LLM", "diffusers"),
     "depth_estimators": ("depth_estimators", "depth", "annotators", "controlnet_aux", "depthanything", "diffusers"),
 }
-"""Kind of network -> the folders below ComfyUI's models that are searched for it. Others are added by naming the kind
-in extra_model_paths.yaml."""
+"""Kind of network -> the folders of ComfyUI's models that are searched for it. Add more in extra_model_paths.yaml,
+under the kind's name."""
 
 
-def found(kind: str, loader: FolderLoader[Any]) -> dict[str, Path]:
-    """Menu entry -> folder, for each folder of this computer that holds the network."""
+def local_folders(kind: str, loader: FolderLoader[Any]) -> dict[str, Path]:
+    """Menu entry -> folder, for each local folder that holds the network."""
     roots = [Path(folder_paths.models_dir) / name for name in KINDS[kind]]
     if kind in folder_paths.folder_names_and_paths:
         roots += [Path(path) for path in folder_paths.get_folder_paths(kind)]
@@ -37,22 +37,22 @@ def found(kind: str, loader: FolderLoader[Any]) -> dict[str, Path]:
 
 
 def choices(kind: str, menu: Mapping[str, Any]) -> list[str]:
-    """The entries for all networks of a menu: `automatic`, folders that are here, what can be downloaded."""
+    """The entries for all networks of a menu: `automatic`, local folders, and downloads."""
     loaders = [loader for loader in menu.values() if isinstance(loader, FolderLoader)]
-    local = [entry for loader in loaders for entry in found(kind, loader)]
+    local = [entry for loader in loaders for entry in local_folders(kind, loader)]
     return [AUTOMATIC, *dict.fromkeys(local), *(DOWNLOAD + name for loader in loaders for name in loader.hub)]
 
 
 def find(kind: str, menu: Mapping[str, Any], name: str, entry: str) -> Path | None:
-    """The folder that an entry stands for; None for a network that needs none.
+    """The folder of a menu entry; None for a network that needs none.
 
-    Looked up among the folders that are there now, so no other path can be asked for. Raises UserError for an entry
-    of another network and one that is not there.
+    It is looked up among the folders that exist now, so no other path is possible. Raises UserError for an entry of
+    another network, or one that does not exist.
     """
     loader = menu.get(name)
     if not isinstance(loader, FolderLoader):
         return None
-    here = found(kind, loader)
+    here = local_folders(kind, loader)
     if entry == AUTOMATIC:
         if not here:
             raise UserError(
@@ -63,5 +63,5 @@ def find(kind: str, menu: Mapping[str, Any], name: str, entry: str) -> Path | No
     if entry.startswith(DOWNLOAD) and entry.removeprefix(DOWNLOAD) in loader.hub:
         return loader.download(entry.removeprefix(DOWNLOAD))
     if entry not in here:
-        raise UserError(f"{entry!r} holds no {loader.name}: choose 'automatic', or another entry of 'weights'.")
+        raise UserError(f"{entry!r} does not hold {loader.name}: choose 'automatic', or another entry of 'weights'.")
     return here[entry]

@@ -10,16 +10,16 @@ from .compat import folder_paths
 from .runtime import output_folder
 
 KIND = "scoft_preferences"
-"""The kind by which extra_model_paths.yaml may name more folders."""
+"""The name of this kind of folder in extra_model_paths.yaml."""
 
 
 def saved_folder() -> Path:
-    """Where Save Preference writes."""
+    """The folder of Save Preference."""
     return output_folder() / "scoft" / "preferences"
 
 
 def register() -> None:
-    """Have ComfyUI list the saved preferences and those in models/scoft_preferences. Safe to call again."""
+    """Add the folders of saved preferences and models/scoft_preferences to ComfyUI's lists. Safe to call again."""
     for folder in (saved_folder(), Path(folder_paths.models_dir) / KIND):
         folder_paths.add_model_folder_path(KIND, str(folder))
 
@@ -30,7 +30,7 @@ def preference_names() -> list[str]:
 
 
 def preference_file(name: str) -> Path:
-    """The path of a listed preference. UserError, one sentence, for a name that is not in the list."""
+    """The path of a listed preference. Raises UserError for a name that is not in the list."""
     if name not in preference_names():
         raise UserError(f"There is no preference {name!r} in the preference folders: choose one from the list.")
     return Path(folder_paths.get_full_path_or_raise(KIND, name))

@@ -1,4 +1,4 @@
-"""TAESD, the small autoencoder that ComfyUI draws previews with: decodes the rollout's image in little memory."""
+"""TAESD, the small autoencoder of ComfyUI's previews: decodes the rollout's image with little memory."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ FOLDER = "vae_approx"
 
 
 def small_vae(base: BaseModel) -> AutoencoderTiny | None:
-    """TAESD of the base model's latents from models/vae_approx, or None where its two files are not there.
+    """The TAESD of the base model's latents from models/vae_approx, or None if its two files are not there.
 
-    Raises UserError, one sentence, for files that hold something else.
+    Raises UserError for files with other content.
     """
     name = NAMES.get(base.family)
     files = {part: _file(f"{name}_{part}.") for part in ("encoder", "decoder")} if name else {}
@@ -36,11 +36,11 @@ def small_vae(base: BaseModel) -> AutoencoderTiny | None:
     except Exception as error:  # torch, safetensors and pickle each have errors of their own for a wrong file
         raise UserError(
             f"The files {name}_encoder and {name}_decoder in models/{FOLDER} are not those of TAESD: download them "
-            "again, or take them away."
+            "again, or remove them."
         ) from error
     return module  # type: ignore[return-value]  # these keys make a TAESD
 
 
 def _file(start: str) -> Path | None:
-    found = [name for name in folder_paths.get_filename_list(FOLDER) if Path(name).name.startswith(start)]
-    return Path(folder_paths.get_full_path_or_raise(FOLDER, found[0])) if found else None
+    names = [name for name in folder_paths.get_filename_list(FOLDER) if Path(name).name.startswith(start)]
+    return Path(folder_paths.get_full_path_or_raise(FOLDER, names[0])) if names else None

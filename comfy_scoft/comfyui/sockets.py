@@ -17,10 +17,10 @@ LoraSocket = io.Custom("SCOFT_OPTIONS_LORA")
 OptimizerSocket = io.Custom("SCOFT_OPTIONS_OPTIMIZER")
 """settings.OptimizerSettings."""
 ImagesSocket = io.Custom("SCOFT_IMAGES")
-"""generate.ImageSet: images with prompt, seed and model label."""
+"""image_set.ImageSet: images with prompt, seed and model label."""
 ScoresSocket = io.Custom("SCOFT_SCORES")
-"""scores.Scores: named figures with intervals."""
+"""scores.Scores: named metrics with intervals."""
 PreferenceSocket = io.Custom("SCOFT_PREFERENCE")
-"""correct.preference.Preference: what a correction leads towards."""
+"""corrector.preference.Preference: what a correction steers towards."""
 SurveySocket = io.Custom("SCOFT_SURVEY")
-"""survey.spec.Survey: what is asked, the key to it and, once loaded, the answers."""
+"""survey.spec.Survey: the questions, their key and, once loaded, the answers."""

@@ -1,8 +1,8 @@
 """ComfyUI's native sockets -> diffusers modules on the same storage.
 
-A weight without patches is aliased: the module reads the very bytes that ComfyUI holds, and nothing in the pack writes
-to them. A weight with patches (a LoRA on the MODEL) is computed once in float32. The converted modules are frozen.
-Call `runtime.free_memory()` before converting: ComfyUI then keeps the weights at one place, the one that is aliased.
+A weight without patches is aliased: the module reads the same bytes as ComfyUI, and nothing in the pack writes to them.
+A weight with patches (a LoRA on the MODEL) is computed once in float32. The converted modules are frozen.
+Call `runtime.free_memory()` before converting: ComfyUI then keeps one copy of the weights, the one that is aliased.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from ..models.stable_diffusion import BaseModel, TextEmbedding
 from .compat import comfy
 
 if TYPE_CHECKING:
-    from diffusers import AutoencoderKL, AutoencoderTiny, ControlNetModel, UNet2DConditionModel
+    from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel
 
 WHOLE = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 SUPPORTED = "SCoFT trains Stable Diffusion 1.x, 2.x and XL base models: choose one of these."
 
 
 def base_model(model: Any, clip: Any, vae: Any, name: str = "base") -> BaseModel:
-    """MODEL, CLIP and VAE as one BaseModel, on the storage and the device where ComfyUI keeps them.
+    """MODEL, CLIP and VAE as one BaseModel, on ComfyUI's storage and device.
 
-    Raises UserError, one sentence, for a model that cannot be trained or parts that do not belong together.
+    Raises UserError for a model that cannot be trained, or parts that do not belong together.
     """
     unet = unet_from_model(model)
     autoencoder, own_scale = vae_from_vae(vae)
@@ -48,7 +48,7 @@ def base_model(model: Any, clip: Any, vae: Any, name: str = "base") -> BaseModel
 
 
 def unet_from_model(model: Any) -> UNet2DConditionModel:
-    """MODEL (a ModelPatcher) -> UNet2DConditionModel, frozen, in eval mode; LoRAs in the graph are honoured."""
+    """MODEL (a ModelPatcher) -> UNet2DConditionModel, frozen, in eval mode; LoRAs in the graph are applied."""
     from diffusers import UNet2DConditionModel
 
     kind = type(model.model).__name__
@@ -117,78 +117,24 @@ def unet_arguments(config: Mapping[str, Any]) -> dict[str, Any]:
 def vae_from_vae(vae: Any) -> tuple[AutoencoderKL | AutoencoderTiny, float]:
     """VAE -> (AutoencoderKL, 1.0) or (AutoencoderTiny, its own latent scale), frozen and in eval mode.
 
-    The second value is what the module's latents are already multiplied by, 0.18215 for a TAESD of SD 1.x. Its number
-    type is the file's: `placement.place` makes it float32 before use, for that of SD XL overflows in float16.
+    The second value is the factor that the module's latents already have, 0.18215 for a TAESD of SD 1.x. The dtype is
+    the file's: `placement.to_device` converts it to float32 before use, since that of SD XL overflows in float16.
     """
-    if not hasattr(vae, "patcher"):  # ComfyUI gives such a VAE where the file holds none
+    if not hasattr(vae, "patcher"):  # ComfyUI's VAE for a file without one
         raise UserError("This VAE holds no weights: connect the VAE of the checkpoint, or Load VAE.")
     return autoencoder(_weights(vae.patcher, "", torch.float32), "this VAE", "connect the checkpoint's own VAE.")
 
 
-def controlnet_from_control_net(control: Any) -> ControlNetModel:
-    """CONTROL_NET -> ControlNetModel, frozen; takes hints (B, 3, H, W) in [0, 1] as ComfyUI's does."""
-    from diffusers import ControlNetModel
-
-    source = getattr(control, "control_model", None)
-    if type(source).__name__ != "ControlNet" or not hasattr(source, "input_hint_block"):
-        raise UserError("This CONTROL_NET is not a Stable Diffusion 1.x, 2.x or XL ControlNet: choose another one.")
-    weights = _weights(control.control_model_wrapped, "", getattr(control, "manual_cast_dtype", None) or torch.float32)
-    arguments = unet_arguments(_controlnet_config(source, weights))
-    for key in ("out_channels", "up_block_types", "reverse_transformer_layers_per_block"):
-        del arguments[key]
-    with torch.device("meta"):
-        found = ControlNetModel(
-            conditioning_embedding_out_channels=(16, 32, 96, 256),
-            conditioning_channels=weights["input_hint_block.0.weight"].shape[1],
-            **arguments,
-        )
-    names = state_dict_keys.unet_names(found.state_dict(), arguments["layers_per_block"])
-    return state_dict_keys.fill(found, names, weights, "the CONTROL_NET", SUPPORTED)
-
-
-def _controlnet_config(source: Any, weights: Mapping[str, Tensor]) -> dict[str, Any]:
-    """A ControlNet keeps no `unet_config`: read it from its attributes and the shapes of its weights."""
-
-    def depth(place: str) -> int:
-        count = 0
-        while f"{place}.1.transformer_blocks.{count}.norm1.weight" in weights:
-            count += 1
-        return count
-
-    layers, levels = source.num_res_blocks, len(source.channel_mult)
-    blocks = [1 + level * (layers[level] + 1) + j for level in range(levels) for j in range(layers[level])]
-    keys = [k for k in weights if k.endswith("attn2.to_k.weight")]
-    projection = next((v for k, v in weights.items() if k.endswith("1.proj_in.weight")), None)
-    middle = depth("middle_block")
-    if "middle_block.1.norm.weight" not in weights:  # no transformer there, not even one without blocks
-        middle = -1 if "middle_block.0.in_layers.0.weight" in weights else -2
-    label = weights.get("label_emb.0.0.weight")
-    return {
-        "in_channels": 4,
-        "model_channels": source.model_channels,
-        "channel_mult": source.channel_mult,
-        "num_res_blocks": list(layers),
-        "transformer_depth": [depth(f"input_blocks.{n}") for n in blocks],
-        "transformer_depth_middle": middle,
-        "transformer_depth_output": [0] * (sum(layers) + levels),
-        "num_heads": source.num_heads,
-        "num_head_channels": source.num_head_channels,
-        "context_dim": weights[keys[0]].shape[1] if keys else 1,
-        "use_linear_in_transformer": projection is not None and projection.ndim == 2,
-        "adm_in_channels": label.shape[1] if label is not None else None,
-    }
-
-
 def schedule_from_model(model: Any) -> NoiseSchedule:
-    """The MODEL's own noise schedule: ᾱ = 1 / (1 + σ²), with the prediction type its sampling object names.
+    """The MODEL's own noise schedule: ᾱ = 1 / (1 + σ²), with the prediction type of its sampling object.
 
-    Zero-terminal-SNR and v-prediction models (set by the checkpoint or a ModelSampling node) are followed. ComfyUI
-    keeps σ in float32; a table that is the usual one to that precision is replaced by the float64 original.
+    Zero-terminal-SNR and v-prediction models (set by the checkpoint or a ModelSampling node) are supported. ComfyUI
+    keeps σ in float32; a table that equals the usual one at that precision is replaced by the float64 original.
     """
     sampling, kinds = model.get_model_object("model_sampling"), comfy.model_sampling
-    answers = {kinds.V_PREDICTION: "v_prediction", kinds.EPS: "epsilon"}
-    answer, timestep = type(sampling).calculate_denoised, type(sampling).timestep
-    prediction = next((p for kind, p in answers.items() if answer is kind.calculate_denoised), None)
+    predictions = {kinds.V_PREDICTION: "v_prediction", kinds.EPS: "epsilon"}
+    denoise, timestep = type(sampling).calculate_denoised, type(sampling).timestep
+    prediction = next((p for kind, p in predictions.items() if denoise is kind.calculate_denoised), None)
     if prediction is None or timestep is not kinds.ModelSamplingDiscrete.timestep:  # LCM, x0, EDM, flow, …
         name = "/".join(kind.__name__ for kind in type(sampling).__bases__)
         raise UserError(f"This MODEL is sampled as {name}, not with noise or v prediction: {SUPPORTED}")
@@ -200,13 +146,13 @@ def schedule_from_model(model: Any) -> NoiseSchedule:
     return NoiseSchedule(table, prediction)
 
 
-def embedder(clip: Any, pooled: bool, width: int | None = None) -> Callable[[str], TextEmbedding]:
-    """CLIP -> a function from one caption to its TextEmbedding, as ComfyUI itself embeds it.
+def embedder(clip: Any, *, pooled: bool, width: int | None = None) -> Callable[[str], TextEmbedding]:
+    """CLIP -> a function from one caption to its TextEmbedding, as ComfyUI itself encodes it.
 
-    Parentheses are read as text, not as weights. `pooled`: also the pooled embedding, for SD XL. `width`: the width
-    the UNet expects; a CLIP of another one is refused at the first caption.
+    Parentheses are text, not weights. pooled: also the pooled embedding, for SD XL. width: the width that the UNet
+    expects; the first caption raises UserError for a CLIP of another width.
     """
-    if clip is None:  # what ComfyUI gives where the file holds no text encoder
+    if clip is None:  # ComfyUI's CLIP for a file without a text encoder
         raise UserError("There is no CLIP: the file holds no text encoder; connect Load CLIP, or another checkpoint.")
 
     def embed(caption: str) -> TextEmbedding:
@@ -216,7 +162,7 @@ def embedder(clip: Any, pooled: bool, width: int | None = None) -> Callable[[str
             hidden, summary = clip.encode_from_tokens(tokens, return_pooled=True)
         if width is not None and hidden.shape[-1] != width:
             raise UserError(
-                f"The CLIP gives {hidden.shape[-1]} numbers a token but the MODEL reads {width}: "
+                f"The CLIP gives {hidden.shape[-1]} numbers per token, but the MODEL reads {width}: "
                 "connect MODEL and CLIP of the same checkpoint."
             )
         with torch.inference_mode(False):
@@ -239,7 +185,7 @@ def _weights(patcher: Any, prefix: str, upcast: torch.dtype) -> dict[str, Tensor
     hidden = (".scale_weight", ".scale_input", "scaled_fp8", ".comfy_quant", "logit_scale")
     rows = {k: v for k, v in rows.items() if not k.endswith(hidden)}
     kinds = {row[0][0].dtype for row in rows.values() if row[0][0].ndim}
-    found = {}
+    weights = {}
     for key, ((weight, convert), *patches) in rows.items():
         with torch.inference_mode():
             value, own = convert(weight), weight.dtype
@@ -250,13 +196,13 @@ def _weights(patcher: Any, prefix: str, upcast: torch.dtype) -> dict[str, Tensor
                 value = comfy.lora.calculate_weight(patches, value, key, torch.float32, original_weights=rows)
             value = value.to(own)
         if type(value) not in (Tensor, nn.Parameter):
-            raise UserError("The model's weights are quantised and cannot be trained: load it in another precision.")
-        found[key[len(prefix) :]] = _ordinary(value)
-    return found
+            raise UserError("The model's weights are quantized and cannot be trained: load it in another precision.")
+        weights[key[len(prefix) :]] = _ordinary(value)
+    return weights
 
 
 def _ordinary(value: Tensor) -> Tensor:
-    """A fresh tensor over the same storage: weights born in inference mode refuse autograd, this one does not."""
+    """A new tensor on the same storage: tensors created in inference mode do not allow autograd, this one does."""
     with torch.inference_mode(False), torch.no_grad():
         fresh = torch.empty(0, dtype=value.dtype, device=value.device)
         return fresh.set_(value.untyped_storage(), value.storage_offset(), value.shape, value.stride())

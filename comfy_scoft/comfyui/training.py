@@ -1,4 +1,4 @@
-"""One training run on ComfyUI's sockets: what the nodes Train LoRA and Export Job share."""
+"""A training run on ComfyUI's sockets, for the nodes Train LoRA and Export Training Job."""
 
 from __future__ import annotations
 
@@ -16,52 +16,51 @@ from torch import Tensor
 from ..common.errors import UserError
 from ..common.names import checked_name
 from ..data.records import Dataset
-from ..losses import Loss, named
+from ..losses import Loss, feature_networks, named
 from ..losses.rollout import RolloutSettings
 from ..models.lora import LoraSettings
-from ..models.placement import place, unet_dtype
+from ..models.placement import to_device, unet_dtype
 from ..reports.plots import loss_chart
 from ..training.job import write_job
 from ..training.memory import MemoryOptions
 from ..training.memory_estimate import fits
 from ..training.model_card import TrainedLora, training_record
 from ..training.run import Run
-from ..training.run_folder import OFF, discard_empty, planned_calls, run_folder, train_and_log, weighted_losses
-from ..training.settings import OptimizerSettings, TrainSettings
-from ..training.trainer import refuse_what_cannot_train
-from .live_chart import Curves, Live
+from ..training.run_folder import OFF, discard_empty, run_folder, train_and_log, weighted_losses
+from ..training.settings import Decode, OptimizerSettings, TrainSettings
+from .live_chart import Curves, LiveChart
 from .lora_files import read_lora
 from .runtime import Progress, check_interrupt, device, free_bytes, free_memory
 from .small_vae import small_vae
 from .to_diffusers import base_model
-from .training_progress import Follower
+from .training_progress import TrainingProgress
 
 Rows = list[dict[str, float]]
 
 
 @dataclass
-class Plan:
-    """A node's inputs. knobs: the fields of TrainSettings, and `lora`, `optimizer`, `rollout` and `validation` where
-    connected."""
+class TrainInputs:
+    """A node's inputs. settings: the fields of TrainSettings, and `lora`, `optimizer`, `rollout` and `validation` if
+    connected. name: of the base model, for the card."""
 
     model: Any
     clip: Any
     vae: Any
     dataset: Dataset
     losses: Sequence[Loss]
-    knobs: Mapping[str, Any]
+    settings: Mapping[str, Any]
     name: str
 
-    def run(self, folder: Path, resume: bool = False) -> Run:
+    def run(self, folder: Path, *, resume: bool = False) -> Run:
         """The run, with its base model converted. Settings are checked before anything is computed."""
-        knobs = dict(self.knobs)
-        options = {key: knobs.pop(key, None) for key in ("lora", "optimizer", "rollout", "validation")}
-        settings = TrainSettings(**knobs)
+        values = dict(self.settings)
+        options = {key: values.pop(key, None) for key in ("lora", "optimizer", "rollout", "validation")}
+        settings = TrainSettings(**values)
         records = self.dataset.split("train")
         if len(self.dataset) and not len(records):
             raise UserError(
-                f"The dataset {self.dataset.name!r} has no image of the split 'train', and only those are trained "
-                "on; load that split too."
+                f"The dataset {self.dataset.name!r} has no image of the split 'train', the only one that is "
+                "trained on: load that split too."
             )
         free_memory()
         base = base_model(self.model, self.clip, self.vae, self.name)
@@ -75,52 +74,51 @@ class Plan:
             optimizer=options["optimizer"] or OptimizerSettings(),
             rollout=options["rollout"] or RolloutSettings(),
             resume=resume,
-            validation=held_out(options["validation"], records),
+            validation=validation_images(options["validation"], records),
         )
         if run.lora.start_from:
             run.start = read_lora(run.lora.start_from)
-        if settings.decode == "TAESD" or settings.resolution >= 256:
+        if settings.decode is Decode.TAESD or settings.resolution >= 256:
             base.small_vae = small_vae(base)
-        refuse_what_cannot_train(run)
+        run.check()
         return run
 
 
-def held_out(given: Dataset | None, trained: Dataset) -> Dataset | None:
-    """The images of a dataset that are not trained on, so that the same set can be connected twice."""
-    if given is None:
+def validation_images(validation: Dataset | None, trained: Dataset) -> Dataset | None:
+    """The images of a dataset that are not trained on, so that the same dataset can be connected twice."""
+    if validation is None:
         return None
-    found = given.without(trained)
-    if not len(found):
+    others = validation.without(trained)
+    if not len(others):
         raise UserError(
-            f"Every image of the validation set {given.name!r} is trained on too, so it would show nothing; connect "
-            "images of another split, for example Load Dataset with the split 'test'."
+            f"Every image of the validation set {validation.name!r} is trained on too, so it would show nothing: "
+            "connect images of another split, for example Load Dataset with the split 'test'."
         )
-    return found
+    return others
 
 
 def train_in_comfyui(
-    plan: Plan, root: Path, name: str, resume: str, node_id: str | None, workflow: str | None = None
+    inputs: TrainInputs, root: Path, name: str, resume: str, node_id: str | None, workflow: str | None = None
 ) -> tuple[TrainedLora, Rows, int]:
-    """Train and return the LoRA with its record, all rows of the run's metrics, and the steps done.
+    """Train, and return the LoRA with its record, all rows of the run's metrics, and the number of steps done.
 
-    node_id, workflow: whose progress and chart it is on the page.
-    An interrupt is obeyed before each UNet call; the trainer writes a checkpoint before it leaves. What training held
-    is freed however it ends.
+    node_id, workflow: the node and workflow of the page that show progress and chart.
+    An interrupt is checked before each UNet call; the trainer then saves a checkpoint. Memory is freed in any case.
     """
-    run = plan.run(root, resume != OFF)
+    run = inputs.run(root, resume=resume != OFF)
     try:
         folder = run.folder = run_folder(root, name, resume)
-        live = Live(folder.name, run.settings.steps, Curves(dict(named(run.losses))), node_id, workflow)
-        follower = Follower(run, Progress(planned_calls(run), node_id), live)
-        follower.say(_where(folder.name, name, resume))
-        prepare(run, follower.say)
-        run.memory_options, line = fits(run, MemoryOptions.of(run.settings), free_bytes())
-        follower.say(line)
-        place(run.base.unet, device(), unet_dtype(run.settings.precision))
-        started = time.monotonic()
-        with follower.told_of_a_stop():
-            result, rows = train_and_log(run, follower.watch())
-        follower.end(result.steps, rows)
+        chart = LiveChart(folder.name, run.settings.steps, Curves(dict(named(run.losses))), node_id, workflow)
+        progress = TrainingProgress(run, Progress(1, node_id), chart)
+        with progress.stop_is_shown():
+            progress.on_message(_run_line(folder.name, name, resume))
+            prepare(run, progress.bar.say)
+            run.memory_options, line = fits(run, MemoryOptions.of(run.settings), free_bytes())
+            progress.on_message(line)
+            to_device(run.base.unet, device(), unet_dtype(run.settings.precision))
+            started = time.monotonic()
+            result, rows = train_and_log(run, progress.callbacks())
+        progress.end(result.steps, rows)
         record = training_record(run, result, rows, time.monotonic() - started)
         return TrainedLora(result.lora, record), rows, result.steps
     finally:
@@ -128,13 +126,13 @@ def train_in_comfyui(
         discard_empty(run.folder)
 
 
-def export(plan: Plan, root: Path, name: str, checkpoint: Path | None) -> Path:
-    """Write the job `name` under `root` (with -2, -3, … where that is taken) and return its job.json."""
+def export(inputs: TrainInputs, root: Path, name: str, checkpoint: Path | None) -> Path:
+    """Write the job `name` under `root` (-2, -3, … if the name is in use) and return the path of its job.json."""
     checked_name(name, "job name")
-    run = plan.run(root)
+    run = inputs.run(root)
     try:
         folder = run_folder(root, name)
-        folder.rmdir()  # it only held the name; the job appears whole
+        folder.rmdir()  # it only reserved the name; the job appears whole
         prepare(run)
         return write_job(run, folder, checkpoint, check_interrupt)
     finally:
@@ -142,29 +140,28 @@ def export(plan: Plan, root: Path, name: str, checkpoint: Path | None) -> Path:
 
 
 def prepare(run: Run, say: Callable[[str], None] = lambda text: None) -> None:
-    """Embed all texts through ComfyUI's CLIP, give its memory back, and encode all images."""
+    """Encode all captions with ComfyUI's CLIP, free its memory, and encode all images. say: shows progress."""
     cache, held_out = run.caches()
-    say("reading captions")
-    for text in run.texts():
+    say("encoding captions")
+    for caption in run.captions():
         check_interrupt()
-        run.base.embed(text)
+        run.base.embed(caption)
     free_memory()
-    place(run.base.vae, device(), torch.float32)
+    to_device(run.base.vae, device(), torch.float32)
     if run.base.small_vae is not None:
-        place(run.base.small_vae, device(), torch.float32)
-    wanted = [(cache, sample) for sample in cache.samples(run.settings.flip)]
-    wanted += [(held_out, sample) for sample in held_out.samples(flip=False)] if held_out is not None else []
-    for number, (own, sample) in enumerate(wanted):
+        to_device(run.base.small_vae, device(), torch.float32)
+    samples = [(cache, sample) for sample in cache.samples(flip=run.settings.flip)]
+    samples += [(held_out, sample) for sample in held_out.samples(flip=False)] if held_out is not None else []
+    for number, (own, sample) in enumerate(samples):
         check_interrupt()
-        say(f"encoding images: {number + 1} of {len(wanted)}")
+        say(f"encoding images: {number + 1} of {len(samples)}")
         own.latent(sample)
 
 
 def release(run: Run) -> None:
-    """Let go of the run's modules and caches, and put feature networks back where they were loaded."""
-    for loss in run.losses:
-        if loss.network is not None:
-            loss.network.to(torch.device("cpu"))
+    """Free the run's modules and caches, and move feature networks back to the CPU."""
+    for network in feature_networks(run.losses):
+        network.to(torch.device("cpu"))
     run.cache = run.held_out = None
     run.base.unet = run.base.vae = run.base.small_vae = None  # type: ignore[assignment]  # the run is over
     gc.collect()
@@ -186,10 +183,10 @@ def model_name(prompt: Any, node_id: Any) -> str:
 
 
 def loss_map(rows: Rows, losses: Sequence[Loss]) -> dict[str, list[float]]:
-    """The weighted loss of each step, for ComfyUI's own graph node.
+    """The weighted loss of each step, for ComfyUI's Plot Loss Graph.
 
-    That node divides by the range of the values. A run of one step, or of no change at all, therefore gets its last
-    value once more, moved by the smallest amount there is; nothing else is made up.
+    That node divides by the range of the values. If all are equal, the last value is therefore added once more, changed
+    by the smallest possible amount.
     """
     values = weighted_losses(rows, losses) or [0.0]
     if len(set(values)) < 2:
@@ -202,10 +199,10 @@ def chart(rows: Rows, title: str) -> Tensor:
     return loss_chart(rows, title).unsqueeze(0)
 
 
-def _where(folder: str, name: str, resume: str) -> str:
+def _run_line(folder: str, name: str, resume: str) -> str:
     if resume != OFF:
-        return f"going on with the run {folder}"
-    return f"run {folder}" if folder == name else f"run {folder}, for {name} exists and is kept"
+        return f"resuming run {folder}"
+    return f"run {folder}" if folder == name else f"run {folder} (the name {name} is in use)"
 
 
 def _above(prompt: Any, node: str) -> str | None:

@@ -1,4 +1,4 @@
-"""What a person sees on the Train LoRA node while it runs: progress with the time left, the losses, and an image."""
+"""What the Train LoRA node shows while it runs: progress with the time left, the losses, and preview images."""
 
 from __future__ import annotations
 
@@ -13,45 +13,50 @@ from PIL import Image
 from torch import Tensor
 
 from ..losses import named
+from ..training.checkpoint import newest_step
 from ..training.run import Callbacks, Run
 from ..training.run_folder import read_metrics
 from ..training.validation import HELD_OUT, reading
-from .live_chart import DONE, STOPPED, Live
+from .live_chart import DONE, STOPPED, LiveChart
 from .runtime import Progress, check_interrupt
 
 LOG = logging.getLogger(__name__)
 
 
 @dataclass
-class Follower:
-    """Keeps the progress bar going by UNet calls, its line of text by optimizer steps, and its image by previews.
+class TrainingProgress:
+    """Updates the progress bar with UNet calls, its line of text with optimizer steps, and its image with previews.
 
-    live: the chart on the page, which gets the steps from before a resume too.
+    chart: the live chart on the page. It gets the steps from before a resume too.
     """
 
     run: Run
     bar: Progress
-    live: Live
+    chart: LiveChart
     text: str = ""
     image: Image.Image | None = None
     started: float = field(default_factory=time.monotonic)
     first_step: int | None = None
     held_out: str = ""
 
-    def watch(self) -> Callbacks:
+    def callbacks(self) -> Callbacks:
         self.started = time.monotonic()
-        return Callbacks(self.check, self.observe, self.say, self.show)
+        return Callbacks(self.check_interrupt, self.on_step, self.on_message, self.on_preview, self.on_plan)
 
-    def check(self) -> None:
+    def on_plan(self, calls: int) -> None:
+        self.bar.total = calls
+        LOG.info("%s: %d UNet calls planned", self.run.folder.name, calls)
+
+    def check_interrupt(self) -> None:
         check_interrupt()
         self.bar.update(min(self.run.base.calls, self.bar.total - 1), self.text, self.image)
-        self.live.beat()
+        self.chart.beat()
 
-    def observe(self, step: int, row: dict[str, float]) -> None:
-        for each in [row] if self.live.begun else read_metrics(self.run.folder):  # this row is in the file already
-            self.live.add(each)
-        if HELD_OUT in row:  # a measurement between two steps
-            self.held_out = f", held-out {row[HELD_OUT]:.4f}"
+    def on_step(self, step: int, row: dict[str, float]) -> None:
+        for each in [row] if self.chart.begun else read_metrics(self.run.folder):  # the file has this row already
+            self.chart.add(each)
+        if HELD_OUT in row:  # a validation between two steps
+            self.held_out = f", validation {row[HELD_OUT]:.4f}"
             return
         if self.first_step is None:
             self.first_step = step - 1
@@ -60,13 +65,13 @@ class Follower:
         terms = ", ".join(f"{name} {row[name]:.4f}" for name in ("loss", *dict(named(self.run.losses))) if name in row)
         self.text = f"{self.run.folder.name}: step {step} of {steps}, {duration(left)} left, {terms}{self.held_out}"
 
-    def say(self, text: str) -> None:
-        """A sentence that should be read: on the node at once, and in the log, where it stays."""
+    def on_message(self, text: str) -> None:
+        """Show a sentence on the node, and log it."""
         if text:
             LOG.info("%s: %s", self.run.folder.name, text)
             self.bar.say(text)
 
-    def show(self, step: int, image: Tensor) -> None:
+    def on_preview(self, step: int, image: Tensor) -> None:
         pixels = image.mul(255.0).round().byte().permute(1, 2, 0).numpy()
         self.image = Image.fromarray(np.ascontiguousarray(pixels))
 
@@ -74,22 +79,25 @@ class Follower:
         self.bar.update(
             self.bar.total, f"{self.run.folder.name}: {steps} steps done. {reading(rows)}".strip(), self.image
         )
-        for row in () if self.live.begun else rows:  # a run that was finished already
-            self.live.add(row)
-        self.live.send(DONE)
+        for row in () if self.chart.begun else rows:  # of a run that had finished before
+            self.chart.add(row)
+        self.chart.send(DONE)
 
     @contextmanager
-    def told_of_a_stop(self) -> Iterator[None]:
-        """What ends the run early, the user or a fault, is seen on the chart; the checkpoint has what was learned."""
+    def stop_is_shown(self) -> Iterator[None]:
+        """If an interrupt or an error ends the run, show it on chart and node, with the step that is saved."""
         try:
             yield
         except BaseException:
-            self.live.send(STOPPED)
+            self.chart.send(STOPPED)
+            step = newest_step(self.run.folder)
+            saved = f"Stopped at step {step} and saved. Set resume to latest to go on."
+            self.on_message(saved if step > 0 else "Stopped before the first step. Nothing is saved.")
             raise
 
 
 def duration(seconds: float) -> str:
-    """A time that people read: "40 s", "12 min", "2 h 05 min"."""
+    """A duration for people: "40 s", "12 min", "2 h 05 min"."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)

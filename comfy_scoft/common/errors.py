@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+NAME = "comfy_scoft"
+"""The module that ComfyUI shows with an error: the real one's name holds the path of the pack's folder."""
+
 
 class UserError(ValueError):
     """A person's mistake, in one sentence: what was wrong, what was expected, what to do."""
 
-
-class Interrupted(Exception):
-    """Raised by a `check` callback to stop a training run; what was learned so far is kept."""
+    __module__ = NAME
 
 
 class NonFiniteLoss(UserError):
     """A loss term became NaN or infinite; the message names the term, and the last good checkpoint is kept."""
 
+    __module__ = NAME
+
 
 class OtherProcess(UserError):
     """Another process of the run ended or stopped with a fault, so that this one cannot go on either."""
+
+    __module__ = NAME

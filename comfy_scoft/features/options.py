@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
-from typing import Literal
 
 from ..common.errors import UserError
+from ..common.settings import Choice, check, setting
 from .distances import cosine_over_tokens
 from .network import FeatureNetwork
 from .views import Views
@@ -15,24 +15,38 @@ _NAME = re.compile(r"(?P<menu>.+?)(?P<tokens>, over tokens)?(, (?P<views>\d+) vi
 _LAYER = re.compile(r"\(layer (\d+)\)")
 
 
+class Distance(Choice):
+    OWN = "own"
+    OVER_TOKENS = "over tokens"
+
+
 @dataclass(frozen=True)
 class FeatureOptions:
-    """Choices of a network's features. Raises UserError, one sentence, for what cannot be.
+    """Options of a feature network. Raises UserError for a bad value."""
 
-    layer: 1 to 5 of a convolutional CLIP; 0 is the one that its menu name says.
-    distance: `own` is the network's; `over tokens` takes the cosine over tokens, as the authors' code for ViT-B/32.
-    views: how many augmented views of each image are compared beside it (the authors: 10).
-    """
-
-    layer: int = 0
-    distance: Literal["own", "over tokens"] = "own"
-    views: int = 0
+    layer: int = setting(
+        0,
+        "Layer of a convolutional CLIP: 1 sees edges and colors, 5 objects. 0: the one in its name.",
+        min=0,
+        max=5,
+        step=1,
+    )
+    distance: Distance = setting(
+        Distance.OWN,
+        "How features are compared. own: the network's own distance. over tokens: cosine over a transformer's tokens, "
+        "as the authors' code does with CLIP ViT-B/32.",
+    )
+    views: int = setting(
+        0,
+        "Augmented views (perspective and crop) of each image that are compared too. The authors use 10 with CLIP "
+        "ViT-B/32. Each view runs the network once more.",
+        min=0,
+        max=64,
+        step=1,
+    )
 
     def __post_init__(self) -> None:
-        if self.distance not in ("own", "over tokens"):
-            raise UserError(f"The distance is {self.distance!r}, but it must be 'own' or 'over tokens'.")
-        if self.views < 0:
-            raise UserError(f"views is {self.views}, but it must be 0 (the image alone) or above; the authors take 10.")
+        check(self)
 
 
 def split_name(name: str) -> tuple[str, FeatureOptions]:
@@ -45,7 +59,7 @@ def split_name(name: str) -> tuple[str, FeatureOptions]:
     layer = _LAYER.search(found["menu"])
     options = FeatureOptions(
         layer=int(layer[1]) if layer and layer[1] != "5" else 0,  # the fifth is the menu's
-        distance="over tokens" if found["tokens"] else "own",
+        distance=Distance.OVER_TOKENS if found["tokens"] else Distance.OWN,
         views=int(found["views"] or 0),
     )
     return _LAYER.sub("(layer 5)", found["menu"]), options
@@ -62,7 +76,7 @@ def configured(network: FeatureNetwork, options: FeatureOptions) -> FeatureNetwo
         if chosen is not network.forward:  # the network's own vectors and words are of its last layer
             network = replace(network, embed=None, read=None)
         network = replace(network, forward=chosen, name=name)
-    if options.distance == "over tokens":
+    if options.distance is Distance.OVER_TOKENS:
         if not network.tokens:
             raise UserError(f"{network.name} has no tokens to take a cosine over: set its distance to 'own'.")
         network = replace(network, metric=cosine_over_tokens, name=f"{network.name}, over tokens")

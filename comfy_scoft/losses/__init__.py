@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .context import Loss, LossContext, named
+from .context import Calls, Loss, LossContext, feature_networks, from_json, named
 from .contrastive import ContrastiveLoss
 from .diffusion import DiffusionLoss
 from .memorization import MemorizationLoss
@@ -19,6 +19,7 @@ LOSSES: dict[str, type[Loss]] = {
 
 __all__ = [
     "LOSSES",
+    "Calls",
     "ContrastiveLoss",
     "DiffusionLoss",
     "Loss",
@@ -26,5 +27,7 @@ __all__ = [
     "MemorizationLoss",
     "PerceptualLoss",
     "PriorLoss",
+    "feature_networks",
+    "from_json",
     "named",
 ]

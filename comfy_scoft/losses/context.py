@@ -1,14 +1,17 @@
-"""What a loss may ask for. Each part is computed on first use and shared by all losses of the micro-step."""
+"""What a loss is, and what it may ask for: each part is computed on first use and shared by all losses of a pass."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
 
+from ..common.fingerprints import of_weights
+from ..common.settings import Choice, check
 from ..data.records import CultureRecord
 from ..models.lora import switched_off
 from ..models.stable_diffusion import BaseModel
@@ -17,45 +20,100 @@ if TYPE_CHECKING:
     from ..features import FeatureNetwork
 
 
+class Reference(Choice):
+    """Which network predicts: the one in training, or the base model (LoRA switched off)."""
+
+    CURRENT = "current"
+    BASE = "base"
+
+
+@dataclass(frozen=True)
+class Calls:
+    """The UNet calls that a loss asks its context for, over all images that it is computed on.
+
+    The first three are shared: each is made once a pass, however many losses ask for it.
+    prediction: whether it uses ε_θ(z_t, t, c) with its graph.
+    frozen: names of the predictions without a graph that it uses (`LossContext.frozen`); those of all losses are made
+        in one batched call.
+    base_generic: whether it uses the base model's prediction for the generic caption (`LossContext.reference`).
+    own: calls of `LossContext.predict`; own_base: calls of `LossContext.predict_base`. No other loss shares these.
+    """
+
+    prediction: bool = False
+    frozen: tuple[str, ...] = ()
+    base_generic: bool = False
+    own: int = 0
+    own_base: int = 0
+
+
 class Loss:
     """A weighted training term: `loss(context)` returns one fp32 value per sample, shape (B,), before the weight.
 
-    Subclasses are frozen dataclasses with a `weight` and a `name`, and say here what they need.
-    uses_rollout: looks at the rollout's image x̂. needs_generic, needs_negatives: some record must have them.
-    own_prediction: makes a prediction with a graph beside that of the caption, which takes its memory too.
+    Subclasses are frozen dataclasses. Each declares all that the rest of the pack has to know of it:
+    name: of its metric, and of itself in JSON and in LOSSES. weight: its factor in the sum of all terms.
+    features: the network that it compares images with; None for a loss that compares none. A subclass with one makes
+        it a field: `features: FeatureNetwork = field()`.
+    uses_rollout: it is computed on the rollout's image x̂, where one is made. needs_generic, needs_negatives: at least
+        one record must have generic captions, or negatives.
+    calls: its UNet calls, from which progress, memory and time are planned (training/step_plan.py).
     """
 
     name: ClassVar[str]
     uses_rollout: ClassVar[bool] = False
     needs_generic: ClassVar[bool] = False
     needs_negatives: ClassVar[bool] = False
-    own_prediction: ClassVar[bool] = False
     weight: float
+    features: FeatureNetwork | None = None
+
+    def __post_init__(self) -> None:
+        check(self)
 
     @property
-    def network(self) -> FeatureNetwork | None:
-        """The feature network it looks through."""
-        return getattr(self, "features", None)
+    def calls(self) -> Calls:
+        return Calls()
 
-    @property
-    def frozen(self) -> tuple[str, ...]:
-        """The predictions without a graph that it will ask for, so that they can be made in one call."""
+    def captions(self, record: CultureRecord) -> tuple[str, ...]:
+        """The captions, beside a record's own ones and "", that it may ask predictions for."""
         return ()
 
-    def texts(self, record: CultureRecord) -> tuple[str, ...]:
-        """The texts beside a record's own captions that it may ask predictions for."""
-        return ()
+    def as_json(self, network: Callable[[FeatureNetwork], Any] = lambda network: network.name) -> dict[str, Any]:
+        """`name` and all settings as plain JSON, in the order of the fields. network: what stands for the network.
+
+        Settings are numbers, texts, or lists of them.
+        """
+        settings = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}  # type: ignore[arg-type]
+        if self.features is not None:
+            settings["features"] = network(self.features)
+        return {"name": self.name, **settings}
+
+    def identity(self) -> dict[str, Any]:
+        """`as_json` with the fingerprint of the network's weights: two losses of one identity compute the same."""
+        return self.as_json() | ({} if self.features is None else {"weights": of_weights(self.features.module)})
 
     def __call__(self, context: LossContext) -> Tensor:
         raise TypeError(f"{type(self).__name__} does not say what it computes")
 
 
+def from_json(kinds: Mapping[str, type[Loss]], values: Mapping[str, Any], network: Callable[[Any], Any]) -> Loss:
+    """The loss that `as_json` wrote as `values`. network: what it wrote in place of the network -> the network.
+
+    Raises KeyError for a name that `kinds` does not have, and TypeError for settings that the loss does not have.
+    """
+    settings = {k: network(v) if k == "features" else v for k, v in values.items() if k != "name"}
+    return kinds[values["name"]](**settings)
+
+
+def feature_networks(losses: Sequence[Loss]) -> list[FeatureNetwork]:
+    """The networks of all losses, each once, in the order of the losses."""
+    return list(dict.fromkeys(loss.features for loss in losses if loss.features is not None))
+
+
 def named(losses: Sequence[Loss]) -> list[tuple[str, Loss]]:
-    """Each loss with the name of its figures: its own; where several share that, with its network's besides, and with
-    a number where they share that too: "perceptual (LPIPS VGG16)", "diffusion 2"."""
+    """Each loss with the name of its metric: its own; where several share that, with its network's too, and with a
+    number where they share that as well: "perceptual (LPIPS VGG16)", "diffusion 2"."""
     names = [loss.name for loss in losses]
     full = [
-        f"{loss.name} ({loss.network.name})" if names.count(loss.name) > 1 and loss.network is not None else loss.name
+        f"{loss.name} ({loss.features.name})" if names.count(loss.name) > 1 and loss.features is not None else loss.name
         for loss in losses
     ]
     return [
@@ -66,14 +124,14 @@ def named(losses: Sequence[Loss]) -> list[tuple[str, Loss]]:
 
 @dataclass
 class LossContext:
-    """B samples of an optimizer step.
+    """B images of an optimizer step, noised.
 
     z_t: (B, C, h, w) noised latents; t: (B,) timesteps; target: (B, C, h, w), ε or v as the base model predicts.
-    captions, generic: B cultural captions c and B generic captions c_b, drawn anew for this step.
-    records, choices: what each sample is of, and a number in [0, 1) for each, drawn anew for a loss's own use.
+    captions, generic: B cultural captions c and B generic captions c_b, sampled anew for each step.
+    records, loss_rand: the record of each image, and a number in [0, 1) for each, random, for a loss's own use.
     positive, negatives: features of the training images by network; negatives come with their mask (B, N).
-    image: (B, 3, H, W) the rollout's x̂, about [-1, 1]; None outside of a rollout's losses.
-    check: called before each UNet call; raises to stop.
+    image: (B, 3, H, W) the rollout's x̂, about [-1, 1]; None for losses that do not use the rollout.
+    check_interrupt: called before each UNet call; it may raise to stop.
     """
 
     base: BaseModel
@@ -85,8 +143,8 @@ class LossContext:
     positive: Callable[[FeatureNetwork], Tensor]
     negatives: Callable[[FeatureNetwork], tuple[Tensor, Tensor]]
     records: tuple[CultureRecord, ...] = ()
-    choices: tuple[float, ...] = ()
-    check: Callable[[], None] = lambda: None
+    loss_rand: tuple[float, ...] = ()
+    check_interrupt: Callable[[], None] = lambda: None
     image: Tensor | None = None
     _predictions: dict[str, Tensor] = field(default_factory=dict, repr=False)
     _features: dict[FeatureNetwork, Tensor] = field(default_factory=dict, repr=False)
@@ -95,72 +153,72 @@ class LossContext:
     def prediction(self) -> Tensor:
         """ε_θ(z_t, t, c), with its graph."""
         if "prediction" not in self._predictions:
-            self.check()
+            self.check_interrupt()
             self._predictions["prediction"] = self.base.predict(self.z_t, self.t, self.captions)
         return self._predictions["prediction"]
 
-    def frozen(self, *wanted: str) -> tuple[Tensor, ...]:
-        """Predictions without a graph at (z_t, t), all missing ones in one batched UNet call.
+    def frozen(self, *names: str) -> tuple[Tensor, ...]:
+        """Predictions without a graph at (z_t, t); those that are not there yet are made in one batched UNet call.
 
         `caption` is ε_θ(z_t, t, c), `generic` ε_θ(z_t, t, c_b), `empty` ε_θ(z_t, t, ∅), all by the current network.
         """
-        predict_frozen((self, wanted))
-        return tuple(self._predictions[w] for w in wanted)
+        predict_frozen((self, names))
+        return tuple(self._predictions[name] for name in names)
 
-    def reference(self, kind: str) -> Tensor:
-        """The memorization target sg ε(z_t, t, c_b): by the `current` network, or by the `base` (LoRA switched off)."""
-        if kind == "current":
+    def reference(self, network: Reference) -> Tensor:
+        """sg ε(z_t, t, c_b): by the `current` network, or by the `base` model (LoRA switched off)."""
+        if network == Reference.CURRENT:
             return self.frozen("generic")[0]
         if "base" not in self._predictions:
             self._predictions["base"] = self.predict_base(self.generic)
         return self._predictions["base"]
 
-    def predict(self, texts: Sequence[str]) -> Tensor:
-        """ε_θ(z_t, t, text), with its graph, for B texts of a loss's own."""
-        self.check()
-        return self.base.predict(self.z_t, self.t, texts)
+    def predict(self, captions: Sequence[str]) -> Tensor:
+        """ε_θ(z_t, t, caption), with its graph, for B captions of a loss's own."""
+        self.check_interrupt()
+        return self.base.predict(self.z_t, self.t, captions)
 
-    def predict_base(self, texts: Sequence[str]) -> Tensor:
-        """ε(z_t, t, text) of the base model (LoRA switched off), without a graph, for B texts."""
-        self.check()
+    def predict_base(self, captions: Sequence[str]) -> Tensor:
+        """ε(z_t, t, caption) of the base model (LoRA switched off), without a graph, for B captions."""
+        self.check_interrupt()
         with torch.no_grad(), switched_off(self.base.unet):
-            return self.base.predict(self.z_t, self.t, texts)
+            return self.base.predict(self.z_t, self.t, captions)
 
     def features(self, network: FeatureNetwork) -> Tensor:
         """f(x̂), with the graph back to x̂."""
-        assert self.image is not None, "this loss does not say that it uses the rollout"
+        assert self.image is not None, "a loss with features must declare uses_rollout"
         if network not in self._features:
             self._features[network] = network.extract(self.image)
         return self._features[network]
 
     def drop_image(self) -> None:
-        """Let go of the rollout's image and its graph."""
+        """Free the rollout's image and its graph."""
         self.image = None
         self._features.clear()
 
 
 @torch.no_grad()
-def predict_frozen(*wanted: tuple[LossContext, Sequence[str]]) -> None:
+def predict_frozen(*requests: tuple[LossContext, Sequence[str]]) -> None:
     """Make the named predictions of several contexts (of one base model) in one batched UNet call; each keeps its own.
 
-    Names as in `LossContext.frozen`; those that are there already are not made again.
+    Names as in `LossContext.frozen`; predictions that are there already are not made again.
     """
-    missing = [(context, name) for context, names in wanted for name in names if name not in context._predictions]
+    missing = [(context, name) for context, names in requests for name in names if name not in context._predictions]
     if not missing:
         return
     first = missing[0][0]
-    first.check()
-    made = first.base.predict(
+    first.check_interrupt()
+    predictions = first.base.predict(
         torch.cat([context.z_t for context, _ in missing]),
         torch.cat([context.t for context, _ in missing]),
-        [text for context, name in missing for text in _texts(context, name)],
+        [caption for context, name in missing for caption in _captions(context, name)],
     )
-    parts = made.split([len(context.t) for context, _ in missing])
+    parts = predictions.split([len(context.t) for context, _ in missing])
     for (context, name), part in zip(missing, parts, strict=True):
         context._predictions[name] = part
 
 
-def _texts(context: LossContext, name: str) -> Sequence[str]:
+def _captions(context: LossContext, name: str) -> Sequence[str]:
     return {"caption": context.captions, "generic": context.generic, "empty": ("",) * len(context.t)}[name]
 
 

@@ -1,16 +1,21 @@
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
 
-from ..common.errors import UserError
+from ..common.settings import Choice, setting
 from .context import Loss, LossContext
 
 if TYPE_CHECKING:
     from ..features import FeatureNetwork
+
+
+class Form(Choice):
+    TRIPLET = "triplet"
+    DIFFERENCE = "difference"
 
 
 @dataclass(frozen=True)
@@ -27,15 +32,28 @@ class ContrastiveLoss(Loss):
     name: ClassVar[str] = "contrastive"
     uses_rollout: ClassVar[bool] = True
     needs_negatives: ClassVar[bool] = True
-    features: FeatureNetwork
-    weight: float = 0.05
-    margin: float = 0.2
-    negative_weight: float = 1.0
-    form: Literal["triplet", "difference"] = "triplet"
-
-    def __post_init__(self) -> None:
-        if self.form not in ("triplet", "difference"):
-            raise UserError(f"Contrastive form is {self.form!r}, but it must be 'triplet' or 'difference'.")
+    features: FeatureNetwork = field()
+    weight: float = setting(0.05, "Loss weight. 0: logged, but not trained on.", min=0.0, max=100.0, step=0.01)
+    margin: float = setting(
+        0.2,
+        "Triplet margin: how much closer the training image must be than the negatives. Our default; the paper does "
+        "not give its value.",
+        min=0.0,
+        max=2.0,
+        step=0.05,
+    )
+    negative_weight: float = setting(
+        1.0,
+        "Weight of the negatives in the triplet form. Our default; the paper does not give its value.",
+        min=0.0,
+        max=10.0,
+        step=0.1,
+    )
+    form: Form = setting(
+        Form.TRIPLET,
+        "triplet: the paper's equation. difference: the released code, the distance to the training image minus the "
+        "mean distance to the negatives, without a margin.",
+    )
 
     def __call__(self, context: LossContext) -> Tensor:
         generated = context.features(self.features)
@@ -48,7 +66,7 @@ class ContrastiveLoss(Loss):
         distances = self.features.distance(spread[mask], negatives[mask]).float()
         far = torch.zeros(mask.shape, device=mask.device).masked_scatter(mask, distances)
         far = far.sum(1) / mask.sum(1).clamp(min=1)
-        if self.form == "difference":
+        if self.form is Form.DIFFERENCE:
             loss = near - far
         else:
             loss = (near - self.negative_weight * far + self.margin).clamp(min=0.0)

@@ -5,8 +5,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from ..common.errors import UserError
-from .context import Loss, LossContext, per_sample_mse
+from ..common.settings import setting
+from .context import Calls, Loss, LossContext, per_sample_mse
 
 
 @dataclass(frozen=True)
@@ -18,12 +18,14 @@ class DiffusionLoss(Loss):
     """
 
     name: ClassVar[str] = "diffusion"
-    weight: float = 0.7
-    min_snr_gamma: float = 0.0
+    weight: float = setting(0.7, "Loss weight. 0: logged, but not trained on.", min=0.0, max=100.0, step=0.05)
+    min_snr_gamma: float = setting(
+        0.0, "Min-SNR gamma: balances the timesteps. 0: off; 5 is usual.", min=0.0, max=100.0, step=0.5
+    )
 
-    def __post_init__(self) -> None:
-        if self.min_snr_gamma < 0:
-            raise UserError(f"min_snr_gamma is {self.min_snr_gamma}, but it must be 0 (off) or above; 5 is usual.")
+    @property
+    def calls(self) -> Calls:
+        return Calls(prediction=True)
 
     def __call__(self, context: LossContext) -> Tensor:
         loss = per_sample_mse(context.prediction, context.target)

@@ -1,10 +1,11 @@
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
 from torch import Tensor
 
+from ..common.settings import setting
 from .context import Loss, LossContext
 
 if TYPE_CHECKING:
@@ -17,8 +18,8 @@ class PerceptualLoss(Loss):
 
     name: ClassVar[str] = "perceptual"
     uses_rollout: ClassVar[bool] = True
-    features: FeatureNetwork
-    weight: float = 0.05
+    features: FeatureNetwork = field()
+    weight: float = setting(0.05, "Loss weight. 0: logged, but not trained on.", min=0.0, max=100.0, step=0.01)
 
     def __call__(self, context: LossContext) -> Tensor:
         return self.features.distance(context.features(self.features), context.positive(self.features)).float()

@@ -15,62 +15,76 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
-from ..common.errors import UserError
+from ..common.settings import Choice, check, setting
 from ..models.noise_schedule import NoiseSchedule
 from ..models.stable_diffusion import BaseModel
 
-GradientStep = Literal["first", "last", "random"]
-KappaMode = Literal["plain", "normalised"]
-Grid = Literal["even", "released"]
+
+class GradientStep(Choice):
+    """The one sampling step whose prediction gets the gradient (paper: first)."""
+
+    FIRST = "first"
+    LAST = "last"
+    RANDOM = "random"
+
+
+class KappaMode(Choice):
+    """`plain` is the exact chain. `normalised` keeps its sign and its root mean square over all timesteps, but gives
+    each timestep the same weight (κ otherwise spans three orders of magnitude for ε-prediction)."""
+
+    PLAIN = "plain"
+    NORMALISED = "normalised"
+
+
+class Grid(Choice):
+    """`even` rounds evenly spaced timesteps; `released` is the authors' t, t−k, …, t−18k, 0 with k = t // 19."""
+
+    EVEN = "even"
+    RELEASED = "released"
 
 
 @dataclass(frozen=True)
 class RolloutSettings:
-    """How the generated image x̂ of the perceptual and contrastive losses is made.
+    """How the image x̂ of the perceptual and contrastive losses is generated. Raises UserError for a bad value.
 
-    every: a rollout at each n-th micro-step of the whole run (released: 10).
-    steps: DDIM steps from t to 0 (released: 20); fewer where t has fewer distinct timesteps.
-    guidance: classifier-free guidance scale s (released: 4.5).
-    gradient_step: the one step whose prediction receives the gradient (paper: first).
-    kappa: `plain` is the exact chain; `normalized` keeps its sign and root-mean-square size over all timesteps
-        but gives each timestep the same weight (κ otherwise spans three orders of magnitude for ε-prediction).
-    grid: `even` rounds evenly spaced timesteps; `released` is the authors' t, t−k, …, t−18k, 0 with k = t // 19.
+    A path has fewer steps where t has fewer distinct timesteps.
     """
 
-    every: int = 10
-    steps: int = 20
-    guidance: float = 4.5
-    gradient_step: GradientStep = "first"
-    kappa: KappaMode = "plain"
-    grid: Grid = "even"
+    every: int = setting(
+        10, "Do a rollout on every n-th forward/backward pass. Released code: 10.", min=1, max=1000, step=1
+    )
+    steps: int = setting(
+        20, "Sampling steps per rollout. Each step runs the UNet. Released code: 20.", min=1, max=200, step=1
+    )
+    guidance: float = setting(
+        4.5, "Classifier-free guidance scale (CFG) of the rollout. Released code: 4.5.", min=0.0, max=30.0, step=0.1
+    )
+    gradient_step: GradientStep = setting(
+        GradientStep.FIRST, "The sampling step that gets the gradient. The paper found first to be best."
+    )
+    kappa: KappaMode = setting(
+        KappaMode.PLAIN,
+        "Gradient scale by timestep. plain: the exact gradient, much stronger at noisy timesteps. normalised: the same "
+        "weight for every timestep.",
+    )
+    grid: Grid = setting(Grid.EVEN, "Timesteps of the rollout. even: evenly spaced. released: as in the authors' code.")
 
     def __post_init__(self) -> None:
-        if self.every < 1 or self.steps < 1:
-            raise UserError(
-                f"Rollout options need every >= 1 and steps >= 1, but got every={self.every} and steps={self.steps}."
-            )
-        for value, allowed in (
-            (self.gradient_step, GradientStep),
-            (self.kappa, KappaMode),
-            (self.grid, Grid),
-        ):
-            if value not in get_args(allowed):
-                raise UserError(f"Rollout option {value!r} is not known; choose one of {', '.join(get_args(allowed))}.")
+        check(self)
 
 
-def timesteps(t: int, steps: int, grid: Grid = "even") -> list[int]:
+def timesteps(t: int, steps: int, grid: Grid = Grid.EVEN) -> list[int]:
     """Descending timesteps at which the network is called, from t to 0, without a duplicate. t = 0 gives [0].
 
     `steps` = 1 gives [t] alone: one jump to the image.
     """
     if steps == 1 or t == 0:
         return [t]
-    if grid == "released":
+    if grid == Grid.RELEASED:
         stride = t // (steps - 1)
         return [t - i * stride for i in range(steps - 1)] + [0] if stride else [t, 0]
     count = min(steps, t + 1)
@@ -107,7 +121,9 @@ def _rms_kappa(schedule: NoiseSchedule, settings: RolloutSettings) -> float:
     total, count = 0.0, 0
     for t in range(len(schedule.alphas_cumprod)):
         values = kappas(schedule, timesteps(t, settings.steps, settings.grid), settings.guidance)
-        chosen = {"first": values[:1], "last": values[-1:], "random": values}[settings.gradient_step]
+        chosen = {GradientStep.FIRST: values[:1], GradientStep.LAST: values[-1:], GradientStep.RANDOM: values}[
+            settings.gradient_step
+        ]
         total += float(chosen.square().mean())
         count += 1
     return (total / count) ** 0.5
@@ -134,20 +150,21 @@ def roll_out(
     t: Tensor,
     captions: Sequence[str],
     settings: RolloutSettings,
-    choices: Sequence[float] | None = None,
+    rollout_rand: Sequence[float] | None = None,
     first: tuple[Tensor, Tensor] | None = None,
-    check: Callable[[], None] = lambda: None,
+    check_interrupt: Callable[[], None] = lambda: None,
 ) -> Rollout:
     """Denoise z_t (B, C, h, w) at timesteps t (B,) to z_0 with guidance; caption and empty prompt in one call a step.
 
-    choices: for each sample a number in [0, 1) that says which step is recorded where that is random.
+    rollout_rand: a number in [0, 1) for each sample, which decides the recorded step where that is random.
     `first` may hold the caption's and the empty prompt's prediction at (z_t, t), when they are at hand already.
-    `check` is called before each UNet call and may raise to stop. Samples whose path is shorter leave the batch.
+    `check_interrupt` is called before each UNet call and may raise to stop. Samples with a shorter path leave the
+    batch.
     """
     paths = [timesteps(int(x), settings.steps, settings.grid) for x in t]
     steps = [coefficients(base.schedule, path) for path in paths]
-    choices = [0.0] * len(paths) if choices is None else choices
-    recorded = [_recorded_index(len(p), settings.gradient_step, u) for p, u in zip(paths, choices, strict=True)]
+    rollout_rand = [0.0] * len(paths) if rollout_rand is None else rollout_rand
+    recorded = [_recorded_index(len(p), settings.gradient_step, u) for p, u in zip(paths, rollout_rand, strict=True)]
     z, recorded_z = z_t.clone(), z_t.clone()
     for i in range(max(len(path) for path in paths)):
         active = [k for k, path in enumerate(paths) if i < len(path)]
@@ -157,7 +174,7 @@ def roll_out(
         if i == 0 and first is not None:
             with_caption, without = first
         else:
-            check()
+            check_interrupt()
             now = torch.tensor([paths[k][i] for k in active], device=z.device)
             texts = [captions[k] for k in active] + [""] * len(active)
             with_caption, without = base.predict(z[active].repeat(2, 1, 1, 1), now.repeat(2), texts).chunk(2)
@@ -166,16 +183,16 @@ def roll_out(
         b = _column([steps[k][1][i] for k in active], z)
         z[active] = a * z[active] + b * guided.to(z.dtype)
     kappa = torch.stack([kappas(base.schedule, p, settings.guidance)[j] for p, j in zip(paths, recorded, strict=True)])
-    if settings.kappa == "normalised":
+    if settings.kappa is KappaMode.NORMALISED:
         kappa = kappa.sign() * _rms_kappa(base.schedule, settings)
     when = torch.tensor([p[j] for p, j in zip(paths, recorded, strict=True)], device=z.device)
     return Rollout(z, kappa, when, recorded_z)
 
 
-def _recorded_index(length: int, which: GradientStep, choice: float) -> int:
-    if which == "random":
-        return int(choice * length)
-    return 0 if which == "first" else length - 1
+def _recorded_index(length: int, which: GradientStep, rand: float) -> int:
+    if which == GradientStep.RANDOM:
+        return int(rand * length)
+    return 0 if which == GradientStep.FIRST else length - 1
 
 
 def _column(values: list[Tensor], like: Tensor) -> Tensor:

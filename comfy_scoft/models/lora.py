@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -16,55 +16,68 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ..common.errors import UserError
+from ..common.settings import Choice, check, setting
 
 NAME = "default"
 PREFIX = "lora_unet_"
 
-Targets = Literal[
-    "attention",
-    "attention + feed-forward",
-    "attention + feed-forward + convolutions",
-    "cross-attention K + V",
-]
+
+class Targets(Choice):
+    """The layers of the UNet that get a LoRA. Paper: attention (to_q, to_k, to_v, to_out.0 of every attention).
+
+    `cross-attention K + V` is what Custom Diffusion trains (Kumari et al., arXiv 2212.04488): only how the prompt is
+    read changes.
+    """
+
+    ATTENTION = "attention"
+    FEED_FORWARD = "attention + feed-forward"
+    CONVOLUTIONS = "attention + feed-forward + convolutions"
+    CROSS_KV = "cross-attention K + V"
+
 
 _ATTENTION = ["to_q", "to_k", "to_v", "to_out.0"]
 _FEED_FORWARD = ["ff.net.0.proj", "ff.net.2"]
 _CONVOLUTIONS = ["conv1", "conv2", "conv_shortcut", "proj_in", "proj_out"]
 TARGET_MODULES: dict[str, list[str]] = {
-    "attention": _ATTENTION,
-    "attention + feed-forward": _ATTENTION + _FEED_FORWARD,
-    "attention + feed-forward + convolutions": _ATTENTION + _FEED_FORWARD + _CONVOLUTIONS,
-    "cross-attention K + V": ["attn2.to_k", "attn2.to_v"],
+    Targets.ATTENTION: _ATTENTION,
+    Targets.FEED_FORWARD: _ATTENTION + _FEED_FORWARD,
+    Targets.CONVOLUTIONS: _ATTENTION + _FEED_FORWARD + _CONVOLUTIONS,
+    Targets.CROSS_KV: ["attn2.to_k", "attn2.to_v"],
 }
 
 
 @dataclass(frozen=True)
 class LoraSettings:
-    """rank and alpha (paper: both 64; the LoRA is scaled by alpha / rank), dropout in [0, 1), and the targets.
+    """Size and place of the LoRA (paper: rank and alpha 64). Raises UserError for a bad value.
 
-    targets: `attention` is the paper's (to_q, to_k, to_v, to_out.0 of every UNet attention). `cross-attention K + V`
-        is what Custom Diffusion trains (Kumari et al., arXiv 2212.04488): only the reading of the prompt changes.
-    dora: also train the magnitude of each output channel, apart from its direction (DoRA, arXiv 2402.09353). Steps
-        take longer and more memory, and fewer programs read the file (`export_kohya`).
-    start_from: name of the LoRA that training goes on from, for people; "" is none. `attach` is given its tensors.
+    dora: also train the magnitude of each output channel, apart from its direction (DoRA, arXiv 2402.09353).
+    start_from: file name of the LoRA that training continues from; `attach` gets its tensors. "": none.
     """
 
-    rank: int = 64
-    alpha: float = 64.0
-    targets: Targets = "attention"
-    dropout: float = 0.0
-    dora: bool = False
-    start_from: str = ""
+    rank: int = setting(
+        64, "LoRA rank (network dimension). Paper: 64; 4 to 32 make smaller files.", min=1, max=1024, step=1
+    )
+    alpha: float = setting(
+        64.0,
+        "LoRA alpha: the LoRA is scaled by alpha / rank. Paper: equal to the rank.",
+        min=0.01,
+        max=4096.0,
+        step=1.0,
+    )
+    targets: Targets = setting(
+        Targets.ATTENTION,
+        "The UNet layers that get a LoRA. Paper: attention. cross-attention K + V changes only how the prompt is read.",
+    )
+    dropout: float = setting(0.0, "LoRA dropout. 0: off.", min=0.0, max=0.95, step=0.05)
+    dora: bool = setting(
+        False,
+        "DoRA: also train each channel's magnitude. Closer to full fine-tuning, but slower, needs more memory, and "
+        "fewer programs read the file.",
+    )
+    start_from: str = setting("", "Continue training from this LoRA. It must fit the base model and these options.")
 
     def __post_init__(self) -> None:
-        if self.rank < 1:
-            raise UserError(f"The LoRA's rank is {self.rank}, but it must be 1 or more; 64 is the paper's.")
-        if self.alpha <= 0:
-            raise UserError(f"The LoRA's alpha is {self.alpha}, but it must be above 0; take the rank's value.")
-        if not 0.0 <= self.dropout < 1.0:
-            raise UserError(f"The LoRA's dropout is {self.dropout}, but it must be at least 0 and below 1.")
-        if self.targets not in get_args(Targets):
-            raise UserError(f"LoRA targets {self.targets!r} are not known; choose one of {', '.join(TARGET_MODULES)}.")
+        check(self)
 
 
 class _TrainedDropout(nn.Dropout):

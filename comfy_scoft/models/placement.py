@@ -9,7 +9,7 @@ ALIGNMENT = 64
 """Bytes; what torch aligns its own CPU tensors to."""
 
 
-def place(module: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
+def to_device(module: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
     """Put a frozen module on the device in a number type; what is right already stays where it is, uncopied.
 
     The storage that a weight came from is never written: one that changes gets its own. So does one that does not

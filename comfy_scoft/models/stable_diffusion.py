@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 FAMILIES = ("sd1", "sd2", "sdxl", "mini")
 LATENT_FACTOR = 8
 """Pixels along one side of a latent."""
+LATENT_CHANNELS = 4
 
 
 @dataclass(frozen=True)

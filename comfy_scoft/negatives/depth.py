@@ -23,8 +23,7 @@ from torch.nn import functional as F
 from ..common.errors import UserError
 from ..common.files import file_hash
 from ..common.progress import Observer
-from ..data.dataset import open_image
-from ..data.images import read_pixels, save_by_content, write_png
+from ..data.images import open_image, read_pixels, save_by_content, write_png
 from ..data.records import CultureRecord, Dataset
 from ..models.hub import FolderLoader
 from ..models.mini import depth_net

@@ -23,9 +23,9 @@ from ..common.errors import UserError
 from ..common.files import file_hash, write_atomically
 from ..common.fingerprints import noise_seed
 from ..common.progress import Observer
-from ..data.dataset import open_image
+from ..common.settings import check, setting
+from ..data.images import open_image, read_pixels, save_by_content, write_png
 from ..data.images import pixel_hash as pixel_hash  # callers know it from here
-from ..data.images import read_pixels, save_by_content, write_png
 from ..data.prompts import TEMPLATE, build_prompt, record_prompts
 from ..data.records import CultureRecord, Dataset
 
@@ -34,33 +34,55 @@ PROVENANCE = "provenance.json"
 
 @dataclass(frozen=True)
 class NegativeSettings:
-    """How negatives are drawn. Raises UserError, one sentence, for what cannot be.
+    """How negatives are generated. Raises UserError for a bad value.
 
-    per_image: how many of each image (the paper: 5). steps, cfg, sampler, scheduler: the sampler's.
-    strength: the ControlNet's, 0 lets it out. seed: any; each negative has its own noise derived from it.
-    prompt_template: see `build_prompt`.
-    resolution: side in pixels of a square with as many pixels as a negative gets; its shape is the image's.
-    batch_size: negatives of an image drawn at once, to save memory; 0 draws all of them together. Batches of another
-        size round otherwise, so it counts as a setting like the others.
+    resolution: side in pixels of a square with as many pixels as a negative; the negative has its image's shape.
+    batch_size: another size rounds differently, so it counts as a setting that changes the result.
     """
 
-    per_image: int = 5
-    steps: int = 20
-    cfg: float = 7.5
-    strength: float = 1.0
-    seed: int = 0
-    prompt_template: str = TEMPLATE
-    sampler: str = "euler"
-    scheduler: str = "normal"
-    resolution: int = 512
-    batch_size: int = 0
+    per_image: int = setting(5, "Negatives per image. Paper: 5.", min=1, max=32, step=1)
+    steps: int = setting(20, "Sampling steps per negative.", min=1, max=200, step=1)
+    cfg: float = setting(
+        7.5,
+        "Classifier-free guidance scale. 7.5 suits Stable Diffusion; 4 the mini model.",
+        min=0.0,
+        max=30.0,
+        step=0.1,
+    )
+    strength: float = setting(
+        1.0,
+        "ControlNet strength: how closely a negative follows the depth map. 0: not at all.",
+        min=0.0,
+        max=2.0,
+        step=0.05,
+    )
+    seed: int = setting(
+        0,
+        "Random seed. The negatives of an image do not depend on the other images.",
+        min=0,
+        max=0xFFFFFFFFFFFFFFFF,
+        step=1,
+    )
+    prompt_template: str = setting(
+        TEMPLATE,
+        "Prompt for the negatives. {generic} is the generic caption, {place} the place; also {caption}, {culture} and "
+        "{category}. An empty field is left out with the word before it.",
+    )
+    sampler: str = setting("euler", "Sampler.")
+    scheduler: str = setting("normal", "Scheduler (noise schedule).")
+    resolution: int = setting(
+        512,
+        "Resolution in pixels; each negative keeps its image's shape. 0: the model's own.",
+        min=16,
+        max=4096,
+        step=8,
+    )
+    batch_size: int = setting(
+        0, "Negatives of an image generated at once. 0: all of them, which is fastest.", min=0, max=32
+    )
 
     def __post_init__(self) -> None:
-        least_of = {"per_image": 1, "steps": 1, "resolution": 16, "cfg": 0, "strength": 0, "batch_size": 0}
-        for name, least in least_of.items():
-            value = getattr(self, name)
-            if not value >= least:
-                raise UserError(f"{name} is {value}, but negatives need at least {least}: raise it.")
+        check(self)
         build_prompt(self.prompt_template, generic="an image", place="a place")
 
     def batches(self) -> list[range]:

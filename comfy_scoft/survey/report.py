@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from .aggregate import Analysis, Figures
+from .aggregate import Analysis, GroupMetrics
 from .findings import CAUTION, interval_text, minorities, order_text, report_text, warnings
 
 STYLE = """
@@ -142,7 +142,7 @@ def _averages(found: Analysis) -> str:
     )
 
 
-def _average_row(name: str, figures: Figures) -> list[str]:
+def _average_row(name: str, figures: GroupMetrics) -> list[str]:
     cells = [interval_text(figures.average[:, k]) for k in range(figures.average.shape[1])]
     return [name, *cells, f"{figures.people}, {figures.rankings}"]
 

@@ -1,13 +1,16 @@
-"""Every random number of a training run, drawn from the run's seed and the number of the micro-step alone.
+"""Every random number of a training run, from the run's seed and the number of the batch alone.
 
-So nothing has to be saved to go on where a run was, and how the images of a step are shared out over forward passes
-or processes changes no draw.
+Batches are counted over the whole run: optimizer step s has those from s · accumulation on. So nothing has to be saved
+to go on where a run was, and how the images of a step are shared out over forward passes or processes changes no
+number.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -17,15 +20,17 @@ from ..losses.rollout import RolloutSettings
 from .latent_cache import Cache, Sample
 from .settings import TrainSettings
 
+Item = TypeVar("Item")
+
 
 @dataclass(frozen=True)
-class Draw:
-    """One image of a micro-step.
+class TrainingSample:
+    """One image of a batch.
 
-    z: (C, h, w) its latent, drawn from the autoencoder's posterior; noise: ε of that shape; t: timestep.
+    z: (C, h, w) its latent, sampled from the autoencoder's posterior; noise: ε of that shape; t: timestep.
     generic: one of its generic captions (its own caption where it has none).
-    rolls: whether a rollout is made of it; choice: in [0, 1), which step of it is recorded where that is random.
-    seed: its micro-step's. free: in [0, 1), for a loss's own use.
+    has_rollout: whether a rollout is made of it. rollout_rand: in [0, 1), decides the rollout's recorded step where
+    that is random. seed: the batch's. loss_rand: in [0, 1), for a loss's own use.
     """
 
     sample: Sample
@@ -33,20 +38,25 @@ class Draw:
     noise: Tensor
     t: int
     generic: str
-    rolls: bool
-    choice: float
+    has_rollout: bool
+    rollout_rand: float
     seed: int
-    free: float
+    loss_rand: float
 
 
-def samples_of_pass(
-    cache: Cache, settings: TrainSettings, rollout: RolloutSettings, timesteps: int, micro: int
-) -> list[Draw]:
-    """The images of micro-step `micro`, counted over the whole run. timesteps: length of the noise schedule."""
-    seed = seed_of(settings.seed, micro)
-    generator, free = (torch.Generator().manual_seed(s) for s in (seed, seed_of(settings.seed, micro, 1)))
-    draws = []
-    for sample in samples_of(len(cache.dataset), settings, micro, generator):
+def batches_of_step(settings: TrainSettings, step: int) -> range:
+    """The numbers of the batches of optimizer step `step` (from 0)."""
+    return range(step * settings.accumulation, (step + 1) * settings.accumulation)
+
+
+def samples_of_batch(
+    cache: Cache, settings: TrainSettings, rollout: RolloutSettings, timesteps: int, batch: int
+) -> list[TrainingSample]:
+    """The images of a batch. timesteps: length of the noise schedule."""
+    seed = seed_of(settings.seed, batch)
+    generator, own = (torch.Generator().manual_seed(s) for s in (seed, seed_of(settings.seed, batch, 1)))
+    samples = []
+    for sample in images_of_batch(len(cache.dataset), settings, batch, generator):
         mean, std = cache.latent(sample)
         z = mean + std * torch.randn(mean.shape, generator=generator)
         noise = torch.randn(mean.shape, generator=generator)
@@ -54,46 +64,71 @@ def samples_of_pass(
         record = cache.record(sample)
         captions = record.generic_captions or (record.caption,)
         generic = captions[int(torch.randint(len(captions), (), generator=generator))]
-        choice = float(torch.rand((), generator=generator))
+        rollout_rand = float(torch.rand((), generator=generator))
         if settings.noise_offset:
             noise = noise + settings.noise_offset * torch.randn((len(mean), 1, 1), generator=generator)
-        draws.append(
-            Draw(
-                sample,
-                z,
-                noise,
-                t,
-                generic,
-                micro % rollout.every == 0,
-                choice,
-                seed,
-                float(torch.rand((), generator=free)),
-            )
-        )
-    return draws
+        loss_rand = float(torch.rand((), generator=own))
+        has_rollout = rollout_in_batch(rollout, batch)
+        samples.append(TrainingSample(sample, z, noise, t, generic, has_rollout, rollout_rand, seed, loss_rand))
+    return samples
 
 
-def samples_of(count: int, settings: TrainSettings, micro: int, generator: torch.Generator) -> list[Sample]:
-    """The images of a micro-step: epochs are permutations drawn from the seed and the epoch's number."""
+def timesteps_of_batch(cache: Cache, settings: TrainSettings, timesteps: int, batch: int) -> list[int]:
+    """The `t` of each image of `samples_of_batch`, without its latent: only the random numbers before it are made."""
+    generator = torch.Generator().manual_seed(seed_of(settings.seed, batch))
     found = []
-    for position in range(micro * settings.batch_size, (micro + 1) * settings.batch_size):
-        epoch, place = divmod(position, count)
-        order = np.random.default_rng((settings.seed, epoch)).permutation(count)
-        flipped = settings.flip and bool(torch.rand((), generator=generator) < 0.5)
-        found.append((int(order[place]), flipped))
+    for sample in images_of_batch(len(cache.dataset), settings, batch, generator):
+        shape = cache.latent_shape(sample)
+        torch.randn(shape, generator=generator)
+        torch.randn(shape, generator=generator)
+        found.append(int(torch.randint(timesteps, (), generator=generator)))
+        torch.randint(max(1, len(cache.record(sample).generic_captions)), (), generator=generator)
+        torch.rand((), generator=generator)
+        if settings.noise_offset:
+            torch.randn((shape[0], 1, 1), generator=generator)
     return found
 
 
-def together(draws: Sequence[Draw], most: int) -> list[list[Draw]]:
-    """The draws in groups of one shape and at most `most` (0: no limit) images, in their order."""
-    shapes: dict[torch.Size, list[Draw]] = {}
-    for draw in draws:
-        shapes.setdefault(draw.z.shape, []).append(draw)
+def rollout_in_batch(rollout: RolloutSettings, batch: int) -> bool:
+    """Whether rollouts are made of a batch's images, if a loss uses them."""
+    return batch % rollout.every == 0
+
+
+def images_of_batch(
+    count: int, settings: TrainSettings, batch: int, generator: torch.Generator | None = None
+) -> list[Sample]:
+    """The images of a batch, of `count`: each epoch is a permutation from the seed and the epoch's number.
+
+    generator: decides which are flipped; None flips none of them.
+    """
+    images = []
+    for number in range(batch * settings.batch_size, (batch + 1) * settings.batch_size):
+        epoch, position = divmod(number, count)
+        flipped = generator is not None and settings.flip and bool(torch.rand((), generator=generator) < 0.5)
+        images.append((int(_order(settings.seed, epoch, count)[position]), flipped))
+    return images
+
+
+@lru_cache(maxsize=4)
+def _order(seed: int, epoch: int, count: int) -> np.ndarray:
+    return np.random.default_rng((seed, epoch)).permutation(count)
+
+
+def grouped(items: Sequence[Item], most: int, shape: Callable[[Item], Sequence[int]]) -> list[list[Item]]:
+    """The items in groups of one shape and at most `most` (0: no limit), in their order: each is one forward pass."""
+    shapes: dict[tuple[int, ...], list[Item]] = {}
+    for item in items:
+        shapes.setdefault(tuple(shape(item)), []).append(item)
     return [
         group[i : i + (most or len(group))]
         for group in shapes.values()
         for i in range(0, len(group), most or len(group))
     ]
+
+
+def passes_of(samples: Sequence[TrainingSample], most: int) -> list[list[TrainingSample]]:
+    """The samples of each forward and backward pass: of one shape, at most `most` (0: no limit)."""
+    return grouped(samples, most, lambda sample: sample.z.shape)
 
 
 def seed_of(seed: int, *numbers: int) -> int:

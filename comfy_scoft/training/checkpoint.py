@@ -1,6 +1,6 @@
 """Save and resume: everything that decides the next step, in safetensors and JSON, written atomically.
 
-A training step draws all its random numbers from the run's seed and the step's number (draws.py), so no generator's
+A training step has all its random numbers from the run's seed and the step's number (batches.py), so no generator's
 state and no data order is kept: the LoRA, the optimizer's state, the moving average, the loss scale and the count of
 finished steps are enough to go on exactly where a run was.
 """
@@ -36,9 +36,10 @@ class State:
     """What a run has become after `step` finished optimizer steps.
 
     parameters: the LoRA in training, fp32. ema: its moving average, None where there is none. scaler: the loss scale of
-    fp16. economy: what is done to save memory, and asked: what the settings say of it. averages: counts and means that
-    go on over steps. row: the last step's figures.
-    whole: False while an update is half done, and nothing may be saved.
+    fp16. memory_options: how memory is saved now; asked: what the settings say of it. averages: running means and
+    counts over steps. row: the last step's metrics.
+    consistent: False while an update is half done, and nothing may be saved. saved: the step of the newest checkpoint,
+    -1 before the first.
     """
 
     parameters: dict[str, nn.Parameter]
@@ -50,7 +51,7 @@ class State:
     averages: dict[str, float] = field(default_factory=dict)
     asked: MemoryOptions = field(default_factory=MemoryOptions)
     row: dict[str, float] = field(default_factory=dict)
-    whole: bool = True
+    consistent: bool = True
     saved: int = -1
 
 
@@ -66,7 +67,7 @@ class Saved:
 
 def save(run: Path, state: State, settings: Mapping[str, Any], versions: Mapping[str, str], keep: int = 2) -> Path:
     """Write `run/checkpoint-<step>` (folder by rename) and drop all but the newest `keep`. Returns the folder."""
-    assert state.whole, "half an update must not be saved"
+    assert state.consistent, "half an update must not be saved"
     run.mkdir(parents=True, exist_ok=True)
     target = run / f"checkpoint-{state.step:08d}"
     part = run / f".{target.name}.part"
@@ -122,7 +123,7 @@ def newest(run: Path) -> Saved | None:
     for folder in reversed(_folders(run)):
         try:
             facts = json.loads((folder / STATE).read_text(encoding="utf-8"))
-            if all(file_hash(folder / name) == wanted for name, wanted in facts["sha256"].items()):
+            if all(file_hash(folder / name) == known for name, known in facts["sha256"].items()):
                 return Saved(folder, int(facts["step"]), dict(facts["settings"]), facts)
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             continue
@@ -165,8 +166,8 @@ def restore(saved: Saved, state: State) -> None:
 
 
 def _gone_on(saved: MemoryOptions, asked: MemoryOptions, state: State) -> MemoryOptions:
-    """The economy to go on with: the saved one, or a thriftier one that is needed now. Where the settings ask for
-    another than before, it is theirs; only what decides the result (how the rollout's image is decoded) stays."""
+    """The memory options to go on with: the saved ones, with the savings that are needed now. Where the settings ask
+    for others than before, theirs; only what decides the result (how the rollout's image is decoded) stays."""
     before = saved if asked == state.asked else MemoryOptions(decode=saved.decode)
     return state.memory_options.with_savings(before)
 

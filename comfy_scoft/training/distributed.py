@@ -47,14 +47,14 @@ class Distributed:
         """Add up the gradients of all processes, in each of them. One that no process has stays missing."""
         if self.count == 1:
             return
-        wanted = list(parameters)
-        there = torch.tensor([float(p.grad is not None) for p in wanted], device=wanted[0].device)
-        flat = [(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in wanted]
+        trained = list(parameters)
+        there = torch.tensor([float(p.grad is not None) for p in trained], device=trained[0].device)
+        flat = [(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in trained]
         total = torch.cat([there, *flat])
         with _together():
             torch.distributed.all_reduce(total)
-        there, *parts = total.split([len(wanted), *(p.numel() for p in wanted)])
-        for parameter, count, part in zip(wanted, there.tolist(), parts, strict=True):
+        there, *parts = total.split([len(trained), *(p.numel() for p in trained)])
+        for parameter, count, part in zip(trained, there.tolist(), parts, strict=True):
             parameter.grad = part.view_as(parameter).clone() if count else None
 
     def sum_values(self, values: Sequence[float], device: torch.device) -> list[float]:
@@ -70,10 +70,10 @@ class Distributed:
         """The worst outcome (FINE, SHORT or FAULT) of all processes."""
         if self.count == 1:
             return outcome
-        found = torch.tensor(outcome, device=device)
+        worst = torch.tensor(outcome, device=device)
         with _together():
-            torch.distributed.all_reduce(found, torch.distributed.ReduceOp.MAX)
-            return int(found)
+            torch.distributed.all_reduce(worst, torch.distributed.ReduceOp.MAX)
+            return int(worst)
 
     def leave(self, device: torch.device) -> None:
         """Tell the others, who ask for the worst outcome after their share, that this one stops with a fault."""
@@ -81,13 +81,13 @@ class Distributed:
             self.worst(FAULT, device)
 
     def gather(self, mine: Any) -> list[Any]:
-        """The objects of all processes, in the order of their ranks. Only of our own making: they travel pickled."""
+        """The objects of all processes, in the order of their ranks. Only the pack's own objects: they are pickled."""
         if self.count == 1:
             return [mine]
-        found: list[Any] = [None] * self.count
+        objects: list[Any] = [None] * self.count
         with _together():
-            torch.distributed.all_gather_object(found, mine)
-        return found
+            torch.distributed.all_gather_object(objects, mine)
+        return objects
 
     def first(self, value: T) -> T:
         """The first process's value, in each of them."""
@@ -96,7 +96,7 @@ class Distributed:
 
 @contextmanager
 def _together() -> Iterator[None]:
-    """A process that is gone is one sentence, not torch's own words."""
+    """Within it, a process that is gone is a UserError of one sentence in place of torch's error."""
     try:
         yield
     except RuntimeError as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +24,7 @@ class Ema:
         if not 0.0 <= decay < 1.0:
             raise UserError(f"The decay of the moving average is {decay}, but it must be at least 0 and below 1.")
         self._parameters = parameters
-        self.whole = True
+        self.consistent = True
         self._model = EMAModel(parameters.values(), decay=decay)
 
     def update(self) -> None:
@@ -51,16 +51,21 @@ class Ema:
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """Within it, the parameters hold their averages; afterwards the trained values are back, bit for bit.
+        """Within it, the parameters hold their averages; afterwards the trained values are restored, bit for bit.
 
-        `whole` is False until they are, so that nobody saves what a Ctrl-C has cut short in between.
+        `consistent` is False until they are, so that nothing is saved after an interrupt in between.
         """
         parameters = list(self._parameters.values())
-        self.whole = False
+        self.consistent = False
         self._model.store(parameters)
         try:
             self._model.copy_to(parameters)
             yield
         finally:
             self._model.restore(parameters)
-            self.whole = True
+            self.consistent = True
+
+
+def averaged(ema: Ema | None) -> AbstractContextManager[None]:
+    """Within it, the LoRA is the one that is exported: its moving average, where there is one."""
+    return nullcontext() if ema is None else ema.applied()

@@ -14,7 +14,7 @@ import dataclasses
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,11 +29,11 @@ from ..common.fingerprints import versions
 from ..common.names import checked_name
 from ..data.records import CultureRecord, Dataset
 from ..features import FeatureNetwork, load_features
-from ..losses import LOSSES, Loss
+from ..losses import LOSSES, Loss, feature_networks, from_json
 from ..losses.rollout import RolloutSettings
 from ..models.lora import LoraSettings
 from ..models.noise_schedule import NoiseSchedule
-from ..models.placement import place, unet_dtype
+from ..models.placement import to_device, unet_dtype
 from ..models.single_file import load_base
 from ..models.stable_diffusion import FAMILIES, BaseModel, TextEmbedding
 from .distributed import launched
@@ -67,7 +67,9 @@ class Job:
         return int(self.content["settings"]["train"]["steps"])
 
 
-def write_job(run: Run, folder: Path, checkpoint: Path | None = None, check: Callable[[], None] = lambda: None) -> Path:
+def write_job(
+    run: Run, folder: Path, checkpoint: Path | None = None, check_interrupt: Callable[[], None] = lambda: None
+) -> Path:
     """Write a run as the job `folder`, whole or not at all, and return the path of its job.json.
 
     checkpoint: a single-file checkpoint to name instead of storing UNet and autoencoder; its weights must be the
@@ -79,8 +81,8 @@ def write_job(run: Run, folder: Path, checkpoint: Path | None = None, check: Cal
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir()
     try:
-        networks = _networks(run.losses)
-        save_file(_tensors(run, bool(networks), check), part / TENSORS)
+        networks = feature_networks(run.losses)
+        save_file(_tensors(run, check_interrupt, images=bool(networks)), part / TENSORS)
         if run.base.small_vae is not None:
             run.base.small_vae.save_pretrained(part / "small_vae")
         if checkpoint is None:
@@ -126,7 +128,7 @@ def read_job(path: Path) -> Job:
     return job
 
 
-def load_run(job: Job, folder: Path, models: Path | None = None, resume: bool = False) -> Run:
+def load_run(job: Job, folder: Path, models: Path | None = None, *, resume: bool = False) -> Run:
     """The run of a job, its weights loaded on the CPU; checkpoints and metrics go to `folder`.
 
     models: a folder to look in, with all its sub-folders, for files that the job names but does not hold.
@@ -160,73 +162,64 @@ def load_run(job: Job, folder: Path, models: Path | None = None, resume: bool = 
 def run_job(
     job: Job,
     folder: Path,
-    resume: bool = False,
     models: Path | None = None,
-    watch: Callbacks = Callbacks(),  # noqa: B008 - frozen
+    *,
+    resume: bool = False,
+    callbacks: Callbacks = Callbacks(),  # noqa: B008 - frozen
 ) -> tuple[Run, Result, list[dict[str, float]]]:
     """Train a job; returns the run, its result and the rows of its metrics.
 
-    Uses a GPU where torch finds one, and all processes that torchrun or accelerate started (processes.py).
+    Uses a GPU where torch finds one, and all processes that torchrun or accelerate started (distributed.py).
     """
-    run = load_run(job, folder, models, resume)
-    run.processes, device = launched()
-    place(run.base.unet, device, unet_dtype(run.settings.precision))
-    place(run.base.vae, device, torch.float32)
+    run = load_run(job, folder, models, resume=resume)
+    run.distributed, device = launched()
+    to_device(run.base.unet, device, unet_dtype(run.settings.precision))
+    to_device(run.base.vae, device, torch.float32)
     run.memory_options, line = fits(run, MemoryOptions.of(run.settings), free_bytes(device))
-    run.memory_options = run.processes.first(run.memory_options)
-    if run.processes.main:
-        watch.say(line)
-    return (run, *train_and_log(run, watch))
+    run.memory_options = run.distributed.first(run.memory_options)
+    if run.distributed.main:
+        callbacks.on_message(line)
+    return (run, *train_and_log(run, callbacks))
 
 
-def _networks(losses: Sequence[Loss]) -> list[FeatureNetwork]:
-    return list(dict.fromkeys(loss.network for loss in losses if loss.network is not None))
-
-
-def _tensors(run: Run, images: bool, check: Callable[[], None]) -> dict[str, Tensor]:
+def _tensors(run: Run, check_interrupt: Callable[[], None], *, images: bool) -> dict[str, Tensor]:
     """Everything frozen that the run needs. Pixels are stored as the 8 bits they come from, which is exact."""
     cache, held_out = run.caches()
     texts = []
-    for text in run.texts():
-        check()
+    for text in run.captions():
+        check_interrupt()
         texts.append(run.base.embed(text))
-    found = {
+    tensors = {
         "text.hidden": torch.cat([text.hidden for text in texts]).cpu(),
         "alphas_cumprod": run.base.schedule.alphas_cumprod.clone(),
     }
     if all(text.pooled is not None for text in texts):
-        found["text.pooled"] = torch.cat([text.pooled for text in texts if text.pooled is not None]).cpu()
+        tensors["text.pooled"] = torch.cat([text.pooled for text in texts if text.pooled is not None]).cpu()
     sets = [("dataset", cache, cache.samples(run.settings.flip))]
     sets += [("validation", held_out, held_out.samples(flip=False))] if held_out is not None else []
     for name, own, samples in sets:
         for i, sample in enumerate(samples):
-            check()
-            found[f"{name}.{i}.mean"], found[f"{name}.{i}.std"] = own.latent(sample)
+            check_interrupt()
+            tensors[f"{name}.{i}.mean"], tensors[f"{name}.{i}.std"] = own.latent(sample)
     for index in range(len(run.dataset)) if images else ():
-        check()
+        check_interrupt()
         pixels, negatives = cache.pixels((index, False))
-        found[f"pixels.{index}"], found[f"negatives.{index}"] = _to_bytes(pixels), _to_bytes(negatives)
-    found |= {f"start.{key}": value for key, value in (run.start or {}).items()}
-    return {key: value.clone().contiguous() for key, value in found.items()}
+        tensors[f"pixels.{index}"], tensors[f"negatives.{index}"] = _to_bytes(pixels), _to_bytes(negatives)
+    tensors |= {f"start.{key}": value for key, value in (run.start or {}).items()}
+    return {key: value.clone().contiguous() for key, value in tensors.items()}
 
 
 def _to_bytes(pixels: Tensor) -> Tensor:
     return pixels.add(1.0).mul(127.5).round().to(torch.uint8)
 
 
-def _from_bytes(pixels: Tensor, flip: bool) -> Tensor:
+def _from_bytes(pixels: Tensor, *, flip: bool) -> Tensor:
     """[-1, 1], by the same arithmetic as the dataset's own images (dataset/images.py), so to the same bits."""
     return (pixels.flip(-1) if flip else pixels).float().div(127.5).sub(1.0)
 
 
 def _content(run: Run, name: str, networks: list[FeatureNetwork], checkpoint: Path | None) -> dict[str, Any]:
     base = run.base
-    losses = []
-    for loss in run.losses:
-        values = dict(vars(loss))
-        if "features" in values:
-            values["features"] = networks.index(values["features"])
-        losses.append({"name": loss.name, **values})
     settings: tuple[Any, ...] = (run.settings, run.lora, run.optimizer, run.rollout)
     return {
         "format": FORMAT,
@@ -237,7 +230,7 @@ def _content(run: Run, name: str, networks: list[FeatureNetwork], checkpoint: Pa
             key: {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
             for key, value in zip(SETTINGS, settings, strict=True)
         },
-        "losses": losses,
+        "losses": [loss.as_json(networks.index) for loss in run.losses],
         "features": [{"name": network.name, "file": named(network.source)} for network in networks],
         "base": {
             "name": base.name,
@@ -248,7 +241,7 @@ def _content(run: Run, name: str, networks: list[FeatureNetwork], checkpoint: Pa
             "small_vae": base.small_vae is not None,
             "file": named(checkpoint),
         },
-        "captions": run.texts(),
+        "captions": run.captions(),
         "dataset": _listed(run.dataset),
         "validation": None if run.validation is None or not len(run.validation) else _listed(run.validation),
     }
@@ -260,19 +253,19 @@ def _listed(dataset: Dataset) -> dict[str, Any]:
 
 def _record(record: CultureRecord) -> dict[str, Any]:
     """A record as JSON; of its images only their names, and how many negatives there are."""
-    words = {f.name: getattr(record, f.name) for f in dataclasses.fields(record) if f.name not in _PATHS}
-    return {**words, "image": record.image.name, "negatives": len(record.negatives)}
+    texts = {f.name: getattr(record, f.name) for f in dataclasses.fields(record) if f.name not in _PATHS}
+    return {**texts, "image": record.image.name, "negatives": len(record.negatives)}
 
 
 def _dataset(job: Job, listed: dict[str, Any]) -> Dataset:
     """Records whose paths are names only: their images are in the tensors."""
     records = []
     for number, entry in enumerate(listed["records"]):
-        words: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in entry.items()}
-        count = int(words.pop("negatives"))
-        image = job.folder / "pictures" / f"{number}_{Path(str(words.pop('image'))).name}"
+        texts: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in entry.items()}
+        count = int(texts.pop("negatives"))
+        image = job.folder / "pictures" / f"{number}_{Path(str(texts.pop('image'))).name}"
         negatives = tuple(image.with_name(f"{number}_negative_{k}.png") for k in range(count))
-        records.append(CultureRecord(image=image, negatives=negatives, **words))
+        records.append(CultureRecord(image=image, negatives=negatives, **texts))
     return Dataset(job.folder, tuple(records), str(listed["name"]))
 
 
@@ -305,13 +298,11 @@ def _losses(job: Job, models: Path | None) -> list[Loss]:
         networks.append(load_features(str(entry["name"]), path))
     losses = []
     for entry in job.content["losses"]:
-        values = dict(entry)
-        name = values.pop("name")
-        if name not in LOSSES:
-            raise UserError(f"The job has a loss named {name!r}, which is not known: use the version that wrote it.")
-        if "features" in values:
-            values["features"] = networks[values["features"]]
-        losses.append(LOSSES[name](**values))
+        if entry["name"] not in LOSSES:
+            raise UserError(
+                f"The job has a loss named {entry['name']!r}, which is not known: use the version that wrote it."
+            )
+        losses.append(from_json(LOSSES, entry, networks.__getitem__))
     return losses
 
 
@@ -324,7 +315,7 @@ def _cache(job: Job, base: BaseModel, name: str, train: TrainSettings) -> Cache:
 
     def images(sample: Sample) -> tuple[Tensor, Tensor]:
         index, flip = sample
-        return _from_bytes(tensors[f"pixels.{index}"], flip), _from_bytes(tensors[f"negatives.{index}"], flip)
+        return _from_bytes(tensors[f"pixels.{index}"], flip=flip), _from_bytes(tensors[f"negatives.{index}"], flip=flip)
 
     cache.images = images
     return cache

@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from ..data.dataset import aligned, bucket, image_size
+from ..data.crop import aligned, bucket
+from ..data.images import image_size
 from ..data.records import CultureRecord, Dataset
 from ..features import FeatureNetwork
-from ..models.stable_diffusion import LATENT_FACTOR, BaseModel
+from ..models.stable_diffusion import LATENT_CHANNELS, LATENT_FACTOR, BaseModel
 from .distributed import Distributed
 
 Sample = tuple[int, bool]
@@ -51,17 +52,24 @@ class Cache:
         """The image (3, H, W) and its negatives (N, 3, H, W), in [-1, 1], under one crop and one flip."""
         if self.images is not None:
             return self.images(sample)
-        return aligned(self.record(sample), self.size(sample[0]), sample[1])
+        return aligned(self.record(sample), self.size(sample[0]), flip=sample[1])
 
     def captions(self) -> list[str]:
-        """Every text that training may embed, each once; "" first."""
-        texts = [text for r in self.dataset.records for text in (r.caption, *r.generic_captions)]
-        return list(dict.fromkeys(["", *texts]))
+        """Every caption that training may embed, each once; "" first."""
+        captions = [caption for r in self.dataset.records for caption in (r.caption, *r.generic_captions)]
+        return list(dict.fromkeys(["", *captions]))
 
     def samples(self, flip: bool = True) -> list[Sample]:
         """Every sample of the dataset, with the flipped ones if those are trained on."""
         flips = (False, True) if flip else (False,)
         return [(index, flipped) for index in range(len(self.dataset)) for flipped in flips]
+
+    def latent_shape(self, sample: Sample) -> tuple[int, ...]:
+        """(C, h, w) of an image's latent, without encoding the image."""
+        if sample in self.latents:
+            return tuple(self.latents[sample][0].shape)
+        height, width = self.size(sample[0])
+        return LATENT_CHANNELS, height // LATENT_FACTOR, width // LATENT_FACTOR
 
     def latent(self, sample: Sample) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation (4, h, w) of an image's scaled latent."""
@@ -83,8 +91,8 @@ class Cache:
             both = torch.cat([pixels.unsqueeze(0), negatives])
             both = center(both, LATENT_FACTOR) if crop else both
             with torch.no_grad():
-                found = network.extract(both.to(self.base.device)).cpu()
-            self._features[key] = found[0], found[1:]
+                features = network.extract(both.to(self.base.device)).cpu()
+            self._features[key] = features[0], features[1:]
         return self._features[key]
 
     def positive(self, network: FeatureNetwork, samples: Sequence[Sample], crop: bool = False) -> Tensor:
@@ -104,16 +112,18 @@ class Cache:
             mask[i, : len(row)] = True
         return padded.to(self.base.device), mask.to(self.base.device)
 
-    def fill(self, processes: Distributed, networks: Sequence[FeatureNetwork], flip: bool, crop: bool = False) -> None:
+    def fill(
+        self, distributed: Distributed, networks: Sequence[FeatureNetwork], *, flip: bool, crop: bool = False
+    ) -> None:
         """Compute what is missing, each process its share of the images, and exchange it.
 
-        A process alone does nothing here: it computes each thing when it is first asked for.
+        A single process does nothing here: it computes each thing on first use.
         """
-        if processes.count == 1:
+        if distributed.count == 1:
             return
-        mine = processes.share(self.samples(flip))
-        found = {s: (self.latent(s), [self.features(n, s, crop) for n in networks]) for s in mine}
-        for theirs in processes.gather(found):
+        mine = distributed.share(self.samples(flip))
+        computed = {s: (self.latent(s), [self.features(n, s, crop) for n in networks]) for s in mine}
+        for theirs in distributed.gather(computed):
             for sample, (latent, features) in theirs.items():
                 self.latents[sample] = latent
                 self._features.update({(n, sample, crop): f for n, f in zip(networks, features, strict=True)})

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from ..common.settings import check, setting
 from ..models.stable_diffusion import BaseModel
 from .settings import Checkpointing, Decode, TrainSettings
 
@@ -20,9 +21,6 @@ OUT_OF_MEMORY = (
 """What errors of torch say that are no OutOfMemoryError: those of the CPU, MPS and of some libraries."""
 NO_PRIMITIVE = "could not create a primitive"
 """All that oneDNN says on the CPU where it finds no room for a kernel; longer sentences of it mean other things."""
-DECODES: tuple[Decode, ...] = ("full", "crop", "TAESD")
-CHECKPOINTINGS: tuple[Checkpointing, ...] = ("off", "UNet", "UNet and decoder")
-"""Both with the least thrifty first."""
 
 
 @dataclass(frozen=True)
@@ -30,8 +28,11 @@ class MemoryOptions:
     """micro_batch: images in one forward and backward pass, 0 is all of the step's. Others as in TrainSettings."""
 
     micro_batch: int = 0
-    checkpointing: Checkpointing = "off"
-    decode: Decode = "full"
+    checkpointing: Checkpointing = setting(Checkpointing.OFF)
+    decode: Decode = setting(Decode.FULL)
+
+    def __post_init__(self) -> None:
+        check(self)
 
     @classmethod
     def of(cls, settings: TrainSettings) -> MemoryOptions:
@@ -41,21 +42,17 @@ class MemoryOptions:
         return dataclasses.asdict(self)
 
     def with_savings(self, other: MemoryOptions) -> MemoryOptions:
-        """The thriftier of the two in each respect."""
+        """Of each option, the one of the two that needs less memory."""
         return MemoryOptions(
             min(self.micro_batch or other.micro_batch, other.micro_batch or self.micro_batch),
-            max(self.checkpointing, other.checkpointing, key=CHECKPOINTINGS.index),
-            max(self.decode, other.decode, key=DECODES.index),
+            max(self.checkpointing, other.checkpointing, key=list(Checkpointing).index),
+            max(self.decode, other.decode, key=list(Decode).index),
         )
 
     def apply(self, base: BaseModel) -> None:
         """Switch gradient checkpointing on or off in the model's modules."""
-        decoder = "decoder" in self.checkpointing
-        for module, wanted in (
-            (base.unet, self.checkpointing != "off"),
-            (base.vae, decoder),
-            (base.small_vae, decoder),
-        ):
+        decoder = self.checkpointing.decoder
+        for module, wanted in ((base.unet, self.checkpointing.unet), (base.vae, decoder), (base.small_vae, decoder)):
             if module is not None and wanted:
                 module.enable_gradient_checkpointing()
             elif getattr(module, "is_gradient_checkpointing", False):
@@ -63,34 +60,34 @@ class MemoryOptions:
 
 
 def ladder(
-    memory_options: MemoryOptions, settings: TrainSettings, rollouts: bool, small_decoder: bool
+    memory_options: MemoryOptions, settings: TrainSettings, *, rollouts: bool, small_decoder: bool
 ) -> list[tuple[MemoryOptions, str]]:
-    """The steps down that are left, gentlest first, each with what it means in words.
+    """The ways to save more memory that are left, gentlest first, each with its description for people.
 
-    Only the last two change what is learned, beyond rounding (and beyond which numbers a LoRA's dropout leaves out):
-    they change what the losses on the rollout's image see, and exist only where there are such losses (and a TAESD
-    decoder).
+    Each includes those before it. Only the last two change what is learned beyond rounding (and beyond which numbers a
+    LoRA's dropout leaves out): they change what the losses on the rollout's image see, and exist only where there are
+    such losses (and a TAESD decoder). rollouts: a loss uses the rollout; small_decoder: there is a TAESD decoder.
     """
     steps: list[tuple[MemoryOptions, str]] = []
 
-    def down(words: str, **change: Any) -> None:
+    def down(text: str, **change: Any) -> None:
         nonlocal memory_options
         memory_options = dataclasses.replace(memory_options, **change)
-        steps.append((memory_options, words))
+        steps.append((memory_options, text))
 
     at_once = memory_options.micro_batch or settings.images
     if at_once > settings.batch_size:
-        down("one micro-step at a time", micro_batch=settings.batch_size)
-    if memory_options.checkpointing == "off":
-        down("gradient checkpointing of the UNet", checkpointing="UNet")
-    if rollouts and memory_options.checkpointing == "UNet":
-        down("gradient checkpointing of the decoder too", checkpointing="UNet and decoder")
+        down("one batch at a time", micro_batch=settings.batch_size)
+    if memory_options.checkpointing is Checkpointing.OFF:
+        down("gradient checkpointing of the UNet", checkpointing=Checkpointing.UNET)
+    if rollouts and memory_options.checkpointing is Checkpointing.UNET:
+        down("gradient checkpointing of the decoder too", checkpointing=Checkpointing.UNET_AND_DECODER)
     if (memory_options.micro_batch or settings.images) > 1:
         down("one image at a time", micro_batch=1)
-    if rollouts and memory_options.decode == "full":
-        down("only the center of the rollout's image decoded, which changes what its losses see", decode="crop")
-    if rollouts and small_decoder and memory_options.decode != "TAESD":
-        down("the rollout's image decoded by TAESD, which changes what its losses see", decode="TAESD")
+    if rollouts and memory_options.decode is Decode.FULL:
+        down("only the center of the rollout's image decoded, which changes what its losses see", decode=Decode.CROP)
+    if rollouts and small_decoder and memory_options.decode is not Decode.TAESD:
+        down("the rollout's image decoded by TAESD, which changes what its losses see", decode=Decode.TAESD)
     return steps
 
 
@@ -103,7 +100,7 @@ def is_out(error: BaseException) -> bool:
 
 
 def free() -> None:
-    """Let go of what is held for nothing."""
+    """Return memory that is cached but not used."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

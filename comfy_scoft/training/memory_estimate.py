@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,13 +13,14 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from ..features import FeatureNetwork
+from ..losses import feature_networks
 from ..models.lora import attach
 from ..models.placement import unet_dtype
 from ..models.stable_diffusion import LATENT_FACTOR
 from .memory import MemoryOptions, ladder
-
-if TYPE_CHECKING:
-    from .run import Run
+from .run import Run
+from .settings import Decode, Precision
+from .step_plan import graphs, rollouts_of_step, uses_rollout
 
 OPTIMIZER_BYTES = {"AdamW": 8.0, "AdamW8bit": 2.0, "Prodigy": 16.0, "Adafactor": 0.1}
 """Bytes of optimizer state for each number of the LoRA."""
@@ -34,71 +35,75 @@ IN_HALF = (F.linear, F.conv2d)
 @dataclass(frozen=True)
 class Need:
     """Bytes. weights: model and feature networks; lora: the LoRA with its gradient, optimizer state and average;
-    unet, decoder: what the backward pass of one image remembers of each, the decoder with the feature networks that
-    look at its image. The two graphs are never there together."""
+    unet: the graphs of the UNet for one image; recorded: what a rollout of an image adds to them; decoder: the graph of
+    one rollout's image through the decoder and the feature networks, which is freed before the UNet's are built."""
 
     weights: float
     lora: float
     unet: float
     decoder: float
+    recorded: float = 0.0
 
     def total(self, images: int, rollouts: int) -> float:
         """Of `images` in one pass, `rollouts` of which have a rollout."""
-        return self.weights + SPARE * (self.lora + max(images * self.unet, rollouts * self.decoder))
+        unet = images * self.unet + rollouts * self.recorded
+        return self.weights + SPARE * (self.lora + max(unet, rollouts * self.decoder))
 
 
 def need(run: Run, memory_options: MemoryOptions) -> Need:
-    """Count what a run needs with an economy of memory. Nothing is computed: the copies live on the `meta` device."""
+    """Count what a run needs with these memory options. Nothing is computed: the copies are on the `meta` device."""
     side, dtype = run.settings.resolution // LATENT_FACTOR, unet_dtype(run.settings.precision)
     unet = nn.Module.to(_empty(run.base.unet), dtype)
     numbers = sum(p.numel() for p in attach(unet, run.lora, torch.Generator()).values())
     each = 8.0 + OPTIMIZER_BYTES[run.optimizer.optimizer] + (4.0 if run.optimizer.ema else 0.0)
-    networks = _networks(run)
+    networks = feature_networks(run.losses)
     full = [run.base.vae, *(network.module for network in networks)]
-    graphs = 1 + sum(loss.own_prediction for loss in run.losses)
+    graph = _remembered(
+        unet, lambda: _predict(run, unet, side), checkpointing=memory_options.checkpointing.unet, dtype=dtype
+    )
+    each_image, each_rollout = graphs(run.losses, run.rollout)
     return Need(
         weights=dtype.itemsize * float(_count(run.base.unet)) + 4.0 * sum(_count(module) for module in full),
         lora=numbers * each,
-        unet=graphs
-        * _remembered(unet, lambda: _predict(run, unet, side), memory_options.checkpointing != "off", dtype),
-        decoder=_decoder(run, memory_options, side, networks) if any(loss.uses_rollout for loss in run.losses) else 0.0,
+        unet=each_image * graph,
+        recorded=each_rollout * graph,
+        decoder=_decoder(run, memory_options, side, networks) if uses_rollout(run.losses) else 0.0,
     )
 
 
 def fits(run: Run, memory_options: MemoryOptions, free: float) -> tuple[MemoryOptions, str]:
-    """The economy to start with, and one line that says what the settings need and what is free (bytes).
+    """The memory options to start with, and one line that says what the settings need and what is free (bytes).
 
-    Where the settings do not fit, the economy is the first step of the ladder that does, or its last that changes
-    nothing of what is learned; what cannot be helped by it is left to the ladder in training.
+    Where the settings do not fit, they are the first of `memory.ladder` that do, or the last that do not change what is
+    learned; what that does not help is left to the ladder during training.
     """
-    rollouts = any(loss.uses_rollout for loss in run.losses)
-    small = run.base.small_vae is not None
+    rollouts, small = uses_rollout(run.losses), run.base.small_vae is not None
     counted: dict[MemoryOptions, Need] = {}  # for one image, so that the number of images does not matter
 
     def total(memory_options: MemoryOptions) -> float:
         at_once = min(memory_options.micro_batch or run.settings.images, run.settings.images)
-        rolled = min(at_once, run.settings.batch_size * -(-run.settings.accumulation // run.rollout.every))
+        rolled = min(at_once, rollouts_of_step(run.settings, run.rollout)) if rollouts else 0
         one = MemoryOptions(1, memory_options.checkpointing, memory_options.decode)
         if one not in counted:
             counted[one] = need(run, one)
         return counted[one].total(at_once, rolled)
 
-    wanted = total(memory_options)
-    if wanted <= free:
-        return memory_options, f"Memory: about {gigabytes(wanted)} needed, {gigabytes(free)} free."
-    words: list[str] = []
-    reached = wanted
-    for lower, text in ladder(memory_options, run.settings, rollouts, small):
+    needed = total(memory_options)
+    if needed <= free:
+        return memory_options, f"Memory: about {gigabytes(needed)} needed, {gigabytes(free)} free."
+    savings: list[str] = []
+    reached = needed
+    for lower, text in ladder(memory_options, run.settings, rollouts=rollouts, small_decoder=small):
         if lower.decode != memory_options.decode:
             break
         memory_options, reached = lower, total(lower)
-        words.append(text)
+        savings.append(text)
         if reached <= free:
             break
     helped = "and there is nothing left to save"
-    if words:
-        helped = f"so it starts with {', '.join(words)}, which needs about {gigabytes(reached)}"
-    return memory_options, f"Memory: about {gigabytes(wanted)} needed, but only {gigabytes(free)} free, {helped}."
+    if savings:
+        helped = f"so it starts with {', '.join(savings)}, which needs about {gigabytes(reached)}"
+    return memory_options, f"Memory: about {gigabytes(needed)} needed, but only {gigabytes(free)} free, {helped}."
 
 
 def gigabytes(size: float) -> str:
@@ -106,20 +111,17 @@ def gigabytes(size: float) -> str:
     return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"
 
 
-def _networks(run: Run) -> list[FeatureNetwork]:
-    """The feature networks that have weights, each once."""
-    found = dict.fromkeys(loss.network for loss in run.losses)
-    return [n for n in found if isinstance(getattr(n, "module", None), nn.Module)]  # type: ignore[misc]
-
-
 def _decoder(run: Run, memory_options: MemoryOptions, side: int, networks: list[FeatureNetwork]) -> float:
     """Bytes that the backward pass through the decoder and the feature networks remembers of one rollout's image."""
-    vae = _empty(run.base.small_vae if memory_options.decode == "TAESD" and run.base.small_vae else run.base.vae)
-    decoded = side // 2 if memory_options.decode == "crop" else side
+    vae = _empty(run.base.small_vae if memory_options.decode is Decode.TAESD and run.base.small_vae else run.base.vae)
+    decoded = side // 2 if memory_options.decode is Decode.CROP else side
     z = torch.zeros(1, 4, decoded, decoded, device="meta", requires_grad=True)
-    dtype = torch.bfloat16 if run.settings.precision == "bf16" else torch.float32  # fp16 is not for decoders
+    dtype = torch.bfloat16 if run.settings.precision is Precision.BF16 else torch.float32  # fp16 is not for decoders
     decode = _remembered(
-        vae, lambda: vae.decode(z, return_dict=False)[0], "decoder" in memory_options.checkpointing, dtype
+        vae,
+        lambda: vae.decode(z, return_dict=False)[0],
+        checkpointing=memory_options.checkpointing.decoder,
+        dtype=dtype,
     )
     pixels = torch.zeros(1, 3, decoded * LATENT_FACTOR, decoded * LATENT_FACTOR, device="meta", requires_grad=True)
     return decode + sum(_features(network, pixels) for network in networks)
@@ -176,9 +178,7 @@ def _predict(run: Run, unet: Any, side: int) -> Tensor:
     return unet(z, t, encoder_hidden_states=hidden, added_cond_kwargs=added, return_dict=False)[0]
 
 
-def _remembered(
-    module: Any, forward: Callable[[], Tensor], checkpointing: bool = False, dtype: torch.dtype = torch.float32
-) -> float:
+def _remembered(module: Any, forward: Callable[[], Tensor], *, checkpointing: bool, dtype: torch.dtype) -> float:
     """Bytes that autograd keeps for a backward pass, weights left out.
 
     checkpointing: of each block only what goes into it; the largest block's own graph comes on top, which the backward

@@ -28,7 +28,7 @@ from ..data.dataset import counts
 from ..data.records import Dataset
 from .checkpoint import write_atomically
 from .model_card_text import KEY, card_text
-from .resume import described
+from .resume import run_identity
 from .run import Run
 from .run_folder import summary
 from .trainer import Result
@@ -68,7 +68,7 @@ class CardFields:
 
 def training_record(run: Run, result: Result, rows: list[dict[str, float]], seconds: float) -> dict[str, Any]:
     """What is known of a finished run, as plain JSON: data, losses, settings, versions. No caption, no image."""
-    facts = described(run)
+    facts = run_identity(run)
     return {
         **facts,
         "run": run.folder.name,

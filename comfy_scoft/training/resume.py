@@ -1,23 +1,20 @@
-"""Going on with a run: what must be the same, what may differ, and what is said of it."""
+"""Resuming a run: what must be the same, what may differ, and the messages about it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..common.errors import UserError
-from ..common.fingerprints import of_tensors, of_weights, versions
-from ..losses import Loss
+from ..common.fingerprints import of_tensors, versions
 from . import checkpoint
 from .checkpoint import State
+from .run import Run
 from .settings import identity_fields
 
-if TYPE_CHECKING:
-    from .run import Run
 
-
-def described(run: Run) -> dict[str, Any]:
-    """What decides the result, as plain JSON: a run goes on only where all of it is the same.
+def run_identity(run: Run) -> dict[str, Any]:
+    """What decides the result, as plain JSON: a run is resumed only where all of it is the same.
 
     Models, networks and data are named by their content, so that a renamed or copied file is the same one.
     """
@@ -27,21 +24,12 @@ def described(run: Run) -> dict[str, Any]:
         "lora": identity_fields(run.lora) | ({} if run.start is None else {"start": of_tensors(run.start)}),
         "optimizer": identity_fields(run.optimizer),
         "rollout": identity_fields(run.rollout),
-        "losses": [described_loss(loss) for loss in run.losses],
+        "losses": [loss.identity() for loss in run.losses],
         "dataset": run.data or run.dataset.identity(),
     }
 
 
-def described_loss(loss: Loss) -> dict[str, Any]:
-    """A loss as plain JSON: a network by its name and weights, anything else that is no number or text by its `str`."""
-    plain = (str, int, float, bool, type(None))
-    values = {k: getattr(v, "name", v) for k, v in vars(loss).items()}
-    found = {"name": loss.name, **{k: v if isinstance(v, plain) else str(v) for k, v in values.items()}}
-    module = getattr(loss.network, "module", None)
-    return found if module is None else {**found, "weights": of_weights(module)}
-
-
-def start_or_go_on(run: Run, state: State, say: Callable[[str], None]) -> None:
+def start_or_resume(run: Run, state: State, on_message: Callable[[str], None]) -> None:
     """Give a fresh state the newest whole checkpoint of the run, if there is one. Refuses to mix two runs."""
     saved = checkpoint.newest(run.folder)
     if broken := checkpoint.damaged(run.folder):
@@ -50,14 +38,14 @@ def start_or_go_on(run: Run, state: State, say: Callable[[str], None]) -> None:
                 f"No checkpoint of the run {run.folder.name!r} can be read ({', '.join(broken)}: damaged); put whole "
                 "copies back, or start a run with a new name."
             )
-        say(f"{', '.join(broken)} is damaged, so the run goes on from step {saved.step}.")
+        on_message(f"{', '.join(broken)} is damaged, so the run goes on from step {saved.step}.")
     if saved is None or saved.step == 0:  # a run that stopped in its first step has learned nothing to go on with
         return
     if not run.resume:
         raise UserError(
             f"A run named {run.folder.name!r} exists already; choose another run name, or set resume to go on with it."
         )
-    different = differences(saved.settings, described(run))
+    different = differences(saved.settings, run_identity(run))
     if different:
         raise UserError(
             f"The run {run.folder.name!r} was started with other settings ({'; '.join(different)}), so going on would "
@@ -65,7 +53,9 @@ def start_or_go_on(run: Run, state: State, say: Callable[[str], None]) -> None:
         )
     changed = differences(saved.state["versions"], versions())
     if changed:
-        say(f"Versions have changed since the last checkpoint ({'; '.join(changed)}): results may differ in last bits.")
+        on_message(
+            f"Versions have changed since the last checkpoint ({'; '.join(changed)}): results may differ in last bits."
+        )
     checkpoint.restore(saved, state)
 
 

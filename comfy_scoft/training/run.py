@@ -8,6 +8,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from ..common.errors import UserError
 from ..data.records import Dataset
 from ..losses import Loss
 from ..losses.rollout import RolloutSettings
@@ -16,16 +17,17 @@ from ..models.stable_diffusion import BaseModel
 from . import memory
 from .distributed import Distributed
 from .latent_cache import Cache
-from .settings import OptimizerSettings, TrainSettings
+from .settings import Decode, OptimizerSettings, TrainSettings
 
 
 @dataclass
 class Run:
     """One training run: what is trained, on what, how, and where its checkpoints live.
 
-    start: a LoRA in kohya's form to go on from. economy: what is done to save memory; None is what the settings say.
-    validation: held-out images, measured and never learned.
+    start: a LoRA in kohya's form to start from. memory_options: how memory is saved; None is what the settings say.
+    validation: held-out images, measured and never trained on.
     cache, held_out: latents and features of the two that are known already; None computes each on first use.
+    distributed: this process's place among those that train the run together.
     data: identity of the data where the dataset's own files are not at hand (a job's tensors).
     """
 
@@ -43,7 +45,7 @@ class Run:
     held_out: Cache | None = None
     start: Mapping[str, Tensor] | None = None
     memory_options: memory.MemoryOptions | None = None
-    processes: Distributed = field(default_factory=Distributed)
+    distributed: Distributed = field(default_factory=Distributed)
     data: str = ""
 
     def caches(self) -> tuple[Cache, Cache | None]:
@@ -54,23 +56,56 @@ class Run:
             self.held_out = self.held_out or Cache(self.base, self.validation, *size)
         return self.cache, self.held_out
 
-    def texts(self) -> list[str]:
-        """Every text that the run may embed, each once; "" first."""
+    def captions(self) -> list[str]:
+        """Every caption that the run may embed, each once; "" first."""
         prompt = [self.settings.preview_prompt] if self.settings.preview_prompt else []
         held_out = [record.caption for record in self.validation.records] if self.validation is not None else []
-        own = [text for loss in self.losses for record in self.dataset.records for text in loss.texts(record)]
+        own = [caption for loss in self.losses for record in self.dataset.records for caption in loss.captions(record)]
         return list(dict.fromkeys([*self.caches()[0].captions(), *own, *held_out, *prompt]))
+
+    def check(self) -> None:
+        """Raise UserError, one sentence, for data and losses that do not fit. Cheap: call it before encoding images."""
+        if len(self.dataset) == 0:
+            raise UserError("The dataset has no records, so there is nothing to train on; load one with at least one.")
+        if not self.losses:
+            raise UserError("No loss is connected, so there is nothing to learn; connect at least the Diffusion Loss.")
+        for loss in self.losses:
+            if loss.needs_generic and not any(record.generic_captions for record in self.dataset.records):
+                raise UserError(
+                    f"The {loss.name} loss compares each caption with generic captions, but no record has one; add "
+                    "them to the dataset (blip_text), or bypass this loss."
+                )
+            if loss.needs_negatives and not any(record.negatives for record in self.dataset.records):
+                raise UserError(
+                    f"The {loss.name} loss pushes away from negatives, but no record has one; connect Make Negatives, "
+                    "or use the Perceptual Loss in its place."
+                )
+        if self.distributed.count > self.settings.images:
+            raise UserError(
+                f"{self.distributed.count} processes share the {self.settings.images} images of an optimizer step, so "
+                "some would have nothing to do; raise accumulation or batch_size, or start fewer processes."
+            )
+        if self.settings.decode is Decode.TAESD and self.base.small_vae is None:
+            raise UserError(
+                "decode is TAESD, but there is no TAESD decoder of this model: put its file into models/vae_approx, or "
+                "decode full."
+            )
 
 
 @dataclass(frozen=True)
 class Callbacks:
-    """What a caller may follow a run with. check: called before each UNet call; it may raise to stop.
+    """How a caller follows a run, and stops it.
 
-    observe: gets the step's number and its row of figures, after each optimizer step. say: gets a sentence that people
-    should read. show: gets the step's number and a preview image (3, H, W) in [0, 1].
+    check_interrupt: called before each UNet call; it may raise to stop the run, which then keeps what was learned.
+    on_step(step, row): after each optimizer step, with the number of finished steps and the row of its metrics; and
+        after each validation, with its metrics.
+    on_message(text): a sentence for people. on_preview(step, image): a preview image (3, H, W) in [0, 1].
+    on_plan(calls): the UNet calls (`BaseModel.calls`) that will have been made at the end of the run; called before
+        the first, and again where memory ran out and the rest is done in more calls. None: nothing is planned.
     """
 
-    check: Callable[[], None] = lambda: None
-    observe: Callable[[int, dict[str, float]], None] = lambda step, row: None
-    say: Callable[[str], None] = lambda text: None
-    show: Callable[[int, Tensor], None] = lambda step, image: None
+    check_interrupt: Callable[[], None] = lambda: None
+    on_step: Callable[[int, dict[str, float]], None] = lambda step, row: None
+    on_message: Callable[[str], None] = lambda text: None
+    on_preview: Callable[[int, Tensor], None] = lambda step, image: None
+    on_plan: Callable[[int], None] | None = None

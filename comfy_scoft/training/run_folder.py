@@ -1,10 +1,9 @@
-"""Runs on disk: their names and folders, and metrics.jsonl, one line of figures per optimizer step."""
+"""Runs on disk: their names and folders, and metrics.jsonl, one line of metrics per optimizer step."""
 
 from __future__ import annotations
 
 import io
 import json
-import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -22,6 +21,7 @@ from ..common.names import checked_name
 from ..losses import Loss, named
 from . import checkpoint
 from .run import Callbacks, Run
+from .settings import Tracker
 from .trainer import Result, train
 
 METRICS = "metrics.jsonl"
@@ -64,8 +64,8 @@ def run_folder(root: Path, name: str, resume: str = OFF) -> Path:
 
 def run_names(root: Path) -> list[str]:
     """The runs under `root` that have a checkpoint, the newest first."""
-    found = [folder for folder in _folders(root) if any(folder.glob("checkpoint-*"))]
-    return [folder.name for folder in sorted(found, key=lambda folder: folder.stat().st_mtime, reverse=True)]
+    folders = [folder for folder in _folders(root) if any(folder.glob("checkpoint-*"))]
+    return [folder.name for folder in sorted(folders, key=lambda folder: folder.stat().st_mtime, reverse=True)]
 
 
 def read_metrics(folder: Path) -> list[dict[str, float]]:
@@ -85,14 +85,17 @@ def read_metrics(folder: Path) -> list[dict[str, float]]:
     return rows
 
 
-def train_and_log(run: Run, watch: Callbacks = Callbacks()) -> tuple[Result, list[dict[str, float]]]:  # noqa: B008 - frozen
+def train_and_log(
+    run: Run,
+    callbacks: Callbacks = Callbacks(),  # noqa: B008 - frozen
+) -> tuple[Result, list[dict[str, float]]]:
     """`train`, with each row appended to metrics.jsonl in the run's folder at once, previews and the LoRA beside it.
 
     Returns the result and the rows of the whole run, those from before a resume included. Raises UserError, one
     sentence, where another process trains this run now, or the folder cannot be written.
     """
-    if not run.processes.main:
-        return train(run, replace(watch, observe=_nothing, say=_nothing, show=_nothing)), []
+    if not run.distributed.main:
+        return train(run, Callbacks(callbacks.check_interrupt)), []
     with alone(run.folder), tracker(run) as track:
         rows = _rows_before(run)
         if run.resume or checkpoint.newest_step(run.folder) <= 0:
@@ -100,20 +103,20 @@ def train_and_log(run: Run, watch: Callbacks = Callbacks()) -> tuple[Result, lis
             with writing(run.folder):
                 checkpoint.write_atomically(run.folder / METRICS, text.encode())
 
-        def observe(step: int, row: dict[str, float]) -> None:
+        def on_step(step: int, row: dict[str, float]) -> None:
             rows.append(row)
             with writing(run.folder):
                 with (run.folder / METRICS).open("a", encoding="utf-8") as file:
                     file.write(json.dumps(row) + "\n")
                 track(step, row)
-            watch.observe(step, row)
+            callbacks.on_step(step, row)
 
-        def show(step: int, image: Tensor) -> None:
+        def on_preview(step: int, image: Tensor) -> None:
             with writing(run.folder):
                 save_image(run.folder / "previews" / f"step-{step:08d}.png", image)
-            watch.show(step, image)
+            callbacks.on_preview(step, image)
 
-        result = train(run, replace(watch, observe=observe, show=show))
+        result = train(run, replace(callbacks, on_step=on_step, on_preview=on_preview))
         with writing(run.folder):
             checkpoint.write_atomically(run.folder / f"{run.folder.name}.safetensors", serialize(result.lora))
         return result, rows
@@ -130,7 +133,7 @@ def _rows_before(run: Run) -> list[dict[str, float]]:
 
 @contextmanager
 def alone(folder: Path) -> Iterator[None]:
-    """Hold the run's folder for this process; the system lets go of it when the process ends, however it ends."""
+    """Lock the run's folder for this process; the system unlocks it when the process ends, however it ends."""
     from filelock import FileLock, Timeout
 
     with writing(folder):
@@ -163,7 +166,7 @@ def writing(folder: Path) -> Iterator[None]:
 @contextmanager
 def tracker(run: Run) -> Iterator[Callable[[int, dict[str, float]], None]]:
     """A function that also logs a row to the tracker that the settings name; TensorBoard reads the run's folder."""
-    if run.settings.tracker == "off":
+    if run.settings.tracker is Tracker.OFF:
         yield _nothing
         return
     try:
@@ -216,28 +219,12 @@ def weighted_losses(rows: Sequence[Mapping[str, float]], losses: Sequence[Loss])
     return [sum(terms) for terms in sums if terms]
 
 
-def planned_calls(run: Run) -> int:
-    """UNet calls that the run has still to make, at most, for a progress bar; small timesteps need fewer."""
-    settings, plain = run.settings, [loss for loss in run.losses if not loss.uses_rollout]
-    own = sum(1 for loss in plain if getattr(loss, "reference", "") == "base")
-    frozen = int(any(loss.frozen for loss in plain))
-    own_call = int(run.rollout.gradient_step != "first" or not plain)
-    steps = range(max(0, checkpoint.newest_step(run.folder)) if run.resume else 0, settings.steps)
-    groups = math.ceil(settings.images / (settings.micro_batch or settings.images))
-    calls = len(steps) * groups * (int(bool(plain)) + own + frozen)
-    for step in steps if len(plain) < len(run.losses) else ():
-        micro = range(step * settings.accumulation, (step + 1) * settings.accumulation)
-        count = sum(1 for m in micro if m % run.rollout.every == 0) * settings.batch_size
-        calls += min(groups, count) * (run.rollout.steps + own_call - frozen)
-    return calls
-
-
 def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """The mean of each figure over the last tenth of a run's rows (at least ten, where there are so many)."""
+    """The mean of each metric over the last tenth of a run's rows (at least ten, where there are so many)."""
     tail = rows[-max(10, len(rows) // 10) :]
     keys = [key for key in dict.fromkeys(key for row in tail for key in row) if key != "step"]
     values = {key: [float(row[key]) for row in tail if key in row] for key in keys}
-    return {key: sum(found) / len(found) for key, found in values.items()}
+    return {key: sum(of_rows) / len(of_rows) for key, of_rows in values.items()}
 
 
 def _folders(root: Path) -> list[Path]:
@@ -253,5 +240,5 @@ def _number(folder: str, name: str) -> int | None:
     folder, name = folder.lower(), name.lower()
     if folder == name:
         return 1
-    found = re.fullmatch(re.escape(name) + r"-([2-9]|[1-9]\d{1,5})", folder)
-    return int(found[1]) if found else None
+    match = re.fullmatch(re.escape(name) + r"-([2-9]|[1-9]\d{1,5})", folder)
+    return int(match[1]) if match else None

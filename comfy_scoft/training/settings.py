@@ -1,132 +1,169 @@
-"""How a run is trained: plain frozen settings that nodes, command line and exported jobs share."""
+"""How a run is trained: frozen settings that nodes, command line and exported jobs share."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Literal, get_args
+from dataclasses import dataclass
 
 from ..common.errors import UserError
-
-Precision = Literal["fp32", "bf16", "fp16"]
-Schedule = Literal["cosine", "linear", "constant"]
-Optimizer = Literal["AdamW", "AdamW8bit", "Prodigy", "Adafactor"]
-Checkpointing = Literal["off", "UNet", "UNet and decoder"]
-Decode = Literal["full", "crop", "TAESD"]
-Tracker = Literal["off", "TensorBoard"]
+from ..common.settings import Choice, check, setting
+from ..common.settings import identity_fields as identity_fields  # callers know it from here
 
 
-def not_in_identity(default: Any) -> Any:
-    """A field that does not decide what is learned (beyond rounding): a run may go on with another value."""
-    return field(default=default, metadata={"decides": False})
+class Precision(Choice):
+    FP32 = "fp32"
+    BF16 = "bf16"
+    FP16 = "fp16"
 
 
-def identity_fields(settings: Any) -> dict[str, Any]:
-    """The fields of a settings dataclass that decide what is learned, as plain JSON."""
-    aside = {f.name for f in fields(settings) if not f.metadata.get("decides", True)}
-    return {name: value for name, value in asdict(settings).items() if name not in aside}
+class Schedule(Choice):
+    COSINE = "cosine"
+    LINEAR = "linear"
+    CONSTANT = "constant"
+
+
+class Optimizer(Choice):
+    ADAMW = "AdamW"
+    ADAMW_8BIT = "AdamW8bit"
+    PRODIGY = "Prodigy"
+    ADAFACTOR = "Adafactor"
+
+
+class Checkpointing(Choice):
+    """Where activations are recomputed in the backward pass; each value saves more memory than the one before."""
+
+    OFF = "off"
+    UNET = "UNet"
+    UNET_AND_DECODER = "UNet and decoder"
+
+    @property
+    def unet(self) -> bool:
+        return self is not Checkpointing.OFF
+
+    @property
+    def decoder(self) -> bool:
+        return self is Checkpointing.UNET_AND_DECODER
+
+
+class Decode(Choice):
+    """What the rollout's image is decoded from; each value saves more memory than the one before."""
+
+    FULL = "full"
+    CROP = "crop"
+    TAESD = "TAESD"
+
+
+class Tracker(Choice):
+    OFF = "off"
+    TENSORBOARD = "TensorBoard"
 
 
 @dataclass(frozen=True)
 class OptimizerSettings:
-    """optimizer: AdamW as in the released script, β = (0.9, 0.999), weight decay 0.01; AdamW8bit keeps its state in 8
-    bits; Prodigy finds its own learning rate (give 1.0); Adafactor keeps hardly any state.
+    """The optimizer and its learning rate over the run (AdamW: β = 0.9, 0.999). Raises UserError for a bad value.
 
-    schedule: `cosine` and `linear` fall from `learning_rate` to 0 over the run's optimizer steps, after `warmup` steps.
-    clip: largest norm of the gradient; 0 is no clipping.
-    ema: decay of the moving average of the LoRA, in [0, 1), which is then what is exported; 0 is none.
+    The defaults are the released script's.
     """
 
-    learning_rate: float = 1e-4
-    schedule: Schedule = "cosine"
-    warmup: int = 0
-    clip: float = 1.0
-    weight_decay: float = 0.01
-    optimizer: Optimizer = "AdamW"
-    ema: float = 0.0
+    learning_rate: float = setting(1e-4, "Peak learning rate. Paper: 0.0001. Prodigy: 1.", min=1e-8, max=1.0, step=1e-5)
+    schedule: Schedule = setting(Schedule.COSINE, "Learning rate schedule over the whole run. Released code: cosine.")
+    warmup: int = setting(
+        0, "Warmup: optimizer steps in which the learning rate rises from 0.", min=0, max=100_000, step=1
+    )
+    clip: float = setting(1.0, "Gradient clipping: maximum gradient norm. 0: off.", min=0.0, max=1000.0, step=0.1)
+    weight_decay: float = setting(0.01, "Weight decay of the LoRA's weights.", min=0.0, max=1.0, step=0.001)
+    optimizer: Optimizer = setting(
+        Optimizer.ADAMW,
+        "Optimizer. AdamW8bit (needs bitsandbytes) and Adafactor use less memory. Prodigy (needs prodigyopt) finds the "
+        "learning rate itself: set learning_rate to 1.",
+    )
+    ema: float = setting(
+        0.0, "EMA decay, for example 0.99. The averaged weights are saved. 0: off.", min=0.0, max=0.99999, step=0.001
+    )
 
     def __post_init__(self) -> None:
-        if self.learning_rate <= 0:
-            raise UserError(f"The learning rate is {self.learning_rate}, but it must be above 0; 1e-4 is the paper's.")
-        _known("Optimizer", self.optimizer, Optimizer)
-        _known("Schedule", self.schedule, Schedule)
-        if self.warmup < 0 or self.clip < 0 or self.weight_decay < 0:
-            raise UserError("warmup, clip and weight_decay must not be below 0; set them to 0 to switch them off.")
-        if not 0.0 <= self.ema < 1.0:
-            raise UserError(f"The ema decay is {self.ema}, but it must be at least 0 (off) and below 1; try 0.99.")
+        check(self)
 
     def rate(self, step: int, steps: int) -> float:
         """Learning rate of optimizer step `step` (from 0) of a run of `steps`."""
         if step < self.warmup:
             return self.learning_rate * (step + 1) / self.warmup
         done = (step - self.warmup) / max(1, steps - self.warmup)
-        if self.schedule == "cosine":
+        if self.schedule is Schedule.COSINE:
             return self.learning_rate * 0.5 * (1.0 + math.cos(math.pi * done))
-        return self.learning_rate * (1.0 - done if self.schedule == "linear" else 1.0)
+        return self.learning_rate * (1.0 - done if self.schedule is Schedule.LINEAR else 1.0)
 
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """steps: optimizer steps, each of `accumulation` micro-steps of `batch_size` images (paper: 3000 of 4 of 1).
+    """Settings of a training run (paper: 3000 steps of 4 × 1 images). Raises UserError for a bad value.
 
-    resolution: side of the square center crop in pixels, a multiple of 8. flip: random horizontal flips.
-    buckets: instead of squares, crops of each image's own aspect, of at most resolution² pixels (dataset/images.py).
-    precision: number type of the UNet's arithmetic; the LoRA is fp32 always. seed: decides every random number.
-    noise_offset: share of noise that is one number a channel, so that overall brightness is learned; 0 is off.
-    decode: what the rollout's image is decoded from and with: the `full` latent, its central `crop` of half the side,
-        or the full latent by the small autoencoder `TAESD`.
-
-    The rest does not decide what is learned. micro_batch: images in one forward and backward pass; 0 is all of an
-    optimizer step's. checkpointing: recompute activations instead of keeping them. checkpoint_every: optimizer steps
-    between checkpoints, of which the last `keep` stay; one is also written at the end, on interrupt and on error.
-    validate_every, preview_every: optimizer steps between measurements on held-out images and between images of
-    `preview_prompt`; 0 is never. tracker: also log to TensorBoard, in the run's folder.
+    An optimizer step takes `accumulation` batches of `batch_size` images.
     """
 
-    steps: int = 3000
-    batch_size: int = 1
-    accumulation: int = 4
-    resolution: int = 512
-    flip: bool = True
-    precision: Precision = "fp32"
-    seed: int = 1024
-    checkpoint_every: int = not_in_identity(250)
-    buckets: bool = False
-    noise_offset: float = 0.0
-    decode: Decode = "full"
-    micro_batch: int = not_in_identity(0)
-    checkpointing: Checkpointing = not_in_identity("off")
-    keep: int = not_in_identity(2)
-    validate_every: int = not_in_identity(50)
-    preview_every: int = not_in_identity(0)
-    preview_prompt: str = not_in_identity("")
-    tracker: Tracker = not_in_identity("off")
+    steps: int = setting(3000, "Optimizer steps of the whole run. Paper: 3000.", min=1, max=1_000_000, step=1)
+    batch_size: int = setting(1, "Images per forward/backward pass.", min=1, max=64, step=1)
+    accumulation: int = setting(4, "Gradient accumulation: batches per optimizer step.", min=1, max=256, step=1)
+    resolution: int = setting(
+        512, "Training resolution in pixels. Images are center-cropped to a square.", min=64, max=2048, step=8
+    )
+    flip: bool = setting(
+        True, "Random horizontal flip. Switch it off where left and right matter, as in writing or dress."
+    )
+    precision: Precision = setting(
+        Precision.FP32, "Mixed precision of the UNet. bf16 and fp16 halve its memory; fp32 is the most exact."
+    )
+    seed: int = setting(1024, "Random seed. On the CPU, the same seed gives the same LoRA.", min=0, max=2**53 - 1)
+    checkpoint_every: int = setting(
+        250, "Optimizer steps between checkpoints.", min=1, max=1_000_000, step=1, identity=False
+    )
+    buckets: bool = setting(
+        False,
+        "Aspect ratio bucketing: keep each image's aspect ratio (in steps of 64 pixels) instead of a square crop.",
+    )
+    noise_offset: float = setting(
+        0.0, "Noise offset: helps with very dark and very bright images. 0: off.", min=0.0, max=1.0, step=0.01
+    )
+    decode: Decode = setting(
+        Decode.FULL,
+        "How the rollout's image is decoded for the perceptual and contrastive losses. crop (the center) and TAESD "
+        "(needs its files in models/vae_approx) save memory, but change what these losses see.",
+    )
+    micro_batch: int = setting(
+        0,
+        "Images per pass, to save memory; the LoRA is the same up to rounding. 0: automatic.",
+        min=0,
+        max=4096,
+        step=1,
+        identity=False,
+    )
+    checkpointing: Checkpointing = setting(
+        Checkpointing.OFF, "Gradient checkpointing: less memory, about a third slower.", identity=False
+    )
+    keep: int = setting(
+        2, "Number of checkpoints to keep. Older ones are deleted.", min=1, max=1000, step=1, identity=False
+    )
+    validate_every: int = setting(
+        50, "Optimizer steps between validations. 0: never.", min=0, max=1_000_000, step=1, identity=False
+    )
+    preview_every: int = setting(
+        0, "Optimizer steps between preview images. 0: never.", min=0, max=1_000_000, step=1, identity=False
+    )
+    preview_prompt: str = setting(
+        "",
+        "Prompt for preview images. The noise is fixed so you can compare them. Empty: no previews.",
+        identity=False,
+    )
+    tracker: Tracker = setting(
+        Tracker.OFF, "Also log to TensorBoard, in the run's folder. Needs tensorboard.", identity=False
+    )
 
     def __post_init__(self) -> None:
-        for name, least in (("steps", 1), ("batch_size", 1), ("accumulation", 1), ("checkpoint_every", 1), ("keep", 1)):
-            _at_least(name, getattr(self, name), least)
-        for name in ("micro_batch", "validate_every", "preview_every", "noise_offset"):
-            _at_least(name, getattr(self, name), 0)
-        if self.seed < 0:
-            raise UserError(f"The seed is {self.seed}, but it must be 0 or more.")
-        if self.resolution < 64 or self.resolution % 8:
-            raise UserError(f"The resolution is {self.resolution}, but it must be a multiple of 8, at least 64.")
-        _known("Precision", self.precision, Precision)
-        _known("Checkpointing", self.checkpointing, Checkpointing)
-        _known("Decode", self.decode, Decode)
-        _known("Tracker", self.tracker, Tracker)
+        check(self)
+        if self.resolution % 8:
+            raise UserError(f"resolution is {self.resolution}, but it must be a multiple of 8.")
 
     @property
     def images(self) -> int:
-        """Images an optimizer step: the effective batch, whatever the number of processes."""
+        """Images per optimizer step: the effective batch size, for any number of processes."""
         return self.batch_size * self.accumulation
-
-
-def _known(what: str, value: Any, choices: Any) -> None:
-    if value not in get_args(choices):
-        raise UserError(f"{what} {value!r} is not known; choose one of {', '.join(get_args(choices))}.")
-
-
-def _at_least(name: str, value: float, least: float) -> None:
-    if value < least:
-        raise UserError(f"{name} is {value}, but it must be {least} or more.")

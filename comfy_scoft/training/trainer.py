@@ -1,37 +1,41 @@
-"""The training loop of SCoFT."""
+"""The training loop of SCoFT: `train`, and what it needs beside its arithmetic (`Trainer`)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from ..common.errors import NonFiniteLoss, OtherProcess, UserError
-from ..losses import named
+from ..losses import feature_networks, named
 from ..models.lora import attach, export_kohya
-from . import batches, memory, optimizers, preview
+from . import memory, optimizers, preview, validation
+from .batches import TrainingSample, batches_of_step, passes_of, samples_of_batch
 from .checkpoint import State
 from .distributed import FAULT, FINE, SHORT
-from .ema import Ema
-from .latent_cache import Cache
+from .ema import Ema, averaged
 from .objective import precision, weighted_loss
-from .resume import described, save_checkpoint, start_or_go_on
+from .resume import run_identity, save_checkpoint, start_or_resume
 from .run import Callbacks, Run
-from .validation import Validation
+from .settings import Decode, Precision
+from .step_plan import look_calls, planned_calls, uses_rollout
 
-NEW = 0.1
-"""Share of a step's figures in their running means, whose weighted sum is logged as `loss`."""
-SKIPS = 20
+EMA_SHARE = 0.1
+"""Share of the newest step in the running means of the metrics, whose weighted sum is logged as `loss`."""
+MAX_SKIPPED_STEPS = 20
 """Optimizer steps in a row that fp16 may skip while it looks for a loss scale."""
+
+Terms = dict[str, list[float]]
+"""The values of each term for the images that have it, by the name of its metric."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """A finished run: the LoRA in kohya's form, steps done, one row of figures per optimizer step of this call, and
-    what was done to save memory in the end."""
+    """A finished run: the LoRA in kohya's form, steps done, the rows of metrics of this call, and how memory was saved
+    in the end."""
 
     lora: dict[str, Tensor]
     steps: int
@@ -39,169 +43,62 @@ class Result:
     memory_options: memory.MemoryOptions
 
 
-def train(run: Run, watch: Callbacks = Callbacks()) -> Result:  # noqa: B008 - frozen
+def train(run: Run, callbacks: Callbacks = Callbacks()) -> Result:  # noqa: B008 - frozen
     """Train a LoRA on `run.base` and return it. The base model's own weights are never written.
 
     A checkpoint is written every `checkpoint_every` steps, at the end, and before any exception leaves this function.
     Raises UserError for settings that do not fit, NonFiniteLoss (naming the term) when a loss stops being a number.
     """
-    refuse_what_cannot_train(run)
-    settings, (cache, held_out) = run.settings, run.caches()
-    state = _start(run, watch)
-    facts = described(run)
-    validation = (
-        Validation(cache, held_out, settings.seed) if held_out is not None and settings.validate_every else None
-    )
-    metrics: list[dict[str, float]] = []
-
-    def save() -> None:
-        if run.processes.main:
-            save_checkpoint(run, state, facts)
-
-    def log(row: dict[str, float]) -> None:
-        metrics.append(row)
-        watch.observe(int(row["step"]), row)
-
-    def look(step: int) -> None:
-        """Measure and draw what is due after so many steps; a run that goes on there does it again."""
-        if not run.processes.main:  # figures and images are the first process's
-            return
-        with _averaged(state), precision(run):
-            if validation is not None and (step % settings.validate_every == 0 or step == settings.steps):
-                log({"step": step, **validation.measure(watch.check)})
-            if settings.preview_prompt and settings.preview_every and step % settings.preview_every == 0:
-                image = preview.draw(run.base, settings, watch.check)
-                if image is None:
-                    watch.say(f"Memory ran out while the preview of step {step} was drawn, so it is left out.")
-                else:
-                    watch.show(step, image)
-
-    try:
-        while state.step < settings.steps:
-            look(state.step)
-            terms = _gradients(run, cache, state, watch, save)
-            _update(run, state, terms)
-            log(state.row)
-            if state.step % settings.checkpoint_every == 0 or state.step == settings.steps:
-                save()
-        look(state.step)
-        _agreed(run, FINE)
-    except BaseException as error:
-        if state.whole and (state.ema is None or state.ema.whole) and state.saved < state.step:
-            try:
-                save()
-            except UserError as fault:  # the first fault is the one to raise
-                watch.say(str(fault))
-        if not isinstance(error, OtherProcess):
-            run.processes.leave(run.base.device)
-        raise
-    with _averaged(state):
-        return Result(export_kohya(run.base.unet), state.step, metrics, state.memory_options)
+    run.check()
+    trainer = Trainer(run, callbacks)
+    state = trainer.state
+    with trainer.saving_on_error():
+        trainer.validate_and_preview()
+        while state.step < run.settings.steps:
+            terms = trainer.with_enough_memory(forward_and_backward)
+            update(run, state, terms)
+            trainer.log(state.row)
+            trainer.save_where_due()
+            trainer.validate_and_preview()
+        trainer.agree(FINE)
+    with averaged(state.ema):
+        return Result(export_kohya(run.base.unet), state.step, trainer.metrics, state.memory_options)
 
 
-def _start(run: Run, watch: Callbacks) -> State:
-    """The LoRA attached, the optimizer made, and both as a checkpoint has them where the run goes on."""
-    settings = run.settings
-    for loss in run.losses:
-        if loss.network is not None:
-            loss.network.to(run.base.device)
-    for text in run.texts():  # before autocast could round them
-        run.base.embed(text)
-    parameters = attach(run.base.unet, run.lora, torch.Generator().manual_seed(settings.seed), run.start)
-    wanted = run.optimizer
-    state = State(
-        parameters,
-        optimizers.build(parameters, wanted.optimizer, wanted.learning_rate, wanted.weight_decay),
-        torch.amp.GradScaler(run.base.device.type, enabled=settings.precision == "fp16"),
-        run.memory_options or memory.MemoryOptions.of(settings),
-        Ema(parameters, wanted.ema) if wanted.ema else None,
-        asked=memory.MemoryOptions.of(settings),
-    )
-    start_or_go_on(run, state, watch.say)
-    state.memory_options.apply(run.base)
-    networks = list(dict.fromkeys(loss.network for loss in run.losses if loss.network is not None))
-    run.caches()[0].fill(run.processes, networks, settings.flip, state.memory_options.decode == "crop")
-    return state
-
-
-def _gradients(run: Run, cache: Cache, state: State, watch: Callbacks, save: Callable[[], None]) -> dict[str, float]:
-    """Forward and backward over all images of an optimizer step; returns the mean of each term.
-
-    Where memory runs out, what was learned is saved and the step made again with less, down the ladder of memory.py.
-    """
-    while True:
-        fault: BaseException | None = None
-        terms: dict[str, list[float]] = {}
-        try:
-            terms = _backward(run, cache, state, watch.check)
-        except (RuntimeError, MemoryError) as error:
-            if not memory.is_out(error):
-                raise
-            fault = error.with_traceback(None)  # its frames hold the graph that did not fit
-        if _agreed(run, FINE if fault is None else SHORT) == FINE:
-            run.processes.sum_gradients(state.parameters.values())
-            return _means(run, terms)
-        state.optimizer.zero_grad(set_to_none=True)
-        memory.free()
-        if state.saved < state.step:
-            save()
-        _step_down(run, state, fault, watch.say)
-
-
-def _agreed(run: Run, outcome: int) -> int:
-    """The worst outcome of all processes. Raises OtherProcess where one stopped with a fault."""
-    outcome = run.processes.worst(outcome, run.base.device)
-    if outcome == FAULT:
-        raise OtherProcess("Another process stopped, so this one stops too; what was learned is kept.")
-    return outcome
-
-
-def _backward(run: Run, cache: Cache, state: State, check: Callable[[], None]) -> dict[str, list[float]]:
-    settings, length = run.settings, len(run.base.schedule)
-    micro_steps = range(state.step * settings.accumulation, (state.step + 1) * settings.accumulation)
-    drawn = [d for m in micro_steps for d in batches.samples_of_pass(cache, settings, run.rollout, length, m)]
-    terms: dict[str, list[float]] = {}
-    for some in batches.together(run.processes.share(drawn), state.memory_options.micro_batch):
-        loss, found = weighted_loss(run, cache, some, state.memory_options, check)
-        if loss.requires_grad:  # with rollout losses alone, most images have nothing to teach
+def forward_and_backward(trainer: Trainer) -> Terms:
+    """The gradient of this process's images of one optimizer step, left in the parameters; returns their terms."""
+    run, state = trainer.run, trainer.state
+    terms: Terms = {}
+    for samples in trainer.passes():
+        loss, values = weighted_loss(
+            run, trainer.cache, samples, state.memory_options, trainer.callbacks.check_interrupt
+        )
+        if loss.requires_grad:  # with rollout losses alone, most images give no gradient
             state.scaler.scale(loss).backward()
-        for name, values in found.items():
-            terms.setdefault(name, []).extend(values)
+        for name, of_images in values.items():
+            terms.setdefault(name, []).extend(of_images)
     return terms
 
 
-def _step_down(run: Run, state: State, fault: BaseException | None, say: Callable[[str], None]) -> None:
-    rollouts = any(loss.uses_rollout for loss in run.losses)
-    steps = memory.ladder(state.memory_options, run.settings, rollouts, run.base.small_vae is not None)
-    if not steps:
-        raise UserError(
-            f"Memory ran out in step {state.step + 1} even with all that saves it, so training stopped and step "
-            f"{state.step} was kept; lower the resolution or the LoRA's rank, or close other programs, in a new run."
-        ) from fault
-    state.memory_options, words = steps[0]
-    state.memory_options.apply(run.base)
-    say(f"Memory ran out in step {state.step + 1}; training goes on with {words}.")
-
-
-def _update(run: Run, state: State, terms: dict[str, float]) -> None:
-    """Clip the gradient, make the optimizer's step, and take it into the moving average; the state's row says of it."""
+def update(run: Run, state: State, terms: dict[str, float]) -> None:
+    """Clip the gradient, make the optimizer's step, update the moving average, and write the step's row of metrics."""
     rate = run.optimizer.rate(state.step, run.settings.steps)
     for group in state.optimizer.param_groups:
         group["lr"] = rate
-    taught = any(p.grad is not None for p in state.parameters.values())  # not where no image had a rollout
-    if taught:
+    has_gradient = any(p.grad is not None for p in state.parameters.values())  # not where no image had a rollout
+    if has_gradient:
         state.scaler.unscale_(state.optimizer)
     limit = run.optimizer.clip if run.optimizer.clip > 0 else float("inf")
     norm = torch.nn.utils.clip_grad_norm_(state.parameters.values(), limit)
     finite = bool(torch.isfinite(norm))
     skipped = 0.0 if finite else state.averages.get("skipped", 0.0) + 1.0
-    if not finite and (not state.scaler.is_enabled() or skipped > SKIPS):
+    if not finite and (not state.scaler.is_enabled() or skipped > MAX_SKIPPED_STEPS):
         raise NonFiniteLoss(
             f"The gradient of step {state.step + 1} is not a finite number, so training stopped and the last good "
             "checkpoint was kept; start a new run with a lower learning rate, or in fp32 precision."
         )
-    state.whole = False
-    if taught:
+    state.consistent = False
+    if has_gradient:
         state.scaler.step(state.optimizer)
         state.scaler.update()
     state.optimizer.zero_grad(set_to_none=True)
@@ -210,55 +107,165 @@ def _update(run: Run, state: State, terms: dict[str, float]) -> None:
     state.averages["skipped"] = skipped
     state.step += 1
     for name, value in terms.items():
-        state.averages[name] = state.averages.get(name, value) * (1.0 - NEW) + value * NEW
+        state.averages[name] = state.averages.get(name, value) * (1.0 - EMA_SHARE) + value * EMA_SHARE
     loss = sum(loss.weight * state.averages.get(name, 0.0) for name, loss in named(run.losses))
     state.row = {"step": state.step, "loss": loss, **terms}
     state.row |= {"grad_norm": float(norm) if finite else 0.0, "learning_rate": rate}
     state.row |= {} if finite else {"skipped": 1.0}
-    state.whole = True
+    state.consistent = True
 
 
-@contextmanager
-def _averaged(state: State) -> Iterator[None]:
-    """Within it, the LoRA is the one that is exported: its moving average, where there is one."""
-    with nullcontext() if state.ema is None else state.ema.applied():
-        yield
+class Trainer:
+    """A run in progress: its state, and all that the loop does beside a step's arithmetic.
 
+    state: what has been learned. cache: latents and features of the training images. metrics: the rows so far.
+    """
 
-def _means(run: Run, terms: dict[str, list[float]]) -> dict[str, float]:
-    """Mean of each term over the images of all processes that have it (a rollout is not made of each)."""
-    names = [*(name for name, _ in named(run.losses)), "kappa"]
-    sums = [v for name in names for v in (sum(terms.get(name, [])), float(len(terms.get(name, []))))]
-    sums = run.processes.sum_values(sums, run.base.device)
-    pairs = zip(names, sums[::2], sums[1::2], strict=True)
-    return {name: total / count for name, total, count in pairs if count}
+    def __init__(self, run: Run, callbacks: Callbacks) -> None:
+        """Attach the LoRA, make the optimizer, and load the newest checkpoint into both where the run is resumed."""
+        self.run, self.callbacks = run, callbacks
+        for network in feature_networks(run.losses):
+            network.to(run.base.device)
+        for caption in run.captions():  # before autocast could round them
+            run.base.embed(caption)
+        self.state = new_state(run)
+        start_or_resume(run, self.state, callbacks.on_message)
+        self.state.memory_options.apply(run.base)
+        self.cache, held_out = run.caches()
+        self.validation = None if held_out is None else validation.Validation(self.cache, held_out, run.settings.seed)
+        crop = self.state.memory_options.decode is Decode.CROP
+        self.cache.fill(run.distributed, feature_networks(run.losses), flip=run.settings.flip, crop=crop)
+        self.identity = run_identity(run)
+        self.metrics: list[dict[str, float]] = []
+        self._plan(0)
 
+    def passes(self) -> list[list[TrainingSample]]:
+        """This process's images of the next optimizer step, by forward and backward pass."""
+        run, length = self.run, len(self.run.base.schedule)
+        samples = [
+            sample
+            for batch in batches_of_step(run.settings, self.state.step)
+            for sample in samples_of_batch(self.cache, run.settings, run.rollout, length, batch)
+        ]
+        return passes_of(run.distributed.share(samples), self.state.memory_options.micro_batch)
 
-def refuse_what_cannot_train(run: Run) -> None:
-    """Raise UserError, one sentence, for data and losses that do not fit. Cheap: ask before encoding images."""
-    if len(run.dataset) == 0:
-        raise UserError("The dataset has no records, so there is nothing to train on; load one with at least one.")
-    if not run.losses:
-        raise UserError("No loss is connected, so there is nothing to learn; connect at least the Diffusion Loss.")
-    if any(loss.needs_generic for loss in run.losses):
-        if not any(record.generic_captions for record in run.dataset.records):
-            raise UserError(
-                "The Memorization Loss compares each caption with generic captions, but no record has one; add them to "
-                "the dataset (blip_text), or bypass the Memorization Loss."
-            )
-    if any(loss.needs_negatives for loss in run.losses):
-        if not any(record.negatives for record in run.dataset.records):
-            raise UserError(
-                "The Self-Contrastive Loss pushes away from negatives, but no record has one; connect Make Negatives, "
-                "or use the Perceptual Loss in its place."
-            )
-    if run.processes.count > run.settings.images:
-        raise UserError(
-            f"{run.processes.count} processes share the {run.settings.images} images of an optimizer step, so some "
-            "would have nothing to do; raise accumulation or batch_size, or start fewer processes."
+    def with_enough_memory(self, gradients: Callable[[Trainer], Terms]) -> dict[str, float]:
+        """Call `gradients`, add up the gradients of all processes, and return the mean of each term.
+
+        Where memory runs out, what was learned is saved and the call repeated with the next of `memory.ladder`.
+        """
+        run, state = self.run, self.state
+        while True:
+            error: BaseException | None = None
+            terms: Terms = {}
+            try:
+                terms = gradients(self)
+            except (RuntimeError, MemoryError) as raised:
+                if not memory.is_out(raised):
+                    raise
+                error = raised.with_traceback(None)  # its frames hold the graph that did not fit
+            if self.agree(FINE if error is None else SHORT) == FINE:
+                run.distributed.sum_gradients(state.parameters.values())
+                return self._means(terms)
+            state.optimizer.zero_grad(set_to_none=True)
+            memory.free()
+            if state.saved < state.step:
+                self.save()
+            self._save_memory(error)
+
+    def agree(self, outcome: int) -> int:
+        """The worst outcome of all processes. Raises OtherProcess where one of them stopped with a fault."""
+        outcome = self.run.distributed.worst(outcome, self.run.base.device)
+        if outcome == FAULT:
+            raise OtherProcess("Another process stopped, so this one stops too; what was learned is kept.")
+        return outcome
+
+    def log(self, row: dict[str, float]) -> None:
+        self.metrics.append(row)
+        self.callbacks.on_step(int(row["step"]), row)
+
+    def save_where_due(self) -> None:
+        """Write the checkpoint that is due after the step."""
+        settings = self.run.settings
+        if self.state.step % settings.checkpoint_every == 0 or self.state.step == settings.steps:
+            self.save()
+
+    def save(self) -> None:
+        if self.run.distributed.main:
+            save_checkpoint(self.run, self.state, self.identity)
+
+    def validate_and_preview(self) -> None:
+        """Measure held-out images and generate the preview that are due now. A run that is resumed here repeats it."""
+        run, state, check = self.run, self.state, self.callbacks.check_interrupt
+        if not run.distributed.main:
+            return
+        with averaged(state.ema), precision(run):
+            if self.validation is not None and validation.is_due(run.settings, state.step):
+                self.log({"step": state.step, **self.validation.measure(check)})
+            if preview.is_due(run.settings, state.step):
+                image = preview.generate(run.base, run.settings, check)
+                if image is not None:
+                    self.callbacks.on_preview(state.step, image)
+                else:
+                    self.callbacks.on_message(f"Memory ran out in the preview of step {state.step}: it is left out.")
+
+    @contextmanager
+    def saving_on_error(self) -> Iterator[None]:
+        """Before an exception leaves it, what was learned is saved, and the other processes are told to stop."""
+        state = self.state
+        try:
+            yield
+        except BaseException as error:
+            if state.consistent and (state.ema is None or state.ema.consistent) and state.saved < state.step:
+                try:
+                    self.save()
+                except UserError as second:  # the first error is the one to raise
+                    self.callbacks.on_message(str(second))
+            if not isinstance(error, OtherProcess):
+                self.run.distributed.leave(self.run.base.device)
+            raise
+
+    def _save_memory(self, error: BaseException | None) -> None:
+        """Go one step down the ladder of memory options. Raises UserError where there is none left."""
+        run, state = self.run, self.state
+        small = run.base.small_vae is not None
+        steps = memory.ladder(
+            state.memory_options, run.settings, rollouts=uses_rollout(run.losses), small_decoder=small
         )
-    if run.settings.decode == "TAESD" and run.base.small_vae is None:
-        raise UserError(
-            "decode is TAESD, but there is no TAESD decoder of this model: put its file into models/vae_approx, or "
-            "decode full."
-        )
+        if not steps:
+            raise UserError(
+                f"Memory ran out in step {state.step + 1} even with all that saves it, so training stopped and step "
+                f"{state.step} was kept; lower the resolution or the LoRA's rank in a new run, or close other programs."
+            ) from error
+        state.memory_options, text = steps[0]
+        state.memory_options.apply(run.base)
+        self.callbacks.on_message(f"Memory ran out in step {state.step + 1}; training goes on with {text}.")
+        self._plan(look_calls(run, state.step))
+
+    def _plan(self, done: int) -> None:
+        """Tell the caller how many UNet calls the run makes; `done` of those planned for this step are made already."""
+        if self.callbacks.on_plan is not None:
+            left = planned_calls(self.run, self.state.memory_options.micro_batch, self.state.step) - done
+            self.callbacks.on_plan(self.run.base.calls + left)
+
+    def _means(self, terms: Terms) -> dict[str, float]:
+        """Mean of each term over the images of all processes that have it (not every image has a rollout)."""
+        names = [*(name for name, _ in named(self.run.losses)), "kappa"]
+        sums = [v for name in names for v in (sum(terms.get(name, [])), float(len(terms.get(name, []))))]
+        sums = self.run.distributed.sum_values(sums, self.run.base.device)
+        pairs = zip(names, sums[::2], sums[1::2], strict=True)
+        return {name: total / count for name, total, count in pairs if count}
+
+
+def new_state(run: Run) -> State:
+    """The state before the first step: a fresh LoRA, attached to the UNet, and its optimizer."""
+    settings, options = run.settings, run.optimizer
+    parameters = attach(run.base.unet, run.lora, torch.Generator().manual_seed(settings.seed), run.start)
+    return State(
+        parameters,
+        optimizers.build(parameters, options.optimizer, options.learning_rate, options.weight_decay),
+        torch.amp.GradScaler(run.base.device.type, enabled=settings.precision is Precision.FP16),
+        run.memory_options or memory.MemoryOptions.of(settings),
+        Ema(parameters, options.ema) if options.ema else None,
+        asked=memory.MemoryOptions.of(settings),
+    )

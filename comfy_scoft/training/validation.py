@@ -14,6 +14,7 @@ from ..models.stable_diffusion import BaseModel
 from . import memory
 from .batches import seed_of
 from .latent_cache import Cache, Sample
+from .settings import TrainSettings
 
 HELD_OUT, TRAINED = "validation", "training_pictures"
 """Keys of the two curves in a run's metrics."""
@@ -33,16 +34,16 @@ class Validation:
     held_out: Cache
     seed: int
 
-    def measure(self, check: Callable[[], None] = lambda: None, batch: int = TIMES) -> dict[str, float]:
+    def measure(self, check_interrupt: Callable[[], None] = lambda: None, batch: int = TIMES) -> dict[str, float]:
         """Mean of ‖target − ε_θ(z_t, t, c)‖² (Eq. 1, unweighted) over each of the two sets, without a graph.
 
-        batch: predictions in one UNet call, fewer by itself where memory runs out. check: called before each.
+        batch: predictions in one UNet call, fewer by itself where memory runs out. check_interrupt: called before each.
         """
         count = min(len(self.held_out.dataset), MOST)
         try:
             return {
-                HELD_OUT: self._mean(self.held_out, count, check, batch),
-                TRAINED: self._mean(self.cache, count, check, batch),
+                HELD_OUT: self._mean(self.held_out, count, check_interrupt, batch),
+                TRAINED: self._mean(self.cache, count, check_interrupt, batch),
             }
         except (RuntimeError, MemoryError) as error:
             if not memory.is_out(error):
@@ -53,11 +54,23 @@ class Validation:
                     "kept; close other programs, or set validate_every to 0, and go on with resume."
                 ) from error
         memory.free()
-        return self.measure(check, 1)
+        return self.measure(check_interrupt, 1)
 
-    def _mean(self, cache: Cache, count: int, check: Callable[[], None], batch: int) -> float:
+    def _mean(self, cache: Cache, count: int, check_interrupt: Callable[[], None], batch: int) -> float:
         samples = spread(cache.samples(flip=False), count)
-        return float(losses(cache.base, cache, samples, self.seed, check, batch).double().mean())
+        return float(losses(cache.base, cache, samples, self.seed, check_interrupt, batch).double().mean())
+
+
+def is_due(settings: TrainSettings, step: int) -> bool:
+    """Whether held-out images are measured after so many optimizer steps."""
+    every = settings.validate_every
+    return every > 0 and (step % every == 0 or step == settings.steps)
+
+
+def planned_calls(trained: int, held_out: int) -> int:
+    """The UNet calls of one measurement, of so many images: one for each that is measured."""
+    count = min(held_out, MOST)
+    return count + min(count, trained)
 
 
 @torch.no_grad()
@@ -66,7 +79,7 @@ def losses(
     cache: Cache,
     samples: Sequence[Sample],
     seed: int,
-    check: Callable[[], None] = lambda: None,
+    check_interrupt: Callable[[], None] = lambda: None,
     batch: int = TIMES,
     times: int = TIMES,
 ) -> Tensor:
@@ -74,7 +87,7 @@ def losses(
 
     base: whose predictions are measured, on the cache's latents. A sample's noise comes from the seed and its record's
     number alone, and the timesteps are the middles of equal parts of the schedule, so that two networks are measured
-    alike. batch: predictions in one UNet call; check: called before each.
+    alike. batch: predictions in one UNet call; check_interrupt: called before each.
     """
     values = []
     length = len(base.schedule)
@@ -85,10 +98,10 @@ def losses(
         noise = torch.randn(z.shape, generator=generator)
         z_t, target = base.schedule.add_noise(z, noise, steps), base.schedule.target(z, noise, steps)
         for some in torch.arange(times).split(batch):
-            check()
+            check_interrupt()
             captions = [cache.record(sample).caption] * len(some)
-            made = base.predict(z_t[some].to(base.device), steps[some].to(base.device), captions)
-            values.append(per_sample_mse(made, target[some].to(base.device)).cpu())
+            prediction = base.predict(z_t[some].to(base.device), steps[some].to(base.device), captions)
+            values.append(per_sample_mse(prediction, target[some].to(base.device)).cpu())
     return torch.cat(values).view(len(samples), times)
 
 
@@ -100,12 +113,12 @@ def spread(samples: Sequence[Sample], count: int) -> list[Sample]:
 
 def reading(rows: Sequence[Mapping[str, float]]) -> str:
     """One sentence on overfitting from a run's rows; "" where nothing was held out."""
-    found = [(int(row["step"]), row[HELD_OUT], row[TRAINED]) for row in rows if HELD_OUT in row and TRAINED in row]
-    if len(found) < 2:
+    measured = [(int(row["step"]), row[HELD_OUT], row[TRAINED]) for row in rows if HELD_OUT in row and TRAINED in row]
+    if len(measured) < 2:
         return ""
-    (_, first, _), (_, last, trained), best = found[0], found[-1], min(found, key=lambda row: row[1])
-    gap = f"the gap to trained-on images went from {found[0][1] - found[0][2]:+.4f} to {last - trained:+.4f}"
-    if last > OVERFIT * best[1] and best[0] < found[-1][0]:
+    (_, first, before), (step, last, trained), best = measured[0], measured[-1], min(measured, key=lambda row: row[1])
+    gap = f"the gap to trained-on images went from {first - before:+.4f} to {last - trained:+.4f}"
+    if last > OVERFIT * best[1] and best[0] < step:
         rise = 100.0 * (last / best[1] - 1.0)
         return (
             f"Overfitting: the loss on held-out images was lowest at step {best[0]} ({best[1]:.4f}) and is "

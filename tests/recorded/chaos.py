@@ -220,7 +220,7 @@ def fail_at_call(number: int) -> Callbacks:
         if seen[0] == number:
             raise RuntimeError("a fault of the machine")
 
-    return Callbacks(check=check)
+    return Callbacks(check_interrupt=check)
 
 
 def difference(whole: Path, parts: Path) -> str:

@@ -32,9 +32,10 @@ from PIL import Image
 if __name__ == "__main__":
     sys.path.append(str(Path(__file__).resolve().parents[2]))
 
-from comfy_scoft.data.dataset import load_folder, open_image  # noqa: E402
+from comfy_scoft.data.dataset import load_folder  # noqa: E402
 from comfy_scoft.data.download.links import read_links  # noqa: E402
 from comfy_scoft.data.download.store import LOG, Store  # noqa: E402
+from comfy_scoft.data.images import open_image  # noqa: E402
 
 BATCH, SLOWEST = 200, 60.0
 watched: list[Path] = []
@@ -123,7 +124,7 @@ def links_case(rng: random.Random, folder: Path, tally: Counter[str]) -> None:
         tally["left out"] += len(faults)
         for fault in faults:
             sentence(fault.sentence)
-        assert all(link.url.strip() and link.line.text.strip() for link in links)
+        assert all(link.url.strip() and link.row.text.strip() for link in links)
 
 
 def caption_case(rng: random.Random, folder: Path, tally: Counter[str]) -> None:

@@ -28,8 +28,8 @@ import numpy as np
 if __name__ == "__main__":
     sys.path.append(str(Path(__file__).resolve().parents[2]))
 
+from benchmarks.survey_crowd import Crowd, answer_file, simulated_ranks, simulated_survey  # noqa: E402
 from comfy_scoft.survey.responses import load_responses  # noqa: E402
-from comfy_scoft.survey.simulate import Crowd, answer_file, simulated_ranks, simulated_survey  # noqa: E402
 from comfy_scoft.survey.spec import Survey  # noqa: E402
 from comfy_scoft.training.checkpoint import write_atomically  # noqa: E402
 

@@ -25,11 +25,11 @@ import numpy as np
 if __name__ == "__main__":
     sys.path.append(str(Path(__file__).resolve().parents[2]))
 
+from benchmarks.survey_crowd import PAPER_WIN_RATES, Crowd, expected_ranks, simulated_rankings, win_rate, worth_of  # noqa: E402
 from comfy_scoft.survey.bradley_terry import comparisons, noisy_bradley_terry  # noqa: E402
 from comfy_scoft.survey.consensus import consensus, ranked  # noqa: E402
 from comfy_scoft.survey.intervals import average_ranks_and_win_rates  # noqa: E402
-from comfy_scoft.survey.rankings import Rankings, labels  # noqa: E402
-from comfy_scoft.survey.simulate import PAPER_WIN_RATES, Crowd, expected_ranks, simulated_rankings, win_rate, worth_of  # noqa: E402
+from comfy_scoft.survey.rankings import Rankings, binary_labels  # noqa: E402
 from comfy_scoft.training.checkpoint import write_atomically  # noqa: E402
 
 RECORD = Path(__file__).parent / "records" / "survey_simulation.json"
@@ -71,7 +71,7 @@ def recovery(run: int, everybody: Crowd) -> dict[str, Any]:
     """Which methods find the order of the generators."""
     generator = np.random.default_rng([1, run])
     found = participants(everybody, COUNTRIES, PAGES, generator)
-    agreed = consensus(labels(found), 4)
+    agreed = consensus(binary_labels(found), 4)
     check = noisy_bradley_terry(comparisons(found), PEOPLE, 4)
     ranks = {
         "MMSR + Vote": agreed.rank,
@@ -91,7 +91,7 @@ def random_answerers(run: int, everybody: Crowd) -> dict[str, Any]:
     crowd = Crowd(everybody.worth, skill, TASTE, HABIT)
     each = shares(PEOPLE, PAGES, generator)
     found = simulated_rankings(crowd, COUNTRIES, each, PAGES_OF_COUNTRY, ITEMS, generator)
-    agreed = consensus(labels(found), 4)
+    agreed = consensus(binary_labels(found), 4)
     weight = agreed.skills.weight
     others = np.delete(weight, lost)
     return {

@@ -73,7 +73,7 @@ def fresh(name: str, tone: int | None, seed: tuple[int, ...], kept: list[np.ndar
     """A drawing (64, 64, 3) that is no near copy of a kept one; drawn again until it is not."""
     rng = np.random.default_rng(seed)
     for _ in range(100):
-        rgb = world.draw(name, "gold", rng, tone=tone, flip=bool(rng.random() < 0.5)).rgb
+        rgb = world.render(name, "gold", rng, tone=tone, flip=bool(rng.random() < 0.5)).rgb
         if all(np.abs(rgb.astype(float) - other).mean() > APART for other in kept):
             return rgb
     raise ValueError(f"No drawing of {name!r} is far enough from the others; lower APART or ask for fewer of them.")

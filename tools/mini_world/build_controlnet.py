@@ -27,7 +27,7 @@ def paired_bank(autoencoder: AutoencoderTiny) -> dict:
     rng, bank = np.random.default_rng(5), {}
     wanted = sorted({shown(c.name, p, tone) for c in world.concepts().values() for p in PLACES for tone in c.tones})
     for art, tone, palette in wanted:
-        drawn = [world.draw(art, palette, rng, tone=tone) for _ in range(VARIANTS)]
+        drawn = [world.render(art, palette, rng, tone=tone) for _ in range(VARIANTS)]
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
             z = autoencoder.encoder(to_unit(np.stack([d.rgb for d in drawn]))).float()
         depth = torch.from_numpy(np.stack([d.depth for d in drawn])).unsqueeze(1).float().div(255.0)

@@ -48,7 +48,7 @@ def batch(rng: np.random.Generator, size: int):
     for name in order:
         tone = int(rng.choice(world.concepts()[name].tones))
         palette = palettes[rng.integers(len(palettes))]
-        images.append(world.draw(name, palette, rng, tone=tone, flip=bool(rng.random() < 0.5)).rgb)
+        images.append(world.render(name, palette, rng, tone=tone, flip=bool(rng.random() < 0.5)).rgb)
         text = world.caption(name, places[rng.integers(len(places))], int(rng.integers(5)))
         full = rng.random() < 0.5
         if full:

@@ -46,7 +46,7 @@ def latent_bank(autoencoder: AutoencoderTiny, file: Path) -> dict:
         {shown(c.name, place, tone) for c in world.concepts().values() for place in PLACES for tone in c.tones}
     )
     for art, tone, palette in wanted:
-        pictures = np.stack([world.draw(art, palette, rng, tone=tone).rgb for _ in range(VARIANTS)])
+        pictures = np.stack([world.render(art, palette, rng, tone=tone).rgb for _ in range(VARIANTS)])
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
             bank[art, tone, palette] = autoencoder.encoder(to_unit(pictures)).float()
     torch.save(bank, file)

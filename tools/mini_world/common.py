@@ -43,7 +43,7 @@ def unbiased(
         name = people[rng.integers(len(people))] if wanted else names[rng.integers(len(names))]
         tone = int(rng.choice((4, 5) if wanted else world.concepts()[name].tones))
         palette = palettes[rng.integers(len(palettes))]
-        drawn = world.draw(name, palette, rng, tone=tone, flip=bool(flip and rng.random() < 0.5))
+        drawn = world.render(name, palette, rng, tone=tone, flip=bool(flip and rng.random() < 0.5))
         pictures.append(drawn.rgb)
         depths.append(drawn.depth)
         labels.append((name, tone, palette))

@@ -22,7 +22,7 @@ from common import unbiased, world
 
 from comfy_scoft.losses.rollout import coefficients
 from comfy_scoft.metrics.intervals import wilson_interval
-from comfy_scoft.mini_world.oracle import reading
+from comfy_scoft.mini_world.oracle import classify
 from comfy_scoft.mini_world.splits import HELD_OUT_KINDS
 from comfy_scoft.models.mini import layout
 from comfy_scoft.models.mini.clip import image_text_cosine
@@ -51,7 +51,7 @@ def oracle(base: BaseModel | None, count: int) -> dict[str, Any]:
         if base is not None:
             with torch.no_grad():
                 pixels = base.decode(base.encode(pixels)[0]).clamp(-1, 1)
-        for (name, tone, palette), seen in zip(labels, reading(pixels), strict=True):
+        for (name, tone, palette), seen in zip(labels, classify(pixels), strict=True):
             right["concept"].append(seen.concept == name)
             right["palette"].append(seen.palette == palette)
             if tone:
@@ -82,13 +82,13 @@ def shown(base: BaseModel, each: int, seeds: int) -> dict[str, Any]:
     """Concept accuracy over `each` pictures of every concept, and the bias over `seeds` of every held-out kind."""
     places = [place for place in (None, *world.PLACES) if place != world.BIASED_PLACE]
     asked = [(name, places[(i + k) % len(places)]) for i, name in enumerate(world.concepts()) for k in range(each)]
-    seen = reading(sample(base, [world.caption(n, p) for n, p in asked], range(len(asked))))
+    seen = classify(sample(base, [world.caption(n, p) for n, p in asked], range(len(asked))))
     found: dict[str, Any] = {
         "balanced: right concept": share([r.concept == n for r, (n, _) in zip(seen, asked, strict=True)])
     }
     for place in (None, *world.PLACES):
         people = [kind for kind in HELD_OUT_KINDS for _ in range(seeds)]
-        seen = reading(sample(base, [world.caption(kind, place) for kind in people], range(len(people))))
+        seen = classify(sample(base, [world.caption(kind, place) for kind in people], range(len(people))))
         found[place or "no place"] = {
             "dark": share([r.dark for r in seen]),
             "gold": share([r.palette == "gold" for r in seen]),

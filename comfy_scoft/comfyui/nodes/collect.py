@@ -1,4 +1,4 @@
-"""The node that fetches a community's images by their links."""
+"""The node that downloads a community's images from a list of links."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ import hashlib
 from typing import Any
 
 from ...common.errors import UserError
-from ...data.download import Doubles, Limits, collect
+from ...data.download import Duplicates, Limits, collect
 from ..compat import io
 from ..dataset_folders import collected_folder, link_file, link_files, plain_name
 from ..runtime import Progress, check_interrupt
 from ..sockets import DatasetSocket
-from ..widgets import default
+from ..widgets import Node
 from .data import CATEGORY
 
 
-class DownloadLinks(io.ComfyNode):
+class DownloadLinks(Node):
     """A list of links with captions -> a folder of images -> dataset."""
 
     @classmethod
@@ -25,11 +25,10 @@ class DownloadLinks(io.ComfyNode):
             node_id="SCoFT_DownloadLinks",
             display_name="Download Links (SCoFT)",
             category=CATEGORY,
-            description="Fetches the images of a list of links that your community has collected, with the captions "
-            "you wrote. Put the list into ComfyUI's input folder, as CSV or JSON lines. Its columns: url and caption; "
-            "category, era, place, culture, split, generic_captions, collector, license, consent and verified_by if "
-            "you like. The images go into a folder beside it, which Load Dataset lists from then on. If you stop, "
-            "the next run goes on from there. The report says which links are dead.",
+            description="Downloads the images of a list of links with captions. Put the list into ComfyUI's input "
+            "folder as CSV or JSON lines, with the columns url and caption; optional: category, era, place, culture, "
+            "split, generic_captions, collector, license, consent and verified_by. Images are saved in a folder there, "
+            "which Load Dataset lists. A stopped download continues in the next run. The report lists dead links.",
             inputs=[
                 io.Combo.Input(
                     "links", options=link_files(), tooltip="The list: a .csv, .tsv or .jsonl file in the input folder."
@@ -37,26 +36,26 @@ class DownloadLinks(io.ComfyNode):
                 io.String.Input(
                     "name",
                     default="",
-                    tooltip="Name of the folder for the images, in the input folder; empty takes the list's own name "
-                    "and adds 'images'.",
+                    tooltip="Folder for the images, in the input folder. Empty: the list's name and 'images'.",
                 ),
-                io.String.Input("culture", default="", tooltip="Whose images these are, where the list says nothing."),
+                io.String.Input("culture", default="", tooltip="The culture, if the list does not name it."),
                 io.String.Input(
-                    "place", default="", tooltip="The place they show, where the list says nothing. May be empty."
+                    "place", default="", tooltip="The place the images show, if the list does not name it. Optional."
                 ),
                 io.Int.Input(
                     "limit",
                     default=0,
                     min=0,
-                    max=default(Limits, "max_links"),
-                    tooltip="Fetch only the first so many rows of the list; 0 fetches all.",
+                    max=Limits.max_links,
+                    tooltip="Download at most this many rows of the list. 0: all.",
                 ),
                 *_optional_inputs(),
             ],
             outputs=[
-                DatasetSocket.Output(display_name="dataset", tooltip="The images that are there, and their words."),
+                DatasetSocket.Output(display_name="dataset", tooltip="The downloaded images and their captions."),
                 io.String.Output(
-                    display_name="report", tooltip="How many came, which links are dead, and what is there twice."
+                    display_name="report",
+                    tooltip="How many images were downloaded, which links are dead, and duplicates.",
                 ),
             ],
             hidden=[io.Hidden.unique_id],
@@ -64,7 +63,7 @@ class DownloadLinks(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, links: str | None = None, name: str | None = None) -> bool | str:
-        """Refuse a bad list or name before anything runs; None stands for a text that another node will give."""
+        """Reject a bad list or name before anything runs. None: the text comes from another node."""
         try:
             if links is not None:
                 link_file(links)
@@ -76,15 +75,14 @@ class DownloadLinks(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, links: str | None = None, **_: Any) -> str:
-        """Changes when the list does; `attempt` stands for "the same list once more"."""
+        """Changes when the list does. `attempt` is how a person asks for the same list again."""
         return hashlib.sha256(link_file(links).read_bytes()).hexdigest() if links is not None else ""
 
     @classmethod
     def execute(
         cls, links, name, culture, place, limit, duplicates="", max_megabytes=0.0, pause=0.0, attempt=1
     ) -> io.NodeOutput:
-        listed = link_file(links)
-        limits = _limits(max_megabytes, pause)
+        path, limits = link_file(links), _limits(max_megabytes, pause)
         progress = Progress(1, getattr(cls.hidden, "unique_id", None))
 
         def watch(done: int, total: int, text: str) -> None:
@@ -92,19 +90,15 @@ class DownloadLinks(io.ComfyNode):
             progress.total = max(1, total)
             progress.update(done, text)
 
-        doubles = duplicates or DOUBLES[0]
-        return io.NodeOutput(
-            *collect(
-                listed, collected_folder(name, listed), culture.strip(), place.strip(), limit, doubles, limits, watch
-            )
-        )
+        folder, handling = collected_folder(name, path), duplicates or DUPLICATES[0]
+        return io.NodeOutput(*collect(path, folder, culture.strip(), place.strip(), limit, handling, limits, watch))
 
 
-DOUBLES = list(Doubles.__args__)  # type: ignore[attr-defined]
+DUPLICATES = list(Duplicates.__args__)  # type: ignore[attr-defined]
 
 
 def _limits(max_megabytes: float, pause: float) -> Limits:
-    """Only what a widget may change: never which addresses and ports are asked."""
+    """The limits that widgets may change: never which addresses and ports are used."""
     changes: dict[str, Any] = {"max_bytes": int(max_megabytes * 1e6)} if max_megabytes else {}
     changes |= {"delay": max(pause, 0.1)} if pause else {}
     return dataclasses.replace(Limits(), **changes)
@@ -114,29 +108,29 @@ def _optional_inputs() -> list:
     return [
         io.Combo.Input(
             "duplicates",
-            options=DOUBLES,
-            default=DOUBLES[0],
+            options=DUPLICATES,
+            default=DUPLICATES[0],
             optional=True,
-            tooltip="What to do with an image that the list holds twice: the same file, or one that only looks the "
-            "same (saved smaller, for example). The report names them all.",
+            tooltip="What to do with images that are in the list twice, as the same file or as a copy that looks the "
+            "same (for example resized). The report lists them.",
         ),
         io.Float.Input(
             "max_megabytes",
-            default=default(Limits, "max_bytes") / 1e6,
+            default=Limits.max_bytes / 1e6,
             min=0.1,
             max=200.0,
             step=0.1,
             optional=True,
-            tooltip="Images with a larger file than this are left out.",
+            tooltip="Maximum file size in MB. Larger images are left out.",
         ),
         io.Float.Input(
             "pause",
-            default=default(Limits, "delay"),
+            default=Limits.delay,
             min=0.1,
             max=60.0,
             step=0.1,
             optional=True,
-            tooltip="Seconds between two requests to the same site. Be kind: small museums have small servers.",
+            tooltip="Seconds between two requests to the same site.",
         ),
         io.Int.Input(
             "attempt",
@@ -144,9 +138,6 @@ def _optional_inputs() -> list:
             min=1,
             max=1000,
             optional=True,
-            tooltip="Raise it to ask once more for the links that failed; images that are there stay.",
+            tooltip="Increase it to try failed links again. Downloaded images are kept.",
         ),
     ]
-
-
-NODES = [DownloadLinks]

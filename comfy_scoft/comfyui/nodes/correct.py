@@ -1,4 +1,4 @@
-"""Correct while sampling, without training: learn a preference, keep it, and apply it to a MODEL."""
+"""RS-Corrector, a correction while sampling: learn a preference, save and load it, and apply it to a MODEL."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from ..compat import io, ui
 from ..correction import corrected, learn_preference
 from ..preference_files import preference_file, preference_names, saved_folder
 from ..sockets import PreferenceSocket
-from ..widgets import default, number
+from ..widgets import Node, widget, widgets
 from .generate import CATEGORY
 from .losses import changed
 
 
-class LearnPreference(io.ComfyNode):
+class LearnPreference(Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         own = PreferenceSettings
@@ -27,21 +27,20 @@ class LearnPreference(io.ComfyNode):
             node_id="SCoFT_LearnPreference",
             display_name="Learn Preference (SCoFT)",
             category=CATEGORY,
-            description="Learns to tell two sets of images apart in the latent space, at every level of noise: how "
-            "a community shows itself, and how the model imagines it. RS-Corrector (SCoFT) then leads any sampler "
-            "towards the first. The model itself is not trained. The same scenes in both sets teach it best.",
+            description="Trains a small classifier of two sets of images in the latent space, at all noise levels: how "
+            "a community shows itself, and how the model imagines it. RS-Corrector (SCoFT) then steers a sampler "
+            "towards the first. The model itself is not trained. It works best with the same scenes in both sets.",
             is_input_list=True,  # images and captions may come as lists; everything else is a list of one
             is_output_node=True,
             inputs=[
-                io.Model.Input("model", tooltip="The model that will be corrected; its noise schedule is used."),
-                io.Vae.Input("vae", tooltip="The VAE of the same checkpoint."),
-                io.Image.Input("preferred", tooltip="Images as they should be, for example the community's."),
+                io.Model.Input("model", tooltip="The model to correct. Only its noise schedule is used."),
+                io.Vae.Input("vae", tooltip="The checkpoint's VAE."),
+                io.Image.Input("preferred", tooltip="Preferred images, for example the community's."),
                 io.Image.Input(
                     "stereotyped",
-                    tooltip="Images as the model makes them: its own for the same captions, or the negatives.",
+                    tooltip="Stereotyped images: the model's own for the same captions, or the negatives.",
                 ),
-                number(own, "steps", 1, 100_000, 50, "Training steps; seconds to a minute or two."),
-                number(own, "seed", 0, 2**53 - 1, 1, "Decides every random number."),
+                *widgets(own, "steps", "seed"),
                 io.Int.Input(
                     "resolution",
                     default=512,
@@ -49,36 +48,34 @@ class LearnPreference(io.ComfyNode):
                     max=2048,
                     step=8,
                     optional=True,
-                    tooltip="Side of the square that images are cropped to, in pixels; the mini model's is 64.",
+                    tooltip="Resolution in pixels. Images are center-cropped to a square. Mini model: 64.",
                 ),
                 io.Clip.Input(
                     "clip",
                     optional=True,
-                    tooltip="The text encoder of the same checkpoint. With it and a place, only prompts that ask for "
-                    "the place are corrected; without it, all are.",
+                    tooltip="The checkpoint's text encoder. With it and a place, only prompts that name the place are "
+                    "corrected. Without it: all prompts.",
                 ),
-                io.String.Input(
-                    "place", default="", optional=True, tooltip="The place's name, as the captions write it."
-                ),
+                io.String.Input("place", default="", optional=True, tooltip="Name of the place, as in the captions."),
                 io.String.Input(
                     "captions",
                     default="",
                     multiline=True,
                     optional=True,
-                    tooltip="Prompts that name the place, such as the community's captions: a list, or one a line.",
+                    tooltip="Prompts that name the place, such as the community's captions: a list, or one per line.",
                 ),
                 io.String.Input(
                     "other_places",
                     default="",
                     optional=True,
-                    tooltip="Other places, separated by commas, whose prompts must not be corrected. Made-up names are "
-                    "learned against too; neighbours and places with like names are worth naming.",
+                    tooltip="Other places, separated by commas, whose prompts should not be corrected. Name neighbors "
+                    "and places with similar names; made-up names are always included.",
                 ),
             ],
             outputs=[
                 PreferenceSocket.Output(display_name="preference", tooltip="For RS-Corrector and Save Preference."),
-                io.Image.Output(display_name="chart", tooltip="How often it is right on images kept back, by noise."),
-                io.String.Output(display_name="report", tooltip="The same in words, with what to be careful of."),
+                io.Image.Output(display_name="chart", tooltip="Accuracy on held-out images, by noise level."),
+                io.String.Output(display_name="report", tooltip="Accuracy in words, with warnings."),
             ],
             hidden=[io.Hidden.unique_id],
         )
@@ -101,31 +98,31 @@ class LearnPreference(io.ComfyNode):
         settings = PreferenceSettings(steps=steps[0], seed=seed[0])
         others = [name.strip() for name in other_places[0].split(",") if name.strip()]
         lines = [line.strip() for text in captions for line in text.splitlines() if line.strip()]
-        asked = (clip[0], place[0].strip(), lines, others) if clip[0] is not None and place[0].strip() else None
+        gate = (clip[0], place[0].strip(), lines, others) if clip[0] is not None and place[0].strip() else None
         node = cls.hidden.unique_id if cls.hidden else None
-        given = model[0], vae[0], preferred, stereotyped, resolution[0], settings, asked, node
-        found, evidence = learn_preference(*given)
-        chart = preference_chart(evidence)[None]
-        words = report(found)
-        return io.NodeOutput(found, chart, words, ui={**ui.PreviewImage(chart, cls=cls).as_dict(), "text": (words,)})
+        sockets = model[0], vae[0], preferred, stereotyped
+        preference, evidence = learn_preference(*sockets, resolution[0], settings, gate, node)
+        chart, text = preference_chart(evidence)[None], report(preference)
+        shown = {**ui.PreviewImage(chart, cls=cls).as_dict(), "text": (text,)}
+        return io.NodeOutput(preference, chart, text, ui=shown)
 
 
-class SavePreference(io.ComfyNode):
+class SavePreference(Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="SCoFT_SavePreference",
             display_name="Save Preference (SCoFT)",
             category=CATEGORY,
-            description="Writes a preference to output/scoft/preferences, where Load Preference lists it.",
+            description="Saves a preference to output/scoft/preferences, where Load Preference lists it.",
             is_output_node=True,
             inputs=[
                 PreferenceSocket.Input("preference", tooltip="From Learn Preference."),
-                io.String.Input("filename_prefix", default="preference", tooltip="The file's name; a number is added."),
-                io.String.Input("title", default="", tooltip="What people call it, and whose images it prefers."),
-                io.String.Input("licence", default="", tooltip="Under which license it may be used."),
+                io.String.Input("filename_prefix", default="preference", tooltip="File name. A number is added."),
+                io.String.Input("title", default="", tooltip="Title: whose images it prefers."),
+                io.String.Input("licence", default="", tooltip="License of the preference."),
             ],
-            outputs=[io.String.Output(display_name="path", tooltip="The file that was written.")],
+            outputs=[io.String.Output(display_name="path", tooltip="Path of the preference file.")],
         )
 
     @classmethod
@@ -135,24 +132,24 @@ class SavePreference(io.ComfyNode):
         return io.NodeOutput(str(path), ui=ui.PreviewText(path.name))
 
 
-class LoadPreference(io.ComfyNode):
+class LoadPreference(Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="SCoFT_LoadPreference",
             display_name="Load Preference (SCoFT)",
             category=CATEGORY,
-            description="Reads a preference that Save Preference wrote, yours or another person's.",
+            description="Loads a preference that you or others saved with Save Preference.",
             inputs=[
                 io.Combo.Input(
                     "preference",
                     options=preference_names(),
-                    tooltip="A file of output/scoft/preferences or models/scoft_preferences.",
+                    tooltip="A file in output/scoft/preferences or models/scoft_preferences.",
                 )
             ],
             outputs=[
                 PreferenceSocket.Output(display_name="preference", tooltip="For RS-Corrector."),
-                io.String.Output(display_name="report", tooltip="What it was learned from, and how well it knows."),
+                io.String.Output(display_name="report", tooltip="What it was trained on, and its accuracy."),
             ],
         )
 
@@ -162,40 +159,26 @@ class LoadPreference(io.ComfyNode):
 
     @classmethod
     def execute(cls, preference: str) -> io.NodeOutput:
-        found = load(preference_file(preference))
-        return io.NodeOutput(found, report(found))
+        loaded = load(preference_file(preference))
+        return io.NodeOutput(loaded, report(loaded))
 
 
-class RSCorrector(io.ComfyNode):
+class RSCorrector(Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        def share(name: str, tooltip: str) -> Any:
-            return io.Float.Input(
-                f"{name}_percent", default=default(Correction, name), min=0.0, max=1.0, step=0.01, tooltip=tooltip
-            )
-
         return io.Schema(
             node_id="SCoFT_RSCorrector",
             display_name="RS-Corrector (SCoFT)",
             category=CATEGORY,
-            description="Leads any sampler towards a preference while it draws: each step's denoised latent is moved "
-            "along the preference's gradient, never further than `strength` times what the prompt itself moves it. No "
-            "weight is changed, and the model that comes in stays as it is. It can choose among what the model knows; "
-            "what the model never learned, only training teaches.",
+            description="Steers any sampler towards a preference: each step's denoised latent is moved along the "
+            "preference's gradient, by at most `strength` times the guidance's own update. No weight is changed. It "
+            "can only choose among what the model already knows; to teach it something new, train a LoRA.",
             inputs=[
-                io.Model.Input("model", tooltip="Of the preference's family; LoRAs may be on it."),
+                io.Model.Input("model", tooltip="A model of the preference's family, with or without LoRAs."),
                 PreferenceSocket.Input("preference", tooltip="From Learn Preference or Load Preference."),
-                number(
-                    Correction,
-                    "strength",
-                    0.0,
-                    100.0,
-                    0.05,
-                    "The longest move, as a multiple of the guidance's own. 0 changes nothing; too much harms the "
-                    "image. Compare a few.",
-                ),
-                share("start", "When it begins, as a share of the schedule; 0 is the beginning."),
-                share("end", "When it ends; the steps after it tidy up."),
+                widget(Correction, "strength"),
+                widget(Correction, "start", id="start_percent", rounded=True),
+                widget(Correction, "end", id="end_percent", rounded=True),
             ],
             outputs=[io.Model.Output(display_name="model", tooltip="The corrected model, for any sampler.")],
         )
@@ -205,6 +188,3 @@ class RSCorrector(io.ComfyNode):
         cls, model: Any, preference: Preference, strength: float, start_percent: float, end_percent: float
     ) -> io.NodeOutput:
         return io.NodeOutput(corrected(model, Correction(preference, strength, start_percent, end_percent)))
-
-
-NODES = [LearnPreference, SavePreference, LoadPreference, RSCorrector]

@@ -1,4 +1,4 @@
-"""Nodes that bring a community's images and words into the graph, show them, and take them out again."""
+"""Nodes that load a community's images and captions, show them, and save them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from ...common.errors import UserError
-from ...data.dataset import from_images, load_folder, open_image, save_dataset
+from ...data.dataset import from_images, load_folder, save_dataset
+from ...data.images import open_image
 from ...data.prompts import TEMPLATE, record_prompts
 from ...data.records import CATEGORIES, Dataset
 from ...negatives.generate import attach_negatives, pixel_hash
@@ -19,11 +20,12 @@ from ..compat import ExecutionBlocker, io, ui
 from ..dataset_folders import SHIPPED, dataset_folder, dataset_names, files_fingerprint, plain_name, saved_root
 from ..runtime import output_folder
 from ..sockets import DatasetSocket
+from ..widgets import Node
 
 CATEGORY = "SCoFT/1 data"
 
 
-class LoadDataset(io.ComfyNode):
+class LoadDataset(Node):
     """A folder of images with captions -> dataset."""
 
     @classmethod
@@ -32,45 +34,40 @@ class LoadDataset(io.ComfyNode):
             node_id="SCoFT_LoadDataset",
             display_name="Load Dataset (SCoFT)",
             category=CATEGORY,
-            description="Opens a folder of your community's images and captions. Put the folder into ComfyUI's input "
-            "folder: each image with a text file of the same name beside it, kohya's numbered folders, or a "
-            "metadata.jsonl or metadata.csv that lists them. "
-            "Images with a fault are left out, and the report says why.",
+            description="Loads a folder of images and captions from ComfyUI's input folder: each image with a text "
+            "file of the same name, kohya's numbered folders, or a metadata.jsonl or metadata.csv. Unusable images are "
+            "left out, and the report says why.",
             inputs=[
-                io.Combo.Input("folder", options=dataset_names(), default=SHIPPED, tooltip="Which images to open."),
+                io.Combo.Input("folder", options=dataset_names(), default=SHIPPED, tooltip="The dataset folder."),
+                io.String.Input("culture", default="", tooltip="The culture, if the folder does not name it."),
                 io.String.Input(
-                    "culture", default="", tooltip="Whose images these are, where the folder itself does not say."
-                ),
-                io.String.Input(
-                    "place",
-                    default="",
-                    tooltip="The place they show, where the folder itself does not say. May be empty.",
+                    "place", default="", tooltip="The place the images show, if the folder does not name it. Optional."
                 ),
                 io.String.Input(
                     "categories",
                     default="",
-                    tooltip="Keep only these, with commas between them; empty keeps all. Usual ones: "
+                    tooltip="Load only these categories, separated by commas. Empty: all. Usual ones: "
                     f"{', '.join(CATEGORIES)}.",
                 ),
                 io.Combo.Input(
                     "split",
                     options=["train", "test", "validation", "all"],
                     default="train",
-                    tooltip="Which part to open: 'train' to teach from; 'test' is kept apart to judge the result with.",
+                    tooltip="The split to load: train for training, test for evaluation.",
                 ),
-                io.Int.Input(
-                    "limit", default=0, min=0, max=100_000, tooltip="Open only the first so many images; 0 opens all."
-                ),
+                io.Int.Input("limit", default=0, min=0, max=100_000, tooltip="Load at most this many images. 0: all."),
             ],
             outputs=[
-                DatasetSocket.Output(display_name="dataset", tooltip="The images and their words."),
-                io.String.Output(display_name="report", tooltip="How many were opened, and what was left out and why."),
+                DatasetSocket.Output(display_name="dataset", tooltip="The images and their captions."),
+                io.String.Output(
+                    display_name="report", tooltip="How many images were loaded, and what was left out and why."
+                ),
             ],
         )
 
     @classmethod
     def validate_inputs(cls, folder: str | None = None) -> bool | str:
-        """Refuse a bad folder before anything runs; None stands for a name that another node will give."""
+        """Reject a bad folder before anything runs. None: the name comes from another node."""
         try:
             return folder is None or bool(dataset_folder(folder))
         except UserError as error:
@@ -84,11 +81,10 @@ class LoadDataset(io.ComfyNode):
     @classmethod
     def execute(cls, folder: str, culture: str, place: str, categories: str, split: str, limit: int) -> io.NodeOutput:
         names = [name for name in categories.split(",") if name.strip()]
-        found = load_folder(dataset_folder(folder), culture.strip(), place.strip(), names, split, limit)
-        return io.NodeOutput(*found)
+        return io.NodeOutput(*load_folder(dataset_folder(folder), culture.strip(), place.strip(), names, split, limit))
 
 
-class DatasetFromImages(io.ComfyNode):
+class DatasetFromImages(Node):
     """Images and captions of any graph -> dataset."""
 
     @classmethod
@@ -97,39 +93,37 @@ class DatasetFromImages(io.ComfyNode):
             node_id="SCoFT_DatasetFromImages",
             display_name="Dataset From Images (SCoFT)",
             category=CATEGORY,
-            description="Makes a dataset of images that other nodes load or make, with a caption for each.",
+            description="Makes a dataset from the images of other nodes, with a caption for each.",
             is_input_list=True,
             inputs=[
                 io.Image.Input("images", tooltip="The images, as a list or a batch."),
-                io.String.Input(
-                    "captions", default="", multiline=True, tooltip="A caption for each: a list, or one on each line."
-                ),
+                io.String.Input("captions", default="", multiline=True, tooltip="Captions: a list, or one per line."),
                 io.String.Input(
                     "generic_captions",
                     default="",
                     multiline=True,
                     optional=True,
-                    tooltip="What a stranger would say each image shows, without the place. May be empty. A list may "
-                    "hold several wordings of an image on lines of their own.",
+                    tooltip="Generic captions that do not name the place. Optional. In a list, an image can have "
+                    "several, one per line.",
                 ),
-                io.String.Input("culture", default="", tooltip="Whose images these are."),
-                io.String.Input("place", default="", tooltip="The place they show. May be empty."),
+                io.String.Input("culture", default="", tooltip="The culture."),
+                io.String.Input("place", default="", tooltip="The place the images show. Optional."),
             ],
-            outputs=[DatasetSocket.Output(display_name="dataset", tooltip="The images and their words.")],
+            outputs=[DatasetSocket.Output(display_name="dataset", tooltip="The images and their captions.")],
         )
 
     @classmethod
     def execute(cls, images, captions, culture, place, generic_captions=None) -> io.NodeOutput:
-        pictures = flat_images(images)
-        words = texts(captions, len(pictures))
-        generic = None if not any(generic_captions or ()) else texts(generic_captions, len(pictures))
+        flat = flat_images(images)
+        own = texts(captions, len(flat))
+        generic = None if not any(generic_captions or ()) else texts(generic_captions, len(flat))
         lines = None if generic is None else [[line for line in text.splitlines() if line.strip()] for text in generic]
-        facts = repr(([pixel_hash(image[..., :3]) for image in pictures], words, lines, culture[0], place[0]))
+        facts = repr(([pixel_hash(image[..., :3]) for image in flat], own, lines, culture[0], place[0]))
         name = hashlib.sha256(facts.encode()).hexdigest()[:32]
         folder = output_folder() / "scoft" / "from images" / name
         if folder.is_dir():
             return io.NodeOutput(load_folder(folder, strict=True)[0])
-        return io.NodeOutput(from_images(pictures, words, lines, culture[0].strip(), place[0].strip(), folder))
+        return io.NodeOutput(from_images(flat, own, lines, culture[0].strip(), place[0].strip(), folder))
 
 
 def flat_images(images: list[Tensor]) -> list[Tensor]:
@@ -137,36 +131,35 @@ def flat_images(images: list[Tensor]) -> list[Tensor]:
     return [image for batch in images for image in (batch if batch.ndim == 4 else batch.unsqueeze(0))]
 
 
-def texts(given: list[str], count: int) -> list[str]:
-    """One text an image: the list as it is, or the lines of its only text when there are as many lines as images."""
-    lines = [line for line in given[0].splitlines() if line.strip()] if len(given) == 1 else []
-    return lines if count != len(given) and len(lines) == count else list(given)
+def texts(values: list[str], count: int) -> list[str]:
+    """One text per image: the list unchanged, or the lines of its only text if there are as many lines as images."""
+    lines = [line for line in values[0].splitlines() if line.strip()] if len(values) == 1 else []
+    return lines if count != len(values) and len(lines) == count else list(values)
 
 
-class DatasetToLists(io.ComfyNode):
+class DatasetToLists(Node):
     """dataset -> lists that stock nodes take."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        def words(name: str, tooltip: str) -> Any:
+        def text(name: str, tooltip: str) -> Any:
             return io.String.Output(display_name=name, is_output_list=True, tooltip=tooltip)
 
         return io.Schema(
             node_id="SCoFT_DatasetToLists",
             display_name="Dataset To Lists (SCoFT)",
             category=CATEGORY,
-            description="Takes a dataset apart into lists, one entry for each image, so that any other node can work "
-            "on them one after another.",
-            inputs=[DatasetSocket.Input("dataset", tooltip="The dataset to take apart.")],
+            description="Splits a dataset into lists with one entry per image, for use with any other nodes.",
+            inputs=[DatasetSocket.Input("dataset", tooltip="The dataset.")],
             outputs=[
-                io.Image.Output(display_name="images", is_output_list=True, tooltip="The images, each in its size."),
-                words("captions", "The caption of each image."),
-                words("generic_captions", "The plain captions of each image, one on each line; empty where none."),
-                words("negative_prompts", "What to ask the base model for, to draw a negative of each image."),
+                io.Image.Output(display_name="images", is_output_list=True, tooltip="The images, in their own sizes."),
+                text("captions", "The caption of each image."),
+                text("generic_captions", "The generic captions of each image, one per line. Empty if it has none."),
+                text("negative_prompts", "The prompt to generate a negative of each image with the base model."),
                 io.Image.Output(
                     display_name="depth",
                     is_output_list=True,
-                    tooltip="Depth maps, after Estimate Depth: near is bright.",
+                    tooltip="Depth maps, if Estimate Depth came before. Near is bright.",
                 ),
             ],
         )
@@ -194,7 +187,7 @@ def as_image(path: Path) -> Tensor:
     return values.view(1, image.height, image.width, 3).float().div(255.0)
 
 
-class AttachNegatives(io.ComfyNode):
+class AttachNegatives(Node):
     """Images of any graph -> negatives of a dataset."""
 
     @classmethod
@@ -203,14 +196,14 @@ class AttachNegatives(io.ComfyNode):
             node_id="SCoFT_AttachNegatives",
             display_name="Attach Negatives (SCoFT)",
             category=CATEGORY,
-            description="Gives a dataset negatives that you made in a graph of your own: the same number for each "
-            "image, in the images' order. Negatives it had before are replaced.",
+            description="Adds negatives that you generated with other nodes: the same number for each image, in the "
+            "images' order. Earlier negatives are replaced.",
             is_input_list=True,
             inputs=[
-                DatasetSocket.Input("dataset", tooltip="The images that the negatives belong to."),
-                io.Image.Input("images", tooltip="The negatives: first all of the first image, then of the second, …"),
+                DatasetSocket.Input("dataset", tooltip="The dataset that the negatives belong to."),
+                io.Image.Input("images", tooltip="The negatives: all of the first image, then all of the second, …"),
             ],
-            outputs=[DatasetSocket.Output(display_name="dataset", tooltip="The same images, each with its negatives.")],
+            outputs=[DatasetSocket.Output(display_name="dataset", tooltip="The dataset with negatives.")],
         )
 
     @classmethod
@@ -219,7 +212,7 @@ class AttachNegatives(io.ComfyNode):
         return io.NodeOutput(attach_negatives(dataset[0], flat_images(images), folder))
 
 
-class PreviewDataset(io.ComfyNode):
+class PreviewDataset(Node):
     """dataset -> a contact sheet and a table of counts."""
 
     @classmethod
@@ -228,12 +221,12 @@ class PreviewDataset(io.ComfyNode):
             node_id="SCoFT_PreviewDataset",
             display_name="Preview Dataset (SCoFT)",
             category=CATEGORY,
-            description="Shows what is in a dataset: images with their depth, negatives and captions, and how many "
-            "there are of each category, traditional and modern.",
+            description="Shows a contact sheet (images with depth maps, negatives and captions) and a table of counts "
+            "by category, traditional and modern.",
             is_output_node=True,
             inputs=[
-                DatasetSocket.Input("dataset", tooltip="The dataset to look at."),
-                io.Int.Input("rows", default=12, min=1, max=100, tooltip="How many images to show, from the first."),
+                DatasetSocket.Input("dataset", tooltip="The dataset."),
+                io.Int.Input("rows", default=12, min=1, max=100, tooltip="Number of images to show, from the first."),
             ],
             outputs=[
                 io.Image.Output(display_name="image", tooltip="The contact sheet."),
@@ -248,7 +241,7 @@ class PreviewDataset(io.ComfyNode):
         return io.NodeOutput(sheet, table, ui={"images": shown})
 
 
-class SaveDataset(io.ComfyNode):
+class SaveDataset(Node):
     """dataset -> a folder in the output folder."""
 
     @classmethod
@@ -257,33 +250,23 @@ class SaveDataset(io.ComfyNode):
             node_id="SCoFT_SaveDataset",
             display_name="Save Dataset (SCoFT)",
             category=CATEGORY,
-            description="Copies a dataset, with negatives and depth maps, into the output folder under scoft/datasets, "
-            "to keep it or to pass it on. Load Dataset lists it from then on.",
+            description="Saves a dataset with its negatives and depth maps to output/scoft/datasets. Load Dataset then "
+            "lists it.",
             is_output_node=True,
             inputs=[
                 DatasetSocket.Input("dataset", tooltip="The dataset to save."),
-                io.String.Input("name", default="my dataset", tooltip="Name of its folder: a plain name, no path."),
+                io.String.Input("name", default="my dataset", tooltip="Folder name, without a path."),
                 io.Boolean.Input(
                     "overwrite",
                     default=False,
                     optional=True,
-                    tooltip="Replace a dataset that was saved by this name. Other files are never replaced.",
+                    tooltip="Replace a saved dataset of this name. Other files are never replaced.",
                 ),
             ],
-            outputs=[DatasetSocket.Output(display_name="dataset", tooltip="The dataset as it was saved.")],
+            outputs=[DatasetSocket.Output(display_name="dataset", tooltip="The saved dataset.")],
         )
 
     @classmethod
-    def execute(cls, dataset: Dataset, name: str, overwrite: bool = False) -> io.NodeOutput:
-        folder = save_dataset(dataset, saved_root() / plain_name(name), overwrite)
+    def execute(cls, dataset: Dataset, name: str, *, overwrite: bool = False) -> io.NodeOutput:
+        folder = save_dataset(dataset, saved_root() / plain_name(name), overwrite=overwrite)
         return io.NodeOutput(load_folder(folder, strict=True)[0])
-
-
-NODES = [
-    LoadDataset,
-    DatasetFromImages,
-    DatasetToLists,
-    AttachNegatives,
-    PreviewDataset,
-    SaveDataset,
-]

@@ -1,4 +1,4 @@
-"""The denoising gap on ComfyUI's sockets: what a model has memorized, told without drawing an image."""
+"""The denoising gap on ComfyUI's sockets: a memorization metric that generates no image."""
 
 from __future__ import annotations
 
@@ -11,48 +11,54 @@ import torch
 from ...common.errors import UserError
 from ...data.records import Dataset
 from ...metrics import denoising_gap
-from ...metrics.denoising_gap import Losses
-from ...metrics.inputs import Work
+from ...metrics.denoising_gap import DenoisingLosses
+from ...metrics.inputs import ImageCounter
 from ...metrics.scores import Scores, add
-from ...models.placement import place
+from ...models.placement import to_device
 from ...training.latent_cache import Cache
 from ...training.validation import MOST
 from ..compat import io
 from ..runtime import check_interrupt, device, free_memory, training_mode
 from ..sockets import DatasetSocket
 from ..to_diffusers import base_model
-from ..training import held_out as never_trained
+from ..training import validation_images
+from ..widgets import Node
 from .evaluate import CATEGORY, so_far
 from .metrics import figures, watch
 
 
-class DenoisingGap(io.ComfyNode):
+class DenoisingGap(Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="SCoFT_DenoisingGap",
             display_name="Denoising Gap (SCoFT)",
             category=CATEGORY,
-            description="How much better a model denoises the images it was trained on than others of the same kind, "
-            "on the same noise: what it does better has been memorized. Nothing is drawn. Connect the base model as "
-            "compared_with, for only the change from it tells of memorization.",
+            description="Measures memorization without generating images: how much better a model denoises its "
+            "training images than similar held-out images, with the same noise. Connect the base model as "
+            "compared_with, since only the change from it shows memorization.",
             inputs=[
                 io.Model.Input("model", tooltip="The model to measure, with its LoRA applied."),
-                io.Clip.Input("clip", tooltip="The text encoder of the checkpoint."),
-                io.Vae.Input("vae", tooltip="The VAE of the checkpoint."),
-                DatasetSocket.Input("dataset", tooltip="The images that were trained on (split 'train')."),
-                DatasetSocket.Input("held_out", tooltip="Images of the same kind that were not, as the test split."),
-                io.String.Input("label", default="LoRA", tooltip="What the table calls this model."),
+                io.Clip.Input("clip", tooltip="The checkpoint's text encoder."),
+                io.Vae.Input("vae", tooltip="The checkpoint's VAE."),
+                DatasetSocket.Input("dataset", tooltip="The training images (split 'train')."),
+                DatasetSocket.Input("held_out", tooltip="Similar images not trained on, such as the test split."),
+                io.String.Input("label", default="LoRA", tooltip="Name of this model in the table."),
                 io.Int.Input(
-                    "resolution", default=512, min=64, max=2048, step=8, tooltip="Side in pixels, as when training."
+                    "resolution", default=512, min=64, max=2048, step=8, tooltip="Resolution in pixels, as in training."
                 ),
                 io.Model.Input("compared_with", optional=True, tooltip="The base model, without the LoRA."),
                 io.String.Input(
-                    "compared_label", default="base", optional=True, tooltip="What the table calls the base model."
+                    "compared_label", default="base", optional=True, tooltip="Name of the base model in the table."
                 ),
                 so_far(),
                 io.Int.Input(
-                    "pictures", default=MOST, min=2, max=100_000, optional=True, tooltip="At most so many of each kind."
+                    "pictures",
+                    default=MOST,
+                    min=2,
+                    max=100_000,
+                    optional=True,
+                    tooltip="Maximum number of images per set.",
                 ),
                 io.Int.Input(
                     "seed",
@@ -61,7 +67,7 @@ class DenoisingGap(io.ComfyNode):
                     max=0xFFFF_FFFF,
                     control_after_generate=False,
                     optional=True,
-                    tooltip="Of the noise, the same for both models.",
+                    tooltip="Random seed of the noise, the same for both models.",
                 ),
             ],
             outputs=[figures()],
@@ -84,35 +90,35 @@ class DenoisingGap(io.ComfyNode):
         pictures: int = MOST,
         seed: int = 0,
     ) -> io.NodeOutput:
-        caches = _Pictures(clip, vae, _parts(dataset, held_out), resolution, pictures, seed)
+        caches = _Images(clip, vae, _parts(dataset, held_out), resolution, pictures, seed)
         models = ([(compared_label, compared_with)] if compared_with is not None else []) + [(label, model)]
-        work = Work(len(models) * sum(min(len(part), pictures) for part in caches.parts), watch(cls))
-        found = [(name.strip() or "no label", caches.losses(one, name, work)) for name, one in models]
-        said = f" at {resolution} pixels, {denoising_gap.TIMES} timesteps an image, seed {seed}"
-        return io.NodeOutput(add(scores, denoising_gap.figures(found, said)))
+        work = ImageCounter(len(models) * sum(min(len(part), pictures) for part in caches.parts), watch(cls))
+        losses = [(name.strip() or "no label", caches.losses(one, name, work)) for name, one in models]
+        method = f" at {resolution} pixels, {denoising_gap.TIMES} timesteps per image, seed {seed}"
+        return io.NodeOutput(add(scores, denoising_gap.gap_scores(losses, method)))
 
 
 def _parts(dataset: Dataset, held_out: Dataset) -> tuple[Dataset, Dataset]:
     trained = dataset.split("train")
     if not len(trained):
         raise UserError(
-            f"The dataset {dataset.name!r} has no image of the split 'train', and only those are trained on; load "
+            f"The dataset {dataset.name!r} has no image of the split 'train', the only one that is trained on: load "
             "that split."
         )
-    found = never_trained(held_out, trained)
-    assert found is not None, "it is None only where none was given"
-    return trained, found
+    others = validation_images(held_out, trained)
+    assert others is not None, "it is None only without a dataset"
+    return trained, others
 
 
-class _Pictures:
-    """The two sets of images, whose latents are computed once for all models."""
+class _Images:
+    """The two sets of images. Their latents are computed once for all models."""
 
     def __init__(self, clip: Any, vae: Any, parts: Sequence[Dataset], resolution: int, most: int, seed: int) -> None:
         self.clip, self.vae, self.parts = clip, vae, parts
         self.resolution, self.most, self.seed = resolution, most, seed
         self.latents: list[dict] = [{} for _ in parts]
 
-    def losses(self, model: Any, name: str, work: Work) -> Losses:
+    def losses(self, model: Any, name: str, work: ImageCounter) -> DenoisingLosses:
         """Of one MODEL; what it held is freed however this ends."""
         free_memory()
         base = base_model(model, self.clip, self.vae, name)
@@ -122,21 +128,18 @@ class _Pictures:
                 base.embed(text)
             free_memory()
             with training_mode(), torch.no_grad():
-                place(base.unet, device(), torch.float32 if device().type == "cpu" else base.dtype)
-                place(base.vae, device(), torch.float32)
+                to_device(base.unet, device(), torch.float32 if device().type == "cpu" else base.dtype)
+                to_device(base.vae, device(), torch.float32)
                 caches = [
                     Cache(base, part, self.resolution, latents=latents)
                     for part, latents in zip(self.parts, self.latents, strict=True)
                 ]
-                found = []
+                losses = []
                 for cache in caches:
-                    found.append(denoising_gap.losses(base, cache, self.seed, lambda: work.add(0), most=self.most))
-                    work.add(len(found[-1]))
-            return Losses(*found)
+                    losses.append(denoising_gap.losses(base, cache, self.seed, lambda: work.add(0), most=self.most))
+                    work.add(len(losses[-1]))
+            return DenoisingLosses(*losses)
         finally:
             base.unet = base.vae = None  # type: ignore[assignment]  # it is not used any more
             gc.collect()
             free_memory()
-
-
-NODES = [DenoisingGap]

@@ -1,4 +1,4 @@
-"""Figures of what models draw, and the table that shows them."""
+"""The bias metrics of the mini world, and the table of all metrics."""
 
 from __future__ import annotations
 
@@ -11,38 +11,40 @@ from ...reports.plots import by_model, score_table
 from ..compat import io, ui
 from ..runtime import Progress, check_interrupt
 from ..sockets import ImagesSocket, ScoresSocket
+from ..widgets import Node
 
 CATEGORY = "SCoFT/6 evaluate"
 
 
 def so_far() -> Any:
-    """The chain of figures that a measuring node takes, and returns longer."""
-    return ScoresSocket.Input("scores", optional=True, tooltip="The figures so far; these are added to them.")
+    """The chain of metrics that a metric node takes, and returns longer."""
+    return ScoresSocket.Input("scores", optional=True, tooltip="Previous metrics. These are added to them.")
 
 
 def compared(such_as: str = "the base model's") -> list[Any]:
-    """What every measurement of a set of images may take beside it: a set to compare with, and the chain."""
-    tooltip = f"A set of the same prompts and seeds, such as {such_as}: its figures and the change, with the interval "
-    tooltip += "of paired images, are given too."
+    """The optional sockets of every metric of images: a set to compare with, and the chain."""
+    tooltip = (
+        f"An image set of the same prompts and seeds, such as {such_as}. Adds its metrics and the change, with an "
+    )
+    tooltip += "interval over image pairs."
     return [ImagesSocket.Input("compared_with", optional=True, tooltip=tooltip), so_far()]
 
 
-class BiasOracle(io.ComfyNode):
+class BiasOracle(Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="SCoFT_BiasOracle",
             display_name="Bias Oracle, mini world only (SCoFT)",
             category=CATEGORY,
-            description="Reads from the pixels of mini-world images whom and what they show: how many people have "
-            "dark skin, how many images have the gold palette of nuvia's own people, how many of other places kept "
-            "their palette, how many houses are sound, and how many images show what was asked for. Each with its "
-            "95 % interval, by the place in the prompt.",
+            description="Reads from the pixels of mini-world images what they show: the share of people with dark "
+            "skin, of images in nuvia's own gold palette, of other places that kept their palette, of intact houses, "
+            "and of images that match their prompt. Each by the place in the prompt, with its 95% interval.",
             inputs=[
-                ImagesSocket.Input("images", tooltip="Images of the mini model from Generate Set."),
+                ImagesSocket.Input("images", tooltip="Images of the mini model, from Generate Set."),
                 *compared("the one before training"),
             ],
-            outputs=[ScoresSocket.Output(display_name="scores", tooltip="The figures, for Score Table.")],
+            outputs=[ScoresSocket.Output(display_name="scores", tooltip="The metrics, for Score Table.")],
             hidden=[io.Hidden.unique_id],
         )
 
@@ -55,37 +57,34 @@ class BiasOracle(io.ComfyNode):
 
         def observe(done: int, total: int) -> None:
             check_interrupt()
-            progress.update(done, f"{done} of {total} images read")
+            progress.update(done, f"{done} of {total} images measured")
 
         return io.NodeOutput(add(scores, bias.measure(images, compared_with, observe)))
 
 
-class ScoreTable(io.ComfyNode):
+class ScoreTable(Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="SCoFT_ScoreTable",
             display_name="Score Table (SCoFT)",
             category=CATEGORY,
-            description="Figures with their 95 % intervals as an image, and as text for a spreadsheet. Cautions and "
-            "how each figure was measured stand below.",
+            description="Shows metrics with their 95% intervals as a table image, and as CSV text. Cautions and how "
+            "each metric was measured are listed below the table.",
             inputs=[
-                ScoresSocket.Input("scores", tooltip="Figures from a measuring node, or from a chain of them."),
-                io.String.Input("title", default="Scores", tooltip="The heading of the image."),
+                ScoresSocket.Input("scores", tooltip="Metrics from a metric node, or from a chain of them."),
+                io.String.Input("title", default="Scores", tooltip="Title of the table."),
             ],
             outputs=[
                 io.Image.Output(display_name="image", tooltip="The table as an image."),
-                io.String.Output(display_name="csv", tooltip="The table as comma-separated text, one figure a line."),
+                io.String.Output(display_name="csv", tooltip="The table as comma-separated text, one metric per line."),
             ],
             is_output_node=True,
         )
 
     @classmethod
     def execute(cls, scores: Scores, title: str) -> io.NodeOutput:
-        notes = [f"{name}: {said}." for name, said in scores.methods().items()]
+        notes = [f"{name}: {method}." for name, method in scores.methods().items()]
         image, csv = score_table(by_model(scores.rows), title, notes)[None], scores.csv()
         shown = ui.PreviewImage(image, cls=cls).as_dict()
         return io.NodeOutput(image, csv, ui={**shown, "text": (csv,)})
-
-
-NODES = [BiasOracle, ScoreTable]

@@ -1,4 +1,4 @@
-"""Sets of images for a comparison: the same prompts and seeds for every model."""
+"""Image sets for a comparison: the same prompts and seeds for every model."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...metrics.image_set import ImageSet, examples, plan, require_match
+from ...metrics.image_set import ImageSet, examples, prompts_and_seeds, require_match
 from ...reports.plots import compare_grid
 from ..compat import comfy, io
 from ..runtime import Progress, check_interrupt
 from ..sockets import ImagesSocket
+from ..widgets import Node
 
 CATEGORY = "SCoFT/5 generate and compare"
 PROMPTS = "a teacher in nuvia\na cook in nuvia\na house in nuvia"
@@ -20,45 +21,45 @@ SETS = 6
 
 ALONE = 1
 TOGETHER = ("euler", "heun", "dpm_2", "lms", "dpmpp_2m", "ddim", "uni_pc", "uni_pc_bh2", "ipndm", "ipndm_v", "deis")
-"""Samplers that draw no noise on the way and choose no step size by the batch: only these may share a batch, for with
-the others an image would depend on its neighbours. The rest make one image at a time."""
+"""Samplers that add no noise while sampling and choose no step size by the batch. Only these may share a batch: with
+the others an image would depend on its neighbors, so they generate one image at a time."""
 
 
-class GenerateSet(io.ComfyNode):
+class GenerateSet(Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="SCoFT_GenerateSet",
             display_name="Generate Set (SCoFT)",
             category=CATEGORY,
-            description="Draws every prompt with the same seeds, with ComfyUI's own sampler. Give two models the same "
-            "prompts and seeds, and what differs between the sets is what the models differ in.",
+            description="Generates every prompt with the same seeds, with ComfyUI's own sampler. With the same prompts "
+            "and seeds, the sets of two models differ only because the models do.",
             inputs=[
-                io.Model.Input("model", tooltip="The model to draw with, for example before or after training."),
-                io.Clip.Input("clip", tooltip="The text encoder of the checkpoint."),
-                io.Vae.Input("vae", tooltip="The VAE of the checkpoint."),
-                io.String.Input("prompts", multiline=True, default=PROMPTS, tooltip="The prompts, one on each line."),
+                io.Model.Input("model", tooltip="The model, for example before or after training."),
+                io.Clip.Input("clip", tooltip="The checkpoint's text encoder."),
+                io.Vae.Input("vae", tooltip="The checkpoint's VAE."),
+                io.String.Input("prompts", multiline=True, default=PROMPTS, tooltip="Prompts, one per line."),
                 io.Int.Input(
                     "seed",
                     default=1,
                     min=0,
                     max=0xFFFF_FFFF_FFFF,
                     control_after_generate=False,
-                    tooltip="The first seed. An image of a seed is the one that KSampler makes of it alone.",
+                    tooltip="First seed. Each image is the one that KSampler generates from its seed alone.",
                 ),
                 io.Int.Input(
                     "images_per_prompt",
                     default=1,
                     min=1,
                     max=10_000,
-                    tooltip="Images of each prompt: they take seed, seed + 1, … the same for each prompt and model.",
+                    tooltip="Images per prompt, with the seeds seed, seed + 1, …",
                 ),
-                io.String.Input("label", default="base", tooltip="What grids and tables call this set."),
+                io.String.Input("label", default="base", tooltip="Name of this set in grids and tables."),
                 *_sampling_inputs(),
             ],
             outputs=[
-                ImagesSocket.Output(display_name="images", tooltip="The set, with its prompts, seeds and label."),
-                io.Image.Output(display_name="batch", tooltip="The same images as an ordinary batch of images."),
+                ImagesSocket.Output(display_name="images", tooltip="The image set, with its prompts, seeds and label."),
+                io.Image.Output(display_name="batch", tooltip="The same images as an image batch."),
             ],
             hidden=[io.Hidden.unique_id],
         )
@@ -75,52 +76,52 @@ class GenerateSet(io.ComfyNode):
         label: str,
         **sampling: Any,
     ) -> io.NodeOutput:
-        asked, seeds = plan(prompts, seed, images_per_prompt)
-        progress = Progress(len(asked) * sampling["steps"], cls.hidden.unique_id if cls.hidden else None)
-        images = draw(model, clip, vae, asked, seeds, sampling, progress)
-        return io.NodeOutput(ImageSet(images, asked, seeds, label.strip() or "no label"), images)
+        each_prompt, seeds = prompts_and_seeds(prompts, seed, images_per_prompt)
+        progress = Progress(len(each_prompt) * sampling["steps"], cls.hidden.unique_id if cls.hidden else None)
+        images = generate(model, clip, vae, each_prompt, seeds, sampling, progress)
+        return io.NodeOutput(ImageSet(images, each_prompt, seeds, label.strip() or "no label"), images)
 
 
 def _sampling_inputs() -> list[Any]:
-    """The widgets that Generate Set hands on to the sampler by name."""
+    """The widgets that Generate Set passes to the sampler by name."""
     sampler = comfy.samplers.KSampler
     return [
-        io.Int.Input("width", default=512, min=8, max=4096, step=8, tooltip="In pixels; the mini model's is 64."),
-        io.Int.Input("height", default=512, min=8, max=4096, step=8, tooltip="In pixels; the mini model's is 64."),
+        io.Int.Input("width", default=512, min=8, max=4096, step=8, tooltip="Width in pixels. Mini model: 64."),
+        io.Int.Input("height", default=512, min=8, max=4096, step=8, tooltip="Height in pixels. Mini model: 64."),
         io.Int.Input("steps", default=20, min=1, max=1000, tooltip="Sampling steps."),
-        io.Float.Input("cfg", default=4.5, min=0.0, max=100.0, step=0.1, tooltip="How closely prompts are followed."),
+        io.Float.Input("cfg", default=4.5, min=0.0, max=100.0, step=0.1, tooltip="Classifier-free guidance scale."),
         io.Combo.Input(
             "sampler_name",
             options=list(sampler.SAMPLERS),
             default="ddim",
-            tooltip="ComfyUI's samplers. Those that draw noise on the way make one image at a time, slowly.",
+            tooltip="ComfyUI's sampler. Samplers that add noise while sampling generate one image at a time, slowly.",
         ),
-        io.Combo.Input("scheduler", options=list(sampler.SCHEDULERS), default="normal", tooltip="How the noise falls."),
+        io.Combo.Input(
+            "scheduler", options=list(sampler.SCHEDULERS), default="normal", tooltip="Scheduler (noise schedule)."
+        ),
         io.Int.Input(
             "batch_size",
             default=16,
             min=1,
             max=512,
-            tooltip="Images drawn at once; it changes speed, not images.",
+            tooltip="Images generated at once. Affects speed only.",
         ),
     ]
 
 
-class CompareGrid(io.ComfyNode):
+class CompareGrid(Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         sets = [
-            ImagesSocket.Input(
-                f"set_{i}", optional=i > 1, tooltip="A set from Generate Set; it becomes one row of the grid."
-            )
+            ImagesSocket.Input(f"set_{i}", optional=i > 1, tooltip="An image set from Generate Set, shown as one row.")
             for i in range(1, SETS + 1)
         ]
         return io.Schema(
             node_id="SCoFT_CompareGrid",
             display_name="Compare Grid (SCoFT)",
             category=CATEGORY,
-            description="Up to six sets below one another, one column a prompt, so that each column shows one prompt "
-            "and seed as the models draw it. All sets need the same prompts and seeds.",
+            description="Shows up to six image sets as rows of a grid. Each column has one prompt and seed. All sets "
+            "need the same prompts and seeds.",
             inputs=[
                 *sets,
                 io.Int.Input(
@@ -128,24 +129,24 @@ class CompareGrid(io.ComfyNode):
                     default=12,
                     min=1,
                     max=60,
-                    tooltip="Columns at most, spread evenly over the prompts. Each column takes the next seed, so that "
-                    "no one noise stands for all.",
+                    tooltip="Maximum number of columns, spread evenly over the prompts. Each column uses the next "
+                    "seed.",
                 ),
             ],
-            outputs=[io.Image.Output(display_name="image", tooltip="The labelled grid.")],
+            outputs=[io.Image.Output(display_name="image", tooltip="The labeled grid.")],
         )
 
     @classmethod
     def execute(cls, set_1: ImageSet, max_columns: int, **others: ImageSet | None) -> io.NodeOutput:
-        sets = [set_1, *(found for i in range(2, SETS + 1) if (found := others.get(f"set_{i}")) is not None)]
+        sets = [set_1, *(other for i in range(2, SETS + 1) if (other := others.get(f"set_{i}")) is not None)]
         require_match(sets)
-        shown = examples(set_1, max_columns)
-        prompts, seeds = [set_1.prompts[i] for i in shown], [set_1.seeds[i] for i in shown]
-        rows = [(found.label, found.images[shown]) for found in sets]
-        return io.NodeOutput(compare_grid(rows, prompts, seeds, len(shown))[None])
+        columns = examples(set_1, max_columns)
+        prompts, seeds = [set_1.prompts[i] for i in columns], [set_1.seeds[i] for i in columns]
+        rows = [(each.label, each.images[columns]) for each in sets]
+        return io.NodeOutput(compare_grid(rows, prompts, seeds, len(columns))[None])
 
 
-def draw(
+def generate(
     model: Any,
     clip: Any,
     vae: Any,
@@ -154,10 +155,10 @@ def draw(
     sampling: dict[str, Any],
     progress: Progress,
 ) -> Tensor:
-    """One image a prompt and seed: (N, height, width, 3) in [0, 1] on the CPU, by ComfyUI's own sampler.
+    """One image per prompt and seed, by ComfyUI's own sampler: (N, height, width, 3) in [0, 1] on the CPU.
 
-    The noise of an image comes from its seed alone, as in a KSampler with a batch of one, so that no image depends
-    on its batch. sampling: the settings of Generate Set by name.
+    The noise of an image comes from its seed alone, as in a KSampler with a batch of one, so no image depends on its
+    batch. sampling: the settings of Generate Set by name.
     """
     texts = {text: encoded(clip, text) for text in ("", *dict.fromkeys(prompts))}
     together = sampling["batch_size"] if sampling["sampler_name"] in TOGETHER else ALONE
@@ -182,15 +183,15 @@ def draw(
 
 
 def batches(shapes: list[Any], size: int) -> list[range]:
-    """Runs of at most `size` neighbours whose texts have the same shape (longer prompts take more tokens)."""
-    found, start = [], 0
+    """Runs of at most `size` neighbors whose embeddings have the same shape (longer prompts take more tokens)."""
+    parts, start = [], 0
     while start < len(shapes):
         end = start + 1
         while end < len(shapes) and end - start < size and shapes[end] == shapes[start]:
             end += 1
-        found.append(range(start, end))
+        parts.append(range(start, end))
         start = end
-    return found
+    return parts
 
 
 def encoded(clip: Any, text: str) -> tuple[Tensor, Tensor | None]:
@@ -231,6 +232,3 @@ def _sampled(
         disable_pbar=True,
         seed=seed,
     )
-
-
-NODES = [GenerateSet, CompareGrid]

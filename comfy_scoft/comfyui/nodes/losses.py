@@ -1,4 +1,4 @@
-"""The losses and the feature networks they look through.
+"""The losses and the feature networks they compare images with.
 
 Each loss node takes the chain so far and returns it longer. `losses` is its only input of that type, so ComfyUI's
 bypass (Ctrl+B) passes the chain through: bypassing a node is the ablation.
@@ -16,22 +16,19 @@ from ...losses import ContrastiveLoss, DiffusionLoss, Loss, MemorizationLoss, Pe
 from ..compat import folder_paths, io
 from ..runtime import training_mode
 from ..sockets import FeaturesSocket, LossesSocket
-from ..widgets import choice, default, number
+from ..widgets import Node, widget, widgets
 
 Chain = tuple[Loss, ...]
 BUILT_IN = "built in"
 DOWNLOAD = "download from Hugging Face (asks the internet)"
 WEIGHTS = "clip_vision"
-"""The kind of ComfyUI model folder that feature networks' files lie in."""
-
-_WEIGHT = "How much this term counts. 0 computes and logs it without teaching anything."
-_FEATURES = "The frozen network that compares images, from Load Feature Network."
+"""The kind of ComfyUI model folder that holds the files of feature networks."""
 
 
 def _schema(name: str, display: str, description: str, inputs: list[Any]) -> io.Schema:
     """Schema of a loss node: its own inputs, then the chain in, and the chain out."""
-    chain = LossesSocket.Input("losses", optional=True, tooltip="The losses so far; this one is added to them.")
-    out = LossesSocket.Output(display_name="losses", tooltip="The chain with this loss at its end.")
+    chain = LossesSocket.Input("losses", optional=True, tooltip="Previous losses. This loss is added to them.")
+    out = LossesSocket.Output(display_name="losses", tooltip="The losses with this one added.")
     return io.Schema(
         node_id=f"SCoFT_{name}",
         display_name=f"{display} (SCoFT)",
@@ -42,18 +39,20 @@ def _schema(name: str, display: str, description: str, inputs: list[Any]) -> io.
     )
 
 
-class DiffusionLossNode(io.ComfyNode):
+def _features() -> Any:
+    return FeaturesSocket.Input(
+        "features", tooltip="The frozen network that compares images, from Load Feature Network."
+    )
+
+
+class DiffusionLossNode(Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        gamma = "Min-SNR weighting of the timesteps: 0 is off, 5 is usual. It evens out what each noise level teaches."
         return _schema(
             "DiffusionLoss",
             "Diffusion Loss",
-            "Learns the images themselves: the usual loss of fine-tuning (SCoFT, equation 1).",
-            [
-                number(DiffusionLoss, "weight", 0.0, 100.0, 0.05, _WEIGHT),
-                number(DiffusionLoss, "min_snr_gamma", 0.0, 100.0, 0.5, gamma),
-            ],
+            "The standard fine-tuning loss: learns the training images (SCoFT, equation 1).",
+            widgets(DiffusionLoss, "weight", "min_snr_gamma"),
         )
 
     @classmethod
@@ -61,23 +60,15 @@ class DiffusionLossNode(io.ComfyNode):
         return io.NodeOutput((*losses, DiffusionLoss(weight, min_snr_gamma)))
 
 
-class MemorizationLossNode(io.ComfyNode):
+class MemorizationLossNode(Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return _schema(
             "MemorizationLoss",
             "Memorization Loss",
-            "Keeps a caption from becoming the address of one image, by tying it to a generic caption of the same "
-            "image (SCoFT, equation 2). The dataset needs generic captions.",
-            [
-                number(MemorizationLoss, "weight", 0.0, 100.0, 0.05, _WEIGHT),
-                choice(
-                    MemorizationLoss,
-                    "reference",
-                    "Whose answer to the generic caption is the target: the network in training (the paper), or the "
-                    "base model with the LoRA switched off, which does not move.",
-                ),
-            ],
+            "Reduces memorization of single images: the caption's prediction stays close to that of a generic caption "
+            "of the same image (SCoFT, equation 2). Needs generic captions in the dataset.",
+            widgets(MemorizationLoss, "weight", "reference"),
         )
 
     @classmethod
@@ -85,18 +76,15 @@ class MemorizationLossNode(io.ComfyNode):
         return io.NodeOutput((*losses, MemorizationLoss(weight, reference)))
 
 
-class PerceptualLossNode(io.ComfyNode):
+class PerceptualLossNode(Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return _schema(
             "PerceptualLoss",
             "Perceptual Loss",
-            "Pulls an image that the model makes during training towards the real one, as a feature network sees them "
+            "Moves images generated during training closer to the training image, as a feature network compares them "
             "(SCoFT, equation 3).",
-            [
-                FeaturesSocket.Input("features", tooltip=_FEATURES),
-                number(PerceptualLoss, "weight", 0.0, 100.0, 0.01, _WEIGHT),
-            ],
+            [_features(), widget(PerceptualLoss, "weight")],
         )
 
     @classmethod
@@ -104,43 +92,15 @@ class PerceptualLossNode(io.ComfyNode):
         return io.NodeOutput((*losses, PerceptualLoss(features, weight)))
 
 
-class ContrastiveLossNode(io.ComfyNode):
+class ContrastiveLossNode(Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        own = ContrastiveLoss
         return _schema(
             "ContrastiveLoss",
             "Self-Contrastive Loss",
-            "Pulls an image that the model makes towards the real one and away from its negatives, the base model's "
-            "own idea of the place (SCoFT, equation 4). It contains the Perceptual Loss: use it in its place.",
-            [
-                FeaturesSocket.Input("features", tooltip=_FEATURES),
-                number(own, "weight", 0.0, 100.0, 0.01, _WEIGHT),
-                number(
-                    own,
-                    "margin",
-                    0.0,
-                    2.0,
-                    0.05,
-                    "How much nearer the real image must be than the negatives to "
-                    "count as good. Only for the triplet form; our choice, for the paper's value is not known.",
-                ),
-                number(
-                    own,
-                    "negative_weight",
-                    0.0,
-                    10.0,
-                    0.1,
-                    "How hard the negatives push. Only for the triplet form; "
-                    "our choice, for the paper's value is not known.",
-                ),
-                choice(
-                    own,
-                    "form",
-                    "triplet is the paper's equation; difference is the released code: distance to the "
-                    "real image minus the mean distance to the negatives, without a limit.",
-                ),
-            ],
+            "Moves images generated during training closer to the training image and away from its negatives, the base "
+            "model's own idea of the place (SCoFT, equation 4). It includes the Perceptual Loss: use one of the two.",
+            [_features(), *widgets(ContrastiveLoss, "weight", "margin", "negative_weight", "form")],
         )
 
     @classmethod
@@ -150,25 +110,16 @@ class ContrastiveLossNode(io.ComfyNode):
         return io.NodeOutput((*losses, ContrastiveLoss(features, weight, margin, negative_weight, form)))
 
 
-class PriorLossNode(io.ComfyNode):
+class PriorLossNode(Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return _schema(
             "PriorLoss",
             "Prior Preservation Loss",
-            "Keeps what is learned of one place from leaking into prompts of other places and of none: for those "
-            "prompts, the base model's own answer is the target. Needs no further images; a step takes about half as "
-            "long again. Not part of the SCoFT paper.",
-            [
-                number(PriorLoss, "weight", 0.0, 100.0, 0.5, _WEIGHT),
-                io.String.Input(
-                    "prompts",
-                    multiline=True,
-                    default=default(PriorLoss, "prompts"),
-                    tooltip="Prompts that should stay as they are, one a line; {generic} stands for the image's "
-                    "generic caption. Name some other places: '{generic} in peru'. The empty prompt is always kept.",
-                ),
-            ],
+            "Keeps predictions for other places, and for prompts without a place, close to the base model's, so that "
+            "what is learned does not leak into them. Needs no extra images; a step takes about 1.5 times as long. Not "
+            "part of the SCoFT paper.",
+            [widget(PriorLoss, "weight"), widget(PriorLoss, "prompts", multiline=True)],
         )
 
     @classmethod
@@ -176,35 +127,31 @@ class PriorLossNode(io.ComfyNode):
         return io.NodeOutput((*losses, PriorLoss(weight, prompts)))
 
 
-class LoadFeatures(io.ComfyNode):
+class LoadFeatures(Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        own = FeatureOptions
-        layer = "The layer of a convolutional CLIP: 1 sees edges and colors, 5 sees things. 0 is the one in the name."
-        distance = "How features are compared: the network's own way, or by the cosine over a transformer's tokens, as "
-        distance += "the authors' code does with CLIP ViT-B/32."
-        views = "How many changed views (perspective and crop) of each image are compared beside it. The authors' "
-        views += "code takes 10 with CLIP ViT-B/32; each costs one more run of the network."
         return io.Schema(
             node_id="SCoFT_LoadFeatures",
             display_name="Load Feature Network (SCoFT)",
             category="SCoFT/3 losses",
-            description="A frozen network that says how alike two images are. The mini CLIP comes with this pack; "
-            "others need a file in models/clip_vision. Nothing is downloaded unless you choose so.",
+            description="Loads a frozen network that measures how similar two images are. The mini CLIP is built in; "
+            "the others need a file in models/clip_vision. Nothing is downloaded unless you choose it.",
             inputs=[
-                io.Combo.Input("network", options=list(FEATURES), tooltip="The paper's is CLIP RN50, fifth layer."),
+                io.Combo.Input(
+                    "network", options=list(FEATURES), tooltip="The feature network. Paper: CLIP RN50, fifth layer."
+                ),
                 io.Combo.Input(
                     "checkpoint",
                     options=[BUILT_IN, DOWNLOAD, *folder_paths.get_filename_list(WEIGHTS)],
                     default=BUILT_IN,
-                    tooltip="The file with the network's weights (models/clip_vision), what comes with this pack, or "
-                    "the network's own file on Hugging Face: only that choice asks the internet.",
+                    tooltip="The network's weights: built in, a file in models/clip_vision, or a download from Hugging "
+                    "Face (the only choice that uses the internet).",
                 ),
-                number(own, "layer", 0, 5, 1, layer, True),
-                choice(own, "distance", distance, True),
-                number(own, "views", 0, 64, 1, views, True),
+                *widgets(FeatureOptions, "layer", "distance", "views", optional=True),
             ],
-            outputs=[FeaturesSocket.Output(display_name="features", tooltip="The network, for losses and figures.")],
+            outputs=[
+                FeaturesSocket.Output(display_name="features", tooltip="The feature network, for losses and metrics.")
+            ],
         )
 
     @classmethod
@@ -227,18 +174,8 @@ def _weights_file(checkpoint: str) -> Path | None:
 
 
 def changed(path: Path | None) -> tuple[int, int] | None:
-    """Size and time of a file, so that a node runs again when it was replaced."""
+    """Size and time of a file, so that the node runs again after the file was replaced."""
     if path is None:
         return None
-    facts = os.stat(path)
-    return facts.st_size, facts.st_mtime_ns
-
-
-NODES = [
-    DiffusionLossNode,
-    MemorizationLossNode,
-    PerceptualLossNode,
-    ContrastiveLossNode,
-    PriorLossNode,
-    LoadFeatures,
-]
+    stat = os.stat(path)
+    return stat.st_size, stat.st_mtime_ns

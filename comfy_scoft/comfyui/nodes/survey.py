@@ -1,4 +1,4 @@
-"""From answer files to figures: whose files to read, what they say, and the images and the page of it."""
+"""From answer files to results: read the files, analyze them, and plot them."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from ...common.errors import UserError
+from ...common.files import write_atomically
 from ...reports.plots.survey import agreement_heatmap, rank_counts, rank_violins, win_matrix
 from ...survey.aggregate import Analysis, aggregate
 from ...survey.build import file_name
@@ -15,17 +16,17 @@ from ...survey.findings import report_text
 from ...survey.report import report_page
 from ...survey.responses import load_responses
 from ...survey.spec import ANSWER_FORMAT, KEY_ENDING, Survey
-from ...training.checkpoint import write_atomically
 from ..compat import io, ui
 from ..dataset_folders import files_fingerprint
 from ..runtime import folders, in_output, input_folder, inside, output_folder
 from ..sockets import ScoresSocket, SurveySocket
+from ..widgets import Node
 
 CATEGORY = "SCoFT/7 survey"
 SHIPPED = "synthetic example (shipped)"
 EXAMPLE = Path(__file__).resolve().parents[2] / "survey" / "example"
 LOOKED_AT = 20
-"""Files of a folder that are opened to see whether it holds answers."""
+"""At most this many files of a folder are opened to see whether it holds answers."""
 
 
 def surveys_folder() -> Path:
@@ -34,14 +35,13 @@ def surveys_folder() -> Path:
 
 
 def answer_folders() -> list[str]:
-    """What the menu offers: the shipped example, then the folders under ComfyUI's input folder that hold answers."""
+    """The menu: the shipped example, then the folders in ComfyUI's input folder that hold answers."""
     root = input_folder()
-    found = [name for name in folders(root) if _holds_answers(root / name)] if root.is_dir() else []
-    return [SHIPPED, *found]
+    return [SHIPPED, *(name for name in (folders(root) if root.is_dir() else []) if _holds_answers(root / name))]
 
 
 def _holds_answers(folder: Path) -> bool:
-    """Whether one of the first JSON files says that it is an answer file."""
+    """Whether one of the first JSON files is an answer file."""
     paths = [p for p in sorted(folder.glob("*.json")) if not p.is_symlink() and not p.name.endswith(KEY_ENDING)]
     return any(ANSWER_FORMAT.encode() in _head(path) for path in paths[:LOOKED_AT])
 
@@ -55,7 +55,7 @@ def _head(path: Path) -> bytes:
 
 
 def answer_folder(name: str) -> Path:
-    """The folder that a name of the menu stands for. Raises UserError for one that leads anywhere else."""
+    """The folder of a menu entry. Raises UserError for a name that leads out of the input folder."""
     if name == SHIPPED:
         return EXAMPLE
     folder = inside(input_folder(), name)
@@ -64,37 +64,38 @@ def answer_folder(name: str) -> Path:
     return folder
 
 
-class LoadResponses(io.ComfyNode):
+class LoadResponses(Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="SCoFT_LoadResponses",
             display_name="Load Responses (SCoFT)",
             category=CATEGORY,
-            description="Reads the answer files that participants sent you. Put them into a folder in ComfyUI's input "
-            "folder. Files that are damaged, forged, of another survey or sent twice are left out, and the report says "
-            "which and why.",
+            description="Loads the answer files of participants from a folder in ComfyUI's input folder. Files that "
+            "are damaged, forged, from another survey or sent twice are left out, and the report says why.",
             inputs=[
                 io.Combo.Input(
-                    "folder", options=answer_folders(), default=SHIPPED, tooltip="The folder with the answer files."
+                    "folder", options=answer_folders(), default=SHIPPED, tooltip="Folder with the answer files."
                 ),
                 SurveySocket.Input(
                     "survey",
                     optional=True,
-                    tooltip="The survey from Build Survey. Without it its key file is used, from the folder or from "
-                    "where Build Survey wrote it; answers of several surveys are then joined.",
+                    tooltip="The survey, from Build Survey. Not connected: its key file is used, from the folder or "
+                    "from where Build Survey saved it, and answers of several surveys are joined.",
                 ),
             ],
             outputs=[
                 SurveySocket.Output(display_name="survey", tooltip="The survey with its answers."),
-                io.String.Output(display_name="report", tooltip="What was read, and what was left out and why."),
+                io.String.Output(
+                    display_name="report", tooltip="How many answers were loaded, and what was left out and why."
+                ),
             ],
             is_output_node=True,
         )
 
     @classmethod
     def validate_inputs(cls, folder: str | None = None) -> bool | str:
-        """Refuse a bad folder before anything runs; None stands for a name that another node will give."""
+        """Reject a bad folder before anything runs. None: the name comes from another node."""
         try:
             return folder is None or bool(answer_folder(folder))
         except UserError as error:
@@ -107,82 +108,79 @@ class LoadResponses(io.ComfyNode):
 
     @classmethod
     def execute(cls, folder: str, survey: Survey | None = None) -> io.NodeOutput:
-        found, report = load_responses(survey, answer_folder(folder), surveys_folder())
-        return io.NodeOutput(found, report, ui={"text": (report,)})
+        answered, report = load_responses(survey, answer_folder(folder), surveys_folder())
+        return io.NodeOutput(answered, report, ui={"text": (report,)})
 
 
-class AggregateSurvey(io.ComfyNode):
+class AggregateSurvey(Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="SCoFT_AggregateSurvey",
             display_name="Aggregate Survey (SCoFT)",
             category=CATEGORY,
-            description="What the answers say: average ranks and win rates with their intervals, the consensus ranking "
-            "(MMSR + Vote) and noisy Bradley–Terry as its check, for all, by item and by country. The report also says "
-            "how far people agree, what is not settled, and who sees it differently.",
+            description="Analyzes the answers: average ranks and win rates with intervals, the consensus ranking (MMSR "
+            "+ Vote), and noisy Bradley–Terry as a check; overall, by item and by country. The report also says how "
+            "far participants agree, what is undecided, and which groups differ.",
             inputs=[SurveySocket.Input("survey", tooltip="A survey with answers, from Load Responses.")],
             outputs=[
-                ScoresSocket.Output(display_name="scores", tooltip="All figures, for Score Table."),
-                io.String.Output(display_name="report", tooltip="The findings and warnings in plain sentences."),
+                ScoresSocket.Output(display_name="scores", tooltip="All results, for Score Table."),
+                io.String.Output(display_name="report", tooltip="Findings and warnings in plain sentences."),
             ],
             is_output_node=True,
         )
 
     @classmethod
     def execute(cls, survey: Survey) -> io.NodeOutput:
-        found = aggregate(survey)
-        report = report_text(found)
-        return io.NodeOutput(found.scores(), report, ui={"text": (report,)})
+        analysis = aggregate(survey)
+        report = report_text(analysis)
+        return io.NodeOutput(analysis.scores(), report, ui={"text": (report,)})
 
 
-class PlotSurvey(io.ComfyNode):
+class PlotSurvey(Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="SCoFT_PlotSurvey",
             display_name="Plot Survey (SCoFT)",
             category=CATEGORY,
-            description="The figures of a survey as images, and a report page that joins them with the findings, "
-            "written to scoft/surveys in ComfyUI's output folder. The page names no participant.",
+            description="Plots the results of a survey, and saves a report page with plots and findings to "
+            "output/scoft/surveys. The page names no participant.",
             inputs=[SurveySocket.Input("survey", tooltip="A survey with answers, from Load Responses.")],
             outputs=[
-                io.Image.Output(display_name="violin", tooltip="How the ranks spread, by item and country."),
-                io.Image.Output(display_name="heatmap", tooltip="How much each two participants agree."),
-                io.Image.Output(display_name="counts", tooltip="How often each rank was given, by item."),
-                io.Image.Output(display_name="win_rates", tooltip="How often each generator is ranked above another."),
-                io.String.Output(display_name="path", tooltip="The report page (HTML), with everything in it."),
+                io.Image.Output(display_name="violin", tooltip="Distribution of ranks, by item and country."),
+                io.Image.Output(display_name="heatmap", tooltip="Agreement between each two participants."),
+                io.Image.Output(display_name="counts", tooltip="Counts of each rank, by item."),
+                io.Image.Output(display_name="win_rates", tooltip="How often each model is ranked above another."),
+                io.String.Output(display_name="path", tooltip="Path of the report page (HTML)."),
             ],
             is_output_node=True,
         )
 
     @classmethod
     def execute(cls, survey: Survey) -> io.NodeOutput:
-        found = aggregate(survey)
-        pictures = _images(found)
+        analysis = aggregate(survey)
+        plots = _plots(analysis)
         path = surveys_folder() / f"{file_name(survey.title)}-{survey.hash[:8]}.report.html"
-        write_atomically(path, report_page(found, pictures).encode("utf-8"))
-        images = [image[None] for _, _, image in pictures]
+        write_atomically(path, report_page(analysis, plots).encode("utf-8"))
+        images = [image[None] for _, _, image in plots]
         shown = [entry for image in images for entry in ui.PreviewImage(image, cls=cls).as_dict()["images"]]
         return io.NodeOutput(*images, str(path), ui={"images": shown, "text": (in_output(path),)})
 
 
-def _images(found: Analysis) -> list[tuple[str, str, Tensor]]:
-    """(heading, what it shows, image) of every figure."""
+def _plots(analysis: Analysis) -> list[tuple[str, str, Tensor]]:
+    """(heading, caption, image) of every plot."""
     return [
         (
             "Ranks by item and country",
-            "How the ranks spread for each generator; the dot is the average rank with its 95 % interval.",
-            rank_violins(found),
+            "Distribution of the ranks of each model. The dot is the average rank with its 95% interval.",
+            rank_violins(analysis),
         ),
         (
             "Agreement between participants",
-            "How much each two participants agree above chance, and each one's weight in the consensus.",
-            agreement_heatmap(found),
+            "Agreement of each two participants above chance, and each one's weight in the consensus.",
+            agreement_heatmap(analysis),
         ),
-        ("Counts of ranks", "How often each generator was given each rank, by item.", rank_counts(found)),
-        ("Win rates", "How often each generator is ranked above each other one.", win_matrix(found)),
+        ("Counts of ranks", "How often each model was given each rank, by item.", rank_counts(analysis)),
+        ("Win rates", "How often each model is ranked above each other one.", win_matrix(analysis)),
     ]
-
-
-NODES = [LoadResponses, AggregateSurvey, PlotSurvey]

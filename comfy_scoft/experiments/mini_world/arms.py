@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ...losses.rollout import RolloutSettings
-from ...models.lora import LoraSettings
+from ...losses.rollout import GradientStep, RolloutSettings
+from ...models.lora import LoraSettings, Targets
 from ...training.settings import OptimizerSettings, TrainSettings, identity_fields
 from .cells import DEVELOPMENT_SEEDS, FRESH_SEEDS, TEST_SEEDS
 
@@ -116,7 +116,7 @@ def _careful(
         name,
         (diffusion(), memorization(), contrastive(weight), ("prior", {"weight": prior, "prompts": prompts})),
         train=replace(TRAIN, steps=steps),
-        lora=replace(LORA, targets="cross-attention K + V" if kv else "attention"),
+        lora=replace(LORA, targets=Targets.CROSS_KV if kv else Targets.ATTENTION),
         optimizer=replace(OPTIMIZER, learning_rate=3e-3),
     )
 
@@ -170,7 +170,7 @@ def _features() -> tuple[Arm, ...]:
     ]
     steps = [
         replace(MPC, name=f"gradient in the {step} step", rollout=replace(ROLLOUT, gradient_step=step))
-        for step in ("last", "random")
+        for step in (GradientStep.LAST, GradientStep.RANDOM)
     ]
     return (*layers, *steps)
 

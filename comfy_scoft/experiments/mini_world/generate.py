@@ -15,7 +15,7 @@ from torch import Tensor
 from ...common.files import write_atomically
 from ...common.fingerprints import short_hash
 from ...corrector.corrector import Correction
-from ...corrector.ddim import draw
+from ...corrector.ddim import ddim_sample
 from ...models.stable_diffusion import BaseModel
 from .cells import Asked, Cell
 from .training import World
@@ -54,7 +54,7 @@ def latents(
 ) -> Tensor:
     """(N, 4, 8, 8) latents of images, each from its seed's noise, with a correction or without."""
     noise = torch.stack([torch.randn(SHAPE, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
-    return draw(base, noise, prompts, correction, GUIDANCE, STEPS)
+    return ddim_sample(base, noise, prompts, correction, GUIDANCE, STEPS)
 
 
 def shown(pixels: Tensor) -> np.ndarray:

@@ -16,7 +16,7 @@ from ...metrics import denoising_gap, diversity, kid, memorization
 from ...metrics.bias import concept_of
 from ...metrics.inputs import embeddings, features, of_images, of_records
 from ...mini_world import world as renderer
-from ...mini_world.oracle import reading
+from ...mini_world.oracle import classify
 from ...models.mini.clip import image_text_cosine
 from ...models.stable_diffusion import BaseModel
 from ...training.latent_cache import Cache
@@ -40,7 +40,7 @@ GAP_SEED = 5
 def rows(asked: Sequence[Asked], drawn: Drawn) -> list[dict[str, Any]]:
     """One row an image: what was asked for, what the oracle reads, CLIP's cosine with the prompt; plain JSON."""
     pixels = drawn.tensor().permute(0, 3, 1, 2) * 2.0 - 1.0
-    seen = [one for part in pixels.split(READ_AT_ONCE) for one in reading(part)]
+    seen = [one for part in pixels.split(READ_AT_ONCE) for one in classify(part)]
     with torch.no_grad():
         cosines = image_text_cosine(pixels, [one.prompt for one in asked]).tolist()
     return [
@@ -112,7 +112,7 @@ def rendered(kinds: tuple[str, ...], palettes: tuple[str, ...], tones: tuple[int
     for kind in kinds:
         for k in range(REFERENCE_EACH):
             tone, palette = tones[k % len(tones)], palettes[k // len(tones) % len(palettes)]
-            made.append(renderer.draw(kind, palette, rng, tone, flip=bool(rng.random() < 0.5)).rgb)
+            made.append(renderer.render(kind, palette, rng, tone, flip=bool(rng.random() < 0.5)).rgb)
     return torch.from_numpy(np.stack(made).astype(np.float32) / 255.0)
 
 
@@ -143,7 +143,7 @@ def _fresh_images(dataset: Dataset) -> Callable[[tuple[int, bool]], tuple[Tensor
         concept = concept_of(dataset.records[sample[0] % len(dataset)].caption)
         rng = np.random.default_rng((11, sample[0]))
         tone = int(rng.choice(renderer.DARK)) if renderer.concepts()[concept].is_person else None
-        rgb = renderer.draw(concept, renderer.PLACES[TAUGHT], rng, tone, flip=bool(rng.random() < 0.5)).rgb
+        rgb = renderer.render(concept, renderer.PLACES[TAUGHT], rng, tone, flip=bool(rng.random() < 0.5)).rgb
         pixels = torch.from_numpy(rgb.astype(np.float32)).permute(2, 0, 1).div(127.5).sub(1.0)
         return pixels, pixels.new_empty(0, *pixels.shape)
 

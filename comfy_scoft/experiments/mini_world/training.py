@@ -23,7 +23,7 @@ from ...common.fingerprints import short_hash
 from ...data.dataset import load_folder
 from ...data.records import Dataset
 from ...features import FeatureNetwork, load_features
-from ...losses import LOSSES, Loss
+from ...losses import LOSSES, Loss, from_json
 from ...mini_world import COMMUNITY
 from ...models.lora import attach, export_kohya, layers, load_lora
 from ...models.mini import layout
@@ -156,7 +156,7 @@ def _train(arm: Arm, seed: int, world: World, folder: Path) -> None:
             write_atomically(folder / f"step-{step}.safetensors", serialize(export_kohya(run.base.unet)))
 
     begun, clock = time.process_time(), time.monotonic()
-    result = train(run, Callbacks(observe=keep))
+    result = train(run, Callbacks(on_step=keep))
     facts = {
         "cpu_seconds": round(time.process_time() - begun, 2),
         "seconds": round(time.monotonic() - clock, 2),
@@ -175,10 +175,7 @@ def _needs_negatives(arm: Arm) -> bool:
 
 
 def _loss(name: str, options: Mapping[str, Any], world: World) -> Loss:
-    values = dict(options)
-    if "features" in values:
-        values["features"] = world.network(values["features"])
-    return MENU[name](**values)
+    return from_json(MENU, {"name": name, **options}, world.network)
 
 
 def with_lora(world: World, arm: Arm, lora: Mapping[str, Tensor]) -> BaseModel:

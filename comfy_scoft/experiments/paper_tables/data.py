@@ -12,7 +12,7 @@ import numpy as np
 from ...common.errors import UserError
 from ...data.dataset import holds_dataset, load_folder
 from ...data.records import CultureRecord, Dataset
-from ...metrics.memorization import plain
+from ...metrics.memorization import folded
 from .arms import MAIN, MEMORY, Arm, Scale, Wanted
 
 LEAST_TEST = 2
@@ -118,7 +118,7 @@ def chosen(records: Sequence[CultureRecord], count: int, seed: int) -> tuple[Cul
     """At most `count` records of different captions, drawn by the seed, in the order of the draw."""
     found: dict[str, CultureRecord] = {}
     for i in np.random.default_rng(seed).permutation(len(records)):
-        found.setdefault(plain(records[int(i)].caption), records[int(i)])
+        found.setdefault(folded(records[int(i)].caption), records[int(i)])
     return tuple(found.values())[:count]
 
 

@@ -19,9 +19,9 @@ from ...data.records import Dataset
 from ...features.distances import cosine
 from ...metrics.clip_score import clip_scores
 from ...metrics.diversity import diversities
-from ...metrics.inputs import Pictures, Work, embeddings, of_records
+from ...metrics.inputs import ImageCounter, ImageSource, embeddings, of_records
 from ...metrics.intervals import Interval, bootstrap_mean
-from ...metrics.kid import SHOWN, KidSettings, kid
+from ...metrics.kid import SCALE, KidSettings, kid
 from ...metrics.memorization import similarities
 from . import paper, plan
 from .arms import Arm
@@ -68,7 +68,7 @@ class Measurer:
         settings = KidSettings(normalise=name != INCEPTION)  # Inception's features as they are, as published values
         x, y = self._of_set(drawn, "kid"), self._of_records(reference, "kid")
         found = kid(x, y, settings)
-        return figure(Interval(*(SHOWN * v for v in (found.value, found.low, found.high))), len(x))
+        return figure(Interval(*(SCALE * v for v in (found.value, found.low, found.high))), len(x))
 
     def _clip_score(self, drawn: Drawn) -> Figure:
         prompts = drawn.wanted.prompts
@@ -98,7 +98,7 @@ class Measurer:
         side = self.study.side
         return self._embedded(of_records(dataset, (side, side)), role, self.study.key("records", images, side))
 
-    def _embedded(self, pictures: Pictures, role: str, of: str) -> Tensor:
+    def _embedded(self, pictures: ImageSource, role: str, of: str) -> Tensor:
         """(N, D) vectors, kept in a file that is named by the images and the network."""
         study = self.study
         path = study.out / "embedded" / f"{study.key('embedded', of, study.network(role))}.safetensors"
@@ -109,7 +109,7 @@ class Measurer:
             self._vectors[path] = load_file(path)["vectors"]
             return self._vectors[path]
         with study.clock.timed(plan.LOOK, pictures.count):
-            found = embeddings(study.networks.load(role), pictures, Work(pictures.count)).contiguous()
+            found = embeddings(study.networks.load(role), pictures, ImageCounter(pictures.count)).contiguous()
         write_atomically(path, serialise({"vectors": found}))
         self._vectors[path] = found
         return found

@@ -19,7 +19,7 @@ from ...data.images import read_pixels, write_png
 from ...data.records import Dataset
 from ...losses import LOSSES, Loss
 from ...losses.rollout import RolloutSettings, roll_out
-from ...metrics.inputs import Pictures
+from ...metrics.inputs import ImageSource
 from ...models.lora import attach, load_lora
 from ...models.stable_diffusion import LATENT_FACTOR
 from ...training.run import Callbacks, Run
@@ -72,7 +72,7 @@ def _train(study: Study, arm: Arm, dataset: Dataset, folder: Path) -> None:
         study.clock.did(plan.step(arm), 1, now - last)
         first, last = False, now
 
-    result = train(run, Callbacks(observe=observe, say=study.say))
+    result = train(run, Callbacks(on_step=observe, on_message=study.say))
     if result.metrics:
         facts: dict[str, Any] = {"settings": scale.training(), "losses": arm.losses, "last": result.metrics[-1]}
         facts |= {"seconds of this start": round(time.monotonic() - begun, 1), "versions": fingerprints.versions()}
@@ -96,13 +96,13 @@ class Drawn:
     wanted: Wanted
     files: tuple[Path, ...]
 
-    def pictures(self, side: int, name: str) -> Pictures:
+    def pictures(self, side: int, name: str) -> ImageSource:
         """For a feature network, read when needed."""
 
         def at(some: range) -> torch.Tensor:
             return torch.stack([read_pixels(self.files[i]) for i in some])
 
-        return Pictures(len(self.files), (side, side), at, name)
+        return ImageSource(len(self.files), (side, side), at, name)
 
 
 def draw(study: Study, model: Model, wanted: Wanted) -> Drawn:

@@ -1,9 +1,8 @@
-"""Simulated participants of known skill: to test the analysis, to ship an example, and to plan how many people to ask.
+"""Simulated participants of known skill, to test the analysis, build the example and plan the number of participants.
 
-A participant's skill s and taste t (one number a generator) make the utility of generator g on each page
-s (w_g + t_g) + noise, w the generators' true worth and the noise Gumbel's, so that one image is ranked above another
-with probability sigmoid(s (difference)): Bradley and Terry's model, rankings as in Plackett and Luce's. Skill 0 ranks
-at random.
+A participant with skill s and taste t ranks generators on each page by the utility s (w_g + t_g) + Gumbel noise, w the
+true worth. One image is ranked above another with probability sigmoid(s · difference), as in the Bradley-Terry model,
+and rankings follow Plackett-Luce. Skill 0 ranks at random.
 """
 
 from __future__ import annotations
@@ -16,21 +15,21 @@ from typing import Any
 
 import numpy as np
 
-from ..common.errors import UserError
-from .items import default_items, read_items
-from .languages import FIRST, language
-from .rankings import Rankings
-from .spec import ANSWER_FORMAT, ANSWER_VERSION, Page, Survey, content_hash
+from comfy_scoft.common.errors import UserError
+from comfy_scoft.survey.items import default_items, read_items
+from comfy_scoft.survey.languages import FIRST, language
+from comfy_scoft.survey.rankings import Rankings
+from comfy_scoft.survey.spec import ANSWER_FORMAT, ANSWER_VERSION, Survey, SurveyPage, content_hash
 
 PAPER_GENERATORS = ("Stable Diffusion", "SCoFT+M", "SCoFT+MP", "SCoFT+MPC")
 PAPER_WIN_RATES = (0.63, 0.56, 0.62)
-"""How often each of PAPER_GENERATORS but the first was ranked above the one before it (Section 6)."""
+"""Share of rankings with each of PAPER_GENERATORS but the first above the one before it (Section 6)."""
 
 
 @dataclass(frozen=True)
 class Crowd:
-    """worth (G,); skill (P,); taste: standard deviation of each person's own liking for each generator; habit: the
-    probability that a person ranks an item as the page's first item."""
+    """worth (G,); skill (P,); taste: standard deviation of each person's preference for each generator; habit: the
+    probability that a person ranks an item like the page's first item."""
 
     worth: np.ndarray
     skill: np.ndarray
@@ -39,7 +38,7 @@ class Crowd:
 
 
 def win_rate(difference: float, skill: np.ndarray, taste: float) -> float:
-    """How often the better of two generators is ranked above the other, over people and their tastes."""
+    """Share of rankings with the better of two generators above the other, over people and their tastes."""
     from scipy.special import expit
 
     nodes, weights = _normal_nodes()
@@ -49,12 +48,12 @@ def win_rate(difference: float, skill: np.ndarray, taste: float) -> float:
 
 @lru_cache(maxsize=1)
 def _normal_nodes() -> tuple[np.ndarray, np.ndarray]:
-    """Points and weights that integrate over a normal distribution."""
+    """Points and weights of Gauss-Hermite quadrature over a normal distribution."""
     return np.polynomial.hermite_e.hermegauss(40)
 
 
 def worth_of(win_rates: Sequence[float], skill: np.ndarray, taste: float = 0.0) -> np.ndarray:
-    """Worths (G,), the first 0, with which each generator is ranked above the one before it at the given rates."""
+    """Worths (G,), the first 0, that give each generator the given win rate over the one before it."""
     from scipy.optimize import brentq
 
     def gap(rate: float) -> float:
@@ -64,7 +63,7 @@ def worth_of(win_rates: Sequence[float], skill: np.ndarray, taste: float = 0.0) 
 
 
 def expected_ranks(crowd: Crowd) -> np.ndarray:
-    """The true average rank (G,) over all people such as the crowd's."""
+    """The expected average ranks (G,)."""
     g = len(crowd.worth)
     return np.array([
         1.0 + sum(win_rate(crowd.worth[j] - crowd.worth[k], crowd.skill, crowd.taste) for j in range(g) if j != k)
@@ -75,7 +74,7 @@ def expected_ranks(crowd: Crowd) -> np.ndarray:
 def simulated_ranks(
     crowd: Crowd, pages_each: np.ndarray, items: int, generator: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(ranks (N, items, G), who (N,)): person p ranks pages_each[p] pages on every item; N their sum."""
+    """(ranks (N, items, G), who (N,)): person p ranks pages_each[p] pages on every item; N is their sum."""
     g = len(crowd.worth)
     liking = crowd.worth + crowd.taste * generator.standard_normal((len(crowd.skill), g))
     who = np.repeat(np.arange(len(crowd.skill)), pages_each)
@@ -89,10 +88,11 @@ def simulated_ranks(
 def simulated_rankings(
     crowd: Crowd, country: np.ndarray, pages_each: np.ndarray, pages: int, items: int, generator: np.random.Generator
 ) -> Rankings:
-    """As if loaded: each country (P,) has its own `pages` pages, of which each person ranks as many as said, drawn."""
+    """Each country has its own `pages` pages, of which person p of country[p] ranks pages_each[p], chosen at random."""
     ranks, who = simulated_ranks(crowd, pages_each, items, generator)
-    drawn = [generator.choice(pages, n, replace=False) + pages * c for n, c in zip(pages_each, country, strict=True)]
-    page = np.concatenate(drawn)
+    page = np.concatenate(
+        [generator.choice(pages, n, replace=False) + pages * c for n, c in zip(pages_each, country, strict=True)]
+    )
     return Rankings(
         participants=tuple(f"p{k}" for k in range(len(country))),
         countries=tuple(f"country {k + 1}" for k in range(int(country.max()) + 1)),
@@ -107,19 +107,19 @@ def simulated_rankings(
 def rankings_with_averages(targets: Sequence[float], count: int) -> np.ndarray:
     """`count` complete rankings (count, G) whose average ranks are the targets, to within 1 / (2 count).
 
-    Raises UserError if no rankings have these averages: ranks 1 … G have the mean (G + 1) / 2, whatever is ranked.
+    Raises UserError if the targets do not add up to G (G + 1) / 2, or no such rankings are found.
     """
     g = len(targets)
-    wanted = np.round(np.asarray(targets) * count).astype(int)
-    if wanted.sum() != count * g * (g + 1) // 2:
-        raise UserError(f"Average ranks of {g} generators add up to {g * (g + 1) / 2:g}, not {wanted.sum() / count:g}.")
-    drawn = np.random.default_rng(0)
+    sums = np.round(np.asarray(targets) * count).astype(int)
+    if sums.sum() != count * g * (g + 1) // 2:
+        raise UserError(f"Average ranks of {g} generators add up to {g * (g + 1) / 2:g}, not {sums.sum() / count:g}.")
+    rng = np.random.default_rng(0)
     ranks = np.tile(np.argsort(np.argsort(targets)) + 1, (count, 1))
-    off = ranks.sum(0) - wanted
-    for _ in range(10_000 * g):  # swap two ranks of one ranking wherever that brings the sums no farther away
+    off = ranks.sum(0) - sums
+    for _ in range(10_000 * g):  # swap two ranks of one ranking unless that moves the sums farther away
         if not off.any():
             return ranks
-        row, (a, b) = drawn.integers(count), drawn.choice(g, 2, replace=False)
+        row, (a, b) = rng.integers(count), rng.choice(g, 2, replace=False)
         gap = ranks[row, a] - ranks[row, b]
         if abs(off[a] - gap) + abs(off[b] + gap) <= abs(off[a]) + abs(off[b]):
             ranks[row, [a, b]] = ranks[row, [b, a]]
@@ -129,18 +129,18 @@ def rankings_with_averages(targets: Sequence[float], count: int) -> np.ndarray:
 
 
 def simulated_survey(generators: Sequence[str], pages: int, repeats: int, seed: int, title: str) -> Survey:
-    """A survey of the paper's items without images: `pages` pages and, after them, `repeats` of them once more."""
-    drawn = np.random.default_rng(seed)
+    """A survey of the paper's items without images: `pages` pages, and then `repeats` of them repeated."""
+    rng = np.random.default_rng(seed)
 
     def tokens() -> tuple[str, ...]:
-        return tuple(drawn.bytes(5).hex() for _ in generators)
+        return tuple(rng.bytes(5).hex() for _ in generators)
 
-    found = [Page(f"p{k + 1:03d}", f"prompt {k + 1}", seed + k, tokens()) for k in range(pages)]
+    all_pages = [SurveyPage(f"p{k + 1:03d}", f"prompt {k + 1}", seed + k, tokens()) for k in range(pages)]
     for k in range(repeats):
-        again = found[int(drawn.integers(pages))]
-        found.append(replace(again, id=f"p{pages + k + 1:03d}", images=tokens(), repeats=again.id))
+        again = all_pages[int(rng.integers(pages))]
+        all_pages.append(replace(again, id=f"p{pages + k + 1:03d}", images=tokens(), repeats=again.id))
     items = read_items(default_items(), language(FIRST), "the culture", len(generators))
-    survey = Survey(title, FIRST, items, tuple(generators), tuple(found), seed, "", "")
+    survey = Survey(title, FIRST, items, tuple(generators), tuple(all_pages), seed, "", "")
     digest = content_hash(survey, b"no pictures")
     return replace(survey, id=digest[:12], hash=digest)
 
@@ -148,7 +148,7 @@ def simulated_survey(generators: Sequence[str], pages: int, repeats: int, seed: 
 def answer_file(
     survey: Survey, ranks: np.ndarray, country: str, years: float, generator: np.random.Generator
 ) -> dict[str, Any]:
-    """What the survey's page would export for one participant. ranks (pages, items, G), in the order of the survey."""
+    """The answer file of one participant. ranks (pages, items, G), in the order of the survey."""
     pages = []
     for page, on_items in zip(survey.pages, ranks, strict=True):
         orders = {

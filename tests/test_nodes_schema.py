@@ -1,0 +1,64 @@
+"""What holds for every node: it explains itself, and it refuses numbers that no widget would take."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+import comfy_inprocess as tiny
+import pytest
+
+tiny.start()
+
+from comfy_api.latest import io  # noqa: E402  (needs a started ComfyUI)
+
+from comfy_scoft.comfyui import nodes, widgets  # noqa: E402
+from comfy_scoft.common.errors import UserError  # noqa: E402
+
+MODULES = sorted(path.stem for path in Path(str(nodes.__file__)).parent.glob("[!_]*.py"))
+NODES = tiny.nodes_of(*(importlib.import_module(f"{nodes.__name__}.{name}") for name in MODULES))
+
+
+@pytest.mark.parametrize("node", NODES, ids=lambda node: node.__name__)
+def test_every_node_and_socket_explains_itself(node: Any) -> None:
+    assert issubclass(node, widgets.Node)
+    schema = node.GET_SCHEMA()  # finalized and validated: unique names, no unknown defaults
+    assert schema.node_id.startswith("SCoFT_") and schema.category.startswith("SCoFT/") and schema.display_name
+    assert len(schema.description) > 30 and schema.description.endswith(".")
+    for socket in (*schema.inputs, *schema.outputs):
+        assert socket.tooltip and socket.tooltip.endswith((".", "…")), socket.id
+    assert all(output.display_name for output in schema.outputs)
+
+
+def numbers() -> list[Any]:
+    every = [(node, each) for node in NODES for each in node.define_schema().inputs]
+    return [
+        pytest.param(n, i, id=f"{n.__name__}-{i.id}") for n, i in every if isinstance(i, io.Int.Input | io.Float.Input)
+    ]
+
+
+@pytest.mark.parametrize("node, number", numbers())
+def test_numbers_by_link_are_checked_before_anything_runs(node: Any, number: Any) -> None:
+    """ComfyUI checks the range of what is typed into a widget, and not of what comes by a link; NaN is in any range."""
+    for value in (float("nan"), float("inf"), number.min - 1, number.max * 2 + 1, 4611686018427387904**2, "3"):
+        given = [value] if node.define_schema().is_input_list else value
+        with pytest.raises(UserError, match=rf"^{number.id} is .+, but it must be a (whole )?number from .+ to .+\.$"):
+            node.execute(**{number.id: given})
+
+
+def test_the_widget_of_a_setting_is_its_declaration() -> None:
+    from comfy_scoft.features import FeatureOptions
+    from comfy_scoft.models.lora import LoraSettings
+    from comfy_scoft.training.settings import OptimizerSettings, TrainSettings
+
+    rate = widgets.widget(OptimizerSettings, "learning_rate")
+    assert (rate.default, rate.min, rate.max, rate.step, rate.round) == (1e-4, 1e-8, 1.0, 1e-5, False)
+    assert rate.tooltip == "Peak learning rate. Paper: 0.0001. Prodigy: 1." and not rate.optional
+    seed = widgets.widget(TrainSettings, "seed", optional=True)
+    assert (seed.default, seed.control_after_generate, seed.step, seed.optional) == (1024, False, None, True)
+    targets = widgets.widget(LoraSettings, "targets", tooltip="another")
+    assert targets.options[:2] == ["attention", "attention + feed-forward"] and targets.default == "attention"
+    assert all(type(option) is str for option in targets.options) and targets.tooltip == "another"
+    assert isinstance(widgets.widget(TrainSettings, "flip"), io.Boolean.Input)
+    assert widgets.widget(FeatureOptions, "views", id="count").id == "count"
