@@ -19,6 +19,7 @@ import nodes  # noqa: E402
 from comfy_scoft.comfyui import mini_model, to_diffusers  # noqa: E402
 from comfy_scoft.models import single_file, state_dict_keys  # noqa: E402
 from comfy_scoft.models.mini import layout  # noqa: E402
+from comfy_scoft.negatives.controlnet_pipeline import load_controlnet  # noqa: E402
 
 sys.path.append(str(Path(__file__).parents[1] / "tools" / "mini_world"))
 import assemble  # noqa: E402
@@ -129,10 +130,10 @@ def test_parentheses_are_text_not_weights_and_long_captions_are_cut(loaded, base
         to_diffusers.embedder(loaded[1], pooled=False, width=768)("elf")
 
 
-def test_stock_controlnet_loader_takes_the_depth_controlnet(loaded, files: Path) -> None:
+def test_stock_controlnet_loader_takes_the_depth_controlnet(loaded, base, files: Path) -> None:
     with torch.inference_mode():
         control = nodes.ControlNetLoader().load_controlnet(layout.CONTROLNET)[0]
-    network = to_diffusers.controlnet_from_control_net(control)
+    network = load_controlnet(files / "controlnet" / layout.CONTROLNET, base)
     assert network.config.block_out_channels == layout.CHANNELS
     assert network.config.cross_attention_dim == layout.CONTEXT
     noise = torch.Generator().manual_seed(5)

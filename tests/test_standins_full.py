@@ -6,6 +6,7 @@ import gc
 import logging
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from sd_answers import CAPTION, UNET, answer, comfy, comfys_answer, far, load, n
 
 from comfy_scoft.comfyui import to_diffusers
 from comfy_scoft.models import lora, single_file
+from comfy_scoft.negatives.controlnet_pipeline import load_controlnet
 
 COUNTS = {
     "sd1": {UNET: 859_520_964, "first_stage_model.": 83_653_863, "cond_stage_model.": 123_060_480},
@@ -143,42 +145,17 @@ def test_diffusers_own_loader_reads_the_same_unet_from_the_full_file(full_files:
 
 @pytest.mark.long
 def test_a_full_depth_controlnet_gives_comfyuis_own_residuals(full_files: Path) -> None:
-    control = comfy.controlnet.load_controlnet(str(standins.write("sd1-depth", full_files)))
-    network = to_diffusers.controlnet_from_control_net(control)
+    from diffusers import UNet2DConditionModel
+
+    path = standins.write("sd1-depth", full_files)
+    control = comfy.controlnet.load_controlnet(str(path))
+    with torch.device("meta"):
+        unet = UNet2DConditionModel(**single_file.configuration("sd1")["unet"])
+    network = load_controlnet(path, SimpleNamespace(unet=unet, dtype=torch.float32))
     z, words, hint = noise(1, 4, 16, 16), noise(1, 77, 768, seed=2), noise(1, 3, 128, 128, seed=3).abs().clamp(0, 1)
     t = torch.tensor([500.0])
     with torch.no_grad():
         theirs = control.control_model(z, hint, t, words)
         down, middle = network(z, t, words, hint, return_dict=False)
-    assert max(far(a, b) for a, b in zip(down, theirs["output"], strict=True)) < 1e-4
-    assert far(middle, theirs["middle"][0]) < 1e-4
-
-
-@pytest.mark.long
-def test_sd_xls_small_depth_controlnet_in_diffusers_own_format_gives_comfyuis_own_residuals() -> None:
-    """controlnet-depth-sdxl-1.0-small, in its full shape: no attention but for two bare projections in the middle."""
-    from diffusers import ControlNetModel
-
-    sizes: dict[str, Any] = single_file.configuration("sdxl")["unet"]
-    kept = ("block_out_channels", "cross_attention_dim", "attention_head_dim", "use_linear_projection")
-    kept += ("addition_embed_type", "addition_time_embed_dim", "projection_class_embeddings_input_dim")
-    with torch.device("meta"):
-        shape = {"down_block_types": ("DownBlock2D",) * 3, "transformer_layers_per_block": [0, 0, 0]}
-        published = ControlNetModel(**shape, **{key: sizes[key] for key in kept}).state_dict()
-    assert sum(weight.numel() for weight in published.values()) == 160_111_120
-    file = {key: standins.drawn(key, weight.shape) for key, weight in published.items()}
-    control = comfy.controlnet.load_controlnet_state_dict(dict(file))
-    network = to_diffusers.controlnet_from_control_net(control)
-    ours = network.state_dict()
-    assert ours.keys() == file.keys() and all(torch.equal(ours[key], file[key].float()) for key in file)
-    z, hint, pooled = noise(1, 4, 16, 16), noise(1, 3, 128, 128, seed=3).abs().clamp(0, 1), noise(1, 1280, seed=4)
-    label = comfy.model_base.SDXL.encode_adm
-    whole = type("Model", (), {"embedder": comfy.model_base.Timestep(256), "noise_augmentor": None})()
-    y = label(whole, pooled_output=pooled, height=128, width=128)
-    added = {"text_embeds": pooled, "time_ids": torch.tensor([[128.0, 128.0, 0, 0, 128.0, 128.0]])}
-    t, words = torch.tensor([500.0]), noise(1, 77, 2048, seed=2)
-    with torch.no_grad():
-        theirs = control.control_model(z, hint, t, words, y=y)
-        down, middle = network(z, t, words, hint, added_cond_kwargs=added, return_dict=False)
     assert max(far(a, b) for a, b in zip(down, theirs["output"], strict=True)) < 1e-4
     assert far(middle, theirs["middle"][0]) < 1e-4

@@ -15,14 +15,13 @@ from torch import Tensor, nn
 
 from ..common.errors import UserError
 from ..models import state_dict_keys
-from ..models.mini import layout
 from ..models.noise_schedule import NoiseSchedule
 from ..models.single_file import autoencoder
-from ..models.stable_diffusion import BaseModel, TextEmbedding
+from ..models.stable_diffusion import BaseModel, TextEmbedding, family_of
 from .compat import comfy
 
 if TYPE_CHECKING:
-    from diffusers import AutoencoderKL, AutoencoderTiny, ControlNetModel, UNet2DConditionModel
+    from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel
 
 WHOLE = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 SUPPORTED = "SCoFT trains Stable Diffusion 1.x, 2.x and XL base models: choose one of these."
@@ -36,12 +35,13 @@ def base_model(model: Any, clip: Any, vae: Any, name: str = "base") -> BaseModel
     unet = unet_from_model(model)
     autoencoder, own_scale = vae_from_vae(vae)
     scale = float(model.get_model_object("latent_format").scale_factor)
+    width, pooled = unet.config.cross_attention_dim, unet.config.addition_embed_type is not None
     return BaseModel(
         unet=unet,
         vae=autoencoder,
         schedule=schedule_from_model(model),
-        embed=embedder(clip, pooled=unet.config.addition_embed_type is not None, width=unet.config.cross_attention_dim),
-        family=_family(unet),
+        embed=embedder(clip, pooled=pooled, width=width),
+        family=family_of(text_width=width, pooled=pooled, linear=unet.config.use_linear_projection),
         name=name,
         vae_scaling=state_dict_keys.latent_scaling(scale, own_scale),
     )
@@ -125,60 +125,6 @@ def vae_from_vae(vae: Any) -> tuple[AutoencoderKL | AutoencoderTiny, float]:
     return autoencoder(_weights(vae.patcher, "", torch.float32), "this VAE", "connect the checkpoint's own VAE.")
 
 
-def controlnet_from_control_net(control: Any) -> ControlNetModel:
-    """CONTROL_NET -> ControlNetModel, frozen; takes hints (B, 3, H, W) in [0, 1] as ComfyUI's does."""
-    from diffusers import ControlNetModel
-
-    source = getattr(control, "control_model", None)
-    if type(source).__name__ != "ControlNet" or not hasattr(source, "input_hint_block"):
-        raise UserError("This CONTROL_NET is not a Stable Diffusion 1.x, 2.x or XL ControlNet: choose another one.")
-    weights = _weights(control.control_model_wrapped, "", getattr(control, "manual_cast_dtype", None) or torch.float32)
-    arguments = unet_arguments(_controlnet_config(source, weights))
-    for key in ("out_channels", "up_block_types", "reverse_transformer_layers_per_block"):
-        del arguments[key]
-    with torch.device("meta"):
-        found = ControlNetModel(
-            conditioning_embedding_out_channels=(16, 32, 96, 256),
-            conditioning_channels=weights["input_hint_block.0.weight"].shape[1],
-            **arguments,
-        )
-    names = state_dict_keys.unet_names(found.state_dict(), arguments["layers_per_block"])
-    return state_dict_keys.fill(found, names, weights, "the CONTROL_NET", SUPPORTED)
-
-
-def _controlnet_config(source: Any, weights: Mapping[str, Tensor]) -> dict[str, Any]:
-    """A ControlNet keeps no `unet_config`: read it from its attributes and the shapes of its weights."""
-
-    def depth(place: str) -> int:
-        count = 0
-        while f"{place}.1.transformer_blocks.{count}.norm1.weight" in weights:
-            count += 1
-        return count
-
-    layers, levels = source.num_res_blocks, len(source.channel_mult)
-    blocks = [1 + level * (layers[level] + 1) + j for level in range(levels) for j in range(layers[level])]
-    keys = [k for k in weights if k.endswith("attn2.to_k.weight")]
-    projection = next((v for k, v in weights.items() if k.endswith("1.proj_in.weight")), None)
-    middle = depth("middle_block")
-    if "middle_block.1.norm.weight" not in weights:  # no transformer there, not even one without blocks
-        middle = -1 if "middle_block.0.in_layers.0.weight" in weights else -2
-    label = weights.get("label_emb.0.0.weight")
-    return {
-        "in_channels": 4,
-        "model_channels": source.model_channels,
-        "channel_mult": source.channel_mult,
-        "num_res_blocks": list(layers),
-        "transformer_depth": [depth(f"input_blocks.{n}") for n in blocks],
-        "transformer_depth_middle": middle,
-        "transformer_depth_output": [0] * (sum(layers) + levels),
-        "num_heads": source.num_heads,
-        "num_head_channels": source.num_head_channels,
-        "context_dim": weights[keys[0]].shape[1] if keys else 1,
-        "use_linear_in_transformer": projection is not None and projection.ndim == 2,
-        "adm_in_channels": label.shape[1] if label is not None else None,
-    }
-
-
 def schedule_from_model(model: Any) -> NoiseSchedule:
     """The MODEL's own noise schedule: ᾱ = 1 / (1 + σ²), with the prediction type its sampling object names.
 
@@ -223,14 +169,6 @@ def embedder(clip: Any, pooled: bool, width: int | None = None) -> Callable[[str
             return TextEmbedding(hidden.clone(), summary.clone() if pooled else None)
 
     return embed
-
-
-def _family(unet: UNet2DConditionModel) -> str:
-    if unet.config.addition_embed_type is not None:
-        return "sdxl"
-    if unet.config.cross_attention_dim == layout.CONTEXT:
-        return "mini"
-    return "sd2" if unet.config.use_linear_projection else "sd1"
 
 
 def _weights(patcher: Any, prefix: str, upcast: torch.dtype) -> dict[str, Tensor]:
