@@ -15,7 +15,6 @@ from comfy_scoft.data.dataset import (
     from_images,
     holds_dataset,
     load_folder,
-    make_batch,
     open_image,
     save_dataset,
 )
@@ -201,31 +200,6 @@ def test_any_size_fits_any_target(tmp_path, seed):
     pixels, _ = aligned(CultureRecord(path, "x"), (target_height, target_width), flip)
     assert pixels.shape == (3, target_height, target_width)
     assert pixels.min() == pixels.max() == 1.0
-
-
-def test_ragged_negatives_are_masked_and_padding_never_stands_for_a_picture(tmp_path):
-    image = image_file(tmp_path / "x.png", (8, 8), (255, 255, 255))
-    negatives = tuple(image_file(tmp_path / f"n{k}.png", (8, 8), (255, 255, 255)) for k in range(3))
-    records = [CultureRecord(image, str(n), negatives=negatives[:n]) for n in (1, 0, 3)]
-    batch = make_batch(records, 8, [False, True, False])
-    assert batch.pixels.shape == (3, 3, 8, 8) and batch.negatives.shape == (3, 3, 3, 8, 8)
-    assert batch.captions == ("1", "0", "3")
-    assert batch.mask.tolist() == [[True, False, False], [False] * 3, [True] * 3]
-    assert (batch.negatives[batch.mask] == 1).all()
-    assert (batch.negatives[~batch.mask] == 0).all()
-
-
-def test_each_record_of_a_batch_has_its_own_flip(tmp_path):
-    path = marked(tmp_path / "x.png", (32, 32), ("top", "left"))
-    record = CultureRecord(path, "x", negatives=(path,))
-    batch = make_batch([record, record], 32, [False, True])
-    assert torch.equal(batch.pixels[1], batch.pixels[0].flip(-1))
-    assert torch.equal(batch.pixels, batch.negatives[:, 0])
-
-
-def test_a_batch_without_negatives_has_none(tmp_path):
-    batch = make_batch([CultureRecord(image_file(tmp_path / "x.png"), "x")], 8, [False])
-    assert batch.negatives.shape == (1, 0, 3, 8, 8) and batch.mask.shape == (1, 0)
 
 
 def content(record):

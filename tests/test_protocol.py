@@ -36,12 +36,6 @@ def culture(name: str, train_records: list[CultureRecord], test: int) -> data.Cu
     return data.Culture(name, Dataset(Path(), tuple(train_records), name), Dataset(Path(), tuple(tests), name), False)
 
 
-def test_a_rollout_of_the_paper_takes_39_62_passes_on_average() -> None:
-    """20 steps from each t of 1000, but t + 1 of them below t = 19; caption and empty prompt at each."""
-    steps = sum(range(1, 20)) + 981 * 20
-    assert plan.rollout_passes(PAPER.rollout) == pytest.approx(2 * steps / 1000) == pytest.approx(39.62)
-
-
 @pytest.mark.parametrize(
     ("arm", "passes"),
     [(FINETUNE, 0), (M, 12_000), (MP, 12_000 + 1_200 * 39.62), (MPC, 12_000 + 1_200 * 39.62)],

@@ -4,10 +4,9 @@ import dataclasses
 import os
 
 import pytest
-import torch
 from PIL import Image
 
-from comfy_scoft.data.records import Batch, CultureRecord, Dataset
+from comfy_scoft.data.records import CultureRecord, Dataset
 
 
 @pytest.fixture
@@ -84,11 +83,3 @@ def test_the_fingerprint_does_not_depend_on_where_the_folder_lies(dataset, tmp_p
         os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
         records.append(dataclasses.replace(record, image=path))
     assert Dataset(other, tuple(records), "food").fingerprint() == dataset.fingerprint()
-
-
-def test_a_batch_refuses_shapes_that_do_not_belong_together():
-    pixels, mask = torch.zeros(2, 3, 4, 5), torch.zeros(2, 1, dtype=torch.bool)
-    assert len(Batch(pixels, ("a", "b"), torch.zeros(2, 1, 3, 4, 5), mask)) == 2
-    for captions, negatives in ((("a",), torch.zeros(2, 1, 3, 4, 5)), (("a", "b"), torch.zeros(2, 1, 3, 5, 4))):
-        with pytest.raises(AssertionError):
-            Batch(pixels, captions, negatives, mask)

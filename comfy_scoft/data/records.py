@@ -1,4 +1,4 @@
-"""The data as it flows: records of a community's images, a dataset of them, and a training batch."""
+"""Records of a community's images, and a dataset of them."""
 
 from __future__ import annotations
 
@@ -8,10 +8,6 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 CATEGORIES = (
     "architecture",
@@ -133,29 +129,3 @@ class Dataset:
         except OSError:
             return [name, -1, -1]
         return [name, stat.st_size, stat.st_mtime_ns // 1_000_000]
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Aligned tensors of B records: an image and all its negatives share one crop and one flip.
-
-    pixels: (B, 3, H, W) in [-1, 1].
-    captions: B strings.
-    negatives: (B, N, 3, H, W) in [-1, 1]; N is the largest count in the batch, 0 allowed. Entries where the mask
-        is False are padding: zeros that stand for no image, and no loss may let them count.
-    mask: (B, N) bool, True where a negative is.
-    """
-
-    pixels: Tensor
-    captions: tuple[str, ...]
-    negatives: Tensor
-    mask: Tensor
-
-    def __post_init__(self) -> None:
-        assert self.pixels.ndim == 4 and self.pixels.shape[1] == 3
-        assert len(self.captions) == self.pixels.shape[0] == self.negatives.shape[0]
-        assert self.negatives.ndim == 5 and self.negatives.shape[2:] == self.pixels.shape[1:]
-        assert self.mask.shape == self.negatives.shape[:2]
-
-    def __len__(self) -> int:
-        return len(self.captions)

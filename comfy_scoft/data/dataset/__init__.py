@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .find import holds_dataset
 from .folder import DATASET_PARTS, counts, load_folder
-from .images import EXTENSIONS, MAX_PIXELS, aligned, bucket, check_image, image_size, make_batch, open_image
+from .images import EXTENSIONS, MAX_PIXELS, aligned, bucket, check_image, image_size, open_image
 from .save import from_images, save_dataset
 
 __all__ = [
@@ -18,7 +18,6 @@ __all__ = [
     "from_images",
     "holds_dataset",
     "load_folder",
-    "make_batch",
     "open_image",
     "image_size",
     "save_dataset",

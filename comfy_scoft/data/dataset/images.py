@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from ...common.errors import UserError
-from ..records import Batch, CultureRecord
+from ..records import CultureRecord
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".avif")
 """What counts as an image. Only these decoders are ever tried, whatever a file's name says."""
@@ -160,17 +160,3 @@ def aligned(record: CultureRecord, size: int | tuple[int, int], flip: bool) -> t
     for k, path in enumerate(record.negatives):
         negatives[k] = _fitted(open_image(path), height, width, flip)
     return pixels, negatives
-
-
-def make_batch(records: Sequence[CultureRecord], size: int | tuple[int, int], flips: Sequence[bool]) -> Batch:
-    """A `Batch` of B >= 1 records, one flip a record. Ragged negatives are padded with zeros and masked out."""
-    assert len(records) == len(flips) > 0
-    pairs = [aligned(record, size, flip) for record, flip in zip(records, flips, strict=True)]
-    pixels = torch.stack([image for image, _ in pairs])
-    most = max(len(negatives) for _, negatives in pairs)
-    negatives = pixels.new_zeros(len(pairs), most, *pixels.shape[1:])
-    mask = torch.zeros(len(pairs), most, dtype=torch.bool)
-    for b, (_, own) in enumerate(pairs):
-        negatives[b, : len(own)] = own
-        mask[b, : len(own)] = True
-    return Batch(pixels, tuple(record.caption for record in records), negatives, mask)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ...losses.rollout import RolloutSettings, timesteps
+from ...losses import LOSSES, Loss
+from ...losses.rollout import timesteps
+from ...training.step_plan import expected_counts
 from .arms import BASE, Arm, Scale, Wanted
 from .clock import Clock, Work, spoken
 from .data import GENERIC, Culture, Generic, wanted
@@ -20,21 +22,16 @@ def step(arm: Arm) -> str:
     return f"optimizer step of {arm.name}"
 
 
-def rollout_passes(settings: RolloutSettings) -> float:
-    """Images through the UNet in one rollout, on average over t: caption and empty prompt at each of its steps."""
-    lengths = [len(timesteps(t, settings.steps, settings.grid)) for t in range(TIMESTEPS)]
-    return 2.0 * sum(lengths) / TIMESTEPS
-
-
 def training(arm: Arm, scale: Scale) -> Work:
-    """One training of an arm: each image's prediction with gradient, its generic caption's without, and rollouts."""
-    micro = scale.train.steps * scale.train.accumulation
-    pictures = micro * scale.train.batch_size
-    passes = float(pictures) if arm.needs("needs_generic") else 0.0
-    if arm.needs("uses_rollout"):
-        rollouts = -(-micro // scale.rollout.every) * scale.train.batch_size
-        passes += rollouts * rollout_passes(scale.rollout)
-    return Work(step(arm), scale.train.steps, passes, pictures)
+    """One training of an arm."""
+    losses = [LOSSES[name](**options, **_no_network(LOSSES[name])) for name, options in arm.losses]
+    counts = expected_counts(losses, scale.train, scale.rollout, TIMESTEPS)
+    return Work(step(arm), scale.train.steps, counts.frozen, counts.trained)
+
+
+def _no_network(kind: type[Loss]) -> dict[str, None]:
+    """In place of a feature network, which makes no UNet call."""
+    return {"features": None} if kind.uses_rollout else {}
 
 
 def preparing(cultures: Sequence[Culture], arms: Sequence[Arm], scale: Scale) -> list[Work]:
