@@ -17,7 +17,7 @@ from ...corrector.corrector import Correction
 from ...corrector.preference import Preference
 from ...corrector.prompt_gate import learn_place
 from ...corrector.training import PreferenceSettings, learn
-from ...data.dataset import make_batch
+from ...data.dataset import aligned
 from ...mini_world import world as renderer
 from ...models.stable_diffusion import BaseModel
 from ...training.batches import seed_of
@@ -68,7 +68,7 @@ def learned(world: World, seed: int) -> Preference:
     """
     base, records = world.base, world.dataset.records
     captions = [record.caption for record in records]
-    pixels = make_batch(records, renderer.SIZE, [False] * len(records)).pixels
+    pixels = torch.stack([aligned(record, renderer.SIZE, False)[0] for record in records])
     asked = [(i, k) for i in range(len(captions)) for k in range(OWN_EACH)]
     seeds = [seed_of(seed, i, k) for i, k in asked]
     own = _decoded(base, [captions[i] for i, _ in asked], seeds)
