@@ -52,8 +52,7 @@ def test_the_card_says_whose_who_and_how(tmp_path: Path, trained: tuple) -> None
         "# Toys of ours",
         "- Culture: toy",
         "- Place: Toyland",
-        "- Consent and provenance: All toys agreed, in writing.",
-        "- Consent given for the images: yes (1), not stated (3)",
+        "- Consent and provenance: All toys agreed, in writing. In the dataset: yes (1), not stated (3)",
         "- Collected by: Ama (1), not stated (3)",
         "- Verified: 1 of 4 images, by Efe (1)",
         "- License of the images: not stated",
@@ -70,6 +69,8 @@ def test_the_card_says_whose_who_and_how(tmp_path: Path, trained: tuple) -> None
     ):
         assert line in text.splitlines(), line
     assert "Rollout" not in text  # no loss of this run looks at images
+    (means,) = (line for line in text.splitlines() if line.startswith("- Means of the metrics over the last tenth"))
+    assert "diffusion " in means and "learning rate" not in means, "a mean of rates is nobody's rate"
     assert f"torch {version('torch')}" in text
     assert read_card(path) == text
     loaded = load_file(path)
@@ -130,7 +131,7 @@ def test_a_write_that_fails_leaves_no_file(tmp_path: Path, monkeypatch: pytest.M
     def full(*given: object) -> bytes:
         raise OSError("No space left on device")
 
-    monkeypatch.setattr("comfy_scoft.training.model_card.serialise", full)
+    monkeypatch.setattr("comfy_scoft.training.model_card.serialize", full)
     with pytest.raises(OSError, match="No space"):
         save_lora(tmp_path, "x", TENSORS, FIELDS)
     assert list(tmp_path.iterdir()) == []
@@ -151,6 +152,7 @@ def test_words_with_markup_in_them_stay_words(tmp_path: Path) -> None:
         "## How it was made",
         "## Limits",
     ]
+    assert plain("food & drink, &lt;b&gt; &#60;") == "food & drink, &amp;lt;b&amp;gt; &amp;\\#60;"
     assert plain("Ìlú\u200d ক্ষ — 한국") == "Ìlú\u200d ক্ষ — 한국"
     assert len(plain("x" * 10_000)) == 2000
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from types import SimpleNamespace
+
 import comfy_inprocess as tiny
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
 comfy = tiny.start()
 
 from comfy_scoft.comfyui import runtime, to_diffusers  # noqa: E402  (needs a started ComfyUI)
 from comfy_scoft.models.noise_schedule import NoiseSchedule  # noqa: E402
+from comfy_scoft.negatives.controlnet_pipeline import load_controlnet  # noqa: E402
 
 FAMILIES = ("sd1", "sd2", "sdxl")
 
@@ -110,6 +115,26 @@ def test_eight_bit_weights_are_cast_up() -> None:
     unet = to_diffusers.unet_from_model(model)
     assert unet.conv_out.weight.dtype == torch.float32
     assert torch.equal(unet.conv_out.weight, weight.weight.float())
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_controlnet_gives_comfyuis_own_residuals(family: str, tmp_path: Path) -> None:
+    control, given = tiny.tiny_controlnet(family), inputs(family)
+    save_file(control.control_model.state_dict(), tmp_path / "control.safetensors")
+    unet = to_diffusers.unet_from_model(tiny.tiny_model(family))
+    base = SimpleNamespace(unet=unet, dtype=torch.float32)
+    network = load_controlnet(tmp_path / "control.safetensors", base)
+    hint = torch.rand(2, 3, 128, 128, generator=torch.Generator().manual_seed(4))
+    extra = {} if given["y"] is None else {"y": given["y"]}
+    added = {"text_embeds": given["pooled"], "time_ids": given["sizes"]}
+    with torch.no_grad():
+        theirs = control.control_model(given["x"], hint, given["t"], given["context"], **extra)
+        down, middle = network(
+            given["x"], given["t"], given["context"], hint, added_cond_kwargs=added, return_dict=False
+        )
+    assert len(down) == len(theirs["output"])
+    assert max(far(a, b) for a, b in zip(down, theirs["output"], strict=True)) < 1e-5
+    assert far(middle, theirs["middle"][0]) < 1e-5
 
 
 def test_vae_gives_comfyuis_own_numbers_from_the_same_storage() -> None:

@@ -49,14 +49,6 @@ def test_a_bad_option_is_one_sentence_before_anything_is_loaded(
         assert capsys.readouterr().err == f"{name} is {shown}, but it must be a {range_}.\n"
 
 
-def test_ranks_that_are_no_numbers_are_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
-    from comfy_scoft.cli import negatives
-
-    monkeypatch.setenv("RANK", "first")
-    with pytest.raises(UserError, match=r"^RANK and WORLD_SIZE must be whole numbers: [^.]+\.$"):
-        negatives.place()
-
-
 @pytest.mark.parametrize("kind", [UserError, NonFiniteLoss, OtherProcess])
 def test_errors_of_the_pack_are_their_sentence(kind: type[UserError], capsys: pytest.CaptureFixture[str]) -> None:
     def fail() -> int:

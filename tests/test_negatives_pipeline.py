@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -25,6 +26,7 @@ import nodes  # noqa: E402  (ComfyUI's)
 from comfy_scoft.cli import negatives as negatives_cli  # noqa: E402
 from comfy_scoft.comfyui import mini_model  # noqa: E402
 from comfy_scoft.comfyui.depth_sampler import DepthSampler, native_resolution, size_multiple  # noqa: E402
+from comfy_scoft.common.errors import UserError  # noqa: E402
 from comfy_scoft.data.images import read_pixels  # noqa: E402
 from comfy_scoft.mini_world import COMMUNITY  # noqa: E402
 from comfy_scoft.models import single_file, state_dict_keys  # noqa: E402
@@ -35,6 +37,7 @@ from comfy_scoft.negatives import controlnet_pipeline  # noqa: E402
 from comfy_scoft.negatives.controlnet_pipeline import PipelineSampler, load_controlnet, scheduler_of  # noqa: E402
 from comfy_scoft.negatives.depth import load_depth  # noqa: E402
 from comfy_scoft.negatives.generate import NegativeSettings, Request  # noqa: E402
+from comfy_scoft.training import distributed  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
 CHECKPOINT = layout.WEIGHTS / "checkpoints" / layout.CHECKPOINT
@@ -177,11 +180,18 @@ OPTIONS += ["--cfg", "4", "--threads", "1"]
 PROGRAM = "import sys; from comfy_scoft.cli.negatives import main; sys.exit(main())"
 
 
-def start(out: Path, rank: int = 0, count: int = 1) -> subprocess.Popen:
+def start(out: Path, rank: int = 0, count: int = 1, port: int = 0, program: str = PROGRAM) -> subprocess.Popen:
     environment = {**os.environ, "RANK": str(rank), "WORLD_SIZE": str(count), "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-c", PROGRAM, *OPTIONS, "--out", str(out)]
+    environment |= {"LOCAL_RANK": str(rank), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    command = [sys.executable, "-c", program, *OPTIONS, "--out", str(out)]
     pipe = subprocess.PIPE
     return subprocess.Popen(command, env=environment, cwd=ROOT, stdout=pipe, stderr=pipe, text=True)
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -192,7 +202,8 @@ def files(folder: Path) -> dict[str, bytes]:
 def test_one_process_and_two_write_the_same_files(tmp_path):
     alone = start(tmp_path / "alone")
     assert alone.wait(600) == 0, alone.stderr.read()
-    both = [start(tmp_path / "both", rank, 2) for rank in (0, 1)]
+    port = free_port()
+    both = [start(tmp_path / "both", rank, 2, port) for rank in (0, 1)]
     for one in both:
         assert one.wait(600) == 0, one.stderr.read()
     assert both[0].stdout.read().splitlines()[-1].startswith("6 negatives in ") and both[1].stdout.read() == ""
@@ -215,7 +226,7 @@ def test_what_is_there_is_not_drawn_again_and_the_filter_shows_what_it_leaves_ou
     monkeypatch.setattr(negatives_cli, "PipelineSampler", Broken)
     options = [*OPTIONS, "--out", str(tmp_path / "out"), "--features", "mini CLIP (layer 5)", "--threshold", "2"]
     assert negatives_cli.main(options) == 130
-    assert "Stopped. What was drawn is kept" in capsys.readouterr().err
+    assert "Stopped. What was made is kept" in capsys.readouterr().err
     assert negatives_cli.main(options) == 0 and Broken.calls == 4
     said = capsys.readouterr().out
     assert "0 of 6 negatives kept, 6 dropped" in said and said.splitlines()[-1].startswith("0 negatives in ")
@@ -236,22 +247,40 @@ def test_a_full_size_sd15_and_its_controlnet_draw_through_the_command(tmp_path, 
     assert drawn[0].read_bytes() != drawn[1].read_bytes()
 
 
+@pytest.mark.parametrize("end", ["os._exit(9)", "raise UserError('The image is gone: put it back.')"])
+def test_a_process_that_ends_too_early_is_one_sentence_for_the_others(end: str, tmp_path: Path) -> None:
+    """Killed, or stopped by a fault of its own: the first process does not wait for it, and what was made stays."""
+    broken = f"""
+import os
+from comfy_scoft.cli import negatives
+from comfy_scoft.common.errors import UserError
+def ends(*_): {end}
+negatives.Work.negatives = ends
+import sys; sys.exit(negatives.main())
+"""
+    port, out = free_port(), tmp_path / "out"
+    first, second = start(out, 0, 2, port), start(out, 1, 2, port, broken)
+    said = first.communicate(timeout=300)[1], second.communicate(timeout=300)[1]
+    assert first.returncode == 1 and second.returncode == (9 if "_exit" in end else 1)
+    assert "Another process" in said[0].splitlines()[-1] and "this one stops too" in said[0] and "Trace" not in said[0]
+    assert not (out / "dataset").exists() and len(list((out / "work/negatives").rglob("*.png"))) == 4
+
+
 @pytest.mark.parametrize(
-    ("rank", "count", "fault"),
-    [("2", "2", "RANK is 2 of WORLD_SIZE 2"), ("x", "2", "RANK and WORLD_SIZE must be whole numbers")],
+    ("variables", "fault"),
+    [
+        ({"RANK": "2", "WORLD_SIZE": "2"}, "RANK is 2 of WORLD_SIZE 2"),
+        ({"RANK": "x", "WORLD_SIZE": "2"}, "RANK and WORLD_SIZE must be whole numbers"),
+        (
+            {"RANK": "1", "WORLD_SIZE": "2"},
+            "WORLD_SIZE is 2, but LOCAL_RANK, MASTER_ADDR, MASTER_PORT not set",
+        ),
+    ],
 )
-def test_ranks_that_cannot_be_are_one_sentence(rank, count, fault, monkeypatch):
-    monkeypatch.setenv("RANK", rank)
-    monkeypatch.setenv("WORLD_SIZE", count)
-    with pytest.raises(ValueError, match=rf"^{fault}[^\n]+\.$"):
-        negatives_cli.place()
-
-
-def test_the_first_process_waits_and_says_for_what(monkeypatch, capsys):
-    left = [3, 3, 1, 0]
-    monkeypatch.setattr(negatives_cli, "PAUSE", 0.0)
-    negatives_cli.wait(lambda: left.pop(0), "depth map")
-    assert capsys.readouterr().err.splitlines() == [
-        "waiting for the other processes: 3 depth maps",
-        "waiting for the other processes: 1 depth map",
-    ]
+def test_variables_of_a_launcher_that_cannot_be_are_one_sentence(
+    variables: dict[str, str], fault: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match=rf"^{fault}[^\n]+\.$"):
+        distributed.launched()

@@ -1,8 +1,8 @@
 """`python -m comfy_scoft negatives`: negatives for a dataset from model files, on one process or many.
 
-Each process takes every count-th record, by the RANK and WORLD_SIZE that torchrun, accelerate launch and clusters set.
-They share only the output folder: a record's files are named by their content, so every process generates the same
-files for it, and an interrupted run continues where it was, with any number of processes.
+Each process takes every count-th record; torchrun and accelerate launch start several. Files are named by what decides
+their content, so every process generates the same files for a record, and an interrupted run continues where it was,
+with any number of processes.
 """
 
 from __future__ import annotations
@@ -10,17 +10,16 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import io
-import os
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
 
 import torch
 from PIL import Image
 from tqdm import tqdm
 
-from ..common.errors import UserError
+from ..common.errors import OtherProcess, UserError
 from ..common.files import write_atomically
 from ..common.settings import check_number, declaration
 from ..data.dataset import load_folder, save_dataset
@@ -34,15 +33,17 @@ from ..negatives.controlnet_pipeline import (
     native_resolution,
     size_multiple,
 )
-from ..negatives.depth import DEPTH, DepthEstimator, attach_depth, depth_file, load_depth
+from ..negatives.depth import DEPTH, DepthEstimator, attach_depth, load_depth
 from ..negatives.filter import filter_negatives
-from ..negatives.generate import NegativeSettings, make_negatives, plan
+from ..negatives.generate import NegativeSettings, make_negatives
 from ..reports.plots import filter_page
+from ..training.distributed import FINE, launched
 from .exit_status import answered
 from .options import Help, add_settings
 
-PAUSE = 1.0
-"""Seconds between two checks of what other processes have finished."""
+PATIENCE = timedelta(days=1)
+"""How long a process that has finished its share waits for the others. One that has ended is noticed at once."""
+CPU = torch.device("cpu")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -87,69 +88,46 @@ def parser() -> argparse.ArgumentParser:
 
 def run(options: argparse.Namespace) -> int:
     """Generate this process's share; the first process then waits for the others and writes the dataset."""
-    if options.threads:
-        torch.set_num_threads(options.threads)
     names = [field.name for field in dataclasses.fields(NegativeSettings) if hasattr(options, field.name)]
     chosen = {name: getattr(options, name) for name in names if name != "resolution" or options.resolution}
     settings = NegativeSettings(**chosen)
     check_number("threshold", options.threshold, whole=False, min=0.0, max=None)
-    rank, count = place()
+    distributed, device = launched("gloo", PATIENCE)
+    if options.threads:
+        torch.set_num_threads(options.threads)
     dataset, report = load_folder(options.dataset, options.culture, options.place, (), options.split, options.limit)
     result = options.out / "dataset"
-    if rank == 0 and result.exists():
-        raise UserError(f"The folder {result} already holds a result: choose another --out, or remove it.")
-    work = Work(options, settings, processing_unit(), shows_progress=rank == 0)
-    share = dataset.replace(dataset.records[rank::count])
-    if len(share):
-        work.negatives(work.depth(share))
-    if rank != 0:
+    try:
+        if distributed.main and result.exists():
+            raise UserError(f"The folder {result} already holds a result: choose another --out, or remove it.")
+        work = Work(options, settings, device, show_progress=distributed.main)
+        share = dataset.replace(distributed.share(dataset.records))
+        if len(share):
+            work.negatives(work.depth(share))
+    except BaseException:
+        distributed.leave(CPU)
+        raise
+    if distributed.main and distributed.count > 1:
+        print("waiting for the other processes", file=sys.stderr)
+    if distributed.worst(FINE, CPU) != FINE:
+        raise OtherProcess("Another process stopped, so this one stops too; finished negatives are kept.")
+    if not distributed.main:
         return 0
-    work.shows_progress = False
-    wait(lambda: work.without_depth(dataset), "depth map")
-    deep = work.depth(dataset)
-    wait(lambda: work.without_negatives(deep), "record's negatives")
-    finished, lines = work.filtered(work.negatives(deep))
+    work.show_progress = False
+    finished, lines = work.filtered(work.negatives(work.depth(dataset)))  # all exist by now: this only reads them
     save_dataset(finished, result)
     count = sum(len(record.negatives) for record in finished.records)
     print("\n".join([report.splitlines()[0], *lines, f"{count} negatives in {result}"]))
     return 0
 
 
-def place() -> tuple[int, int]:
-    """(rank, number of processes) from the environment. Raises UserError for bad values."""
-    try:
-        rank, count = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-    except ValueError as error:
-        raise UserError("RANK and WORLD_SIZE must be whole numbers: set both, or neither.") from error
-    if not 0 <= rank < count:
-        raise UserError(f"RANK is {rank} of WORLD_SIZE {count}: ranks begin at 0 and end before WORLD_SIZE.")
-    return rank, count
-
-
-def processing_unit() -> torch.device:
-    """The GPU that the launcher means for this process, or the CPU."""
-    if not torch.cuda.is_available():
-        return torch.device("cpu")
-    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
-
-
-def wait(missing: Callable[[], int], what: str) -> None:
-    """Wait until nothing is missing, and print what is. Other processes generate it, so there is no time limit."""
-    printed = -1
-    while left := missing():
-        if left != printed:
-            print(f"waiting for the other processes: {left} {what}{'s' if left > 1 else ''}", file=sys.stderr)
-            printed = left
-        time.sleep(PAUSE)
-
-
 class Work:
     """Models and folders of one command. Its files are in `--out`, sub-folder `work`, named by content."""
 
     def __init__(
-        self, options: argparse.Namespace, settings: NegativeSettings, device: torch.device, *, shows_progress: bool
+        self, options: argparse.Namespace, settings: NegativeSettings, device: torch.device, *, show_progress: bool
     ) -> None:
-        self.options, self.device, self.shows_progress = options, device, shows_progress
+        self.options, self.device, self.show_progress = options, device, show_progress
         self.folder = options.out / "work"
         number = options.dtype or ("float16" if device.type == "cuda" else "float32")
         base = load_base(options.checkpoint, options.prediction, getattr(torch, number))
@@ -178,16 +156,6 @@ class Work:
                 observe=lambda *_: bar.update(),
             )
 
-    def without_depth(self, dataset: Dataset) -> int:
-        """How many records have no depth map yet."""
-        bare = [record for record in dataset.records if self._lacks_depth(record)]
-        return sum(not depth_file(record, self._network(), self.folder / "depth").is_file() for record in bare)
-
-    def without_negatives(self, dataset: Dataset) -> int:
-        """How many records lack some of their negatives."""
-        facts = (self.settings, self.folder / "negatives", self.identity, self.multiple)
-        return sum(not plan(record, *facts).finished() for record in dataset.records)
-
     def filtered(self, dataset: Dataset) -> tuple[Dataset, list[str]]:
         """The dataset without false negatives, if --features is set, and the lines to print; saves filtered.png."""
         if not self.options.features:
@@ -208,4 +176,4 @@ class Work:
         return self._estimator
 
     def _bar(self, what: str, total: int) -> tqdm:
-        return tqdm(total=total, desc=what, unit="image", dynamic_ncols=True, disable=not self.shows_progress)
+        return tqdm(total=total, desc=what, unit="image", dynamic_ncols=True, disable=not self.show_progress)

@@ -15,7 +15,7 @@ from ..corrector.evaluation import Evaluation
 from ..corrector.preference import Preference
 from ..corrector.prompt_gate import learn_place
 from ..corrector.training import PreferenceSettings, learn
-from ..models.mini import layout
+from ..models.stable_diffusion import family_of
 from .compat import comfy
 from .nodes.data import flat_images
 from .runtime import Progress, check_interrupt
@@ -33,11 +33,8 @@ def family(model: Any) -> str:
     known = {"model_channels", "context_dim"} <= config.keys()
     if not known or not sampled or type(model.get_model_object("latent_format")) not in formats:
         raise UserError(f"This MODEL is a {type(model.model).__name__}: {NEEDED}")
-    if config.get("adm_in_channels"):
-        return "sdxl"
-    if config["context_dim"] == layout.CONTEXT:
-        return "mini"
-    return "sd2" if config.get("use_linear_in_transformer") else "sd1"
+    pooled, linear = bool(config.get("adm_in_channels")), bool(config.get("use_linear_in_transformer"))
+    return family_of(text_width=config["context_dim"], pooled=pooled, linear=linear)
 
 
 def learn_preference(

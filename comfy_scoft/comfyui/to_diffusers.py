@@ -15,10 +15,9 @@ from torch import Tensor, nn
 
 from ..common.errors import UserError
 from ..models import state_dict_keys
-from ..models.mini import layout
 from ..models.noise_schedule import NoiseSchedule
 from ..models.single_file import autoencoder
-from ..models.stable_diffusion import BaseModel, TextEmbedding
+from ..models.stable_diffusion import BaseModel, TextEmbedding, family_of
 from .compat import comfy
 
 if TYPE_CHECKING:
@@ -36,12 +35,13 @@ def base_model(model: Any, clip: Any, vae: Any, name: str = "base") -> BaseModel
     unet = unet_from_model(model)
     autoencoder, own_scale = vae_from_vae(vae)
     scale = float(model.get_model_object("latent_format").scale_factor)
+    width, pooled = unet.config.cross_attention_dim, unet.config.addition_embed_type is not None
     return BaseModel(
         unet=unet,
         vae=autoencoder,
         schedule=schedule_from_model(model),
-        embed=embedder(clip, pooled=unet.config.addition_embed_type is not None, width=unet.config.cross_attention_dim),
-        family=_family(unet),
+        embed=embedder(clip, pooled=pooled, width=width),
+        family=family_of(text_width=width, pooled=pooled, linear=unet.config.use_linear_projection),
         name=name,
         vae_scaling=state_dict_keys.latent_scaling(scale, own_scale),
     )
@@ -169,14 +169,6 @@ def embedder(clip: Any, *, pooled: bool, width: int | None = None) -> Callable[[
             return TextEmbedding(hidden.clone(), summary.clone() if pooled else None)
 
     return embed
-
-
-def _family(unet: UNet2DConditionModel) -> str:
-    if unet.config.addition_embed_type is not None:
-        return "sdxl"
-    if unet.config.cross_attention_dim == layout.CONTEXT:
-        return "mini"
-    return "sd2" if unet.config.use_linear_projection else "sd1"
 
 
 def _weights(patcher: Any, prefix: str, upcast: torch.dtype) -> dict[str, Tensor]:

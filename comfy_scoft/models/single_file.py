@@ -17,11 +17,10 @@ from ..common.errors import UserError
 from . import state_dict_keys
 from .mini import layout
 from .noise_schedule import NoiseSchedule
-from .stable_diffusion import BaseModel
+from .stable_diffusion import BaseModel, family_of
 from .text_encoder import embedder, text_encoder, token_ids
 
 CONFIGS = Path(__file__).parent / "configs"
-FAMILIES = ("sd1", "sd2", "sdxl")
 ADVICE = "give a Stable Diffusion 1.x, 2.x or XL checkpoint (.safetensors), or the mini one."
 
 _PREFIXES = {
@@ -103,15 +102,17 @@ def _family(unet: Mapping[str, Tensor], name: str) -> str:
     label = unet.get("label_emb.0.0.weight", torch.empty(0, 0)).shape[1]
     text = next((v.shape[1] for k, v in unet.items() if k.endswith("attn2.to_k.weight")), 0)
     width, channels = first.shape[:2]
-    if (width, channels, text, label) == (layout.CHANNELS[0], 4, layout.CONTEXT, 0):
-        return "mini"
-    for family in FAMILIES:
+    linear = any(v.ndim == 2 for k, v in unet.items() if k.endswith("proj_in.weight"))
+    family = family_of(text_width=text, pooled=label > 0, linear=linear)
+    known = (layout.CHANNELS[0], layout.CONTEXT, 0)
+    if family != "mini":
         sizes = configuration(family)["unet"]
         extra = sizes.get("projection_class_embeddings_input_dim", 0)
-        if (width, text, label) == (sizes["block_out_channels"][0], sizes["cross_attention_dim"], extra):
-            if channels != 4:
-                raise UserError(f"{name} takes {channels} channels, as inpainting and edit models do: {ADVICE}")
-            return family
+        known = (sizes["block_out_channels"][0], sizes["cross_attention_dim"], extra)
+    if (width, text, label) == known:
+        if channels != 4:
+            raise UserError(f"{name} takes {channels} channels, as inpainting and edit models do: {ADVICE}")
+        return family
     if width and text == 1280 and label == 2560:
         raise UserError(f"{name} is the refiner of Stable Diffusion XL, which only finishes images: {ADVICE}")
     raise UserError(f"{name} holds a model that is not supported here: {ADVICE}")

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..common import fingerprints
 from ..common.errors import UserError
+from .mini import layout
 from .noise_schedule import NoiseSchedule
 
 if TYPE_CHECKING:
@@ -21,6 +22,17 @@ FAMILIES = ("sd1", "sd2", "sdxl", "mini")
 LATENT_FACTOR = 8
 """Pixels along one side of a latent."""
 LATENT_CHANNELS = 4
+
+
+def family_of(*, text_width: int, pooled: bool, linear: bool) -> str:
+    """The family of a UNet, one of FAMILIES. text_width: numbers a token that it reads; pooled: whether it also reads a
+    pooled embedding, as SD XL does; linear: whether its transformers project by linear layers, as those of SD 2.x do.
+    """
+    if pooled:
+        return "sdxl"
+    if text_width == layout.CONTEXT:
+        return "mini"
+    return "sd2" if linear else "sd1"
 
 
 @dataclass(frozen=True)

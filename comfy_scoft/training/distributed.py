@@ -1,8 +1,9 @@
-"""Several processes train one LoRA: each takes its share of an optimizer step's images, and gradients are summed.
+"""Several processes train one LoRA, or make negatives together.
 
-Start them with `torchrun --standalone --nproc_per_node N -m comfy_scoft train job.json`, or with `accelerate launch
---multi_gpu --num_processes N -m comfy_scoft train job.json`. What is learned is the same, up to rounding, whatever
-their number: the effective batch is the run's, not one per process.
+In training each takes its share of an optimizer step's images, and gradients are summed. Start them with `torchrun
+--standalone --nproc_per_node N -m comfy_scoft train job.json`, or with `accelerate launch --multi_gpu --num_processes N
+-m comfy_scoft train job.json`. What is learned is the same, up to rounding, whatever their number: the effective batch
+is the run's, not one per process.
 """
 
 from __future__ import annotations
@@ -11,15 +12,18 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
 from torch import nn
 
-from ..common.errors import OtherProcess
+from ..common.errors import OtherProcess, UserError
 
 T = TypeVar("T")
 
+VARIABLES = ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+"""What launchers set beside WORLD_SIZE."""
 FINE, SHORT, FAULT = 0, 1, 2
 """How a process came out of its share of a step: well, short of memory, or with a fault that ends the run."""
 
@@ -100,14 +104,40 @@ def _together() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        raise OtherProcess("Another process of this run has ended, so this one stops too.") from error
+        raise OtherProcess(
+            "Another process of this run has ended or does not answer, so this one stops too."
+        ) from error
 
 
-def launched() -> tuple[Distributed, torch.device]:
-    """The processes that torchrun or accelerate launched this one with, connected, and this process's device."""
+def launched(backend: str | None = None, timeout: timedelta | None = None) -> tuple[Distributed, torch.device]:
+    """The processes that torchrun or accelerate launched this one with, connected, and this process's device.
+
+    backend: torch's way to connect them; None takes the usual one for the device. timeout: how long a process waits for
+    the others; None is torch's own (10 or 30 minutes). Raises UserError for variables that do not belong together.
+    """
+    rank, count = _place()
+    if count == 1:
+        return Distributed(), torch.device("cuda" if torch.cuda.is_available() else "cpu")
     from accelerate import PartialState
 
-    if int(os.environ.get("WORLD_SIZE", "1")) <= 1:
-        return Distributed(), torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    state = PartialState(cpu=not torch.cuda.is_available())
+    lacking = [name for name in VARIABLES if name not in os.environ]
+    if lacking:
+        raise UserError(
+            f"WORLD_SIZE is {count}, but {', '.join(lacking)} not set: start the processes with torchrun or "
+            "accelerate launch, which set all of them."
+        )
+    options = {"backend": backend, "timeout": timeout}
+    given = {name: value for name, value in options.items() if value is not None}
+    state = PartialState(cpu=not torch.cuda.is_available(), **given)
     return Distributed(state.process_index, state.num_processes), state.device
+
+
+def _place() -> tuple[int, int]:
+    """(rank, number of processes), as launchers set them."""
+    try:
+        rank, count = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    except ValueError as error:
+        raise UserError("RANK and WORLD_SIZE must be whole numbers: set both, or neither.") from error
+    if not 0 <= rank < max(1, count):
+        raise UserError(f"RANK is {rank} of WORLD_SIZE {count}: ranks begin at 0 and end before WORLD_SIZE.")
+    return rank, max(1, count)

@@ -34,7 +34,7 @@ from .run_folder import summary
 from .trainer import Result
 from .validation import reading
 
-FAMILIES = {
+KOHYA_NAMES = {
     "sd1": ("sd_1.5", "stable-diffusion-v1/lora"),
     "sd2": ("sd_2.1", "stable-diffusion-v2-768-v/lora"),
     "sdxl": ("sdxl_base_v1-0", "stable-diffusion-xl-v1-base/lora"),
@@ -53,10 +53,10 @@ class TrainedLora(dict[str, Tensor]):
 
 @dataclass(frozen=True)
 class CardFields:
-    """What only people can say. Empty means that nobody has said it, and the card says so.
+    """What only people can state. Where one is empty, the card says "not stated".
 
-    title; trigger_phrase: words that call up what was learned; authors; license of the LoRA; consent: who agreed, to
-    what, and where the images come from.
+    title; trigger_phrase: what in a prompt evokes what was learned; authors; licence: of the LoRA; consent: who agreed,
+    to what, and where the images come from.
     """
 
     title: str = ""
@@ -117,8 +117,8 @@ def lora_metadata(
     data["modelspec.sai_model_spec"] = "1.0.0"
     data["modelspec.date"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(record.get("finished")))
     data["modelspec.title"] = fields.title or name
-    said = {"author": fields.authors, "license": fields.licence, "trigger_phrase": fields.trigger_phrase}
-    data |= {f"modelspec.{key}": value for key, value in said.items() if value}
+    stated = {"author": fields.authors, "license": fields.licence, "trigger_phrase": fields.trigger_phrase}
+    data |= {f"modelspec.{key}": value for key, value in stated.items() if value}
     data["modelspec.description"] = _one_line(record, fields)
     data = {key: value.encode("utf-8", "replace").decode() for key, value in data.items() if value}
     return data | _hashes(tensors, data)
@@ -186,7 +186,7 @@ def _rank_and_alpha(tensors: Mapping[str, Tensor]) -> tuple[str, str]:
 def _kohya(record: Mapping[str, Any]) -> dict[str, str]:
     """kohya's names for what a record says. `ss_tag_frequency` counts cultures, places and categories, no captions."""
     base, data, train = record["base"], record["dataset"], record["train"]
-    version, architecture = FAMILIES.get(base["family"], ("", ""))
+    version, architecture = KOHYA_NAMES.get(base["family"], ("", ""))
     tags = _tags(data)
     size = train["resolution"]
     images = {"num_train_images": data["pictures"], "resolution": [size, size], "enable_bucket": train["buckets"]}

@@ -1,4 +1,4 @@
-"""The words of a model card, from a LoRA's metadata. Nothing in a file is trusted: every value stays plain text."""
+"""The text of a model card, from a LoRA's metadata. Nothing in a file is trusted: every value stays plain text."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ NOT_STATED = "not stated"
 LONGEST = 2000
 _JOINERS = "\u200c\u200d"  # invisible, and part of the spelling of Persian, Hindi and others
 _OUTER_UNDERSCORE = re.compile(r"(?<![^\W_])_|_(?![^\W_])")  # inside a word it means nothing to Markdown
-_ESCAPES = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"} | {sign: "\\" + sign for sign in "\\`*[]|~#"})
+_ENTITY = re.compile(r"&(?=#?\w+;)")  # elsewhere an & is an &
+_ESCAPES = str.maketrans({"<": "&lt;", ">": "&gt;"} | {sign: "\\" + sign for sign in "\\`*[]|~#"})
 
 LIMITS = """\
 - The images a LoRA makes are not records of a culture. They repeat what a few people chose to show, and a consensus
@@ -49,7 +50,8 @@ def plain(value: Any) -> str:
     """A value as one line of text: no line break, no Markdown, no HTML; the longest are cut, with an ellipsis."""
     text = " ".join(str(value).split())
     text = text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
-    text = "".join(sign for sign in text if sign.isprintable() or sign in _JOINERS).translate(_ESCAPES)
+    text = "".join(sign for sign in text if sign.isprintable() or sign in _JOINERS)
+    text = _ENTITY.sub("&amp;", text).translate(_ESCAPES)
     return _OUTER_UNDERSCORE.sub(r"\\_", text)
 
 
@@ -94,22 +96,26 @@ def _whose(record: dict[str, Any], fields: dict[str, Any], metadata: Mapping[str
     if verified:
         verified = f"{plain(data.get('verified', 0))} of {plain(total)} images, by {verified}"
 
-    def said(own: str, foreign: str) -> str:
+    in_dataset = _tally(_part(data, "consent"), total)
+    consent = " ".join(
+        part for part in (plain(fields.get("consent", "")), in_dataset and f"In the dataset: {in_dataset}") if part
+    )
+
+    def stated(own: str, foreign: str) -> str:
         return plain(fields.get(own) or metadata.get(f"modelspec.{foreign}", ""))
 
     return "## Whose culture, and who agreed\n\n" + _list(
         [
             ("Culture", _tally(_part(data, "culture"), total)),
             ("Place", _tally(_part(data, "place"), total)),
-            ("Consent and provenance", plain(fields.get("consent", ""))),
-            ("Consent given for the images", _tally(_part(data, "consent"), total)),
+            ("Consent and provenance", consent),
             ("Collected by", _tally(_part(data, "collector"), total)),
             ("Sources", _tally(_part(data, "source"), total)),
             ("Verified", verified),
             ("License of the images", _tally(_part(data, "licence"), total)),
-            ("License of this LoRA", said("licence", "license")),
-            ("Authors of this LoRA", said("authors", "author")),
-            ("Trigger phrase", said("trigger_phrase", "trigger_phrase")),
+            ("License of this LoRA", stated("licence", "license")),
+            ("Authors of this LoRA", stated("authors", "author")),
+            ("Trigger phrase", stated("trigger_phrase", "trigger_phrase")),
         ]
     )
 
@@ -145,7 +151,7 @@ def _made(record: dict[str, Any], metadata: Mapping[str, str]) -> str:
     if any(loss.get("name") in ("perceptual", "contrastive") for loss in losses):
         rows.append(("Rollout", _settings(_part(record, "rollout"))))
     rows += [
-        ("Figures at the end", _settings(_part(record, "last"))),
+        ("Means of the metrics over the last tenth of the steps", _settings(_part(record, "last"), "learning_rate")),
         ("Held-out images", plain(_part(record, "held_out").get("reading", ""))),
         ("Time", f"{plain(record.get('seconds', ''))} s"),
         ("Versions", _settings(_part(record, "versions"))),
@@ -158,7 +164,7 @@ def _made_elsewhere(metadata: Mapping[str, str]) -> str:
         "Base model": "ss_sd_model_name",
         "Base model family": "ss_base_model_version",
         "Architecture": "modelspec.architecture",
-        "Pictures": "ss_num_train_images",
+        "Images": "ss_num_train_images",
         "Steps": "ss_steps",
         "Seed": "ss_seed",
         "Rank": "ss_network_dim",
@@ -171,7 +177,7 @@ def _made_elsewhere(metadata: Mapping[str, str]) -> str:
 
 
 def _unset(value: Any) -> bool:
-    """Whether an option is one that is not used: nothing to tell of it."""
+    """Whether an option is not used, so that the card leaves it out."""
     return value is None or value is False or value == ""
 
 
