@@ -12,12 +12,12 @@ from pathlib import Path
 
 ON_THE_CARD = {
     "title": "what the LoRA is called",
-    "trigger_phrase": "words that call up what it learned",
+    "trigger_phrase": "what in a prompt evokes what it learned",
     "authors": "who made it",
     "licence": "what others may do with it",
     "consent": "who agreed, to what, and where the images come from",
 }
-"""What only people can say (the fields of `CardFields`), and what to write there."""
+"""What only people can state (the fields of `CardFields`), and what to write there."""
 
 
 def stoppable() -> Callable[[], None]:

@@ -37,7 +37,7 @@ TEXT = {
     "eos_token_id": 49407,
     "pad_token_id": 49407,
 }
-"""The text encoder; the same words serve transformers' CLIPTextConfig and ComfyUI's CLIP."""
+"""The text encoder; transformers' CLIPTextConfig and ComfyUI's CLIP take the same names."""
 
 TOWER_SETTINGS = {
     "embed_dim": 96,
