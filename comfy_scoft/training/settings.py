@@ -70,7 +70,7 @@ class TrainSettings:
     """steps: optimizer steps, each of `accumulation` micro-steps of `batch_size` images (paper: 3000 of 4 of 1).
 
     resolution: side of the square center crop in pixels, a multiple of 8. flip: random horizontal flips.
-    buckets: instead of squares, crops of each image's own aspect, of at most resolution² pixels (dataset/images.py).
+    buckets: instead of squares, crops of each image's own aspect, of at most resolution² pixels (data/crop.py).
     precision: number type of the UNet's arithmetic; the LoRA is fp32 always. seed: decides every random number.
     noise_offset: share of noise that is one number a channel, so that overall brightness is learned; 0 is off.
     decode: what the rollout's image is decoded from and with: the `full` latent, its central `crop` of half the side,
