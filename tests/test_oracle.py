@@ -86,6 +86,6 @@ def test_houses_are_told_apart() -> None:
 
 @pytest.mark.parametrize("shape", [(1, 3, 32, 64), (3, 64, 64), (1, 1, 64, 64), (2, 64, 64, 3)])
 def test_other_sizes_are_refused_in_one_sentence(shape: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match=r"^The oracle reads images of shape \(B, 3, 64, 64\)") as caught:
+    with pytest.raises(ValueError, match=r"^The oracle classifies images of shape \(B, 3, 64, 64\)") as caught:
         oracle.classify(torch.zeros(shape))
     assert str(shape) in str(caught.value) and "\n" not in str(caught.value)
