@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -35,24 +35,31 @@ Schema = dict[str, Any]
 def compact(info: Mapping[str, Any]) -> Schema:
     """What workflows need of a node's /object_info: inputs in order with type, default and kind, and outputs."""
     inputs: dict[str, Any] = {}
-    for part in ("required", "optional"):
-        for name in info.get("input_order", {}).get(part, info["input"].get(part, {})):
-            kind, *rest = info["input"][part][name]
-            options = rest[0] if rest else {}
-            entry: dict[str, Any] = {"type": kind if isinstance(kind, str) else "COMBO"}
-            entry["widget"] = entry["type"] in WIDGETS and not options.get("forceInput", False)
-            entry |= {"optional": True} if part == "optional" else {}
-            entry |= {"default": options["default"]} if "default" in options else {}
-            entry |= {"multiline": True} if options.get("multiline") else {}
-            control = options.get("control_after_generate", entry["type"] == "INT" and name in ("seed", "noise_seed"))
-            entry |= {"control": True} if control else {}
-            inputs[name] = entry
+    for name, kind, optional, options in inputs_of(info):
+        entry: dict[str, Any] = {"type": kind}
+        entry["widget"] = kind in WIDGETS and not options.get("forceInput", False)
+        entry |= {"optional": True} if optional else {}
+        entry |= {"default": options["default"]} if "default" in options else {}
+        entry |= {"multiline": True} if options.get("multiline") else {}
+        control = options.get("control_after_generate", kind == "INT" and name in ("seed", "noise_seed"))
+        entry |= {"control": True} if control else {}
+        inputs[name] = entry
     lists = info.get("output_is_list") or [False] * len(info["output"])
     outputs = [
         {"name": name, "type": kind if isinstance(kind, str) else "COMBO", **({"list": True} if many else {})}
         for name, kind, many in zip(info["output_name"], info["output"], lists, strict=True)
     ]
     return {"inputs": inputs, "outputs": outputs, "output_node": bool(info.get("output_node"))}
+
+
+def inputs_of(info: Mapping[str, Any]) -> Iterator[tuple[str, str, bool, dict[str, Any]]]:
+    """(name, type, optional, options) of a node's inputs in /object_info, required ones first; a menu is a COMBO."""
+    for part in ("required", "optional"):
+        for name in info.get("input_order", {}).get(part, info["input"].get(part, {})):
+            kind, *rest = info["input"][part][name]
+            options = dict(rest[0]) if rest else {}
+            menu = {} if isinstance(kind, str) else {"options": kind}
+            yield name, "COMBO" if menu else kind, part == "optional", options | menu
 
 
 @dataclass(frozen=True)
