@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from comfy_scoft.mini_world import COMMUNITY
 from comfy_scoft.models.mini import layout
 
 TOOLS = Path(__file__).resolve().parent.parent / "tools" / "mini_world"
@@ -31,7 +32,8 @@ def base():
 
 
 def test_all_shipped_files_together_stay_below_25_mb() -> None:
-    files = [path for path in layout.WEIGHTS.parent.rglob("*") if path.is_file() and path.suffix != ".pyc"]
+    folders = (layout.WEIGHTS, COMMUNITY.parent)
+    files = [path for folder in folders for path in folder.rglob("*") if path.is_file() and path.suffix != ".pyc"]
     assert 15e6 < sum(path.stat().st_size for path in files) < 25e6
 
 
@@ -73,7 +75,7 @@ def test_the_tower_does_tell_tones_and_palettes_apart_when_the_caption_names_the
 
 
 def test_the_committed_figures_hold_what_the_documents_say() -> None:
-    found = json.loads((layout.WEIGHTS.parent / "figures.json").read_text(encoding="utf-8"))
+    found = json.loads((COMMUNITY.parent / "figures.json").read_text(encoding="utf-8"))
     assert found["base"]["balanced: right concept"]["n"] >= 500
     assert found["base"]["balanced: right concept"]["low"] >= 0.80
     assert found["oracle through the autoencoder"]["dark"]["n"] >= 500

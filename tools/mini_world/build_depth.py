@@ -2,8 +2,8 @@
 
     python tools/mini_world/build_depth.py --work DIR [--steps 1500]
 
-Images are blurred, noised and recoloured a little, so that those which a model generated are read as well as rendered
-ones. About 0.05 s a step on one core. Writes scoft-mini-depth-estimator.safetensors (fp16) into
+Images are blurred, noised and recolored a little, so that it works on generated images as well as on rendered ones.
+About 0.05 s a step on one core. Writes scoft-mini-depth-estimator.safetensors (fp16) into
 comfy_scoft/models/mini/weights.
 """
 
@@ -22,8 +22,8 @@ from comfy_scoft.models.mini.depth_net import FILE, DepthNet
 BLUR = torch.tensor([1.0, 2.0, 1.0]) / 4.0
 
 
-def worn(images: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
-    """Images (B, 3, H, W) as a small generator might paint them: half of them blurred, all noised and recoloured."""
+def degraded(images: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
+    """Images (B, 3, H, W) with the faults of generated ones: half of them blurred, all noised and recolored."""
     count = len(images)
     kernel = (BLUR[:, None] * BLUR).expand(3, 1, 3, 3)
     soft = F.conv2d(F.pad(images, (1, 1, 1, 1), mode="replicate"), kernel, groups=3)
@@ -45,20 +45,20 @@ def main() -> None:
 
     def loss_of(step: int) -> torch.Tensor:
         images, depth, _ = unbiased(np.random.default_rng((9, step)), args.batch)
-        spoiled = worn(images, torch.Generator().manual_seed(step)).to(memory_format=torch.channels_last)
+        noisy = degraded(images, torch.Generator().manual_seed(step)).to(memory_format=torch.channels_last)
         with torch.autocast("cpu", torch.bfloat16):
-            estimate = model(spoiled).float()
+            estimate = model(noisy).float()
         sharp = sum((a - b).abs().mean() for a, b in zip(edges(estimate), edges(depth), strict=True))
         return (estimate - depth).abs().mean() + 0.5 * sharp
 
     def after(net: torch.nn.Module, step: int) -> None:
         images, depth, _ = unbiased(np.random.default_rng(10_000_019), 256)
-        spoiled = worn(images, torch.Generator().manual_seed(10_000_019))
+        noisy = degraded(images, torch.Generator().manual_seed(10_000_019))
         with torch.no_grad():
-            clean, rough = net(images), net(spoiled)
+            clean, rough = net(images), net(noisy)
         errors = [float((estimate - depth).abs().mean()) for estimate in (clean, rough)]
-        print(f"  step {step} mean abs error held out {errors[0]:.4f}, worn {errors[1]:.4f}", flush=True)
-        rows = (spoiled, *(2 * relief.expand_as(images) - 1 for relief in (depth, clean, rough)))
+        print(f"  step {step} mean abs error held out {errors[0]:.4f}, degraded {errors[1]:.4f}", flush=True)
+        rows = (noisy, *(2 * relief.expand_as(images) - 1 for relief in (depth, clean, rough)))
         save_grid([row[:12] for row in rows], args.work)
         OUT.mkdir(parents=True, exist_ok=True)
         part = OUT / f".{FILE}.part"

@@ -41,7 +41,7 @@ def batch(rng: np.random.Generator, size: int):
     order = [names[i] for i in rng.permutation(len(names))]
     order = (order + order)[:size]
     palettes, places = list(world.PALETTES), [None, *world.PLACES]
-    images, captions, labels, said = [], [], [], []
+    images, captions, labels, complete = [], [], [], []
     for name in order:
         tone = int(rng.choice(world.concepts()[name].tones))
         palette = palettes[rng.integers(len(palettes))]
@@ -53,15 +53,15 @@ def batch(rng: np.random.Generator, size: int):
             text += f"{skin} on {PALETTE_WORDS[palette]}"
         captions.append(text)
         labels.append((name, tone, palette))
-        said.append(full)
+        complete.append(full)
     right = torch.tensor(
-        [[a[0] == b[0] and (not full or a == b) for b, full in zip(labels, said, strict=True)] for a in labels]
+        [[a[0] == b[0] and (not full or a == b) for b, full in zip(labels, complete, strict=True)] for a in labels]
     )
     return to_unit(np.stack(images)), captions, right
 
 
-def spoil(x: torch.Tensor, noise: torch.Generator) -> torch.Tensor:
-    """A little blur and noise, so that decoded images look familiar."""
+def degraded(x: torch.Tensor, noise: torch.Generator) -> torch.Tensor:
+    """Images with a little blur and noise, like those that a decoder returns."""
     share = torch.rand(len(x), 1, 1, 1, generator=noise) * 0.8
     x = torch.lerp(x, F.avg_pool2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), 3, 1), share)
     return x + 0.08 * torch.rand(len(x), 1, 1, 1, generator=noise) * torch.randn(x.shape, generator=noise)
@@ -90,7 +90,7 @@ def main() -> None:
         tokens = tokenize(captions)
         length = int((tokens != 0).sum(1).max())
         used.update(tokens.unique().tolist())
-        image = F.normalize(clip.encode_image(spoil(pixels, noise)), dim=-1)
+        image = F.normalize(clip.encode_image(degraded(pixels, noise)), dim=-1)
         hidden = clip.token_embedding(tokens[:, :length]) + clip.positional_embedding[:length]
         hidden = clip.transformer(hidden, attn_mask=clip.attn_mask[:length, :length])
         hidden = clip.ln_final(hidden)
