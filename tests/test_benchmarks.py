@@ -108,7 +108,7 @@ def test_a_released_micro_step_evaluates_what_the_script_does(world: World, monk
     monkeypatch.setattr(loop, "vgg", spied("vgg", loop.vgg))
     loop.features.module.register_forward_pre_hook(lambda module, given: seen["features"].append(len(given[0])))
     for _ in range(11):
-        loop.micro_step()
+        loop.one_pass()
     assert {name: len(found) for name, found in seen.items()} == {
         "encode": 11,
         "text": 33,
@@ -150,7 +150,7 @@ def test_the_released_losses_and_their_gradient_are_ours(world: World, tmp_path:
     (draw,) = samples_of_batch(cache, run.settings, run.rollout, 1000, 0)
     record, schedule, t = cache.record(draw.sample), loop.base.schedule, torch.tensor([draw.t])
     z_t = schedule.add_noise(draw.z[None], draw.noise[None], t)
-    words = loop.read(*(world.tokens(text) for text in (record.caption, draw.generic, "")))
+    words = loop.encode_prompts(*(world.tokens(text) for text in (record.caption, draw.generic, "")))
     prediction, null, theirs = loop.denoising(z_t, t, draw.noise[None], words)
     image = loop.base.decode(loop.sample(z_t, t, words, prediction, null))
     pixels, negatives = aligned(record, 64, flip=draw.sample[1])
@@ -233,7 +233,7 @@ def take_turns(tmp_path: Path) -> None:
     """Both loops in turns on one MODEL."""
     world, case = build("mini", images=6), cases.plain_case(batch=1, accumulation=2, checkpointing=True)
     made = [case.make(world, name, tmp_path, VggFile(tmp_path)) for name in case.names]
-    model = cases._given(world).model.model.diffusion_model
+    model = cases._sockets(world).model.model.diffusion_model
     before = {name: value.clone() for name, value in model.state_dict().items()}
     with driven([v.body for v in made], CPU) as loops:
         for _ in range(2):

@@ -148,6 +148,6 @@ def test_the_script_writes_the_shipped_set_again(tmp_path: Path) -> None:
 def test_the_script_spares_a_folder_that_is_no_community_set(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("precious")
-    with pytest.raises(ValueError, match="holds something that is no community set"):
+    with pytest.raises(ValueError, match="holds something that is no community dataset"):
         load_script().build(tmp_path / "mine")
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "precious"

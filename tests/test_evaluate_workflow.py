@@ -96,7 +96,7 @@ def test_it_runs_and_puts_every_figure_into_one_table(comfy: ComfyServer, lora: 
     rows = list(csv.DictReader(io.StringIO(demo.shown_text(outputs, demo.of_kind(prompt, "SCoFT_ScoreTable")))))
     names = {row["name"].split(" · ")[0] for row in rows if row["group"] == "change"}
     assert names == {
-        *("KID ×10³ to test images", "KID ×10³ to other places", "CLIPScore", "diversity within a prompt"),
+        *("KID ×10³ to test pictures", "KID ×10³ to other places", "CLIPScore", "diversity within a prompt"),
         *("similarity to training images of the same prompt", "near copies of training images"),
         *("denoising loss, training images", "denoising loss, held-out images", "denoising gap"),
     }

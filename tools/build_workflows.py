@@ -3,7 +3,7 @@
     python tools/build_workflows.py                  write both forms of all workflows
     python tools/build_workflows.py --schemas URL    first save the nodes' schemas from the ComfyUI running there
 
-Needs nothing but Python and the saved schemas; the same source gives the same files.
+Needs only Python and the saved schemas; the same source gives the same files.
 """
 
 from __future__ import annotations

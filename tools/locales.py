@@ -1,4 +1,4 @@
-"""The pack's words in other languages: what there is to translate, and what a language lacks.
+"""The pack's texts in other languages: what there is to translate, and what a language lacks.
 
     python tools/locales.py template PLACE FOLDER
     python tools/locales.py check    PLACE [LANGUAGE …]
@@ -9,9 +9,9 @@ language is a folder `locales/<language>/` with the two files that ComfyUI reads
 tooltips) and `main.json` (node categories, and the choices of combos, which web/translations.js shows), and with
 `source.json`, which ComfyUI does not read: the English text that each translation was made from. `template` writes the
 two files with the English text in them, for translators. `check` says what a language lacks: what is missing,
-superfluous or stale (its English has changed since), what was left in English, and which figures, placeholders, file
-names or choices got lost. `accept` records today's English for what is newly translated, and for the stale texts that
-are named after the language.
+superfluous or stale (its English has changed since), what was left in English, and which numbers, placeholders, file
+names or choices got lost. `accept` records today's English for new translations, and for the stale texts that are
+named after the language.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from locale_texts import (
     FOLDER,
     OPTION,
     SOURCE,
-    Words,
+    Texts,
     choices,
     english,
     read_language,
@@ -45,13 +45,13 @@ SAME = frozenset(
     "alpha batch buckets cfg checkpoint checkpointing clip control_net csv dataset dora dropout ema kappa lora "
     "min_snr_gamma prompts rollout SCoFT vae".split()
 ) | {"base", "relief (mini)", "CLIPScore (SCoFT)", "KID (SCoFT)", "RS-Corrector (SCoFT)"}
-"""Names, labels and choices that a language may leave as they are, for its users write them so."""
+"""Names, labels and choices that a language may leave in English."""
 
 _SUFFIX = re.compile(r"\s*[(（]SCoFT[)）]$")
 _KEPT = re.compile(
     r"\{\w+\}|[A-Za-z]\w*\.[A-Za-z]\w*|(?<![\w.])\.[a-z]+|\w+/\w+(?:/\w+)*|\w+_\w+|\d+(?:\.\d+)?", re.ASCII
 )
-"""Placeholders, file names, paths, names_with_underscores and figures: the same in every language."""
+"""Placeholders, file names, paths, names_with_underscores and numbers: the same in every language."""
 _ENGLISH = re.compile(
     r"(?<![\w-])(?:the|of|and|with|which|from|for|that|is|are|this|to|on|by|it)(?![\w-])", re.I | re.A
 )
@@ -63,11 +63,11 @@ class Language:
     """One language's texts against the English ones."""
 
     language: str
-    texts: Words
+    texts: Texts
     """English, by key."""
     choices: Mapping[str, Sequence[str]]
-    translated: Words
-    source: Words
+    translated: Texts
+    source: Texts
     """The English that the translations were made from."""
 
     def problems(self, *, complete: bool = True) -> list[str]:
@@ -135,7 +135,7 @@ class Language:
         return [(key, _SUFFIX.sub("", name)) for key, name in self.texts.items() if key.endswith("/display_name")]
 
     def _names(self, key: str) -> str | None:
-        """Other nodes are called by the name that they have in this language."""
+        """Other nodes are named as this language names them."""
         if key.endswith("/display_name"):
             return None
         for other, name in self._display_names:
@@ -162,9 +162,9 @@ def check(language: str, object_info: Mapping[str, Any], folder: Path = FOLDER, 
 
 
 def accept(language: str, object_info: Mapping[str, Any], keys: Sequence[str] = (), folder: Path = FOLDER) -> None:
-    """Records the English that new translations, and those of `keys`, were made from; forgets what is gone.
+    """Records the English of new translations and of those of `keys`; removes entries without a text.
 
-    Raises ValueError for a key that the language has not translated or the pack has not.
+    Raises ValueError for a key without a text or a translation.
     """
     texts, (translated, source) = english(object_info), read_language(language, folder)
     for key in keys:

@@ -1,4 +1,4 @@
-"""The RS-Corrector workflow: a preference learned from two sets, and four models side by side, none of them trained."""
+"""The RS-Corrector workflow: a preference learned from two image sets, and four models compared."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ the base model has *never seen*; only the LoRA can paint with them. In borea and
 stay as they were."""
 
 LORA_STRENGTH, STRENGTH = 0.9, 0.5
-"""Of a LoRA that is corrected, and of the correction beside it."""
+"""Strength of a LoRA that is corrected too, and of the correction."""
 
 
 def rs_corrector(w: Workflow) -> None:

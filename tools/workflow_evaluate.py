@@ -1,4 +1,4 @@
-"""The evaluation workflow: a base model and a LoRA, measured by the paper's figures on the same prompts and seeds."""
+"""The evaluation workflow: the paper's metrics of a base model and a LoRA, on the same prompts and seeds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The workflows for a person's own models: training on Stable Diffusion 1.5 and XL, negatives, and using a LoRA."""
+"""The workflows for models of one's own: training on Stable Diffusion 1.5 and XL, negatives, and using a LoRA."""
 
 from __future__ import annotations
 
