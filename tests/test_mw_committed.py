@@ -21,7 +21,20 @@ RESULTS = json.loads((FOLDER / "results.json").read_text(encoding="utf-8"))
 Column = tuple[str, bool, int]
 """Key of a figure, whether it is a change, and decimals."""
 LEAKS: tuple[Column, ...] = tuple((tables.leakage("dark skin", place), True, 2) for place in OTHER_PLACES)
-README: tuple[Column, ...] = ((tables.DARK_HELD_OUT, False, 2), *LEAKS, (tables.GAP, True, 3))
+LOSSES_COMPARED: tuple[Column, ...] = ((tables.DARK_HELD_OUT, False, 2), *LEAKS, (tables.GAP, True, 3))
+COST: tuple[Column, ...] = (
+    (tables.KID_OWN, False, 0),
+    (tables.clip_change(), True, 1),
+    (tables.SECONDS, False, 0),
+)
+README: dict[str, Column] = {
+    "Corrected": (tables.DARK_HELD_OUT, False, 2),
+    "Leakage": (tables.leakage("dark skin", "caldia"), True, 2),
+    "KID": (tables.KID_OWN, False, 0),
+    "CLIPScore": (tables.clip_change(), True, 1),
+}
+"""The README's four rows, by the bold word that each begins with."""
+README_COLUMNS = (("ablation", "base"), ("ablation", "LDM"), ("ablation", "+MPC"), ("combined", PRESET.name))
 CORRECTOR: tuple[Column, ...] = (
     (tables.DARK_HELD_OUT, False, 2),
     (tables.GOLD_HELD_OUT, False, 2),
@@ -32,11 +45,15 @@ CORRECTOR: tuple[Column, ...] = (
     (tables.leakage("dark skin", "no place"), True, 2),
     (tables.ADDED_TIME, True, 2),
 )
+RESULT_ROWS = (
+    *(("ablation", arm) for arm in ("LDM", "+M", "+MP", "+MPC")),
+    *(("careful", arm.name) for arm in ALL["careful"].arms),
+    *(("combined", arm.name) for arm in COMBINED),
+    *((name, PRESET.name) for name in ("fresh seeds", "ten seeds")),
+)
 QUOTED = (
-    *(("README.md", "ablation", arm, README) for arm in ("LDM", "+M", "+MP", "+MPC")),
-    *(("README.md", "careful", arm.name, README) for arm in ALL["careful"].arms),
-    *(("README.md", "combined", arm.name, README) for arm in COMBINED),
-    *(("README.md", name, PRESET.name, README) for name in ("fresh seeds", "ten seeds")),
+    *(("docs/results.md", *row, LOSSES_COMPARED) for row in RESULT_ROWS),
+    *(("docs/results.md", *row, COST) for row in RESULT_ROWS),
     *(("docs/rs-corrector.md", "corrector", arm.name, CORRECTOR) for arm in ALL["corrector"].arms),
     *(("docs/rs-corrector.md", "combined", arm.name, CORRECTOR) for arm in COMBINED),
 )
@@ -76,16 +93,27 @@ def quoted(part_name: str, arm: str, columns: tuple[Column, ...]) -> str:
     return f"| {called} | " + " | ".join(cells) + " |"
 
 
-@pytest.mark.parametrize("row", QUOTED, ids=lambda row: f"{row[0]}-{row[1]}-{row[2]}")
+@pytest.mark.parametrize("row", QUOTED, ids=lambda row: f"{row[0]}-{row[1]}-{row[2]}-{len(row[3])}")
 def test_the_documents_quote_the_page(row: tuple[str, str, str, tuple[Column, ...]]) -> None:
     document, *what = row
     assert quoted(*what) in (ROOT / document).read_text(encoding="utf-8").splitlines()
 
 
+@pytest.mark.parametrize("name", README)
+def test_the_readmes_four_rows_quote_the_page(name: str) -> None:
+    key, signed, digits = README[name]
+    figures = [part(part_name)["arms"][arm]["figures"][key] for part_name, arm in README_COLUMNS]
+    cells = " | ".join(shown(_figure(figure), signed, digits) for figure in figures)
+    lines = [
+        line for line in (ROOT / "README.md").read_text(encoding="utf-8").splitlines() if line.startswith(f"| **{name}")
+    ]
+    assert len(lines) == 1 and lines[0].endswith(f"| {cells} |")
+
+
 def test_the_documents_say_what_holds_for_kinds_in_general() -> None:
     figures = part("ten seeds")["arms"][PRESET.name]["figures"]
     sample = shown(_figure(figures[tables.as_sample(tables.DARK_HELD_OUT)]))
-    assert f"{sample} if these six kinds are taken as a sample of all" in words("README.md")
+    assert f"{sample} if these six kinds are taken as a sample of all" in words("docs/results.md")
     blind = part("corrector")["arms"]["corrected, strength 3, asks no prompt"]["figures"]
     said = [f"{shown(_figure(blind[tables.clip_change(place)]), True, 1)} %" for place in ("caldia", "no place")]
     assert f"CLIPScore {said[0]} in caldia and {said[1]} with no place" in words("docs/rs-corrector.md")

@@ -130,7 +130,8 @@ def test_each_has_a_square_picture_for_the_browser_of_templates_and_one_of_its_g
     """In the long tier, which CI runs: whoever changes a workflow need not take pictures."""
     small, whole = ROOT / "workflows" / f"{name}.jpg", ROOT / "docs" / "workflows" / f"{name}.jpg"
     assert Image.open(small).size == (512, 512) and small.stat().st_size < 100_000
-    assert Image.open(whole).width == 3200 and f"docs/workflows/{name}.jpg" in (ROOT / "README.md").read_text("utf-8")
+    assert Image.open(whole).width == 3200
+    assert f"[`{name}`](workflows/{name}.jpg)" in (ROOT / "docs" / "workflows.md").read_text("utf-8")
 
 
 def test_the_first_workflow_measures_a_hundred_pictures_of_unseen_people_a_place() -> None:
