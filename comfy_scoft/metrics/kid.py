@@ -19,7 +19,7 @@ from ..data.records import Dataset
 from ..features import FeatureNetwork
 from .image_set import ImageSet
 from .inputs import BATCH, Observer, Pictures, Work, checked_sets, embeddings, of_images, of_records, require_one_size
-from .intervals import Interval, drawn_weights, tails
+from .intervals import Interval, bootstrap_ends, resample_counts
 from .scores import CHANGE, Score, Scores
 
 SHOWN = 1000.0
@@ -93,8 +93,8 @@ def kid(x: Tensor, y: Tensor, settings: KidSettings = KidSettings()) -> Kid:
     if settings.subset_size:
         found = list(_subsets(xx, xy, yy, settings))
         value, spread = float(np.mean(found)), float(np.std(found))
-    low, high = tails(_bootstrap([xx], [xy], yy, settings)[0])
-    return Kid(value, low + value - whole, high + value - whole, spread)
+    low, high = bootstrap_ends(whole, _bootstrap([xx], [xy], yy, settings)[0], min(xy.shape))
+    return Kid(value, float(low) + value - whole, float(high) + value - whole, spread)
 
 
 def kid_change(after: Tensor, before: Tensor, reference: Tensor, settings: KidSettings = KidSettings()) -> Interval:
@@ -116,8 +116,9 @@ def kid_change(after: Tensor, before: Tensor, reference: Tensor, settings: KidSe
     xy = [polynomial_kernel(x, y, settings) for x in sets]
     yy = polynomial_kernel(y, y, settings)
     first, second = (unbiased_mmd(a, b, yy) for a, b in zip(xx, xy, strict=True))
-    drawn = _bootstrap(xx, xy, yy, settings)
-    return Interval(second - first, *tails(drawn[1] - drawn[0]))
+    samples = _bootstrap(xx, xy, yy, settings)
+    low, high = bootstrap_ends(second - first, samples[1] - samples[0], min(xy[0].shape))
+    return Interval(second - first, float(low), float(high))
 
 
 def measure(
@@ -213,8 +214,8 @@ def _bootstrap(xx: list[np.ndarray], xy: list[np.ndarray], yy: np.ndarray, setti
     leaves out.
     """
     n, m = xy[0].shape
-    x_weights = np.concatenate(list(drawn_weights(n, settings.seed, settings.resamples)))
-    y_weights = np.concatenate(list(drawn_weights(m, settings.seed + 1, settings.resamples)))
+    x_weights = np.concatenate(list(resample_counts(n, settings.seed, settings.resamples)))
+    y_weights = np.concatenate(list(resample_counts(m, settings.seed + 1, settings.resamples)))
     yy_means = _pair_means(yy, y_weights)
     found = []
     for own, cross in zip(xx, xy, strict=True):
