@@ -26,8 +26,8 @@ LAYERS = (
     "corrector",
     "survey",
     "reports",
-    "cli",
     "experiments",
+    "cli",
     "comfyui",
     "__main__",
 )

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def render(template: Path, **values: object) -> str:
-    """The template's file with values filled in, escaped; a name that the template uses and nobody gives is an error."""
+    """The template's file with values filled in, escaped; a name of the template without a value is an error."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
