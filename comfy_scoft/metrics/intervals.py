@@ -22,7 +22,7 @@ _AT_ONCE = 4_000_000
 
 
 class Interval(NamedTuple):
-    """A value and the ends of its interval (NaN without one), in a Score's order: `Score(name, group, *interval, n)`."""
+    """A value and its interval's ends (NaN without one), in the order of a Score: `Score(name, group, *interval, n)`."""
 
     value: float
     low: float

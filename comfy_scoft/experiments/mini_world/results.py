@@ -144,7 +144,7 @@ def independent(before: Mapping[str, Any], after: Mapping[str, Any]) -> Changes:
     one, two = metrics_of(before), metrics_of(after)
     found = {}
     for key, column in COLUMNS.items():
-        if not column.change and key in one and key in two and one[key].known and two[key].known:
+        if not column.change and column not in GROUPS[-1].columns and key in one and key in two and one[key].known and two[key].known:
             change = independent_difference(one[key].interval, two[key].interval)
             seeds = min(one[key].seeds, two[key].seeds)
             found[key] = {**Estimate(*change, two[key].n, seeds).as_json(), "paired": False}

@@ -53,9 +53,8 @@ def prepared(study: Study, culture: Culture) -> tuple[Dataset, dict[str, Any]]:
     generic, negatives = study.lacks(culture)
     if not generic and not negatives:
         return culture.train, {}
-    folder = (
-        study.out / "data" / f"{slug(culture.name.casefold())}-{study.key(*_facts(study, culture, generic, negatives))}"
-    )
+    key = study.key(*_facts(study, culture, generic, negatives))
+    folder = study.out / "data" / f"{slug(culture.name.casefold())}-{key}"
     report = folder.with_suffix(".json")
     if folder.is_dir():
         found = json.loads(report.read_text(encoding="utf-8"))
