@@ -27,8 +27,8 @@ LAYERS = (
     "corrector",
     "survey",
     "reports",
-    "cli",
     "experiments",
+    "cli",
     "comfyui",
     "__main__",
 )

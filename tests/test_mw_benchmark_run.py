@@ -18,11 +18,11 @@ import torch
 from torch import Tensor
 from toys import toy_base, toy_features
 
+from comfy_scoft.cli.benchmark import main
 from comfy_scoft.experiments.mini_world.arms import LDM, SHORT, SHORT_IMAGES
-from comfy_scoft.experiments.mini_world.cells import TAUGHT, Asked
-from comfy_scoft.experiments.mini_world.cli import main
 from comfy_scoft.experiments.mini_world.control import MatchedPerceptualLoss
 from comfy_scoft.experiments.mini_world.generate import GUIDANCE, STEPS, sample
+from comfy_scoft.experiments.mini_world.grid import TAUGHT, ImageRequest
 from comfy_scoft.experiments.mini_world.measurements import _fresh_images, rendered
 from comfy_scoft.experiments.mini_world.tables import SECONDS
 from comfy_scoft.experiments.mini_world.training import World, trained, with_lora
@@ -71,8 +71,8 @@ def test_where_cs_hinge_is_closed_the_control_teaches_nothing() -> None:
 # --- drawing ---
 
 
-def prompts(count: int) -> list[Asked]:
-    return [Asked(f"prompt {k}", 100 + k, TAUGHT, "cook") for k in range(count)]
+def prompts(count: int) -> list[ImageRequest]:
+    return [ImageRequest(f"prompt {k}", 100 + k, TAUGHT, "cook") for k in range(count)]
 
 
 def test_pictures_are_those_of_diffusers_sampler() -> None:
@@ -170,7 +170,7 @@ def test_a_damaged_file_is_made_again_from_what_was_drawn(short: Path, monkeypat
     path = short / "units" / "ablation" / "LDM-101.json"
     before = contents(short)
     path.write_text(path.read_text(encoding="utf-8")[:1000], encoding="utf-8")
-    monkeypatch.setattr("comfy_scoft.experiments.mini_world.training.train", None)
+    monkeypatch.setattr("comfy_scoft.experiments.engine.training.train", None)
     monkeypatch.setattr("comfy_scoft.experiments.mini_world.generate.sample", None)
     assert main(["--short", "--jobs", "1", "--out", str(short)]) == 0
     assert contents(short) == before

@@ -39,8 +39,9 @@ INK, PAPER = "#1a1a1a", "#ffffff"
 
 def sampled(folder: Path, lora: Path | None = None) -> dict[tuple[str, str], np.ndarray]:
     """Images by (row, place), uint8 (KINDS, 64, 64, 3). folder: where the training is kept, as the benchmark's is."""
-    from comfy_scoft.experiments.mini_world.arms import PRESET
     from comfy_scoft.experiments.mini_world.cells import TEST_KINDS, held_out
+
+    from comfy_scoft.experiments.mini_world.arms import PRESET
     from comfy_scoft.experiments.mini_world.correction import correction_of
     from comfy_scoft.experiments.mini_world.generate import sample
     from comfy_scoft.experiments.mini_world.training import World, trained, with_lora

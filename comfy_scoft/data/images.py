@@ -135,11 +135,16 @@ def read_pixels(path: Path) -> Tensor:
 
 
 def write_png(values: Tensor, path: Path) -> None:
-    """Write values in [0, 1], (H, W) or (H, W, 3), as an 8-bit PNG, atomically."""
+    """Write values as `png` gives them, so that the file appears whole or not at all."""
+    write_atomically(path, png(values))
+
+
+def png(values: Tensor, *, optimize: bool = False) -> bytes:
+    """Values in [0, 1], (H, W) or (H, W, 3), as the bytes of an 8-bit PNG. optimize: smaller and slower."""
     assert values.ndim == 2 or (values.ndim == 3 and values.shape[-1] == 3)
     data = io.BytesIO()
-    Image.fromarray(to_bytes(values).numpy()).save(data, format="PNG")
-    write_atomically(path, data.getvalue())
+    Image.fromarray(to_bytes(values).numpy()).save(data, format="PNG", optimize=optimize)
+    return data.getvalue()
 
 
 def save_by_content(image: Tensor, folder: Path) -> Path:

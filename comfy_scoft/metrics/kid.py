@@ -31,7 +31,7 @@ from .inputs import (
     require_one_size,
     set_embeddings,
 )
-from .intervals import Interval, drawn_weights, tails
+from .intervals import Interval, bootstrap_ends, resample_counts
 from .scores import CHANGE, Score, Scores
 
 SCALE = 1000.0
@@ -110,8 +110,8 @@ def kid(x: Tensor, y: Tensor, settings: KidSettings = KidSettings()) -> Kid:
     if settings.subset_size:
         of_subsets = list(_subsets(xx, xy, yy, settings))
         value, spread = float(np.mean(of_subsets)), float(np.std(of_subsets))
-    low, high = tails(_bootstrap([xx], [xy], yy, settings)[0])
-    return Kid(value, low + value - of_all, high + value - of_all, spread)
+    low, high = bootstrap_ends(of_all, _bootstrap([xx], [xy], yy, settings)[0], min(xy.shape))
+    return Kid(value, float(low) + value - of_all, float(high) + value - of_all, spread)
 
 
 def kid_change(after: Tensor, before: Tensor, reference: Tensor, settings: KidSettings = KidSettings()) -> Interval:
@@ -133,8 +133,9 @@ def kid_change(after: Tensor, before: Tensor, reference: Tensor, settings: KidSe
     xy = [polynomial_kernel(x, y, settings) for x in sets]
     yy = polynomial_kernel(y, y, settings)
     first, second = (unbiased_mmd(a, b, yy) for a, b in zip(xx, xy, strict=True))
-    resampled = _bootstrap(xx, xy, yy, settings)
-    return Interval(second - first, *tails(resampled[1] - resampled[0]))
+    samples = _bootstrap(xx, xy, yy, settings)
+    low, high = bootstrap_ends(second - first, samples[1] - samples[0], min(xy[0].shape))
+    return Interval(second - first, float(low), float(high))
 
 
 def measure(
@@ -230,8 +231,8 @@ def _bootstrap(xx: list[np.ndarray], xy: list[np.ndarray], yy: np.ndarray, setti
     An image that is sampled twice makes no pair with itself, which the unbiased estimate leaves out.
     """
     n, m = xy[0].shape
-    x_weights = np.concatenate(list(drawn_weights(n, settings.seed, settings.resamples)))
-    y_weights = np.concatenate(list(drawn_weights(m, settings.seed + 1, settings.resamples)))
+    x_weights = np.concatenate(list(resample_counts(n, settings.seed, settings.resamples)))
+    y_weights = np.concatenate(list(resample_counts(m, settings.seed + 1, settings.resamples)))
     yy_means = _pair_means(yy, y_weights)
     between = [((x_weights @ cross) * y_weights).sum(1) / (n * m) for cross in xy]
     return [_pair_means(own, x_weights) + yy_means - 2.0 * b for own, b in zip(xx, between, strict=True)]

@@ -8,34 +8,31 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from ...cli.exit_status import answered
-from ...common.errors import UserError
-from ...training.run_folder import alone
-from . import human, page, plan, prepare
-from .arms import BASE, PAPER, SHORT, SHORT_SIDE, TABLES, Arm, Scale
-from .clock import Clock, calibrate
-from .data import GENERIC, HELD_OUT, OWN, Culture, load_cultures, load_generic, wanted
-from .measure import Figure, Measurer
-from .networks import ROLES, Networks
-from .results import results
-from .study import Study
-from .train import Drawn, Model, draw, trained
+from ..common.errors import UserError
+from ..experiments.paper_tables import plan, prepare
+from ..experiments.paper_tables.arms import PAPER, SHORT, SHORT_SIDE, TABLES, Scale
+from ..experiments.paper_tables.clock import Clock, calibrate
+from ..experiments.paper_tables.data import load_cultures, load_generic
+from ..experiments.paper_tables.networks import ROLES, Networks
+from ..experiments.paper_tables.run import work
+from ..experiments.paper_tables.study import Study
+from ..training.run_folder import alone
+from .exit_status import answered
 
 TIMES = "times.json"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the verb and return the exit status; a fault of the input is one sentence on stderr and status 1."""
-    given = list(sys.argv[2:] if arguments is None else arguments)
-    options = parser().parse_args(given)
-    command = shlex.join(["python", "-m", "comfy_scoft", "protocol", *given])
+    words = list(sys.argv[2:] if arguments is None else arguments)
+    options = parser().parse_args(words)
+    command = shlex.join(["python", "-m", "comfy_scoft", "protocol", *words])
     return answered(lambda: run(options, command), "What is done is kept; the same command goes on from there.")
 
 
@@ -47,7 +44,7 @@ def parser() -> argparse.ArgumentParser:
     )
     files = found.add_argument_group("files")
     files.add_argument("--model", type=Path, required=True, help="Stable Diffusion 1.4 as the paper, .safetensors")
-    files.add_argument("--controlnet", type=Path, help="a depth ControlNet of its family, where negatives are drawn")
+    files.add_argument("--controlnet", type=Path, help="a depth ControlNet of its family, where negatives are made")
     files.add_argument("--data", type=Path, nargs="+", required=True, help="a dataset for each culture, or a folder "
                        "of them: <culture>/train/metadata.jsonl and, if there is one, <culture>/test")  # fmt: skip
     files.add_argument("--generic", type=Path, help="a generic set such as COCO's val2017, for KID-COCO")
@@ -62,7 +59,7 @@ def parser() -> argparse.ArgumentParser:
     what.add_argument("--tables", type=int, nargs="+", default=list(TABLES), choices=TABLES, help="default: all")
     what.add_argument("--plan", action="store_true", help="only say what would be done, and how long it would take")
     what.add_argument("--short", action="store_true", help="few steps and images: shows that all of it runs")
-    what.add_argument("--seed", type=int, default=1024, help="of splits, draws and trainings (default: the paper's)")
+    what.add_argument("--seed", type=int, default=1024, help="of splits, samples and trainings (default: the paper's)")
     what.add_argument("--filter-threshold", type=float, help="distance below which negatives are false; default: the "
                       "one that the distances suggest")  # fmt: skip
     how = found.add_argument_group("how")
@@ -71,7 +68,7 @@ def parser() -> argparse.ArgumentParser:
     how.add_argument("--precision", choices=("fp32", "fp16", "bf16"), help="of training; default: fp16 on a GPU")
     how.add_argument("--prediction", choices=("epsilon", "v_prediction"), help="where the checkpoint does not say")
     how.add_argument("--resolution", type=int, default=0, help="side in pixels; 0 takes the model's own")
-    how.add_argument("--batch", type=int, default=0, help="images drawn at once (default: 8)")
+    how.add_argument("--batch", type=int, default=0, help="images generated at once (default: 8)")
     how.add_argument("--threads", type=int, help="CPU threads; the same number gives the same bits")
     return found
 
@@ -86,10 +83,12 @@ def run(options: argparse.Namespace, command: str) -> int:
         study.clock.plan(works)
         calibrate(study.clock, study.bare(), study.side, study.scale.batch)
         for culture in study.cultures:
-            say(f"{culture.name}: {culture.report}")
+            log(f"{culture.name}: {culture.report}")
         trainings = len(study.cultures) * sum(bool(arm.losses) for arm in study.arms)
-        say("\n".join([*plan.described(works, trainings, study.clock), f"In all {study.clock.estimate()}."]))
-        return 0 if options.plan else work(study, options, command)
+        log("\n".join([*plan.described(works, trainings, study.clock), f"In all {study.clock.estimate()}."]))
+        if not options.plan:
+            work(study, command, options.answers, short=options.short)
+    return 0
 
 
 def opened(options: argparse.Namespace) -> Study:
@@ -115,8 +114,8 @@ def opened(options: argparse.Namespace) -> Study:
         tables=tables,
         device=device,
         dtype=getattr(torch, options.dtype or ("float16" if device.type == "cuda" else "float32")),
-        clock=Clock(options.out / TIMES, say),
-        say=say,
+        clock=Clock(options.out / TIMES, log),
+        say=log,
         prediction=options.prediction,
         depth=options.depth,
         threshold=options.filter_threshold,
@@ -152,65 +151,5 @@ def sized(options: argparse.Namespace, device: torch.device) -> Scale:
     return replace(scale, batch=options.batch or scale.batch)
 
 
-def work(study: Study, options: argparse.Namespace, command: str) -> int:
-    """Prepare every culture, then train, draw and measure arm by arm; the page is written after each culture."""
-    prepared = {culture.name: prepare.prepared(study, culture) for culture in study.cultures}
-    found = Found({name: made for name, (_, made) in prepared.items()})
-    measurer = Measurer(study)
-    for culture in study.cultures:
-        drawn = found.sets[culture.name] = {}
-        figures = found.figures[culture.name] = {}
-        for arm in study.arms:
-            model = trained(study, culture, arm, prepared[culture.name][0])
-            drawn[arm.name] = _sets(study, culture, arm, model, found)
-            figures[arm.name] = measurer.figures(culture, arm, drawn[arm.name])
-        own = _of(drawn, OWN)
-        if own:
-            found.surveys[culture.name] = human.write_page(study, culture.name, own)
-        _write(study, options, command, found)
-    if options.answers is not None:
-        found.ranks = human.ranks(study, options.answers)
-        say(found.ranks["report"])
-    elif found.surveys:
-        say(human.how(study))
-    study.clock.tell()
-    say("\n".join(map(str, _write(study, options, command, found))))
-    return 0
-
-
-@dataclass
-class Found:
-    """What a run has so far, by culture: what was prepared, images (arm -> set), figures, survey pages; and ranks."""
-
-    prepared: dict[str, dict[str, Any]]
-    sets: dict[str, dict[str, dict[str, Drawn]]] = field(default_factory=dict)
-    figures: dict[str, dict[str, dict[str, Figure]]] = field(default_factory=dict)
-    surveys: dict[str, str] = field(default_factory=dict)
-    ranks: dict[str, Any] | None = None
-
-
-def _sets(study: Study, culture: Culture, arm: Arm, model: Model, found: Found) -> dict[str, Drawn]:
-    """Every set of an arm's images. The base model's of the generic set are the same in every culture."""
-    drawn = {}
-    for one in wanted(arm, culture, study.generic, study.scale, study.seed, study.tables):
-        shared = arm is BASE and one.name == GENERIC and culture is not study.cultures[0]
-        first = found.sets[study.cultures[0].name].get(arm.name, {}) if shared else {}
-        drawn[one.name] = first[GENERIC] if shared else draw(study, model, one)
-    return drawn
-
-
-def _of(drawn: Mapping[str, Mapping[str, Drawn]], name: str) -> dict[str, Drawn]:
-    """The set of that name of each arm that has it."""
-    return {arm: sets[name] for arm, sets in drawn.items() if name in sets}
-
-
-def _write(study: Study, options: argparse.Namespace, command: str, found: Found) -> list[Path]:
-    content = results(
-        study, found.figures, found.prepared, found.surveys, found.ranks, command=command, short=options.short
-    )
-    drawn = next(iter(found.sets.values()))
-    return page.write(study.out / "page", content, _of(drawn, OWN) or _of(drawn, HELD_OUT))
-
-
-def say(text: str) -> None:
-    print(text, flush=True)
+def log(message: str) -> None:
+    print(message, flush=True)

@@ -1,4 +1,4 @@
-"""What is drawn and from which noise, and what was kept back: kinds of people, places and seeds for the report alone.
+"""The images that are generated and their noise, and what was kept back: kinds, places and seeds for the report alone.
 
 Settings may be chosen by looking at the development half. What the report states about them rests on the test half:
 other kinds of people, other places, other training seeds, and so other noise.
@@ -32,8 +32,8 @@ HELD_OUT, TRAINED, HOUSES = "held-out kinds", "trained kinds", "houses"
 
 
 @dataclass(frozen=True)
-class Asked:
-    """One image to draw: its prompt, the seed of its noise, and what the prompt asks for."""
+class ImageRequest:
+    """One image to generate: its prompt, the seed of its noise, and the place and concept of the prompt."""
 
     prompt: str
     seed: int
@@ -43,7 +43,7 @@ class Asked:
 
 @dataclass(frozen=True)
 class Cell:
-    """Images that share a figure: `each` of every kind, in one place.
+    """One cell of the grid, whose images share a metric: `each` of every kind, in one place.
 
     what: `held-out kinds` of people (of `kinds`), `trained kinds` by the captions they were trained with, or `houses`.
     """
@@ -58,14 +58,14 @@ class Cell:
         return f"{self.what} · {self.place}"
 
     def described(self) -> dict[str, Any]:
-        """All that decides which images are drawn, as plain JSON."""
+        """All that decides which images are generated, as plain JSON."""
         return {**asdict(self), "kinds": list(self.kinds)}
 
-    def asked(self, seed: int, dataset: Dataset) -> list[Asked]:
+    def requests(self, seed: int, dataset: Dataset) -> list[ImageRequest]:
         """The cell's images for a training seed; the noise of a kind's k-th image is the same in every place."""
         prompts = self._prompts(dataset)
         return [
-            Asked(prompt, seed_of(seed, zlib.crc32(concept.encode()), k), self.place, concept)
+            ImageRequest(prompt, seed_of(seed, zlib.crc32(concept.encode()), k), self.place, concept)
             for concept, prompt in prompts
             for k in range(self.each)
         ]
@@ -87,7 +87,7 @@ def held_out(each: int, places: Sequence[str], kinds: Sequence[str] = TEST_KINDS
 
 
 def trained(each: int, kinds: Sequence[str] = TRAINED_KINDS) -> Cell:
-    """The taught place by the captions that were trained with: what memorization shows in."""
+    """The taught place by the captions of the training, where memorization shows."""
     return Cell(TAUGHT, TRAINED, each, tuple(kinds))
 
 
