@@ -10,28 +10,21 @@ import build_workflows
 import pytest
 import torch
 import workflow_survey
-from comfy_inprocess import start
 from comfy_server import ComfyServer
+from node_datasets import empty_folders
 from survey_toys import LABELS, data_of, image_sets
 from workflow_form import Workflow, compact
 
-comfy = start()
-import folder_paths  # noqa: E402
-
-from comfy_scoft.comfyui.nodes import survey as nodes_survey  # noqa: E402
-from comfy_scoft.comfyui.nodes.survey import EXAMPLE, SHIPPED, AggregateSurvey, LoadResponses, PlotSurvey  # noqa: E402
-from comfy_scoft.comfyui.nodes.survey_build import BuildSurvey  # noqa: E402
-from comfy_scoft.reports.plots import score_table  # noqa: E402
-from comfy_scoft.survey.build import SurveySettings  # noqa: E402
+from comfy_scoft.comfyui.nodes import survey as nodes_survey
+from comfy_scoft.comfyui.nodes.survey import EXAMPLE, SHIPPED, AggregateSurvey, LoadResponses, PlotSurvey
+from comfy_scoft.comfyui.nodes.survey_build import BuildSurvey
+from comfy_scoft.reports.plots import score_table
+from comfy_scoft.survey.build import SurveySettings
 
 
 @pytest.fixture(autouse=True)
 def comfy_folders(tmp_path, monkeypatch) -> Path:
-    """ComfyUI's input, output and temp folders, empty."""
-    for name in ("input", "output", "temp"):
-        (tmp_path / name).mkdir()
-        monkeypatch.setattr(folder_paths, f"{name}_directory", str(tmp_path / name))
-    return tmp_path
+    return empty_folders(tmp_path, monkeypatch)
 
 
 def test_the_menu_lists_the_example_and_folders_that_hold_answers(comfy_folders):
