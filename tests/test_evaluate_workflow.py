@@ -8,6 +8,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
 import workflow_evaluate
 from comfy_server import ComfyServer
 from mini_lora import save_random_lora
