@@ -169,7 +169,7 @@ def test_what_cannot_be_measured_is_one_sentence(change: dict, sentence: str) ->
 def test_features_of_another_network_and_impossible_subsets_are_refused() -> None:
     with pytest.raises(ValueError, match="take both from the same network"):
         kid.kid(drawn(4, 1), drawn(4, 2, width=8))
-    with pytest.raises(ValueError, match="one partner each"):
+    with pytest.raises(ValueError, match="sets of the same size"):
         kid.kid_change(drawn(4, 1), drawn(5, 1), drawn(4, 2))
     with pytest.raises(ValueError, match="^subset_size is 1, but a KID subset needs at least 2 images"):
         KidSettings(subset_size=1)
