@@ -21,10 +21,12 @@ from torch.nn import functional as F
 
 from benchmarks.survey_crowd import answer_file
 from comfy_scoft.__main__ import main as command
+from comfy_scoft.cli import paper_tables as cli
 from comfy_scoft.data.captions import CaptionFile
 from comfy_scoft.data.dataset import load_folder
 from comfy_scoft.data.images import read_pixels
-from comfy_scoft.experiments.paper_tables import cli, clock, data, measure, page, paper, plan, prepare, train
+from comfy_scoft.experiments.engine import training
+from comfy_scoft.experiments.paper_tables import clock, data, measure, page, paper, plan, prepare, train
 from comfy_scoft.experiments.paper_tables.arms import SHORT, arms_of
 from comfy_scoft.features import load_features
 from comfy_scoft.survey.responses import read_key
@@ -131,8 +133,8 @@ def test_the_page_has_every_table_with_the_papers_figures_beside(done: tuple[Pat
     assert mean["value"] == pytest.approx(np.mean(both))
     assert ["SCoFT+M", page.shown(mean, "KID-CCUB")] in [row[:2] for row in rows]
     base = [found["figures"][name]["Stable Diffusion"]["KID-COCO"] for name in ("South Korea", "nuvia")]
-    assert base[0] == base[1] == found["means"]["Stable Diffusion"]["KID-COCO"], "one drawing for all cultures"
-    assert "its figures mean nothing" in text and "does not measure cultural competence" in text
+    assert base[0] == base[1] == found["means"]["Stable Diffusion"]["KID-COCO"], "generated once for all cultures"
+    assert "its metrics mean nothing" in text and "does not measure cultural competence" in text
     assert any("South Korea: 20% of each category" in choice for choice in found["choices"])
     html = (out / "page" / "page.html").read_text(encoding="utf-8")
     assert html.count("<table>") == 5 and "data:image/png" in html and "Nobody has ranked" in html
@@ -191,7 +193,8 @@ def test_a_finished_run_draws_and_trains_nothing_again(
     done: tuple[Path, dict[str, Any]], inputs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = results(done[0])
-    for owner, name in ((train, "train"), (train, "_drawn"), (measure, "embeddings"), (prepare, "make_negatives")):
+    work = ((training, "train"), (train, "_generated"), (measure, "embeddings"), (prepare, "make_negatives"))
+    for owner, name in work:
         monkeypatch.setattr(owner, name, None)
     assert command(arguments(inputs, done[0])) == 0 and results(done[0]) == before
 
@@ -247,7 +250,7 @@ def test_the_plan_names_counts_and_a_time_and_trains_nothing(
     assert command(arguments(inputs, tmp_path / "out", "--plan")) == 0
     said = capsys.readouterr().out
     assert "8 trainings" in said and "In all at least" in said
-    assert next(line for line in said.splitlines() if line.startswith("drawn image")).split()[2] == "78"
+    assert next(line for line in said.splitlines() if line.startswith("generated image")).split()[2] == "78"
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"times.json", ".lock"}
 
 

@@ -14,7 +14,7 @@ from .data import GENERIC, Culture, Generic, image_specs
 TIMESTEPS = 1000
 """Of Stable Diffusion's noise schedule."""
 CAPTION, DEPTH, NEGATIVE, DISTANCE = "captioned image", "depth map", "negative", "image in the filter"
-IMAGE, LOOK = "drawn image", "image in a feature network"
+IMAGE, LOOK = "generated image", "image in a feature network"
 
 
 def step(arm: Arm) -> str:
