@@ -138,12 +138,12 @@ class BrokenLoss(Loss):
     name: ClassVar[str] = "broken term"
     weight: float = 1.0
     at: int = 3
-    calls: list = dataclasses.field(default_factory=list)
+    seen: list = dataclasses.field(default_factory=list)
 
     def __call__(self, context: LossContext) -> Tensor:
-        self.calls.append(1)
+        self.seen.append(1)
         value = context.prediction.square().flatten(1).mean(1)
-        return value * float("nan") if len(self.calls) == self.at else value
+        return value * float("nan") if len(self.seen) == self.at else value
 
 
 def test_a_nan_loss_stops_names_its_term_and_keeps_the_last_good_lora(tmp_path: Path) -> None:

@@ -125,15 +125,15 @@ def test_half_precision_goes_on_bit_for_bit(precision: str, data: Dataset, tmp_p
 
 def overflowing(monkeypatch: pytest.MonkeyPatch, steps: range) -> None:
     """Make the gradients of these optimizer steps (from 1; one image each) infinite."""
-    real = trainer._backward
+    real = trainer.forward_and_backward
 
-    def backward(run: Run, cache: Cache, state: Any, check: Any) -> Any:
-        terms = real(run, cache, state, check)
-        if state.step + 1 in steps:
-            next(iter(state.parameters.values())).grad.fill_(float("inf"))
+    def backward(of: trainer.Trainer) -> trainer.Terms:
+        terms = real(of)
+        if of.state.step + 1 in steps:
+            next(iter(of.state.parameters.values())).grad.fill_(float("inf"))
         return terms
 
-    monkeypatch.setattr(trainer, "_backward", backward)
+    monkeypatch.setattr(trainer, "forward_and_backward", backward)
 
 
 def test_a_step_that_overflows_in_fp16_is_skipped_and_said_and_the_run_goes_on_bit_for_bit(
