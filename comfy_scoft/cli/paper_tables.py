@@ -44,9 +44,7 @@ def parser() -> argparse.ArgumentParser:
     )
     files = found.add_argument_group("files")
     files.add_argument("--model", type=Path, required=True, help="Stable Diffusion 1.4 as the paper, .safetensors")
-    files.add_argument(
-        "--controlnet", type=Path, help="a depth ControlNet of its family, where negatives are made"
-    )
+    files.add_argument("--controlnet", type=Path, help="a depth ControlNet of its family, where negatives are made")
     files.add_argument("--data", type=Path, nargs="+", required=True, help="a dataset for each culture, or a folder "
                        "of them: <culture>/train/metadata.jsonl and, if there is one, <culture>/test")  # fmt: skip
     files.add_argument("--generic", type=Path, help="a generic set such as COCO's val2017, for KID-COCO")
