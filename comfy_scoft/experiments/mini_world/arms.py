@@ -152,7 +152,7 @@ COMBINED = (
     *(_both("both, K + V alone", NARROW, strength) for strength in (0.5, 1.0)),
 )
 PRESET = COMBINED[1]
-"""What the workflow train-cultural-lora-careful trains and draws with."""
+"""What the workflow train-cultural-lora-careful trains and generates with."""
 
 
 def _weights() -> tuple[Arm, ...]:

@@ -49,7 +49,7 @@ def write(scene: World, folder: Path, parts: Sequence[Part] = tuple(ALL.values()
     """
     found = {part.name: table(part, scene) for part in parts}
     content = results(found, load(folder))
-    images = drawn_images(content, folder)
+    images = chart_files(content, folder)
     samples = _samples(scene, found)
     return write_page(
         folder, content, as_page(content), images | ({"samples.png": png(samples)} if samples is not None else {})
@@ -61,10 +61,10 @@ def render(folder: Path) -> list[Path]:
     content = load(folder)
     if content is None:
         raise UserError(f"{folder} holds no results.json of this version: run the benchmark with --page {folder}.")
-    return write_page(folder, content, as_page(content), drawn_images(content, folder))
+    return write_page(folder, content, as_page(content), chart_files(content, folder))
 
 
-def drawn_images(content: Mapping[str, Any], folder: Path) -> dict[str, bytes]:
+def chart_files(content: Mapping[str, Any], folder: Path) -> dict[str, bytes]:
     """PNG files by name: the charts of the metrics; and the samples, where the folder has them."""
     parts = {part["name"]: {name: metrics_of(arm) for name, arm in part["arms"].items()} for part in content["parts"]}
     main = {name: arm for part in MAIN for name, arm in parts.get(part, {}).items()}
