@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from html import escape
 from pathlib import Path
 
@@ -25,12 +26,9 @@ def made_up(tmp_path: Path) -> Path:
 
 
 def test_the_page_says_the_same_in_all_forms(made_up: Path, tmp_path: Path) -> None:
-    extra = made_up / "added" / "corrector.json"
-    extra.parent.mkdir()
-    part = {"title": "Corrector <x>", "about": "A&B.", "columns": ["", "a"], "rows": [["one", "1"]], "reading": ["So."]}
-    extra.write_text(json.dumps(part), encoding="utf-8")
+    hostile = replace(PART, about="A&B <x>.")
     job_file(made_up, (PART, MPC, 102)).unlink()
-    files = page.write(World(made_up), tmp_path / "page", (PART,))
+    files = page.write(World(made_up), tmp_path / "page", (hostile,))
     assert {path.name for path in files} >= {"results.json", "page.md", "page.html", "page.png"}
     text, html = ((tmp_path / "page" / name).read_text(encoding="utf-8") for name in ("page.md", "page.html"))
     content = json.loads((tmp_path / "page" / "results.json").read_text(encoding="utf-8"))
@@ -42,22 +40,15 @@ def test_the_page_says_the_same_in_all_forms(made_up: Path, tmp_path: Path) -> N
         "python 3",
         "Training seeds 101, 102",
         "LDM → +M",
-        "So.",
     ):
         assert said in text and escape(said) in html
     assert "| LDM | 0.50 [0.28, 0.72] | ✓ |" in text
     assert '<td>0.50 [0.28, 0.72]</td><td class="better">✓</td>' in html
     assert "| LDM | +0.50 [+0.21, +0.72] | ✗ |" in text and '<td class="worse">✗</td>' in html, "the leak into caldia"
-    assert "Corrector &lt;x&gt;" in html and "A&amp;B." in html and "Corrector <x>" in text
+    assert "A&amp;B &lt;x&gt;." in html and "A&B <x>." in text
     assert "NaN" not in json.dumps(content) and "nan" not in html.split("</style>")[1].split("base64")[0]
     assert "http" not in html and "<script" not in html and 'name="viewport"' in html
     assert "prefers-color-scheme: dark" in html
-
-
-def test_an_added_part_of_another_form_is_one_sentence(tmp_path: Path) -> None:
-    (tmp_path / "x.json").write_text('{"title": "x"}', encoding="utf-8")
-    with pytest.raises(ValueError, match=r"^The added part x.json cannot be read: give it title[^.]*\.$"):
-        page.added_parts(tmp_path)
 
 
 def test_a_page_without_any_result_says_what_is_missing(tmp_path: Path) -> None:

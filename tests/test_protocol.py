@@ -227,7 +227,7 @@ def test_mistakes_are_one_sentence_before_anything_runs(
     assert "The network DreamSim (kid)" in fault(swap=(kid, "kid=DreamSim=/none"))
     assert "is not understood: write ROLE=NAME" in fault(swap=(kid, "eye=DreamSim"))
     assert "is not a file of captions in COCO's form" in fault(generic_captions=str(tmp_path / "coco.json"))
-    assert "has 1 images of different captions, but 2 are drawn" in fault(
+    assert "has 1 images of different captions, but 2 are needed" in fault(
         generic_captions="", generic=str(tmp_path / "few")
     )
     assert "Negatives need depth maps" in fault(depth="MiDaS (controlnet-aux)")

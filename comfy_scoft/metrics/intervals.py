@@ -3,7 +3,7 @@
 Share of independent trials: `wilson_interval`; its paired change: `paired_share_change` (Newcombe). Mean over trainings
 or over kinds: `t_interval`. Mean of values that may be alike within groups, and differences of means: `bootstrap_mean`
 and its neighbors, whose ends, like those of every other bootstrap, come from `bootstrap_ends`.
-Figures of which only the interval is known: `independent_mean` and `independent_difference`.
+Independent figures of which only the intervals are known: `independent_mean`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _AT_ONCE = 4_000_000
 
 
 class Interval(NamedTuple):
-    """A value and its interval's ends (NaN if none), in the order of a Score: `Score(name, group, *interval, n)`."""
+    """A value and its interval's ends (NaN without), in the order of a Score: `Score(name, group, *interval, n)`."""
 
     value: float
     low: float
@@ -82,14 +82,6 @@ def independent_mean(known: Sequence[Interval]) -> Interval:
     below = math.sqrt(math.fsum((one.value - one.low) ** 2 for one in known)) / n
     above = math.sqrt(math.fsum((one.high - one.value) ** 2 for one in known)) / n
     return Interval(value, value - below, value + above)
-
-
-def independent_difference(before: Interval, after: Interval) -> Interval:
-    """after - before of two independent figures from their intervals (MOVER, as `independent_mean`)."""
-    change = after.value - before.value
-    below = math.hypot(after.value - after.low, before.high - before.value)
-    above = math.hypot(after.high - after.value, before.value - before.low)
-    return Interval(change, change - below, change + above)
 
 
 def paired_share_change(before: Sequence[bool], after: Sequence[bool]) -> Interval:

@@ -152,7 +152,7 @@ COMBINED = (
     *(_both("both, K + V alone", NARROW, strength) for strength in (0.5, 1.0)),
 )
 PRESET = COMBINED[1]
-"""What the workflow train-cultural-lora-careful trains and draws with."""
+"""What the workflow train-cultural-lora-careful trains and generates with."""
 
 
 def _weights() -> tuple[Arm, ...]:
@@ -198,91 +198,68 @@ def _weight_pairs(arms: tuple[Arm, ...]) -> tuple[tuple[str, str], ...]:
 ADDED = ((LDM.name, M.name), (M.name, MP.name), (M.name, MPC.name), (MP.name, MPC.name))
 """What M adds, P, C, and C in place of P."""
 MATCHED = Arm("+MP at C's norm", (diffusion(), memorization(), matched()))
-_UNNAMED = (CAREFUL, NARROW, *UNNAMED)
 _TWO_SEEDS = TEST_SEEDS[:2]
 _PARTS = (
     Part(
-        name="ablation",
-        about="What each loss adds, at the settings of the demo's workflow.",
-        arms=(BASE, LDM, M, MP, MPC),
+        *("ablation", "What each loss adds, at the settings of the demo's workflow.", (BASE, LDM, M, MP, MPC)),
         compare=ADDED,
     ),
     Part(
-        name="careful",
-        about="Settings chosen on other seeds, kinds and places than those shown here.",
-        arms=(CAREFUL, NARROW),
+        *("careful", "Settings chosen on other seeds, kinds and places than those shown here.", (CAREFUL, NARROW)),
         compare=_against(MPC.name, (CAREFUL, NARROW)),
     ),
     Part(
-        name="combined",
-        about="A careful LoRA at 0.9 of its strength, and RS-Corrector beside it, whose strength is the number.",
-        arms=COMBINED,
+        "combined",
+        "A careful LoRA at 0.9 of its strength, and RS-Corrector beside it, whose strength is the number.",
+        COMBINED,
         compare=_against(MPC.name, COMBINED),
     ),
     Part(
-        name="fresh seeds",
-        about="The careful workflow's settings once more, with training seeds that were named before any was trained.",
-        arms=(NARROW, PRESET),
-        seeds=FRESH_SEEDS,
+        "fresh seeds",
+        "The careful workflow's settings once more, with training seeds that were named before any was trained.",
+        *((NARROW, PRESET), FRESH_SEEDS),
     ),
     Part(
-        name="ten seeds",
-        about="The same over both sets of seeds: narrower, and half of it not as untouched.",
-        arms=(PRESET,),
+        *("ten seeds", "The same over both sets of seeds: narrower, and half of it not as untouched.", (PRESET,)),
         seeds=(*TEST_SEEDS, *FRESH_SEEDS),
     ),
     Part(
-        name="unnamed place",
-        about="The same without one place among the prompts that are to stay as they are.",
-        arms=_UNNAMED,
-        seeds=_TWO_SEEDS,
+        "unnamed place",
+        "The same without one place among the prompts that are to stay as they are.",
+        *((CAREFUL, NARROW, *UNNAMED), _TWO_SEEDS),
     ),
     Part(
-        name="corrector",
-        about="RS-Corrector: the model stays as it is, and a learned preference corrects its images during sampling.",
-        arms=CORRECTED,
-        form="lean",
-        compare=_against(MPC.name, CORRECTED),
+        "corrector",
+        "RS-Corrector: the model stays as it is, and a learned preference corrects its images during sampling.",
+        *(CORRECTED, TEST_SEEDS, "lean", _against(MPC.name, CORRECTED)),
     ),
     Part(
-        name="released weights",
-        about="The weights of the authors' released script: 0.7, 0.3 and 0.05.",
-        arms=(LDM, M, *RELEASED),
-        seeds=_TWO_SEEDS,
+        "released weights",
+        "The weights of the authors' released script: 0.7, 0.3 and 0.05.",
+        *((LDM, M, *RELEASED), _TWO_SEEDS),
     ),
     Part(
-        name="weights",
-        about="Each weight and the margin alone, lower and higher, and a LoRA on the cross-attention's K and V alone.",
-        arms=_weights(),
-        seeds=_TWO_SEEDS,
-        form="lean",
-        compare=_weight_pairs(_weights()),
+        "weights",
+        "Each weight and the margin alone, lower and higher, and a LoRA on the cross-attention's K and V alone.",
+        *(_weights(), _TWO_SEEDS, "lean", _weight_pairs(_weights())),
     ),
     Part(
-        name="features",
-        about="The feature layer, and the step of the rollout with the gradient (Figure 7), against layer 5 with the "
+        "features",
+        "The feature layer, and the step of the rollout with the gradient (Figure 7), against layer 5 with the "
         f"{ROLLOUT.gradient_step} step.",
-        arms=_features(),
-        seeds=_TWO_SEEDS,
-        form="lean",
-        compare=_against("layer 5", _features()),
+        *(_features(), _TWO_SEEDS, "lean", _against("layer 5", _features())),
     ),
     Part(
-        name="along training",
-        about="Memorization and diversity during training (Figure 9).",
-        arms=_along(),
-        seeds=_TWO_SEEDS,
-        form="taught",
+        "along training",
+        "Memorization and diversity during training (Figure 9).",
+        *(_along(), _TWO_SEEDS, "taught"),
         compare=tuple((arm.name, arm.name.replace(" 50", " 300")) for arm in _along() if arm.at == 50),
     ),
     Part(
-        name="control",
-        about="Is it C, or just a stronger P? In the middle arm P's gradient is scaled, image by image, to the norm "
-        "that C's would have.",
-        arms=(MP, MATCHED, MPC),
-        seeds=TEST_SEEDS[:3],
-        form="lean",
-        compare=((MATCHED.name, MPC.name), (MP.name, MATCHED.name)),
+        "control",
+        "Is it C, or just a stronger P? In the middle arm P's gradient is scaled, image by image, to the norm that "
+        "C's would have.",
+        *((MP, MATCHED, MPC), TEST_SEEDS[:3], "lean", ((MATCHED.name, MPC.name), (MP.name, MATCHED.name))),
     ),
 )
 PARTS: dict[str, Part] = {part.name: part for part in _PARTS}

@@ -89,12 +89,12 @@ def _kids(world: World, cell: Cell, vectors: Tensor) -> dict[str, float]:
     """KID × 1000 of a cell to exact images of its place as the people there show it; of the taught place also to the
     other places."""
     own = renderer.PLACES.get(cell.place, renderer.NO_PLACE)
-    wanted: dict[str, tuple[str, ...]] = {f"{cell.place}, as its people show it": (own,)}
+    references: dict[str, tuple[str, ...]] = {f"{cell.place}, as its people show it": (own,)}
     if cell.place == TAUGHT:
-        wanted["other places"] = tuple(p for p in renderer.PLACES.values() if p != own)
+        references["other places"] = tuple(p for p in renderer.PLACES.values() if p != own)
     network = world.network(FEATURES)
     found = {}
-    for name, palettes in wanted.items():
+    for name, palettes in references.items():
         tones = renderer.DARK if palettes == (renderer.PLACES[TAUGHT],) else tuple(renderer.SKIN)
         images = rendered(cell.kinds, palettes, tones)
         reference = embeddings(network, of_images(images, name))
@@ -104,19 +104,20 @@ def _kids(world: World, cell: Cell, vectors: Tensor) -> dict[str, float]:
 
 def kid_value(x: Tensor, y: Tensor) -> float:
     """KID without its bootstrap, which the benchmark does not need: its interval is over training seeds."""
-    return kid.unbiased_mmd(kid.polynomial_kernel(x, x), kid.polynomial_kernel(x, y), kid.polynomial_kernel(y, y))
+    settings = kid.KidSettings(normalise=True)  # the published values are of features of one length
+    return kid.unbiased_mmd(*(kid.polynomial_kernel(a, b, settings) for a, b in ((x, x), (x, y), (y, y))))
 
 
 @lru_cache(maxsize=16)
 def rendered(kinds: tuple[str, ...], palettes: tuple[str, ...], tones: tuple[int, ...]) -> Tensor:
     """Exact images (N, 64, 64, 3) in [0, 1] of kinds of people, tones and palettes in turn, REFERENCE_EACH a kind."""
     rng = np.random.default_rng(7)
-    made = []
+    images = []
     for kind in kinds:
         for k in range(REFERENCE_EACH):
             tone, palette = tones[k % len(tones)], palettes[k // len(tones) % len(palettes)]
-            made.append(renderer.render(kind, palette, rng, tone, flip=bool(rng.random() < 0.5)).rgb)
-    return torch.from_numpy(np.stack(made).astype(np.float32) / 255.0)
+            images.append(renderer.render(kind, palette, rng, tone, flip=bool(rng.random() < 0.5)).rgb)
+    return torch.from_numpy(np.stack(images).astype(np.float32) / 255.0)
 
 
 def gap(world: World, base: BaseModel) -> dict[str, list[float]]:
@@ -137,8 +138,8 @@ def gap(world: World, base: BaseModel) -> dict[str, list[float]]:
 def _fresh(world: World) -> Tensor:
     """The fresh images, (N, H, W, 3) in [0, 1]."""
     image = _fresh_images(world.dataset)
-    made = [image((i, False))[0] for i in range(FRESH_EACH * len(world.dataset))]
-    return torch.stack(made).permute(0, 2, 3, 1).add(1.0).div(2.0)
+    images = [image((i, False))[0] for i in range(FRESH_EACH * len(world.dataset))]
+    return torch.stack(images).permute(0, 2, 3, 1).add(1.0).div(2.0)
 
 
 def _fresh_images(dataset: Dataset) -> Callable[[tuple[int, bool]], tuple[Tensor, Tensor]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -34,8 +33,6 @@ from .results import has_values, load, metrics_of, results, worse
 from .tables import PartTable, table
 from .training import World
 
-EXTRA = "added"
-"""Folder below --out with parts that other programs measured: one JSON each (`added_parts`)."""
 MARKS = {verdicts.BETTER: report.BETTER, verdicts.WORSE: report.WORSE, verdicts.NOT_SHOWN: report.NOT_SHOWN}
 VERDICT = "verdict"
 MAIN = ("ablation", "careful", "combined")
@@ -51,8 +48,8 @@ def write(scene: World, folder: Path, parts: Sequence[Part] = tuple(ALL.values()
     Raises UserError for a damaged file.
     """
     found = {part.name: table(part, scene) for part in parts}
-    content = results(found, added_parts(scene.out / EXTRA), load(folder))
-    images = drawn_images(content, folder)
+    content = results(found, load(folder))
+    images = chart_files(content, folder)
     samples = _samples(scene, found)
     return write_page(
         folder, content, as_page(content), images | ({"samples.png": png(samples)} if samples is not None else {})
@@ -64,10 +61,10 @@ def render(folder: Path) -> list[Path]:
     content = load(folder)
     if content is None:
         raise UserError(f"{folder} holds no results.json of this version: run the benchmark with --page {folder}.")
-    return write_page(folder, content, as_page(content), drawn_images(content, folder))
+    return write_page(folder, content, as_page(content), chart_files(content, folder))
 
 
-def drawn_images(content: Mapping[str, Any], folder: Path) -> dict[str, bytes]:
+def chart_files(content: Mapping[str, Any], folder: Path) -> dict[str, bytes]:
     """PNG files by name: the charts of the metrics; and the samples, where the folder has them."""
     parts = {part["name"]: {name: metrics_of(arm) for name, arm in part["arms"].items()} for part in content["parts"]}
     main = {name: arm for part in MAIN for name, arm in parts.get(part, {}).items()}
@@ -92,26 +89,8 @@ def _samples(scene: World, found: Mapping[str, PartTable]) -> Tensor | None:
     return charts.samples(scene, {name: str(content["model"]) for name, content in jobs.items()}, seed, form)
 
 
-def added_parts(folder: Path) -> list[dict[str, Any]]:
-    """Parts that other programs measured: {"title", "about", "columns": [...], "rows": [[name, cell, …]], "reading":
-    [sentence, …]} in one JSON file each, cells as text. Raises UserError, one sentence, for another form."""
-    parts = []
-    for path in sorted(folder.glob("*.json")):
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-            if any(len(row) != len(content["columns"]) for row in content["rows"]):
-                raise ValueError("a row is not as long as the columns")
-            parts.append({key: content[key] for key in ("title", "about", "columns", "rows", "reading")})
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UserError(
-                f"The added part {path.name} cannot be read: give it title, about, columns, rows as long as these, and "
-                "reading."
-            ) from error
-    return parts
-
-
 def as_page(content: Mapping[str, Any]) -> report.Content:
-    """results.json as it is shown: in short, the parts, then those that other programs measured."""
+    """results.json as it is shown: in short, then the parts."""
     short = _in_short(content["parts"])
     sections = [report.Section("In short", text.VERDICTS, tables=short)] if short else []
     sections += [
@@ -124,9 +103,6 @@ def as_page(content: Mapping[str, Any]) -> report.Content:
         )
         for part in content["parts"]
     ]
-    for part in content["added"]:
-        own = report.Table("", "", tuple(part["columns"]), tuple(map(tuple, part["rows"])))
-        sections.append(report.Section(part["title"], part["about"], tuple(part["reading"]), tables=(own,)))
     versions = "; ".join(", ".join(f"{k} {v}" for k, v in one.items()) for one in content["versions"])
     introduction = (text.ABOUT, text.KEPT_BACK, text.INTERVAL)
     return report.Content(text.TITLE, introduction, content["command"], versions or "none", tuple(sections))

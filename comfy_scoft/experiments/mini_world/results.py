@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ...common.errors import UserError
-from ...metrics.intervals import independent_difference
 from ..engine.estimate import Estimate
 from ..engine.page import RESULTS
 from . import tables, verdicts
@@ -22,9 +21,7 @@ Arms = Mapping[str, Mapping[str, Any]]
 Changes = dict[str, dict[str, Any]]
 
 
-def results(
-    found: Mapping[str, PartTable], added: Sequence[Mapping[str, Any]] = (), earlier: Mapping[str, Any] | None = None
-) -> dict[str, Any]:
+def results(found: Mapping[str, PartTable], earlier: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Everything that the page shows, as plain JSON. earlier: the page's results.json of an earlier run.
 
     A part with missing jobs is taken from there, where it is whole and of today's settings.
@@ -38,17 +35,13 @@ def results(
             parts.append(kept[name])
             versions |= {json.dumps(one) for one in earlier["versions"]} if earlier else set()
         else:
-            parts.append(_part(table))
-    for part in parts:
-        _compare_independent(part, parts)
-        _judge(part)
+            parts.append(_judged(_part(table)))
     return {
         "format": FORMAT,
         "version": VERSION,
         "command": COMMAND,
         "versions": [json.loads(text) for text in sorted(versions)],
         "parts": parts,
-        "added": list(added),
     }
 
 
@@ -114,52 +107,8 @@ def _as_json(changes: Mapping[str, Estimate]) -> Changes:
     return {key: found.as_json() for key, found in changes.items() if key in COLUMNS}
 
 
-def _compare_independent(part: dict[str, Any], parts: Sequence[Mapping[str, Any]]) -> None:
-    """Where the values of each training are not stored, take changes from the intervals, as of independent figures.
-
-    They are wider than those of paired trainings would be.
-    """
-    if has_values(part):
-        return
-    reference: dict[str, Any] = {}
-    for other in (part, *parts):
-        for name, arm in other["arms"].items() if other["seeds"] == part["seeds"] else ():
-            reference.setdefault(name, arm)
-    if "base" in reference:
-        for name, arm in part["arms"].items():
-            if name != "base":
-                arm["changes"] = independent(reference["base"], arm) | _paired(arm.get("changes", {}))
-    for pair in part["comparisons"]:
-        if pair["before"] in reference:
-            changes = independent(reference[pair["before"]], part["arms"][pair["after"]])
-            pair["changes"] = changes | _paired(pair["changes"])
-
-
-def _paired(changes: Changes) -> Changes:
-    return {key: found for key, found in changes.items() if found.get("paired", True)}
-
-
-def independent(before: Mapping[str, Any], after: Mapping[str, Any]) -> Changes:
-    """The change of each metric between two arms from their intervals alone."""
-    one, two = metrics_of(before), metrics_of(after)
-    found = {}
-    for key, column in COLUMNS.items():
-        if (
-            not column.change
-            and column not in GROUPS[-1].columns
-            and key in one
-            and key in two
-            and one[key].known
-            and two[key].known
-        ):
-            change = independent_difference(one[key].interval, two[key].interval)
-            seeds = min(one[key].seeds, two[key].seeds)
-            found[key] = {**Estimate(*change, two[key].n, seeds).as_json(), "paired": False}
-    return found
-
-
-def _judge(part: dict[str, Any]) -> None:
-    """Write every verdict into a part: of each metric, of each comparison, and of the aims."""
+def _judged(part: dict[str, Any]) -> dict[str, Any]:
+    """The part with every verdict: of each metric, of each comparison, and of the aims."""
     for name, arm in part["arms"].items():
         metrics, changes = metrics_of(arm), metrics_of(arm, "changes")
         for key, found in arm["figures"].items() if name != "base" else ():
@@ -170,9 +119,9 @@ def _judge(part: dict[str, Any]) -> None:
             arm["aims"] = {**own, "all": verdicts.worst(own)}
     for pair in part["comparisons"]:
         for key, found in pair["changes"].items():
-            said = verdicts.of_pair(key, Estimate.from_json(found))
-            if said is not None and not found.get("rounded"):  # the verdict of a rounded change was given before
+            if (said := verdicts.of_pair(key, Estimate.from_json(found))) is not None:
                 found["verdict"] = said
+    return part
 
 
 def worse(part: Mapping[str, Any], name: str) -> dict[str, list[str]]:

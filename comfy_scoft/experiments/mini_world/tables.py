@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,6 +21,8 @@ Row = Mapping[str, Any]
 Content = dict[str, Any]
 Pairs = Mapping[int, tuple[Content, Content]]
 """Training seed -> contents of two arms' jobs."""
+Data = list[bool] | list[float] | float
+"""What a job says of a metric: whether a fact holds of each image, a score of each image, or one number."""
 
 FACTS: dict[str, Callable[[Row, str], bool]] = {
     "dark skin": lambda row, place: row["tone"] in world.DARK,
@@ -31,6 +33,7 @@ FACTS: dict[str, Callable[[Row, str], bool]] = {
 """What may hold for an image; "right concept" of a house is a sound one."""
 LEAKING = ("dark skin", "own palette", "right concept")
 """Facts whose change in the other places is measured."""
+HERE = f"{HELD_OUT} · {TAUGHT}"
 
 
 def key(measure: str, what: str = "", place: str = "") -> str:
@@ -65,6 +68,8 @@ GAP, SIMILARITY, COPIES, SECONDS = "memorization gap", "similarity", "near copie
 DIVERSITY_HELD_OUT, DIVERSITY_TRAINED = (key("diversity", what, TAUGHT) for what in (HELD_OUT, TRAINED))
 KID_OWN, KID_OTHER = f"KID · {TAUGHT} to {TAUGHT}, as its people show it", f"KID · {TAUGHT} to other places"
 
+UNPAIRED = (COPIES, CONCEPT_DARK, CONCEPT_LIGHT)
+"""Facts of images that are not the same in every model."""
 LIMITS: dict[str, Limits] = {
     "diversity": (0.0, math.inf),
     SIMILARITY: (-1.0, 1.0),
@@ -96,81 +101,128 @@ class PartTable:
 
 def table(part: Part, scene: World) -> PartTable:
     """The metrics of a part from the files below `scene.out`; jobs of other settings count as missing."""
-    base = {seed: current((part, BASE, seed), scene) for seed in part.seeds}
-    known = {seed: content for seed, content in base.items() if content is not None}
+    base = _jobs(part, BASE, part.seeds, scene)
     arms: dict[str, ArmTable] = {}
     missing: list[str] = []
     for arm in part.arms:
-        found = {seed: current((part, arm, seed), scene) for seed in part.seeds}
-        missing += [f"{arm.name}, seed {seed}" for seed, content in found.items() if content is None]
-        jobs = {seed: content for seed, content in found.items() if content is not None}
+        jobs = _jobs(part, arm, part.seeds, scene)
+        missing += [f"{arm.name}, seed {seed}" for seed in part.seeds if seed not in jobs]
         if jobs:
-            pairs = {seed: (known[seed], jobs[seed]) for seed in jobs if seed in known}
-            own = {} if arm.untouched else changes(pairs, known)
+            pairs = paired(base, jobs)
+            own = {} if arm.untouched else changes(pairs, base)
             arms[arm.name] = ArmTable(arm, arm_metrics(jobs, pairs), own, jobs)
+    ablation = PARTS["ablation"]
+    others = {arm.name: arm for arm in ablation.arms}
     comparisons = {}
     for before, after in part.compare:
-        jobs_before = arms[before].jobs if before in arms else _of_ablation(before, part, scene)
-        if after in arms and (pairs := paired_jobs(jobs_before, arms[after].jobs)):
-            comparisons[before, after] = changes(pairs, known)
+        if after in arms and (before in arms or before in others):
+            known = arms[before].jobs if before in arms else _jobs(ablation, others[before], part.seeds, scene)
+            if pairs := paired(known, arms[after].jobs):
+                comparisons[before, after] = changes(pairs, base)
     return PartTable(part, arms, comparisons, tuple(missing))
 
 
-def _of_ablation(name: str, part: Part, scene: World) -> dict[int, Content]:
-    """The jobs of an arm of the ablation with a part's seeds, where the part itself has no arm of that name."""
-    ablation = PARTS["ablation"]
-    arm = next((arm for arm in ablation.arms if arm.name == name), None)
-    if arm is None or arm in part.arms:
-        return {}
-    found = {seed: current((ablation, arm, seed), scene) for seed in part.seeds}
+def _jobs(part: Part, arm: Arm, seeds: Sequence[int], scene: World) -> dict[int, Content]:
+    found = {seed: current((part, arm, seed), scene) for seed in seeds}
     return {seed: content for seed, content in found.items() if content is not None}
 
 
-def paired_jobs(before: Mapping[int, Content], after: Mapping[int, Content]) -> dict[int, tuple[Content, Content]]:
-    """The contents of two arms on the seeds that both have."""
-    return {seed: (before[seed], after[seed]) for seed in before if seed in after}
+def paired(before: Mapping[int, Content], after: Mapping[int, Content]) -> dict[int, tuple[Content, Content]]:
+    """The contents of two arms on the seeds that both have. Raises UserError where prompts or noise differ."""
+    pairs = {seed: (before[seed], content) for seed, content in after.items() if seed in before}
+    for one, two in pairs.values():
+        for cell in one["cells"].keys() & two["cells"].keys():
+            requests = [[(row["kind"], row["seed"]) for row in content["cells"][cell]] for content in (one, two)]
+            if requests[0] != requests[1]:
+                raise UserError(
+                    f"{one['arm']} and {two['arm']} were not generated from the same prompts and noise in {cell!r}, so "
+                    "they cannot be paired: run the benchmark again, which brings both up to date."
+                )
+    return pairs
+
+
+def data(content: Content) -> dict[str, Data]:
+    """What a job says of each metric, by key; what was not measured is left out."""
+    found: dict[str, Data | None] = {}
+    for cell, rows in content["cells"].items():
+        what, place = cell.split(" · ")
+        for fact, holds in FACTS.items():
+            if applies(fact, what, place):
+                found[f"{fact} · {cell}"] = [holds(row, place) for row in rows]
+    measured = content["measures"]
+    for group in ("diversity", "KID"):
+        found |= {f"{group} · {name}": value for name, value in measured[group].items()}
+    found |= {SIMILARITY: measured.get("similarity"), ADDED_TIME: measured.get("added time")}
+    found[SECONDS] = content["training"].get("cpu_seconds")
+    if "copies" in measured:
+        near, count = measured["copies"]
+        found[COPIES] = [i < near for i in range(count)]
+    rows = content["cells"][HERE]
+    for name, dark in ((CONCEPT_DARK, True), (CONCEPT_LIGHT, False)):
+        own = [row for row in rows if FACTS["dark skin"](row, TAUGHT) is dark]
+        found[name] = [FACTS["right concept"](row, TAUGHT) for row in own] or None
+    found[CLIP] = clip_scores(content, HERE)
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def arm_metrics(jobs: Mapping[int, Content], pairs: Pairs) -> dict[str, Estimate]:
     """Every metric of an arm, by key; leakage and memorization are paired with the base model of the same seeds."""
+    every = {seed: data(content) for seed, content in jobs.items()}
     metrics: dict[str, Estimate] = {}
-    for name in next(iter(jobs.values()))["cells"]:
-        for fact in FACTS:
-            if applies(fact, *name.split(" · ")):
-                metrics[f"{fact} · {name}"] = estimate.share({s: facts(c, fact, name) for s, c in jobs.items()})
-    metrics |= _leakage(pairs)
-    metrics |= _over_kinds(jobs, pairs)
-    metrics |= {name: estimate.mean(values, _limits(name)) for name, values in _numbers(jobs).items()}
-    metrics |= {name: estimate.share(shares) for name, shares in _unpaired(jobs).items() if shares}
-    cell = key(HELD_OUT, "", TAUGHT)
-    metrics[CLIP] = estimate.mean_of_images({s: clip_scores(c, cell) for s, c in jobs.items()}, _limits(CLIP))
-    return metrics | _clip_changes(pairs) | _gap(pairs)
+    for name in {name: None for own in every.values() for name in own}:
+        values = {seed: own[name] for seed, own in every.items() if name in own}
+        if len(values) == len(every) or name in UNPAIRED:
+            metrics[name] = _estimate(name, values)
+    for name, change in _share_changes(pairs).items():
+        fact, what, place = name.split(" · ")
+        if what == HELD_OUT and place != TAUGHT and fact in LEAKING:
+            metrics[leakage(fact, place)] = change
+    return metrics | _over_kinds(jobs, pairs) | _clip_changes(pairs) | _gap(pairs)
 
 
 def changes(pairs: Pairs, base: Mapping[int, Content]) -> dict[str, Estimate]:
     """The paired change of every metric from one arm to another; of leakage, the change of its size."""
-    found: dict[str, Estimate] = {}
-    if not pairs:
-        return found
-    sides = [{seed: pair[i] for seed, pair in pairs.items()} for i in range(2)]
-    for name in next(iter(sides[0].values()))["cells"]:
-        for fact in FACTS:
-            change = changed(pairs, fact, name) if applies(fact, *name.split(" · ")) else None
-            if change is not None:
-                found[f"{fact} · {name}"] = change
+    both = {seed: (data(before), data(after)) for seed, (before, after) in pairs.items()}
+    found = _share_changes(pairs)
+    for name in {name: None for before, after in both.values() for name in before if name in after}:
+        if name not in found:
+            own = {s: _mean(b[name]) - _mean(a[name]) for s, (a, b) in both.items() if name in a and name in b}
+            found[name] = estimate.mean(own, (-1.0, 1.0) if name in UNPAIRED else estimate.NONE)
+    bare = {seed: data(content) for seed, content in base.items() if seed in pairs}
     for place in OTHER_PLACES:
-        own = {seed: pair for seed, pair in _with_cell(pairs, HELD_OUT, place) if seed in base}
-        for fact in LEAKING if own else ():
-            growth = {s: _leak(base[s], after, fact, place) - _leak(base[s], before, fact, place)
-                      for s, (before, after) in own.items()}  # fmt: skip
-            found[leakage(fact, place)] = estimate.mean(growth, (-1.0, 1.0))
-    for values, limits in ((_numbers, estimate.NONE), (_unpaired_shares, (-1.0, 1.0)), (_clip_means, estimate.NONE)):
-        before, after = values(sides[0]), values(sides[1])
-        for name in before.keys() & after.keys():
-            difference = {s: after[name][s] - old for s, old in before[name].items() if s in after[name]}
-            if difference:
-                found[name] = estimate.mean(difference, limits)
+        for fact in LEAKING:
+            name, growth = key(fact, HELD_OUT, place), {}
+            for seed, plain in bare.items():
+                if all(name in side for side in (plain, *both[seed])):
+                    was, now = (abs(_mean(side[name]) - _mean(plain[name])) for side in both[seed])
+                    growth[seed] = now - was
+            if growth:
+                found[leakage(fact, place)] = estimate.mean(growth, (-1.0, 1.0))
     return found | _clip_changes(pairs) | _gap(pairs)
+
+
+def _mean(value: Any) -> float:
+    return math.fsum(value) / len(value) if isinstance(value, list) else value
+
+
+def _estimate(name: str, values: Mapping[int, Any]) -> Estimate:
+    limits = LIMITS.get(name, LIMITS.get(name.split(" · ")[0], estimate.NONE))
+    if name == CLIP:
+        return estimate.mean_of_images(values, limits)
+    facts = isinstance(next(iter(values.values())), list)
+    return estimate.share(values) if facts else estimate.mean(values, limits)
+
+
+def _share_changes(pairs: Pairs) -> dict[str, Estimate]:
+    """The paired change of every share of the same images, over the seeds."""
+    both = {seed: (data(before), data(after)) for seed, (before, after) in pairs.items()}
+    found = {}
+    for name in {name: None for before, after in both.values() for name in before if name in after}:
+        own = {seed: pair for seed, pair in both.items() if name in pair[0] and name in pair[1]}
+        if name.split(" · ")[0] in FACTS and name not in UNPAIRED:
+            sides: Any = [{seed: pair[i][name] for seed, pair in own.items()} for i in range(2)]
+            found[name] = estimate.share_change(*sides)
+    return found
 
 
 def applies(fact: str, what: str, place: str) -> bool:
@@ -180,37 +232,6 @@ def applies(fact: str, what: str, place: str) -> bool:
     if fact == "gold palette":
         return place == TAUGHT
     return fact != "dark skin" or what != HOUSES
-
-
-def facts(content: Content, fact: str, cell: str) -> list[bool]:
-    """Whether a fact holds, for each image of a cell."""
-    place = cell.split(" · ")[1]
-    return [FACTS[fact](row, place) for row in content["cells"][cell]]
-
-
-def paired(before: Content, after: Content, fact: str, cell: str) -> tuple[list[bool], list[bool]]:
-    """The same of two models, on the same prompts and noise. Raises UserError where they are not."""
-    requests = [[(row["kind"], row["seed"]) for row in content["cells"][cell]] for content in (before, after)]
-    if requests[0] != requests[1]:
-        raise UserError(
-            f"{before['arm']} and {after['arm']} were not generated from the same prompts and noise in {cell!r}, so "
-            "they cannot be paired: run the benchmark again, which brings both up to date."
-        )
-    return facts(before, fact, cell), facts(after, fact, cell)
-
-
-def changed(pairs: Pairs, fact: str, cell: str) -> Estimate | None:
-    """The paired change of a share, over the seeds; None where a cell was not generated."""
-    both = {seed: paired(*pair, fact, cell) for seed, pair in _with_cell(pairs, *cell.split(" · "))}
-    if not both:
-        return None
-    return estimate.share_change({s: own[0] for s, own in both.items()}, {s: own[1] for s, own in both.items()})
-
-
-def _with_cell(pairs: Pairs, what: str, place: str) -> Iterator[tuple[int, tuple[Content, Content]]]:
-    """The pairs of which both have the cell."""
-    name = key(what, "", place)
-    yield from ((seed, pair) for seed, pair in pairs.items() if all(name in content["cells"] for content in pair))
 
 
 def gap_rise(before: Content, after: Content) -> list[float]:
@@ -226,41 +247,26 @@ def gap_rise(before: Content, after: Content) -> list[float]:
     return [b - a for a, b in zip(*gaps, strict=True)]
 
 
-def _leakage(pairs: Pairs) -> dict[str, Estimate]:
-    found = {}
-    for place in OTHER_PLACES:
-        for fact in LEAKING:
-            change = changed(pairs, fact, key(HELD_OUT, "", place))
-            if change is not None:
-                found[leakage(fact, place)] = change
-    return found
-
-
-def _leak(base: Content, after: Content, fact: str, place: str) -> float:
-    """How far a share of one training is from the base model's, in either direction."""
-    shares = [sum(own) / len(own) for own in paired(base, after, fact, key(HELD_OUT, "", place))]
-    return abs(shares[1] - shares[0])
+def _gap(pairs: Pairs) -> dict[str, Estimate]:
+    """The change of the memorization gap, over training images and seeds."""
+    return {GAP: estimate.mean_of_records({seed: gap_rise(*pair) for seed, pair in pairs.items()})} if pairs else {}
 
 
 def shares_by_kind(contents: Collection[Content], place: str = TAUGHT) -> dict[str, float]:
     """Share of dark skin of each held-out kind in a place, mean over the trainings."""
-    cell, found = key(HELD_OUT, "", place), defaultdict(list)
+    found = defaultdict(list)
     for content in contents:
-        for row, fact in zip(content["cells"][cell], facts(content, "dark skin", cell), strict=True):
-            found[row["kind"]].append(fact)
+        for row in content["cells"][key(HELD_OUT, "", place)]:
+            found[row["kind"]].append(FACTS["dark skin"](row, place))
     return {kind: sum(own) / len(own) for kind, own in found.items()}
 
 
 def _over_kinds(jobs: Mapping[int, Content], pairs: Pairs) -> dict[str, Estimate]:
     """Dark skin in the taught place and its change elsewhere, with intervals over the kinds."""
-    found = {}
-    for place in (TAUGHT, *OTHER_PLACES):
-        if not all(key(HELD_OUT, "", place) in content["cells"] for content in jobs.values()):
-            continue
-        if place == TAUGHT:
-            shares = shares_by_kind(jobs.values())
-            found[as_sample(DARK_HELD_OUT)] = estimate.mean_of_kinds(shares, len(jobs), (0.0, 1.0))
-        elif pairs:
+    shares = shares_by_kind(jobs.values())
+    found = {as_sample(DARK_HELD_OUT): estimate.mean_of_kinds(shares, len(jobs), (0.0, 1.0))}
+    for place in OTHER_PLACES if pairs else ():
+        if all(key(HELD_OUT, "", place) in content["cells"] for content in jobs.values()):
             before, after = (shares_by_kind(side, place) for side in zip(*pairs.values(), strict=True))
             change = {kind: share - before[kind] for kind, share in after.items()}
             found[as_sample(leakage("dark skin", place))] = estimate.mean_of_kinds(change, len(pairs), (-1.0, 1.0))
@@ -276,56 +282,11 @@ def _clip_changes(pairs: Pairs) -> dict[str, Estimate]:
     """The change of CLIPScore in each place, in %."""
     found = {}
     for place in (TAUGHT, *OTHER_PLACES):
-        percent = {}
-        for seed, pair in _with_cell(pairs, HELD_OUT, place):
-            was, now = (math.fsum(clip_scores(content, key(HELD_OUT, "", place))) for content in pair)
-            percent[seed] = 100.0 * (now / was - 1.0)
+        cell, percent = key(HELD_OUT, "", place), {}
+        for seed, pair in pairs.items():
+            if all(cell in content["cells"] for content in pair):
+                was, now = (math.fsum(clip_scores(content, cell)) for content in pair)
+                percent[seed] = 100.0 * (now / was - 1.0)
         if percent:
             found[clip_change(place)] = estimate.mean(percent, (-100.0, math.inf))
     return found
-
-
-def _gap(pairs: Pairs) -> dict[str, Estimate]:
-    """The change of the memorization gap, over training images and seeds."""
-    return {GAP: estimate.mean_of_records({seed: gap_rise(*pair) for seed, pair in pairs.items()})} if pairs else {}
-
-
-def _clip_means(jobs: Mapping[int, Content]) -> dict[str, dict[int, float]]:
-    scores = {seed: clip_scores(content, key(HELD_OUT, "", TAUGHT)) for seed, content in jobs.items()}
-    return {CLIP: {seed: math.fsum(own) / len(own) for seed, own in scores.items()}}
-
-
-def _unpaired(jobs: Mapping[int, Content]) -> dict[str, dict[int, list[bool]]]:
-    """Facts by key and seed whose images are not the same in every model: near copies, and concepts by tone."""
-    cell = key(HELD_OUT, "", TAUGHT)
-    found: dict[str, dict[int, list[bool]]] = {CONCEPT_DARK: {}, CONCEPT_LIGHT: {}}
-    for seed, content in jobs.items():
-        for name, dark in ((CONCEPT_DARK, True), (CONCEPT_LIGHT, False)):
-            rows = [row for row in content["cells"][cell] if FACTS["dark skin"](row, TAUGHT) is dark]
-            if rows:
-                found[name][seed] = [FACTS["right concept"](row, TAUGHT) for row in rows]
-    if all("copies" in content["measures"] for content in jobs.values()):
-        copies = {seed: content["measures"]["copies"] for seed, content in jobs.items()}
-        found[COPIES] = {seed: [i < near for i in range(count)] for seed, (near, count) in copies.items()}
-    return found
-
-
-def _unpaired_shares(jobs: Mapping[int, Content]) -> dict[str, dict[int, float]]:
-    return {name: {s: sum(own) / len(own) for s, own in by_seed.items()} for name, by_seed in _unpaired(jobs).items()}
-
-
-def _numbers(jobs: Mapping[int, Content]) -> dict[str, dict[int, float]]:
-    """What was measured of whole models, by key and seed, where every training has it."""
-    measured = {seed: content["measures"] for seed, content in jobs.items()}
-    found: dict[str, dict[int, Any]] = {}
-    for group in ("diversity", "KID"):
-        for cell in next(iter(measured.values()))[group]:
-            found[f"{group} · {cell}"] = {seed: own[group].get(cell) for seed, own in measured.items()}
-    found[SIMILARITY] = {seed: own.get("similarity") for seed, own in measured.items()}
-    found[ADDED_TIME] = {seed: own.get("added time") for seed, own in measured.items()}
-    found[SECONDS] = {seed: content["training"].get("cpu_seconds") for seed, content in jobs.items()}
-    return {name: values for name, values in found.items() if None not in values.values()}
-
-
-def _limits(name: str) -> Limits:
-    return LIMITS.get(name, LIMITS.get(name.split(" · ")[0], estimate.NONE))

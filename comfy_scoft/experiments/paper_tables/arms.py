@@ -50,8 +50,8 @@ MEMORY = (FINETUNE, M)
 
 def arms_of(tables: Sequence[int]) -> tuple[Arm, ...]:
     """The arms that these tables need, each once, cheap ones first."""
-    wanted = (MAIN if {1, 4} & set(tables) else ()) + (MEMORY if 2 in tables else ())
-    return tuple(arm for arm in (BASE, FINETUNE, M, MP, MPC) if arm in wanted)
+    needed = (MAIN if {1, 4} & set(tables) else ()) + (MEMORY if 2 in tables else ())
+    return tuple(arm for arm in (BASE, FINETUNE, M, MP, MPC) if arm in needed)
 
 
 @dataclass(frozen=True)

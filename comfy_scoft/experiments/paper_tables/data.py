@@ -86,12 +86,12 @@ def _culture(folder: Path, scale: Scale, seed: int, tables: Sequence[int]) -> Cu
     if len(test) < LEAST_TEST:
         raise UserError(
             f"{name} has {len(test)} test image(s), but the tables need at least {LEAST_TEST}: put more into its "
-            "test split, or give no test split and five images or more to draw one from."
+            "test split, or give no test split and five images or more to hold some out."
         )
     pairs = len(chosen(train.records, scale.pairs, seed))
     if 2 in tables and pairs < scale.pairs:
         raise UserError(
-            f"{name} has {pairs} training image(s) of different captions, but Table 2 draws {scale.pairs} of them: "
+            f"{name} has {pairs} training image(s) of different captions, but Table 2 needs {scale.pairs} of them: "
             "add images to its train split."
         )
     return Culture(name, train, test, held_out, report)
@@ -135,7 +135,7 @@ def load_generic(folder: Path, captions: Path | None, scale: Scale, seed: int) -
     if len(picked) < scale.generic:
         raise UserError(
             f"The generic set {folder.name} has {len(picked)} images of different captions, but {scale.generic} are "
-            "drawn: add images with captions, or give --generic-captions."
+            "needed: add images with captions, or give --generic-captions."
         )
     return Generic(dataset, tuple(record.caption for record in picked))
 

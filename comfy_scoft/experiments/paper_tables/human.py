@@ -36,7 +36,7 @@ def write_page(study: Study, culture: str, sets: Mapping[str, ImageFiles]) -> st
     )
     try:
         path = save(*build(shown, settings), study.out / FOLDER)
-    except UserError as error:  # such as models that draw the same images, after too short a training
+    except UserError as error:  # such as models that generate the same images, after too short a training
         return str(error)
     return path.relative_to(study.out).as_posix()
 

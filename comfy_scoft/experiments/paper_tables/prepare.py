@@ -38,7 +38,7 @@ def check(study: Study) -> None:
         if negatives:
             if study.controlnet is None:
                 raise UserError(
-                    f"Images of {culture.name} have no negatives, so they must be drawn: give a depth ControlNet "
+                    f"Images of {culture.name} have no negatives, so they must be generated: give a depth ControlNet "
                     "with --controlnet."
                 )
             if not study.controlnet.is_file():
@@ -117,18 +117,18 @@ def _with_negatives(study: Study, culture: Culture, dataset: Dataset, folder: Pa
     settings, base = study.scale.negatives, study.bare()
     assert study.controlnet is not None, "checked before the first stage"
     sampler = PipelineSampler(base, load_controlnet(study.controlnet, base), settings, study.device)
-    total, drawn = len(dataset) * settings.per_image, 0
+    total, new = len(dataset) * settings.per_image, 0
     study.say(f"{culture.name}: {total} negatives")
 
-    def draw(request: Request) -> torch.Tensor:
-        nonlocal drawn
-        drawn += len(request.prompts)
+    def sample(request: Request) -> torch.Tensor:
+        nonlocal new
+        new += len(request.prompts)
         with study.clock.timed(plan.NEGATIVE, len(request.prompts)):
             return sampler(request)
 
     known = models_identity(study.model, study.controlnet, sampler)
-    found = make_negatives(dataset, settings, draw, folder, known, size_multiple(base))
-    study.clock.found(plan.NEGATIVE, total - drawn)
+    found = make_negatives(dataset, settings, sample, folder, known, size_multiple(base))
+    study.clock.found(plan.NEGATIVE, total - new)
     return found
 
 

@@ -1,4 +1,4 @@
-"""Everything that a run found and how, as plain JSON: results.json, from which the page is written."""
+"""Everything that a run measured and how, as plain JSON: results.json, from which the page is written."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def _generic(study: Study) -> dict[str, Any] | None:
 def choices(study: Study) -> list[str]:
     """What the paper leaves open or this run does otherwise, one sentence each."""
     scale, kid = study.scale, study.networks.named("kid")[0] if "kid" in study.roles() else ""
-    drawn_here = [culture.name for culture in study.cultures if culture.held_out]
+    held_out = [culture.name for culture in study.cultures if culture.held_out]
     found = [
         f"The paper names no sampler for its images: here DDIM, {scale.sampling_steps} steps, guidance "
         f"{scale.guidance:g}; image i of a set has the noise of seed i in every model.",
@@ -124,7 +124,7 @@ def choices(study: Study) -> list[str]:
         threshold = "that the distances suggest" if study.threshold is None else f"{study.threshold:g}"
         found += [
             f"Prompts of Tables 1 and 4 are not in the paper: here all captions of the test split in turn, "
-            f"{scale.images} images a culture and model (the paper draws 200 for its Figure 7).",
+            f"{scale.images} images a culture and model (the paper generates 200 for its Figure 7).",
             f"The threshold of the filter of negatives is not in the paper: here the one {threshold}.",
             f"The network of KID is not in the paper: here {kid}"
             + (
@@ -138,18 +138,18 @@ def choices(study: Study) -> list[str]:
             found.append("No generic set was given, so KID-COCO was not measured.")
         else:
             found.append(
-                f"KID-COCO: every model draws {scale.generic} captions of the generic set, for in the paper the base "
-                "model has one value for all cultures; how many it drew, it does not say."
+                f"KID-COCO: every model generates from {scale.generic} captions of the generic set: in the paper the "
+                "base model has one value for all cultures; how many images, it does not say."
             )
     if 2 in study.tables:
         found += [
-            f"Table 2: {scale.pairs} training captions and as many test captions a culture, drawn by the seed, "
+            f"Table 2: {scale.pairs} training captions and as many test captions a culture, sampled by the seed, "
             f"{scale.repeats} images of each; CLIP-I by {study.networks.named('clip')[0]}, DINO by "
             f"{study.networks.named('dino')[0]}, which the paper does not name; the mean is over cultures.",
         ]
-    if drawn_here:
+    if held_out:
         found.append(
-            f"No test split came with {', '.join(drawn_here)}: {scale.test_share:.0%} of each category, drawn by the "
+            f"No test split came with {', '.join(held_out)}: {scale.test_share:.0%} of each category, sampled by the "
             "seed, was held out."
         )
     return found
