@@ -37,9 +37,9 @@ MARKS = {verdicts.BETTER: report.BETTER, verdicts.WORSE: report.WORSE, verdicts.
 VERDICT = "verdict"
 MAIN = ("ablation", "careful", "combined")
 """The parts whose arms are in the first chart and among the samples."""
+SAMPLES = "samples.png"
 IMAGES = {"ablation": "page.png", "along training": "along.png"}
 SHORT = (DARK, *LEAKAGE, GAP, DIVERSITY, KID)
-Rows = list[tuple[str, ...]]
 
 
 def write(scene: World, folder: Path, parts: Sequence[Part] = tuple(ALL.values())) -> list[Path]:
@@ -50,10 +50,11 @@ def write(scene: World, folder: Path, parts: Sequence[Part] = tuple(ALL.values()
     found = {part.name: table(part, scene) for part in parts}
     content = results(found, load(folder))
     images = chart_files(content, folder)
-    samples = _samples(scene, found)
-    return write_page(
-        folder, content, as_page(content), images | ({"samples.png": png(samples)} if samples is not None else {})
-    )
+    whole = not any(found[name].missing for name in MAIN if name in found)
+    if whole or SAMPLES not in images:  # else the page's own shows more arms
+        samples = _samples(scene, found)
+        images |= {SAMPLES: png(samples, optimize=True)} if samples is not None else {}
+    return write_page(folder, content, as_page(content), images)
 
 
 def render(folder: Path) -> list[Path]:
@@ -71,8 +72,8 @@ def chart_files(content: Mapping[str, Any], folder: Path) -> dict[str, bytes]:
     images = {"page.png": png(charts.interval_chart(main), optimize=True)} if main else {}
     if parts.get("along training"):
         images["along.png"] = png(charts.along_chart(parts["along training"]), optimize=True)
-    samples = folder / "samples.png"
-    return images | ({"samples.png": samples.read_bytes()} if samples.is_file() else {})
+    samples = folder / SAMPLES
+    return images | ({SAMPLES: samples.read_bytes()} if samples.is_file() else {})
 
 
 def _samples(scene: World, found: Mapping[str, PartTable]) -> Tensor | None:
@@ -83,8 +84,6 @@ def _samples(scene: World, found: Mapping[str, PartTable]) -> Tensor | None:
         return None
     seed = max(sorted(set(seeds)), key=seeds.count)
     jobs = {name: arm.jobs[seed] for name, arm in arms.items() if seed in arm.jobs}
-    if any(part in found and found[part].missing for part in MAIN):
-        return None  # the page's own image has more of them
     form = str(next(iter(jobs.values()))["form"])
     return charts.samples(scene, {name: str(content["model"]) for name, content in jobs.items()}, seed, form)
 
@@ -96,7 +95,8 @@ def as_page(content: Mapping[str, Any]) -> report.Content:
     sections += [
         report.Section(
             part["name"].capitalize(),
-            " ".join((part["about"], f"Training seeds {', '.join(map(str, part['seeds']))}.", *_unstored(part))),
+            f"{part['about']} Training seeds {', '.join(map(str, part['seeds']))}."
+            + ("" if has_values(part) else f" {text.UNSTORED}"),
             missing=_missing(part["missing"]),
             image=IMAGES.get(part["name"], ""),
             tables=part_tables(part),
@@ -106,10 +106,6 @@ def as_page(content: Mapping[str, Any]) -> report.Content:
     versions = "; ".join(", ".join(f"{k} {v}" for k, v in one.items()) for one in content["versions"])
     introduction = (text.ABOUT, text.KEPT_BACK, text.INTERVAL)
     return report.Content(text.TITLE, introduction, content["command"], versions or "none", tuple(sections))
-
-
-def _unstored(part: Mapping[str, Any]) -> tuple[str, ...]:
-    return () if has_values(part) else (text.UNSTORED,)
 
 
 def _missing(missing: Sequence[str]) -> str:
@@ -178,7 +174,7 @@ def _table(
         c.key for c in shown if any("verdict" in found.get(c.key, {}) for found in (*rows.values(), *pairs.values()))
     }
     headings = [name for c in shown for name in ((c.heading, VERDICT) if c.key in judged else (c.heading,))]
-    body: Rows = []
+    body: list[tuple[str, ...]] = []
     for found, changes in ((rows, False), (pairs, True)):
         for name, metrics in found.items():
             cells = []

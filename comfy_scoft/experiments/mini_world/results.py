@@ -17,7 +17,6 @@ from .tables import ArmTable, PartTable
 
 FORMAT, VERSION = "scoft-mini-world-benchmark", 2
 COMMAND = "python -m comfy_scoft benchmark --page benchmarks/mini_world"
-Arms = Mapping[str, Mapping[str, Any]]
 Changes = dict[str, dict[str, Any]]
 
 
