@@ -121,7 +121,7 @@ def test_a_step_that_does_not_fit_is_made_again_with_less(
         saved_then.append(checkpoint.newest_step(run.folder))
 
     result = train(run, Callbacks(on_message=say, on_step=lambda step, row: rows.append(row)))
-    assert said == ["Memory ran out in step 2; training goes on with one micro-step at a time."] and saved_then == [1]
+    assert said == ["Memory ran out in step 2; training goes on with one batch at a time."] and saved_then == [1]
     assert result.memory_options == MemoryOptions(micro_batch=2) and len(rows) == 3
     for row, wanted in zip(rows, metrics, strict=True):
         assert row == pytest.approx(wanted, rel=2e-3)
@@ -136,7 +136,7 @@ def test_the_whole_ladder_ends_in_one_sentence_and_the_last_step_is_kept(data, w
     with pytest.raises(ValueError, match=r"^Memory ran out in step 3 even with all .* step 2 was kept; .*\.$"):
         train(run, Callbacks(on_message=said.append, on_step=lambda step, row: rows.append(row)))
     assert [text.split("with ")[1] for text in said][:2] == [
-        "one micro-step at a time.",
+        "one batch at a time.",
         "gradient checkpointing of the UNet.",
     ]
     assert len(said) == 6 and "TAESD" in said[-1]
@@ -217,7 +217,7 @@ def test_a_preview_that_does_not_fit_is_left_out_and_said(data: Dataset, tmp_pat
     base = scarce(toy_base(), lambda kind, count: kind == "draw" and len(said) < 2, torch.OutOfMemoryError(CUDA))
     run = toy_run(tmp_path, [DiffusionLoss()], base=base, **shape)
     train(run, Callbacks(on_message=said.append, on_preview=lambda step, image: shown.append(step)))
-    assert said == [f"Memory ran out while the preview of step {n} was drawn, so it is left out." for n in (0, 1)]
+    assert said == [f"Memory ran out in the preview of step {n}: it is left out." for n in (0, 1)]
     assert shown == [2, 3] and torch.equal(learned(run), learned(whole))
 
 
@@ -258,7 +258,7 @@ def test_a_process_that_truly_runs_out_of_memory_steps_down_and_finishes(tmp_pat
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout.splitlines()[-1])
     assert told["steps"] == [1, 2, 3] and told["economy"] != MemoryOptions().as_json()
-    assert told["said"][0] == "Memory ran out in step 1; training goes on with one micro-step at a time."
+    assert told["said"][0] == "Memory ran out in step 1; training goes on with one batch at a time."
     lora = load_file(tmp_path / "run" / "run.safetensors")
     assert lora and all(bool(value.isfinite().all()) for value in lora.values())
     saved = checkpoint.newest(tmp_path / "run")
