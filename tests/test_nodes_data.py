@@ -13,7 +13,7 @@ from PIL import Image
 from comfy_scoft.comfyui import dataset_folders
 from comfy_scoft.comfyui.nodes import data as nodes_data
 from comfy_scoft.data.dataset import load_folder
-from comfy_scoft.models.mini import layout
+from comfy_scoft.mini_world import COMMUNITY
 
 
 @pytest.fixture(autouse=True)
@@ -37,7 +37,7 @@ def test_the_shipped_set_loads_with_its_own_place_and_generic_captions():
     dataset, report = load(nodes_data.SHIPPED, place="elsewhere", split="train", limit=5).args
     assert len(dataset) == 5 and report.startswith("5 of 5 records loaded")
     assert all(record.place == "nuvia" and record.generic_captions for record in dataset.records)
-    assert dataset.root.is_relative_to(layout.WEIGHTS.parent)
+    assert dataset.root.is_relative_to(COMMUNITY)
 
 
 def test_culture_place_and_categories_reach_the_records(comfy_folders):
