@@ -44,7 +44,7 @@ def community(limit: int = 3):
 
 def caption(dataset, **more):
     with torch.inference_mode():
-        return nodes_captions.CaptionGeneric.execute(dataset, "BLIP", 2, False, **more).args
+        return nodes_captions.CaptionGeneric.execute(dataset, "BLIP", 2, overwrite=False, **more).args
 
 
 def test_the_node_describes_pictures_and_the_dataset_can_be_saved_with_them(folders):

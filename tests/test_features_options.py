@@ -235,11 +235,11 @@ def test_pictures_and_features_of_a_wrong_shape_are_refused(mini: FeatureNetwork
 
 def test_options_that_a_network_has_not_are_refused(mini: FeatureNetwork) -> None:
     cases: list[tuple[FeatureNetwork, dict[str, Any], str]] = [
-        (mini, {"layer": 6}, "has no layer 6 to choose: choose one of 1, 2, 3, 4, 5"),
+        (mini, {"layer": 6}, "^layer is 6, but it must be a whole number from 0 to 5.$"),
         (toy_features(), {"layer": 2}, "toy has no layer 2 to choose: set layer to 0"),
         (mini, {"distance": "over tokens"}, "has no tokens to take a cosine over: set its distance to 'own'"),
-        (mini, {"distance": "other"}, "it must be 'own' or 'over tokens'"),
-        (mini, {"views": -1}, "it must be 0 .the image alone. or above"),
+        (mini, {"distance": "other"}, "^distance is 'other', but it must be one of own, over tokens.$"),
+        (mini, {"views": -1}, "^views is -1, but it must be a whole number from 0 to 64.$"),
     ]
     for network, options, words in cases:
         with pytest.raises(ValueError, match=words):

@@ -176,16 +176,16 @@ def hand_contrast() -> dict[str, torch.Tensor]:
 def test_contrastive_by_hand_with_ragged_negatives_and_padding_of_nan() -> None:
     known = hand_contrast()
     image = known["image"].clone().requires_grad_()
-    loss = ContrastiveLoss(PlainFeatures(), margin=4.5, negative_weight=0.5)(context(**{**known, "image": image}))
-    # 1 − .5·5 + 4.5 = 3;   no negatives: the positive term 4, without a margin;   .25 − 8 + 4.5 = −3.25 -> 0
-    assert loss.tolist() == [3.0, 4.0, 0.0]
-    # ∂/∂x̂ of (x̂−1)² − .5·mean((x̂−3)², (x̂−1)²) at 0: −2 + .5·(6 + 2)/2 = 0;   of (x̂−2)²: −4;   inactive hinge: 0
+    loss = ContrastiveLoss(PlainFeatures(), margin=2.0, negative_weight=0.25)(context(**{**known, "image": image}))
+    # 1 − .25·5 + 2 = 1.75;   no negatives: the positive term 4, without a margin;   .25 − 4 + 2 = −1.75 -> 0
+    assert loss.tolist() == [1.75, 4.0, 0.0]
+    # ∂/∂x̂ of (x̂−1)² − .25·mean((x̂−3)², (x̂−1)²) at 0: −2 + .25·(6 + 2)/2 = −1;   of (x̂−2)²: −4;   inactive hinge: 0
     (gradient,) = torch.autograd.grad(loss.sum(), image)
-    assert gradient.flatten().tolist() == [0.0, -4.0, 0.0]
+    assert gradient.flatten().tolist() == [-1.0, -4.0, 0.0]
 
 
 def test_the_difference_form_has_no_hinge_no_margin_and_no_weight() -> None:
-    loss = ContrastiveLoss(PlainFeatures(), margin=4.5, negative_weight=0.5, form="difference")
+    loss = ContrastiveLoss(PlainFeatures(), margin=2.0, negative_weight=0.5, form="difference")
     # 1 − 5;  4 alone;  .25 − 16
     assert loss(context(**hand_contrast())).tolist() == [-4.0, 4.0, -15.75]
 

@@ -268,7 +268,7 @@ def test_the_base_models_name_is_found_in_the_graph() -> None:
 
 
 def test_the_table_of_contents_lists_every_node_of_the_bridge_once() -> None:
-    root = Path(nodes_training.__file__).resolve().parents[2]
+    root = Path(nodes_training.__file__).resolve().parents[3]
     spec = importlib.util.spec_from_file_location(
         "pack_here", root / "__init__.py", submodule_search_locations=[str(root)]
     )

@@ -287,5 +287,6 @@ def test_random_records_every_step() -> None:
 
 def test_bad_options_are_refused() -> None:
     for options in ({"every": 0}, {"steps": 0}, {"gradient_step": "second"}, {"kappa": "x"}, {"grid": "x"}):
-        with pytest.raises(ValueError, match="Rollout option"):
+        (name,) = options
+        with pytest.raises(ValueError, match=f"^{name} is .+, but it must be "):
             RolloutSettings(**options)
