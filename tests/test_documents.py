@@ -56,7 +56,9 @@ def test_every_file_that_a_map_names_is_there(name: str) -> None:
     assert (named or name == "NOTICE") and not missing
     bare = set(re.findall(r"(?<![\w/.*<>])[\w-]+\.(?:py|toml|txt|json)\b", text(name))) - OF_USERS
     there = {
-        path.name for folder in ("comfy_scoft", "tests", "tools", "locales", "benchmarks") for path in (ROOT / folder).rglob("*.*")
+        path.name
+        for folder in ("comfy_scoft", "tests", "tools", "locales", "benchmarks")
+        for path in (ROOT / folder).rglob("*.*")
     }
     assert not bare - there - {path.name for path in ROOT.iterdir()}
 
