@@ -1,6 +1,6 @@
-"""What ComfyUI-Manager runs after requirements.txt: adds diffusers, peft and controlnet-aux and moves nothing.
+"""ComfyUI-Manager runs this after requirements.txt: it adds diffusers, peft and controlnet-aux, nothing else.
 
-Every installed version goes into a constraints file first, so pip may only add packages. Run it by hand with
+Every installed version goes into a constraints file first, so pip can only add packages. Run it by hand with
 ComfyUI's own Python when a node says that a package is missing: `python install.py`, or `python install.py NAME` for
 one of the packages that only some choices need (see OPTIONAL).
 """
@@ -16,7 +16,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-WANTED = {"diffusers": "0.34", "accelerate": "0.26", "peft": "0.15", "controlnet-aux": "0.0.9"}  # package -> floor
+REQUIRED = {"diffusers": "0.34", "accelerate": "0.26", "peft": "0.15", "controlnet-aux": "0.0.9"}  # package -> floor
 OPTIONAL = {
     "dreamsim": "0.2.1",  # the feature network DreamSim
     "lpips": "0.1.4",  # LPIPS' learned weights
@@ -54,14 +54,14 @@ def constraints(installed: Mapping[str, str]) -> str:
 
 
 def pip_commands(
-    installed: Mapping[str, str], has_cv2: bool, constraints_file: str, extras: Sequence[str] = ()
+    installed: Mapping[str, str], constraints_file: str, extras: Sequence[str] = (), *, has_cv2: bool
 ) -> list[list[str]]:
-    """The pip arguments still to be run, in order; none when everything is there. A pure function of its inputs.
+    """The pip arguments still to be run, in order; none when everything is installed. A pure function of its inputs.
 
-    installed: canonical name -> version; has_cv2: whether `import cv2` works already, from whichever package.
-    extras: names of OPTIONAL that are wanted too.
+    installed: canonical name -> version; extras: names of OPTIONAL to install too; has_cv2: whether `import cv2` works
+    already, from whichever package.
     """
-    floors = WANTED | {name: OPTIONAL[name] for name in extras}
+    floors = REQUIRED | {name: OPTIONAL[name] for name in extras}
     missing = [name for name in floors if name not in installed]
     base = ["install", "--constraint", constraints_file]
     apart = has_cv2 and "controlnet-aux" in missing
@@ -70,7 +70,7 @@ def pip_commands(
         together += [name for name in CONTROLNET_AUX_NEEDS if name not in installed]
     commands = [[*base, *together]] if together else []
     if apart:
-        commands.append([*base, "--no-deps", f"controlnet-aux>={WANTED['controlnet-aux']}"])
+        commands.append([*base, "--no-deps", f"controlnet-aux>={REQUIRED['controlnet-aux']}"])
     return commands
 
 
@@ -83,12 +83,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "constraints.txt"
         file.write_text(constraints(installed), encoding="utf-8")
-        commands = pip_commands(installed, importlib.util.find_spec("cv2") is not None, str(file), extras)
+        has_cv2 = importlib.util.find_spec("cv2") is not None
+        commands = pip_commands(installed, str(file), extras, has_cv2=has_cv2)
         for command in commands:
             code = subprocess.run([sys.executable, "-m", "pip", *command]).returncode
             if code:
-                wanted = " ".join(part for part in command[3:] if not part.startswith("-"))
-                print(f"comfy_scoft: pip could not add {wanted} beside what is installed; see its message above.")
+                packages = " ".join(part for part in command[3:] if not part.startswith("-"))
+                print(f"comfy_scoft: pip could not add {packages} beside what is installed; see its message above.")
                 return code
     return 0
 

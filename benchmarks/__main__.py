@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: all cases, one process each, then the peak memory of each variant, one process each."""
+"""`python -m benchmarks`: every case and every variant's peak memory, each in a process of its own."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from comfy_scoft.training.checkpoint import write_atomically
+from comfy_scoft.common.files import write_atomically
 
 from . import cases, full_shape, report
 from .worlds import WORLDS
 
 OPERATIONS = "operations"
-"""The case that measures no time: counted at full size."""
+"""The case without a measurement: operations counted at full size."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -35,11 +35,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             report.store(options.out, results)
             continue
         name = f"{world} {key}"
-        wanted = {"code": code, "rounds": options.rounds, "short": options.short, "threads": options.threads}
-        if not options.fresh and results.get(name, {}).get("asked") == wanted:
+        asked = {"code": code, "rounds": options.rounds, "short": options.short, "threads": options.threads}
+        if not options.fresh and results.get(name, {}).get("asked") == asked:
             print(f"{name}: known already", flush=True)
             continue
-        results[name] = {**_case(options, key, world), "asked": wanted}
+        results[name] = {**_case(options, key, world), "asked": asked}
         report.store(options.out, results)
     print((options.out / report.PAGE).read_text(encoding="utf-8"))
     return 0
@@ -73,24 +73,24 @@ def _work(options: argparse.Namespace) -> Any:
 
 def _case(options: argparse.Namespace, key: str, world: str) -> dict[str, Any]:
     start = time.monotonic()
-    given = ["--case", key, "--world", world, "--rounds", str(options.rounds), "--threads", str(options.threads)]
-    given += ["--short"] if options.short else []
+    arguments = ["--case", key, "--world", world, "--rounds", str(options.rounds), "--threads", str(options.threads)]
+    arguments += ["--short"] if options.short else []
     print(f"{world} {key} ...", end=" ", flush=True)
-    found = _child(given)
+    case = _child(arguments)
     if not options.short:
-        found["peak memory"] = {name: _child([*given, "--memory", name]) for name in found["variants"]}
+        case["peak memory"] = {name: _child([*arguments, "--memory", name]) for name in case["variants"]}
     print(f"{time.monotonic() - start:.0f} s", flush=True)
-    return {**found, "command": " ".join(["python run.py bench", *given])}
+    return {**case, "command": " ".join(["python run.py bench", *arguments])}
 
 
-def _child(given: Sequence[str]) -> Any:
-    """The answer of this same program in a process of its own, where nothing else has used memory or threads."""
+def _child(arguments: Sequence[str]) -> Any:
+    """The answer of this program in a new process, where nothing else has used memory or threads."""
     with tempfile.TemporaryDirectory() as folder:
         answer = Path(folder) / "answer.json"
-        command = [sys.executable, "-m", "benchmarks", *given, "--write", str(answer)]
-        # Threads that wait asleep: a core that spins for its neighbour slows whatever else the machine does.
+        command = [sys.executable, "-m", "benchmarks", *arguments, "--write", str(answer)]
+        # Waiting threads sleep: one that spins would slow whatever else the machine does.
         quiet = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE", "TOKENIZERS_PARALLELISM": "false"}
-        quiet["OMP_NUM_THREADS"] = given[given.index("--threads") + 1]
+        quiet["OMP_NUM_THREADS"] = arguments[arguments.index("--threads") + 1]
         done = subprocess.run(
             command, cwd=report.ROOT, env=quiet, stdin=subprocess.DEVNULL, capture_output=True, text=True
         )

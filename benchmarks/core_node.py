@@ -26,7 +26,8 @@ SEED, RATE, RANK = 1024, 1e-4, 64
 
 @dataclass(frozen=True)
 class Sockets:
-    """What both trainers get. model: a MODEL. latents: (N, 4, h, w), as a VAE gives them. positive: N conditionings."""
+    """Inputs of both trainers. model: a MODEL. latents: (N, 4, h, w), as a VAE returns them. positive: N
+    conditionings."""
 
     model: Any
     latents: torch.Tensor
@@ -34,13 +35,13 @@ class Sockets:
 
 
 def start() -> None:
-    """Put ComfyUI on the path and import it, on the CPU where there is no GPU.
+    """Puts ComfyUI on the path, before this checkout (both have a nodes.py), and imports it; on the CPU without a GPU.
 
-    Its folder must come before this checkout's: both have a nodes.py. Raises ValueError where there is none.
+    Raises SystemExit if COMFYUI_PATH names none.
     """
     root = os.environ.get("COMFYUI_PATH", "")
     if not (Path(root) / "comfy_extras" / "nodes_train.py").is_file():
-        raise ValueError(
+        raise SystemExit(
             "This benchmark needs a ComfyUI with its own Train LoRA node (0.3.75 or newer): run it with "
             "`python run.py bench`, or set COMFYUI_PATH to one."
         )
@@ -64,7 +65,7 @@ def sockets(world: World) -> Sockets:
 
 def _mini(world: World) -> Sockets:
     from comfy_scoft.comfyui import mini_model
-    from comfy_scoft.data.dataset import aligned
+    from comfy_scoft.data.crop import aligned
     from comfy_scoft.models.mini import layout
 
     nodes = importlib.import_module("nodes")  # ComfyUI's: its folder comes first
@@ -97,21 +98,21 @@ def _random(world: World) -> Sockets:
         "dtype": torch.bfloat16 if world.precision == "bf16" else torch.float32,
     }
     device = comfy.model_management.get_torch_device()
-    made = comfy.supported_models.SD15(config).get_model({}, "", device=device)
-    drawn = torch.Generator().manual_seed(SEED)
+    base = comfy.supported_models.SD15(config).get_model({}, "", device=device)
+    generator = torch.Generator().manual_seed(SEED)
     with torch.no_grad():
-        for value in made.diffusion_model.parameters():  # ComfyUI leaves them as the memory was
-            value.copy_(torch.randn(value.shape, generator=drawn) * (0.02 if value.ndim > 1 else 0.1))
+        for value in base.diffusion_model.parameters():  # ComfyUI does not initialize them
+            value.copy_(torch.randn(value.shape, generator=generator) * (0.02 if value.ndim > 1 else 0.1))
     count, side = len(world.dataset), world.resolution // 8
-    latents = torch.randn(count, 4, side, side, generator=drawn)
-    words = torch.randn(count, 77, shape.cross_attention_dim, generator=drawn)
-    model = comfy.model_patcher.ModelPatcher(made, load_device=device, offload_device=torch.device("cpu"))
-    return Sockets(model, latents, [[words[i : i + 1], {"pooled_output": None}] for i in range(count)])
+    latents = torch.randn(count, 4, side, side, generator=generator)
+    states = torch.randn(count, 77, shape.cross_attention_dim, generator=generator)
+    model = comfy.model_patcher.ModelPatcher(base, load_device=device, offload_device=torch.device("cpu"))
+    return Sockets(model, latents, [[states[i : i + 1], {"pooled_output": None}] for i in range(count)])
 
 
 @dataclass(frozen=True)
 class Plain:
-    """batch: images a micro-step. accumulation: micro-steps an optimizer step. steps: optimizer steps a block."""
+    """batch: images per pass. accumulation: passes per optimizer step. steps: optimizer steps per block."""
 
     batch: int
     accumulation: int
@@ -172,10 +173,11 @@ def beside(name: str, given: Sockets, world: World, folder: Path, how: Plain, ta
     from comfy_scoft.comfyui import to_diffusers
     from comfy_scoft.models.stable_diffusion import BaseModel
 
-    words = {r.caption: TextEmbedding(c[0].clone()) for r, c in zip(world.dataset.records, given.positive, strict=True)}
+    texts = [TextEmbedding(conditioning[0].clone()) for conditioning in given.positive]
+    embeddings = dict(zip((r.caption for r in world.dataset.records), texts, strict=True))
     nothing = TextEmbedding(torch.zeros_like(given.positive[0][0]))
     unet, schedule = to_diffusers.unet_from_model(given.model), to_diffusers.schedule_from_model(given.model)
-    base = BaseModel(unet, torch.nn.Identity(), schedule, lambda text: words.get(text, nothing), "sd1", name)  # type: ignore[arg-type]
+    base = BaseModel(unet, torch.nn.Identity(), schedule, lambda text: embeddings.get(text, nothing), "sd1", name)  # type: ignore[arg-type]
     scale = float(given.model.model.latent_format.scale_factor)
     known = {(i, False): (z * scale, torch.zeros_like(z)) for i, z in enumerate(given.latents.cpu().clone())}
     settings = TrainSettings(

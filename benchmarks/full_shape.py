@@ -1,7 +1,7 @@
-"""Operations of one optimizer step at Stable Diffusion 1.5's full size, counted without computing anything.
+"""Floating-point operations of one optimizer step at Stable Diffusion 1.5's full size, counted without computing.
 
-On PyTorch's meta device each evaluation is counted once, and multiplied by how often the loops make it: the numbers
-that the other cases and tests/test_benchmarks.py count on real runs.
+Each evaluation is counted once on PyTorch's meta device and multiplied by the number of times that the loops make it,
+which the other cases and tests/test_benchmarks.py count on real runs.
 """
 
 from __future__ import annotations
@@ -19,35 +19,32 @@ from .measure import Operations
 from .released import VIEWS
 from .worlds import NEGATIVES, stable_diffusion
 
-RANK, SIDE, LOOK = 64, 512, 224
-MICRO, ROLLOUTS, STEPS = 4, 0.4, 20
-"""Micro-steps of an optimizer step, rollouts among them (one in ten), and DDIM steps of a rollout."""
+RANK, SIDE, SIZE = 64, 512, 224
+PASSES, ROLLOUTS, STEPS = 4, 0.4, 20
+"""Forward/backward passes per optimizer step, rollouts among them (one in ten), and DDIM steps of a rollout."""
 
 
 def operations() -> dict[str, dict[str, float]]:
     """Floating-point operations of an optimizer step by loop and part."""
     unet, unet_back, encode, decode, text = _model()
-    pair, vgg = _look(1 + VIEWS, weights=True, other=True), _vgg()
+    pair, vgg = _features(1 + VIEWS, weights=True, other=True), _vgg()
     released = {
-        "UNet, with gradient and way back": MICRO * unet_back,
-        "UNet, without gradient": (2 * MICRO + ROLLOUTS * 2 * (STEPS - 1)) * unet,
-        "VAE encode": MICRO * encode,
-        "text encoder": 3 * MICRO * text,
-        "VAE decode and way back": ROLLOUTS * decode,
-        "VGG16 and way back": ROLLOUTS * vgg,
-        "feature network and way back": ROLLOUTS * (1 + NEGATIVES) * pair,
+        "UNet, with gradient and backward": PASSES * unet_back,
+        "UNet, without gradient": (2 * PASSES + ROLLOUTS * 2 * (STEPS - 1)) * unet,
+        "VAE encode": PASSES * encode,
+        "text encoder": 3 * PASSES * text,
+        "VAE decode and backward": ROLLOUTS * decode,
+        "VGG16 and backward": ROLLOUTS * vgg,
+        "feature network and backward": ROLLOUTS * (1 + NEGATIVES) * pair,
     }
     paper = {
-        "UNet, with gradient and way back": MICRO * unet_back,
-        "UNet, without gradient": (MICRO + ROLLOUTS * 2 * STEPS) * unet,
-        "VAE decode and way back": ROLLOUTS * decode,
-        "feature network and way back": ROLLOUTS * _look(1, weights=False, other=False),
+        "UNet, with gradient and backward": PASSES * unet_back,
+        "UNet, without gradient": (PASSES + ROLLOUTS * 2 * STEPS) * unet,
+        "VAE decode and backward": ROLLOUTS * decode,
+        "feature network and backward": ROLLOUTS * _features(1, weights=False, other=False),
     }
-    same = {
-        **paper,
-        "VGG16 and way back": ROLLOUTS * vgg,
-        "feature network and way back": ROLLOUTS * _look(1 + VIEWS, weights=False, other=False),
-    }
+    same = paper | {"VGG16 and backward": ROLLOUTS * vgg}
+    same["feature network and backward"] = ROLLOUTS * _features(1 + VIEWS, weights=False, other=False)
     return {"released": released, "ours, exact, the released terms": same, "ours, exact, the paper's terms": paper}
 
 
@@ -58,11 +55,11 @@ def _counted(work: Callable[[], Any]) -> float:
 
 
 def _model() -> tuple[float, float, float, float, float]:
-    """One UNet sample without and with its way back, an encode, a decode with its way back, a text."""
+    """One UNet sample without and with its backward pass, an encode, a decode with its backward pass, one text."""
     from peft import LoraConfig
 
     with torch.device("meta"):
-        unet, vae, encoder = (module.requires_grad_(False) for module in stable_diffusion(small=False))
+        unet, vae, encoder = (module.requires_grad_(False) for module in stable_diffusion())
         unet.add_adapter(LoraConfig(r=RANK, lora_alpha=RANK, target_modules=TARGET_MODULES["attention"]))
         z, hidden = torch.randn(1, 4, SIDE // 8, SIDE // 8), torch.randn(1, 77, 768)
         t, ids, image = torch.zeros(1).long(), torch.zeros(1, 77).long(), torch.randn(1, 3, SIDE, SIDE)
@@ -75,20 +72,22 @@ def _model() -> tuple[float, float, float, float, float]:
     return forward, back, encode, decode, text
 
 
-def _look(images: int, weights: bool, other: bool) -> float:
-    """CLIP RN50 to its fifth layer on images with their way back; weights: their gradients too; other: on as many
-    more images, whose pixels want no gradient."""
+def _features(images: int, *, weights: bool, other: bool) -> float:
+    """CLIP RN50 to its fifth layer on images, with the backward pass to their pixels.
+
+    weights: gradients of the weights too. other: as many further images, without a gradient to their pixels.
+    """
     from open_clip.modified_resnet import ModifiedResNet
 
     with torch.device("meta"):
-        network = ModifiedResNet([3, 4, 6, 3], 1024, 32, LOOK, 64).eval().requires_grad_(weights)
+        network = ModifiedResNet([3, 4, 6, 3], 1024, 32, SIZE, 64).eval().requires_grad_(weights)
         body = nn.Sequential(network.layer1, network.layer2, network.layer3, network.layer4)
-        shown = torch.randn(images, 3, LOOK, LOOK)
-        leaf = shown.clone().requires_grad_()
+        pixels = torch.randn(images, 3, SIZE, SIZE)
+        leaf = pixels.clone().requires_grad_()
 
         def work() -> None:
             total = body(network.stem(leaf)).sum()
-            (total + body(network.stem(shown)).sum() if other else total).backward()
+            (total + body(network.stem(pixels)).sum() if other else total).backward()
 
         return _counted(work)
 

@@ -1,4 +1,4 @@
-"""How things are measured: loops driven block by block in turn, counted calls and operations, time by part, memory."""
+"""Measuring: loops that take turns block by block, counts of calls and operations, time by part, peak memory."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ RESAMPLES = 2000
 
 
 class Enough(BaseException):
-    """Ends a loop that is not wanted any more."""
+    """Ends a loop from outside."""
 
 
 class Operations(TorchDispatchMode):
     """Counts floating-point operations (a multiplication and an addition are two) by PyTorch's own formulas.
 
-    PyTorch's FlopCounterMode counts the same (a test compares them) and also keeps account by module, which takes
-    three times as long on networks of many small layers.
+    PyTorch's FlopCounterMode counts the same (a test compares them), and by module too, which takes three times as long
+    on networks of many small layers.
     """
 
     def __init__(self) -> None:
@@ -47,10 +47,10 @@ class Operations(TorchDispatchMode):
 
 
 class Driven:
-    """A loop that someone else drives, so that several can take turns in one process.
+    """A loop that runs one block at a time, so that several loops can take turns in one process.
 
-    body: the loop; it calls the function it is given after each block. It runs in a thread of its own, and only while
-    `block` waits for it: there is never more than one at work.
+    body: the loop; it calls its argument after each block. It runs in a thread of its own, only while `block` or
+    `operations` waits for it, so no two loops run at once.
     """
 
     def __init__(self, body: Callable[[Pause], Any], device: torch.device) -> None:
@@ -63,10 +63,10 @@ class Driven:
 
     def block(self) -> float:
         """Seconds of the next block. Raises whatever the loop raises."""
-        synchronise(self._device)
+        synchronize(self._device)
         start = time.perf_counter()
         self._advance()
-        synchronise(self._device)
+        synchronize(self._device)
         return time.perf_counter() - start
 
     def operations(self) -> int:
@@ -79,7 +79,7 @@ class Driven:
         return counter.total
 
     def close(self) -> None:
-        """Let the loop end where it stands."""
+        """Ends the loop where it paused."""
         if self._thread.is_alive():
             self._ended = True
             self._go.release()
@@ -92,7 +92,7 @@ class Driven:
         self._done.acquire()
         if self._fault is not None:
             raise self._fault
-        assert self._thread.is_alive(), "the loop ended before it was told to"
+        assert self._thread.is_alive(), "the loop ended by itself"
 
     def _run(self) -> None:
         try:
@@ -132,27 +132,27 @@ def driven(bodies: Sequence[Callable[[Pause], Any]], device: torch.device) -> It
 
 @contextmanager
 def counted(unet: nn.Module) -> Iterator[dict[str, int]]:
-    """Calls of a UNet and the samples that go through it, and how many of both carry a gradient."""
-    found = {"calls": 0, "samples": 0, "calls with gradient": 0, "samples with gradient": 0}
+    """Counts a UNet's calls and their samples, and how many of both are made with a gradient."""
+    counts = {"calls": 0, "samples": 0, "calls with gradient": 0, "samples with gradient": 0}
 
-    def hook(module: nn.Module, positional: tuple, keywords: dict) -> None:
-        z = positional[0] if positional else keywords["x"]
+    def hook(module: nn.Module, args: tuple, kwargs: dict) -> None:
+        z = args[0] if args else kwargs["x"]
         kinds = ("", " with gradient") if torch.is_grad_enabled() else ("",)
         for kind in kinds:
-            found["calls" + kind] += 1
-            found["samples" + kind] += len(z)
+            counts["calls" + kind] += 1
+            counts["samples" + kind] += len(z)
 
     handle = unet.register_forward_pre_hook(hook, with_kwargs=True)
     try:
-        yield found
+        yield counts
     finally:
         handle.remove()
 
 
 class Parts:
-    """Time by part, each instant counted once, for the innermost part that is at work.
+    """Time by part; nested calls count for the innermost part only.
 
-    Calls are wrapped only while `watching`, so that what is timed elsewhere pays nothing.
+    Methods are wrapped only while `watching`, so that other measurements are not slowed.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -163,9 +163,9 @@ class Parts:
 
     @contextmanager
     def watching(self, targets: Sequence[tuple[Any, str, str | Callable[[], str]]]) -> Iterator[None]:
-        """targets: object, name of its method, and the part it belongs to (or a function that says which, when called).
+        """targets: object, name of its method, and the part it belongs to, or a function that returns the part.
 
-        What belongs to none of them is "other".
+        The rest is "other".
         """
         with ExitStack() as stack:
             for owner, name, part in targets:
@@ -177,18 +177,18 @@ class Parts:
                 self._turn()
 
     def _wrapped(self, function: Callable, part: str | Callable[[], str]) -> Callable:
-        def call(*positional: Any, **keywords: Any) -> Any:
+        def call(*args: Any, **kwargs: Any) -> Any:
             self._turn(opened=part if isinstance(part, str) else part())
             try:
-                return function(*positional, **keywords)
+                return function(*args, **kwargs)
             finally:
                 self._turn()
 
         return call
 
     def _turn(self, opened: str | None = None) -> None:
-        """The time since the last turn goes to the part that was at work; then one opens, or the last one closes."""
-        synchronise(self._device)
+        """Adds the time since the last turn to the innermost part, then opens a part or closes the innermost one."""
+        synchronize(self._device)
         now = time.perf_counter()
         if self._open:
             self.seconds[self._open[-1]] += now - self._since
@@ -199,16 +199,16 @@ class Parts:
         self._since = now
 
 
-def synchronise(device: torch.device) -> None:
+def synchronize(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def ratio(slow: Sequence[float], fast: Sequence[float]) -> dict[str, float]:
-    """Median of the ratios of rounds, their extremes, and a 95 % bootstrap interval of the median."""
+    """Median of the rounds' ratios, their extremes, and a 95 % bootstrap interval of the median."""
     ratios = np.array(slow) / np.array(fast)
-    drawn = np.random.default_rng(0).integers(len(ratios), size=(RESAMPLES, len(ratios)))
-    low, high = np.quantile(np.median(ratios[drawn], axis=1), (0.025, 0.975))
+    samples = np.random.default_rng(0).integers(len(ratios), size=(RESAMPLES, len(ratios)))
+    low, high = np.quantile(np.median(ratios[samples], axis=1), (0.025, 0.975))
     return {
         "median": float(np.median(ratios)),
         "least": float(ratios.min()),
@@ -239,7 +239,7 @@ class Peak:
 
 
 def _forget_peak() -> bool:
-    """Let Linux start its record of the process's peak anew; False where there is no such thing."""
+    """Resets Linux's record of the process's peak memory; False on other systems."""
     try:
         Path("/proc/self/clear_refs").write_text("5")
         return _status("VmHWM") > 0
@@ -255,7 +255,7 @@ def _status(name: str) -> int:
 
 
 def _most_resident() -> int:
-    """The largest resident size so far, where the platform keeps one."""
+    """The largest resident size so far, in bytes; 0 where the platform does not record it."""
     try:
         import resource
     except ImportError:  # Windows

@@ -29,7 +29,7 @@ from .vgg import VggDistance, VggFile
 from .worlds import World
 
 ENDLESS = 100_000
-"""Optimizer steps of a run that is stopped from outside."""
+"""Optimizer steps of a run that the benchmark ends."""
 
 Target = tuple[Any, str, "str | Callable[[], str]"]
 
@@ -38,8 +38,8 @@ Target = tuple[Any, str, "str | Callable[[], str]"]
 class Variant:
     """One of the loops of a comparison.
 
-    body: the loop, which pauses after each block of `steps` optimizer steps. prepare: what is computed once before it;
-    returns seconds by name. targets: what belongs to which part of its time (measure.Parts).
+    body: the loop, which pauses after each block of optimizer steps. prepare: computes what is needed once before it;
+    returns seconds by name. targets: the methods whose time belongs to a part (measure.Parts).
     """
 
     name: str
@@ -49,7 +49,7 @@ class Variant:
     targets: list[Target] = field(default_factory=list)
 
 
-def released(name: str, world: World, vgg: VggFile, rebuild: bool, steps: int) -> Variant:
+def released(name: str, world: World, vgg: VggFile, steps: int, *, rebuild: bool) -> Variant:
     """The released loop."""
     loop = ReleasedLoop(world, vgg.build, rebuild, _settings(world))
 
@@ -66,8 +66,8 @@ def released(name: str, world: World, vgg: VggFile, rebuild: bool, steps: int) -
 def exact(name: str, world: World, folder: Path, steps: int, vgg: VggFile | None = None, **changes: Any) -> Variant:
     """Our trainer at the paper's settings.
 
-    vgg: with it, all that the released script's loss has (its form of L_C, features in ten augmented views, the VGG16
-    term); without, the paper's terms, L_LDM, L_M and L_C. changes: of TrainSettings.
+    vgg: train with the released script's terms (its form of L_C, features in ten augmented views, the VGG16 term);
+    None for the paper's terms, L_LDM, L_M and L_C. changes: to TrainSettings.
     """
     losses: list[Loss] = [DiffusionLoss(), MemorizationLoss()]
     if vgg is None:
@@ -101,7 +101,7 @@ def ours(
     lora: LoraSettings | None = None,
     cache: Cache | None = None,
 ) -> Variant:
-    """`trainer.train` as it is. What it would compute on first use is computed by `prepare`, and timed there."""
+    """`trainer.train` itself. What it would compute on first use is computed, and timed, by `prepare`."""
     run = Run(base, world.dataset, losses, folder / name, settings, lora or LoraSettings(), cache=cache)
     if rollout is not None:
         run.rollout = rollout
@@ -125,20 +125,20 @@ def ours(
 
 
 def _settings(world: World, **changes: Any) -> TrainSettings:
-    """The paper's: four micro-steps of one image an optimizer step."""
+    """The paper's settings: gradient accumulation over four passes of one image."""
     return TrainSettings(
         steps=ENDLESS, resolution=world.resolution, precision=world.precision, checkpoint_every=ENDLESS, **changes
     )
 
 
 def unet_part() -> str:
-    """The part of a UNet call that is made now."""
+    """The part to which a UNet call belongs."""
     return "UNet, with gradient" if torch.is_grad_enabled() else "UNet, without gradient"
 
 
 def _targets(base: BaseModel) -> list[Target]:
-    """The parts that every loop here has. A gradient's way back is one part, whatever it passes through."""
-    parts: list[Target] = [
+    """The parts that every loop has. The backward pass is one part, whatever it runs through."""
+    return [
         (base.unet, "forward", unet_part),
         (base, "encode", "VAE encode"),
         (base, "decode", "VAE decode"),
@@ -150,7 +150,6 @@ def _targets(base: BaseModel) -> list[Target]:
         (torch.optim.AdamW, "step", "optimizer"),
         (torch.nn.utils, "clip_grad_norm_", "optimizer"),
     ]
-    return parts
 
 
 def _timed(work: Callable[[], Any]) -> float:

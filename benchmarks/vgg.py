@@ -1,4 +1,4 @@
-"""The released script's VGG16 distance and augmentations, written anew for its loop in released.py."""
+"""The released script's VGG16 distance and augmentations, reimplemented for its loop in released.py."""
 
 from __future__ import annotations
 
@@ -13,10 +13,7 @@ _LAST = (2, 7, 14, 21, 28)
 
 
 class VggFile:
-    """A file of VGG16's weights, in torchvision's form, made when it is first wanted.
-
-    They are random, which changes no time.
-    """
+    """A file of VGG16's weights in torchvision's format, created on first use. Random weights: they change no time."""
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / "vgg16.pth"
@@ -30,7 +27,7 @@ class VggFile:
         return self._path
 
     def build(self) -> nn.Module:
-        """VGG16's convolutions, as the script gets them: the whole network made, all of its 138 M weights read."""
+        """VGG16's convolutions, as the script gets them: it builds the whole network and reads all 138 M weights."""
         network = _whole()
         network.load_state_dict(torch.load(self.path, weights_only=True))
         return network.features.eval().requires_grad_(False)
@@ -57,15 +54,15 @@ class VggDistance(nn.Module):
         return torch.stack([(x - y).square().sum(1).mean((1, 2)) for x, y in pairs]).sum(0)
 
     def _stages(self, images: Tensor) -> list[Tensor]:
-        x, found = ((images + 1) / 2 - self.mean) / self.std, []
+        x, stages = ((images + 1) / 2 - self.mean) / self.std, []
         for place, layer in enumerate(self.convolutions):
             x = layer(x)
             if place in _LAST:
-                found.append(x)
+                stages.append(x)
             if place == _LAST[-1]:
                 break
-        # Only now: torchvision's ReLUs work in place, on what was just kept. So they do in the released script.
-        return [x / (x.square().sum(1, keepdim=True).sqrt() + 1e-10) for x in found]
+        # Only now: torchvision's ReLUs work in place on the kept tensors, in the released script too.
+        return [x / (x.square().sum(1, keepdim=True).sqrt() + 1e-10) for x in stages]
 
 
 def resized(images: Tensor, size: int) -> Tensor:
@@ -78,7 +75,7 @@ def resized(images: Tensor, size: int) -> Tensor:
 def augmented(images: Tensor, size: int, seed: int) -> Tensor:
     """Images (B, 3, H, W) in [-1, 1] under one random perspective and a crop of 0.8 of the area: (B, 3, size, size).
 
-    torchvision draws from PyTorch's global generator only: it is seeded for the call and put back.
+    torchvision uses PyTorch's global generator only, which is seeded for the call and restored.
     """
     from torchvision import transforms
 

@@ -16,7 +16,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb and return its exit status."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     if given[:1] == ["demo"]:  # has options of its own
-        from .experiments.demo import main as demo
+        from .cli.demo import main as demo
 
         return demo(given[1:]) or 0
     if given[:1] == ["negatives"]:  # has options of its own
@@ -24,11 +24,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         return negatives(given[1:])
     if given[:1] == ["benchmark"]:  # has options of its own
-        from .experiments.mini_world.cli import main as benchmark
+        from .cli.benchmark import main as benchmark
 
         return benchmark(given[1:])
     if given[:1] == ["protocol"]:  # has options of its own
-        from .experiments.paper_tables.cli import main as protocol
+        from .cli.paper_tables import main as protocol
 
         return protocol(given[1:])
     options = parser().parse_args(given)

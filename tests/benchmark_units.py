@@ -1,4 +1,4 @@
-"""Made-up files of the mini-world benchmark's units, with figures that can be worked out by hand."""
+"""Made-up files of the mini-world benchmark's jobs, with metrics that can be worked out by hand."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from comfy_scoft.experiments.mini_world.arms import BASE, LDM, MPC, Arm, M, Part
+from comfy_scoft.experiments.mini_world.job import hash_of, job_file, settings
 from comfy_scoft.experiments.mini_world.training import World
-from comfy_scoft.experiments.mini_world.unit import hash_of, unit_file
 
-PART = Part("ablation", "Made up.", (BASE, LDM, M, MPC), (101, 102), "full")
+ADDED = ((LDM.name, M.name), (M.name, MPC.name))
+PART = Part("ablation", "Made up.", (BASE, LDM, M, MPC), (101, 102), "full", ADDED)
 NUVIA, CALDIA = "held-out kinds · nuvia", "held-out kinds · caldia"
 OWN = {"nuvia": "gold", "borea": "ice", "aria": "meadow", "caldia": "ember", "no place": "plain"}
 
@@ -56,7 +57,7 @@ def write(
     seconds: float = 60.0,
     **changes: Any,
 ) -> Path:
-    """A unit's file as the benchmark would have written it; `changes` replace what it says."""
+    """A job's file as the benchmark would have written it; `changes` replace what it says."""
     world = World(out)
     content = {
         "part": part.name,
@@ -65,14 +66,14 @@ def write(
         "form": part.form,
         "hash": hash_of((part, arm, seed), world),
         "model": "base" if arm.untouched else f"{arm.name}-300",
-        "settings": arm.described(seed) if arm.losses else {},
+        "settings": settings(arm, seed),
         "training": {"cpu_seconds": seconds} if arm.losses else {},
         "cells": cells,
         "measures": measured or measures((1.0,) * 12, (1.0,) * 12),
         "cpu_seconds": {"training": seconds, "drawing": 1.0, "reading": 1.0},
         "versions": {"python": "3"},
     }
-    path = unit_file(out, (part, arm, seed))
+    path = job_file(out, (part, arm, seed))
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content | changes), encoding="utf-8")
     return path

@@ -40,7 +40,7 @@ def rows_of(server: HostileServer, *names: str) -> list[dict[str, str]]:
 def run(list_file: Path, server: HostileServer, watch=lambda *_: None, limits=None, **changes):
     folder = list_file.parent / "set"
     policy = {"allowed": lambda address: address == HERE, "lookup": all_here}
-    return collect(list_file, folder, limits=limits or quick(server), watch=watch, **policy, **changes)
+    return collect(list_file, folder, limits=limits or quick(server), on_progress=watch, **policy, **changes)
 
 
 def metadata(folder: Path) -> list[dict]:

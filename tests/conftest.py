@@ -1,4 +1,4 @@
-"""What every test shares: the import path, and one real ComfyUI for the whole run."""
+"""What every test shares: the import path, one real ComfyUI per run, and how tests are split among workers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # ComfyUI comes first and the checkout last: both have a nodes.py, and ComfyUI's `import nodes` must find its own.
 sys.path[:] = [path for path in sys.path if Path(path or os.curdir).resolve() != ROOT]
-sys.path += [str(ROOT), str(ROOT / "tools")]
+sys.path += [str(ROOT), str(ROOT / "tools"), str(ROOT / "tests" / "recorded")]
 if COMFYUI is not None and (COMFYUI / "main.py").is_file():
     sys.path.insert(0, str(COMFYUI))
     import comfy.cli_args
@@ -29,7 +29,33 @@ if COMFYUI is not None and (COMFYUI / "main.py").is_file():
 import comfy_queue  # noqa: E402  (needs the path above)
 from comfy_server import ComfyServer  # noqa: E402
 
+WORKER_BYTES = 3 * 1024**3
+"""Memory a worker may need: torch, diffusers and a model, or the ComfyUI server that it starts."""
 NEEDS_COMFYUI = "This test needs a ComfyUI: run it with `python run.py test`, or set COMFYUI_PATH to a ComfyUI folder."
+
+
+@pytest.hookimpl(optionalhook=True)  # without pytest-xdist nobody asks
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Workers of `-n auto`: one per usable core, fewer where memory is short."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):  # not on Windows and macOS
+        return cores
+    return max(1, min(cores, memory // WORKER_BYTES))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Tests of one file run in one worker, so that module fixtures are built once. Users of `comfy` share a worker.
+
+    The users of `comfy` come first: they are the longest group, and the other workers take the files meanwhile.
+    """
+    groups = {item: "comfy" if "comfy" in getattr(item, "fixturenames", ()) else item.path.name for item in items}
+    for item, group in groups.items():
+        item.add_marker(pytest.mark.xdist_group(group))
+    if config.getoption("dist", "no") == "loadgroup":
+        items.sort(key=lambda item: groups[item] != "comfy")
 
 
 @pytest.fixture(scope="session")

@@ -12,6 +12,7 @@ import threading
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -140,7 +141,7 @@ class HostileServer:
             listener.shutdown()
             listener.server_close()
 
-    def url(self, path: str, host: str = "pictures.test", tls: bool = False) -> str:
+    def url(self, path: str, host: str = "images.test", tls: bool = False) -> str:
         return f"https://{host}:{self.tls_port}{path}" if tls else f"http://{host}:{self.port}{path}"
 
     def page(self, path: str) -> Page:
@@ -236,6 +237,7 @@ def not_http(talk: Conversation) -> None:
     talk.send(b"SSH-2.0-OpenSSH_9.6\r\n" + bytes(range(256)))
 
 
+@cache
 def gzip_bomb() -> bytes:
     """200 MB of zeros as 200 kB, said to be an image."""
     return answer(gzip.compress(image_bytes() + bytes(200_000_000), 1), Content_Encoding="gzip")

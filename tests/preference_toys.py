@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from comfy_scoft.corrector.evaluation import Evidence
+from comfy_scoft.corrector.evaluation import Evaluation
 from comfy_scoft.corrector.preference import Preference, PreferenceHead
 from comfy_scoft.corrector.prompt_gate import PlaceGate
 from comfy_scoft.corrector.training import PreferenceSettings, initial, learn
@@ -25,7 +25,7 @@ def latents(count: int, seed: int, shift: float = 0.0, stripes: float = 0.0, siz
     return found
 
 
-def learned(shift: float = 0.0, stripes: float = 0.0, count: int = 30) -> tuple[Preference, Evidence]:
+def learned(shift: float = 0.0, stripes: float = 0.0, count: int = 30) -> tuple[Preference, Evaluation]:
     sets = latents(count, 1, shift, stripes), latents(count, 2, -shift)
     return learn(*sets, SCHEDULE, "mini", QUICK)
 

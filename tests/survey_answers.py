@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.survey_crowd import PAPER_WIN_RATES, Crowd, simulated_rankings, worth_of
 from comfy_scoft.survey import responses
 from comfy_scoft.survey.rankings import Rankings
-from comfy_scoft.survey.simulate import PAPER_WIN_RATES, Crowd, simulated_rankings, worth_of
 from comfy_scoft.survey.spec import Ranking, Response, Survey
 
 EXAMPLE = Path(responses.__file__).parent / "example"

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from comfy_scoft.metrics.image_set import ImageSet, plan
+from comfy_scoft.metrics.image_set import ImageSet, prompts_and_seeds
 from comfy_scoft.mini_world import world
 
 LABELS = (
@@ -33,14 +33,16 @@ def image_sets(
 ) -> list[ImageSet]:
     """`count` sets of the same prompts and seeds, each with a palette and skin tone of its own."""
     asked = prompts or [f"a {thing} in nuvia" for thing in THINGS]
-    texts, numbers = plan("\n".join(asked), 7, seeds) if not prompts else (tuple(asked), tuple(range(len(asked))))
+    texts, numbers = (
+        prompts_and_seeds("\n".join(asked), 7, seeds) if not prompts else (tuple(asked), tuple(range(len(asked))))
+    )
     sets = []
     for k, (palette, tone) in enumerate(LOOKS[:count]):
         images = []
         for i in range(len(texts)):
             concept = world.concepts()[THINGS[i // seeds % len(THINGS)]]
             rng = np.random.default_rng(i)
-            drawing = world.draw(concept.name, palette, rng, tone if concept.is_person else 0)
+            drawing = world.render(concept.name, palette, rng, tone if concept.is_person else 0)
             images.append(torch.from_numpy(drawing.rgb).float() / 255)
         sets.append(ImageSet(torch.stack(images) * (1 - 0.01 * k), texts, numbers, labels[k]))
     return sets

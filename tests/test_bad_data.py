@@ -244,7 +244,7 @@ def test_saving_never_destroys_what_is_there(folder, tmp_path):
             save_dataset(dataset, target, overwrite=overwrite)
         one_sentence(error)
     gone = dataset.replace([*dataset.records, CultureRecord(folder / "gone.png", "x")])
-    with pytest.raises(ValueError, match="gone.png of the dataset is gone"):
+    with pytest.raises(ValueError, match="gone.png of the dataset is missing"):
         save_dataset(gone, saved, overwrite=True)
     with pytest.raises(ValueError, match="has no records"):
         save_dataset(Dataset(folder, (), "none"), tmp_path / "new")

@@ -7,7 +7,7 @@ import pytest
 from bad_data import GOOD, cut, load_with, noise
 from PIL import ImageFile
 
-from comfy_scoft.data.dataset import open_image
+from comfy_scoft.data.images import open_image
 
 
 def giant_png(path, width, height):

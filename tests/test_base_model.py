@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
 
 from comfy_scoft.models.mini import layout
 from comfy_scoft.models.noise_schedule import NoiseSchedule
 from comfy_scoft.models.stable_diffusion import BaseModel, TextEmbedding
 
+if TYPE_CHECKING:
+    from diffusers import UNet2DConditionModel
+
 
 def small_unet(**more) -> UNet2DConditionModel:
+    from diffusers import UNet2DConditionModel
+
     torch.manual_seed(0)
     kind = {"down_block_types": ("CrossAttnDownBlock2D",), "up_block_types": ("CrossAttnUpBlock2D",)}
     shape = {"block_out_channels": (32,), "layers_per_block": 1, "attention_head_dim": 2, "cross_attention_dim": 8}
@@ -88,6 +94,8 @@ def test_encode_gives_the_posteriors_scaled_moments() -> None:
     torch.manual_seed(0)
     shape = {"block_out_channels": (32, 32), "layers_per_block": 1, "latent_channels": 4}
     kinds = {"down_block_types": ("DownEncoderBlock2D",) * 2, "up_block_types": ("UpDecoderBlock2D",) * 2}
+    from diffusers import AutoencoderKL
+
     vae = AutoencoderKL(**shape, **kinds).eval()
     base = BaseModel(small_unet(), vae, NoiseSchedule.scaled_linear(), embedding, vae_scaling=0.5)
     pixels = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(2))

@@ -18,7 +18,7 @@ from benchmarks.measure import counted, driven
 from benchmarks.released import WEIGHTS, ReleasedLoop
 from benchmarks.vgg import VggFile
 from benchmarks.worlds import NEGATIVES, World, build, community
-from comfy_scoft.data.dataset import aligned
+from comfy_scoft.data.crop import aligned
 from comfy_scoft.features import FeatureOptions, load_features
 from comfy_scoft.features.options import configured
 from comfy_scoft.losses import ContrastiveLoss, DiffusionLoss, MemorizationLoss, PerceptualLoss
@@ -62,6 +62,7 @@ def world(tmp_path: Path) -> World:
 # --- what is evaluated ---
 
 
+@pytest.mark.long
 def test_the_released_loop_makes_27_2_unet_calls_an_optimizer_step_and_ours_9_6(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -107,7 +108,7 @@ def test_a_released_micro_step_evaluates_what_the_script_does(world: World, monk
     monkeypatch.setattr(loop, "vgg", spied("vgg", loop.vgg))
     loop.features.module.register_forward_pre_hook(lambda module, given: seen["features"].append(len(given[0])))
     for _ in range(11):
-        loop.micro_step()
+        loop.one_pass()
     assert {name: len(found) for name, found in seen.items()} == {
         "encode": 11,
         "text": 33,
@@ -126,6 +127,7 @@ def toy_convolutions() -> nn.Module:
     return random_weights(nn.Sequential(nn.Conv2d(3, 6, 3, padding=1), nn.ReLU(inplace=True), nn.Conv2d(6, 6, 3)), 9)
 
 
+@pytest.mark.long
 def test_the_released_losses_and_their_gradient_are_ours(world: World, tmp_path: Path) -> None:
     """For one image, noise and timestep, without augmentations: autograd through all 20 steps, decoder, VGG16 and
     feature network there, ⟨κ g, ε_c⟩ here."""
@@ -148,10 +150,10 @@ def test_the_released_losses_and_their_gradient_are_ours(world: World, tmp_path:
     (draw,) = samples_of_batch(cache, run.settings, run.rollout, 1000, 0)
     record, schedule, t = cache.record(draw.sample), loop.base.schedule, torch.tensor([draw.t])
     z_t = schedule.add_noise(draw.z[None], draw.noise[None], t)
-    words = loop.read(*(world.tokens(text) for text in (record.caption, draw.generic, "")))
+    words = loop.encode_prompts(*(world.tokens(text) for text in (record.caption, draw.generic, "")))
     prediction, null, theirs = loop.denoising(z_t, t, draw.noise[None], words)
     image = loop.base.decode(loop.sample(z_t, t, words, prediction, null))
-    pixels, negatives = aligned(record, 64, draw.sample[1])
+    pixels, negatives = aligned(record, 64, flip=draw.sample[1])
     theirs |= loop.on_image(image, pixels[None], negatives)
     whole = torch.stack([WEIGHTS[name] * value for name, value in theirs.items()]).sum()
     expected = torch.autograd.grad(whole, loop.parameters)
@@ -212,6 +214,7 @@ def test_benchmark_pictures_have_five_negatives_and_two_models_share_their_weigh
 # --- the core node ---
 
 
+@pytest.mark.long
 def test_the_core_node_and_ours_take_the_same_samples_and_leave_the_model_as_it_was(
     comfyui_path: Path, tmp_path: Path
 ) -> None:
@@ -230,7 +233,7 @@ def take_turns(tmp_path: Path) -> None:
     """Both loops in turns on one MODEL."""
     world, case = build("mini", images=6), cases.plain_case(batch=1, accumulation=2, checkpointing=True)
     made = [case.make(world, name, tmp_path, VggFile(tmp_path)) for name in case.names]
-    model = cases._given(world).model.model.diffusion_model
+    model = cases._sockets(world).model.model.diffusion_model
     before = {name: value.clone() for name, value in model.state_dict().items()}
     with driven([v.body for v in made], CPU) as loops:
         for _ in range(2):

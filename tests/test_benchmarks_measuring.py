@@ -189,6 +189,7 @@ def test_the_page_tells_ratios_counts_parts_and_the_machine_but_neither_its_name
         assert not secret or secret not in page
 
 
+@pytest.mark.long
 def test_operations_at_full_size_are_those_that_the_method_states(tmp_path: Path) -> None:
     """34.4 and 25.6 TFLOP an optimizer step; the design counted other small parts (a ViT, no backward to weights)."""
     found = full_shape.operations()

@@ -12,7 +12,14 @@ from model_folders import blip_folder
 from PIL import Image
 
 from comfy_scoft.data import captions
-from comfy_scoft.data.captions import CAPTIONERS, CaptionSettings, NucleusDraw, attach_captions, edits, load_captioner
+from comfy_scoft.data.captions import (
+    CAPTIONERS,
+    CaptionSettings,
+    NucleusSampler,
+    attach_captions,
+    edits,
+    load_captioner,
+)
 from comfy_scoft.data.records import CultureRecord, Dataset
 
 
@@ -56,7 +63,7 @@ def test_each_picture_gets_its_captions_and_the_communitys_words_stay(dataset, t
     assert all(len(words) == 3 == len(set(words)) for words in generic(found).values())
     for old, new in zip(dataset.records, found.records, strict=True):
         assert old.generic_captions == () and dataclasses.replace(new, generic_captions=()) == old
-    assert report.splitlines()[0] == "5 of 5 pictures described by speaker, 5 of them anew"
+    assert report.splitlines()[0] == "5 of 5 images captioned by speaker, 5 of them newly"
 
 
 def test_a_pictures_captions_do_not_depend_on_order_company_batch_or_file_names(dataset, tmp_path):
@@ -77,7 +84,7 @@ def test_pictures_with_generic_captions_keep_them_unless_overwriting_is_asked_fo
     speaker = Speaker()
     found, report = attach(mixed, tmp_path / "c", speaker)
     assert found.records[1] == kept and speaker.asked == [1]
-    assert "Left alone, for they had generic captions: 1" in report
+    assert "Kept their generic captions: 1" in report
     over = attach(mixed, tmp_path / "c", speaker, overwrite=True)[0]
     assert len(over.records[1].generic_captions) == 3 and over.records[1].caption == kept.caption
     assert over.records[0] == found.records[0] and speaker.asked == [1, 1]
@@ -152,7 +159,7 @@ def test_faults_are_one_sentence(dataset, tmp_path):
 
 def chances(scores: torch.Tensor, draws: int, top_p: float) -> torch.Tensor:
     """How often each word is drawn, by many rows of the same scores."""
-    draw = NucleusDraw(range(draws), end=0, top_p=top_p, least=0, check=lambda: None)
+    draw = NucleusSampler(range(draws), end=0, top_p=top_p, min_tokens=0, check=lambda: None)
     picked = draw(torch.zeros(draws, 1, dtype=torch.long), scores.expand(draws, -1)).argmax(-1)
     return torch.bincount(picked, minlength=scores.numel()) / draws
 
@@ -170,11 +177,11 @@ def test_words_are_drawn_with_the_chances_of_the_nucleus():
 def test_a_row_draws_the_same_beside_any_others_and_no_global_seed_counts():
     scores = torch.randn(3, 50, generator=torch.Generator().manual_seed(0))
     words = torch.zeros(3, 1, dtype=torch.long)
-    together = NucleusDraw([5, 6, 7], 0, 0.9, 0, lambda: None)
+    together = NucleusSampler([5, 6, 7], 0, 0.9, 0, lambda: None)
     state = torch.get_rng_state()
     first, second = together(words, scores), together(words, scores)
     assert torch.equal(state, torch.get_rng_state()) and not torch.equal(first, second)
-    alone = NucleusDraw([7], 0, 0.9, 0, lambda: None)
+    alone = NucleusSampler([7], 0, 0.9, 0, lambda: None)
     assert torch.equal(alone(words[:1], scores[2:]), first[2:]) and torch.equal(
         alone(words[:1], scores[2:]), second[2:]
     )
@@ -182,7 +189,7 @@ def test_a_row_draws_the_same_beside_any_others_and_no_global_seed_counts():
 
 
 def test_the_end_waits_for_the_least_number_of_words():
-    draw = NucleusDraw([1], end=1, top_p=1.0, least=2, check=lambda: None)
+    draw = NucleusSampler([1], end=1, top_p=1.0, min_tokens=2, check=lambda: None)
     scores = torch.tensor([[-5.0, 5.0, -5.0]])
     picks = [int(draw(torch.zeros(1, 1 + n, dtype=torch.long), scores).argmax()) for n in range(3)]
     assert picks[0] != 1 and picks[1] != 1 and picks[2] == 1
@@ -192,13 +199,13 @@ def test_rows_that_rounding_might_turn_are_marked_and_finished_ones_are_not():
     one = torch.empty(2, dtype=torch.float64).exponential_(generator=torch.Generator().manual_seed(3)).log().neg()
     tie = (-one).float().unsqueeze(0)  # with the row's own noise both words are equally good
     words = torch.tensor([[0]])
-    draw = NucleusDraw([3], end=9, top_p=1.0, least=0, check=lambda: None)
+    draw = NucleusSampler([3], end=9, top_p=1.0, min_tokens=0, check=lambda: None)
     # the noise is drawn by rank of the word, so both orders are tried
     draw(words, tie)
-    swapped = NucleusDraw([3], end=9, top_p=1.0, least=0, check=lambda: None)
+    swapped = NucleusSampler([3], end=9, top_p=1.0, min_tokens=0, check=lambda: None)
     swapped(words, tie.flip(-1) + torch.tensor([[0.0, 5.0]]))
     assert draw.unsure.tolist() == [True] and swapped.unsure.tolist() == [False]
-    edge = NucleusDraw([0] * 200, end=9, top_p=0.6, least=0, check=lambda: None)
+    edge = NucleusSampler([0] * 200, end=9, top_p=0.6, min_tokens=0, check=lambda: None)
     edge(words.expand(200, -1), torch.tensor([[0.6, 0.4]]).log().expand(200, -1))
     assert edge.unsure.all()  # whether the second word is in the nucleus hangs on a rounding, and here it often wins
 
@@ -225,7 +232,7 @@ def test_blip_describes_each_picture_alike_in_any_company(small_blip):
     turned = small_blip.describe(images[::-1], seeds(6)[::-1], lambda: None)[::-1]
     assert together == alone == turned
     lengths = [len(text.split()) for row in together for text in row]
-    assert min(lengths) >= captions.LEAST and max(lengths) <= captions.MOST and len(set(lengths)) > 1
+    assert min(lengths) >= captions.MIN_TOKENS and max(lengths) <= captions.MAX_TOKENS and len(set(lengths)) > 1
     assert len({text for row in together for text in row}) > 12
     assert together != small_blip.describe(images, seeds(7)[1:], lambda: None)
 

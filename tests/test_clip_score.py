@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-import open_clip
 import pytest
 import torch
 from feature_files import clip_file, timm_vit
@@ -54,7 +53,10 @@ def test_right_words_score_higher_than_those_of_another_picture(community: Image
     ("name", "architecture"),
     [("CLIP RN50 (layer 5)", "RN50-quickgelu"), ("CLIP ViT-B/32", "ViT-B-32-quickgelu")],
 )
+@pytest.mark.long
 def test_at_full_shape_it_is_open_clips_own_encoders(name: str, architecture: str, tmp_path: Path) -> None:
+    import open_clip
+
     path, model = clip_file(tmp_path, architecture)
     network = load_features(name, path)
     images = torch.rand(2, 224, 224, 3, generator=torch.Generator().manual_seed(1))

@@ -12,7 +12,7 @@ import pytest
 from test_registry import COMFY
 
 ROOT = Path(__file__).resolve().parent.parent
-RECORD = json.loads((ROOT / "benchmarks" / "records" / "comfyui_versions.json").read_text(encoding="utf-8"))
+RECORD = json.loads((ROOT / "tests" / "recorded" / "records" / "comfyui_versions.json").read_text(encoding="utf-8"))
 FILES = ("nodes_training", "end_to_end", "page_editor", "page_run", "native_live", "locales_page")
 TESTS = [f"tests/test_{name}.py" for name in FILES]
 

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from comfy_scoft.data.dataset import load_folder
-from comfy_scoft.data.dataset.metadata import category_of_name
+from comfy_scoft.data.dataset.metadata import category_and_era_of_name
 from comfy_scoft.data.records import CATEGORIES
 from comfy_scoft.mini_world import oracle, splits, world
 
@@ -47,9 +47,9 @@ def concept_of(row: dict) -> str:
 
 
 @pytest.fixture(scope="module")
-def readings(everything) -> list[oracle.Reading]:
+def readings(everything) -> list[oracle.ImageLabels]:
     pixels = torch.from_numpy(np.stack([rgb for _, _, rgb in everything]))
-    return oracle.reading(pixels.permute(0, 3, 1, 2).float() / 127.5 - 1)
+    return oracle.classify(pixels.permute(0, 3, 1, 2).float() / 127.5 - 1)
 
 
 def test_about_forty_training_pictures_and_a_test_split() -> None:
@@ -87,7 +87,7 @@ def test_all_nine_categories_and_both_eras_are_there() -> None:
     assert {row["category"] for row in rows("train")} == set(CATEGORIES)
     assert {row["era"] for row in rows("train")} == {"traditional", "modern"}
     for row in rows("train") + rows("test"):
-        assert category_of_name(Path(row["file_name"]).stem) == row["category"]
+        assert category_and_era_of_name(Path(row["file_name"]).stem)[0] == row["category"]
 
 
 def test_it_loads_as_a_dataset() -> None:
@@ -148,6 +148,6 @@ def test_the_script_writes_the_shipped_set_again(tmp_path: Path) -> None:
 def test_the_script_spares_a_folder_that_is_no_community_set(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("precious")
-    with pytest.raises(ValueError, match="holds something that is no community set"):
+    with pytest.raises(ValueError, match="holds something that is no community dataset"):
         load_script().build(tmp_path / "mine")
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "precious"

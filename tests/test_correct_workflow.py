@@ -8,16 +8,15 @@ import json
 from pathlib import Path
 from typing import Any
 
-import torch
-import workflow_correct
+import pytest
+import workflow_parts
 from comfy_server import ComfyServer
-from safetensors.torch import load_file, save_file
+from mini_lora import save_random_lora
 
 from comfy_scoft.corrector.preference_file import load
 from comfy_scoft.experiments import demo
 from comfy_scoft.experiments.comfy_client import Prompt
 from comfy_scoft.mini_world.splits import HELD_OUT_KINDS, TRAINED_KINDS
-from comfy_scoft.models.mini import layout
 
 SHIPPED = Path(__file__).resolve().parent.parent / "workflows" / "api" / "rs-corrector.json"
 LABELS = ["base", "corrected", "LoRA", "LoRA + corrected"]
@@ -36,30 +35,16 @@ def test_the_four_sets_differ_in_the_model_alone_and_show_unseen_people() -> Non
     kinds = [prompt[s["model"][0]]["class_type"] for s in sets]
     corrector = "SCoFT_RSCorrector"
     assert kinds == ["CheckpointLoaderSimple", corrector, "LoraLoaderModelOnly", corrector]
-    asked = workflow_correct.prompts().splitlines()
+    asked = workflow_parts.unseen_people().splitlines()
     assert len(asked) == 3 * len(HELD_OUT_KINDS) and not any(f"a {kind}" in asked for kind in TRAINED_KINDS)
     (learned,) = (n["inputs"] for n in prompt.values() if n["class_type"] == "SCoFT_LearnPreference")
     own = prompt[learned["stereotyped"][0]]["inputs"]
     assert own["prompts"] == learned["captions"]  # the same scenes in both sets
 
 
-def give_lora(comfy: ComfyServer) -> None:
-    """A LoRA of random weights in ComfyUI's folder, under the workflow's name for it."""
-    base = load_file(layout.WEIGHTS / "checkpoints" / layout.CHECKPOINT)
-    rows, columns = base["model.diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_v.weight"].shape
-    key, drawn = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_v", torch.Generator()
-    weights = {
-        f"{key}.lora_down.weight": torch.randn(4, columns, generator=drawn.manual_seed(0)),
-        f"{key}.lora_up.weight": torch.randn(rows, 4, generator=drawn) * 0.2,
-        f"{key}.alpha": torch.tensor(4.0),
-    }
-    folder = comfy.base / "models" / "loras"
-    folder.mkdir(parents=True, exist_ok=True)
-    save_file(weights, folder / workflow_correct.LORA)
-
-
+@pytest.mark.long
 def test_it_runs_and_measures_all_four(comfy: ComfyServer) -> None:
-    give_lora(comfy)
+    save_random_lora(comfy)
     prompt = shipped()
     short: dict[str, dict[str, Any]] = {"SCoFT_GenerateSet": {"steps": 2, "images_per_prompt": 1}}
     short |= {"SCoFT_LearnPreference": {"steps": 20}, "SCoFT_LoadDataset": {"limit": 8}}

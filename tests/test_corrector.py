@@ -10,7 +10,7 @@ from preference_toys import latents, learned, random_preference
 from toys import toy_base
 
 from comfy_scoft.corrector.corrector import Correction, reach
-from comfy_scoft.corrector.ddim import active, draw
+from comfy_scoft.corrector.ddim import active, ddim_sample
 from comfy_scoft.corrector.preference import image_log_odds
 from comfy_scoft.corrector.prompt_gate import PlaceGate
 
@@ -113,7 +113,7 @@ def test_one_gate_serves_a_batch_and_no_gate_asks_nothing() -> None:
 
 @pytest.mark.parametrize("wrong", [{"strength": -1.0}, {"strength": float("nan")}, {"start": -0.1}, {"end": 1.1}])
 def test_settings_out_of_range_are_refused(wrong: dict) -> None:
-    with pytest.raises(ValueError, match=r"strength lies in 0 … 100, and start and end in 0 … 1\.$"):
+    with pytest.raises(ValueError, match=r"give a strength in 0 … 100, and start and end in 0 … 1\.$"):
         Correction(random_preference(), **wrong)
 
 
@@ -134,12 +134,14 @@ def test_strength_nought_draws_the_very_same_picture(prediction: str) -> None:
     base = toy_base(prediction)
     noise = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(2))
     prompts = ["a cook", "a tree"]
-    plain = draw(base, noise, prompts, steps=3)
+    plain = ddim_sample(base, noise, prompts, steps=3)
     correction = Correction(random_preference("mini"), 0.0)
-    assert torch.equal(plain, draw(base, noise, prompts, correction, steps=3))
-    assert not torch.allclose(plain, draw(base, noise, prompts, replace(correction, strength=1.0), steps=3), atol=1e-2)
+    assert torch.equal(plain, ddim_sample(base, noise, prompts, correction, steps=3))
+    assert not torch.allclose(
+        plain, ddim_sample(base, noise, prompts, replace(correction, strength=1.0), steps=3), atol=1e-2
+    )
     calls = base.calls
-    alone = draw(base, noise, prompts, guidance=1.0, steps=3)
+    alone = ddim_sample(base, noise, prompts, guidance=1.0, steps=3)
     assert base.calls == calls + 3 and not torch.allclose(alone, plain, atol=1e-3)
 
 
@@ -149,4 +151,4 @@ def test_a_picture_drawn_by_ddim_is_that_of_the_rollout() -> None:
     base = toy_base()
     noise = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(2))
     theirs = roll_out(base, noise, torch.tensor([999]), ["a cook"], RolloutSettings(steps=4, guidance=3.0)).z_0
-    assert torch.allclose(draw(base, noise, ["a cook"], steps=4), theirs, atol=1e-4)
+    assert torch.allclose(ddim_sample(base, noise, ["a cook"], steps=4), theirs, atol=1e-4)

@@ -9,15 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
-from comfy_scoft.data.dataset import (
-    aligned,
-    counts,
-    from_images,
-    holds_dataset,
-    load_folder,
-    open_image,
-    save_dataset,
-)
+from comfy_scoft.data.crop import aligned
+from comfy_scoft.data.dataset import counts, from_images, holds_dataset, load_folder, save_dataset
+from comfy_scoft.data.images import open_image
 from comfy_scoft.data.records import CultureRecord, Dataset
 
 
@@ -157,7 +151,7 @@ def test_image_and_negatives_share_one_crop_and_one_flip(tmp_path, flip):
     image = marked(tmp_path / "x.png", (64, 64), ("top", "left"))
     same = marked(tmp_path / "n0.png", (64, 64), ("top", "left"))
     larger = marked(tmp_path / "n1.png", (256, 256), ("top", "left"))
-    pixels, negatives = aligned(CultureRecord(image, "x", negatives=(same, larger)), 32, flip)
+    pixels, negatives = aligned(CultureRecord(image, "x", negatives=(same, larger)), 32, flip=flip)
     assert pixels.shape == (3, 32, 32) and negatives.shape == (2, 3, 32, 32)
     corner, away = ((0, 28), (0, 3)) if flip else ((0, 3), (0, 28))
     for tensor in (pixels, *negatives):
@@ -170,25 +164,25 @@ def test_the_crop_is_central_and_keeps_the_aspect(tmp_path):
     array = np.zeros((20, 60, 3), np.uint8)
     array[:, 20:40] = 255
     Image.fromarray(array).save(tmp_path / "x.png")
-    pixels, negatives = aligned(CultureRecord(tmp_path / "x.png", "x"), 20, False)
+    pixels, negatives = aligned(CultureRecord(tmp_path / "x.png", "x"), 20, flip=False)
     assert pixels.min() == 1.0
     assert negatives.shape == (0, 3, 20, 20)
-    assert aligned(CultureRecord(tmp_path / "x.png", "x"), (10, 30), False)[0].shape == (3, 10, 30)
+    assert aligned(CultureRecord(tmp_path / "x.png", "x"), (10, 30), flip=False)[0].shape == (3, 10, 30)
 
 
 def test_a_picture_of_the_right_size_is_only_rescaled_to_minus_one_and_one(tmp_path):
     array = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
     Image.fromarray(array).save(tmp_path / "x.png")
-    pixels, _ = aligned(CultureRecord(tmp_path / "x.png", "x"), 16, False)
+    pixels, _ = aligned(CultureRecord(tmp_path / "x.png", "x"), 16, flip=False)
     assert torch.equal(pixels, torch.from_numpy(array).permute(2, 0, 1).float() / 127.5 - 1)
-    flipped, _ = aligned(CultureRecord(tmp_path / "x.png", "x"), 16, True)
+    flipped, _ = aligned(CultureRecord(tmp_path / "x.png", "x"), 16, flip=True)
     assert torch.equal(flipped, pixels.flip(-1))
 
 
 def test_shrinking_averages_instead_of_aliasing(tmp_path):
     board = (np.indices((64, 64)).sum(0) % 2 * 255).astype(np.uint8)
     Image.fromarray(board).convert("RGB").save(tmp_path / "x.png")
-    pixels, _ = aligned(CultureRecord(tmp_path / "x.png", "x"), 8, False)
+    pixels, _ = aligned(CultureRecord(tmp_path / "x.png", "x"), 8, flip=False)
     assert pixels.abs().max() < 0.05
 
 
@@ -197,7 +191,7 @@ def test_any_size_fits_any_target(tmp_path, seed):
     width, height, target_height, target_width = np.random.default_rng(seed).integers(1, 41, 4).tolist()
     flip = seed % 2 == 1
     path = image_file(tmp_path / "x.png", (width, height), (255, 255, 255))
-    pixels, _ = aligned(CultureRecord(path, "x"), (target_height, target_width), flip)
+    pixels, _ = aligned(CultureRecord(path, "x"), (target_height, target_width), flip=flip)
     assert pixels.shape == (3, target_height, target_width)
     assert pixels.min() == pixels.max() == 1.0
 
@@ -296,7 +290,7 @@ def test_a_large_set_is_not_decoded_at_load_but_its_faults_are_found_on_first_us
     dataset, _ = load_folder(tmp_path)
     assert len(dataset) == 2
     with pytest.raises(ValueError, match="1.jpg is truncated or damaged"):
-        aligned(dataset.records[1], 8, False)
+        aligned(dataset.records[1], 8, flip=False)
 
 
 def test_nothing_outside_the_named_folder_is_written(tmp_path):

@@ -12,7 +12,7 @@ from ccub import TABLE_3
 from PIL import Image
 
 from comfy_scoft.data.dataset import counts, holds_dataset, load_folder, save_dataset
-from comfy_scoft.data.dataset.metadata import facts_of_name, facts_of_tags, normal_category
+from comfy_scoft.data.dataset.metadata import category_and_era_of_name, category_and_era_of_tags, normal_category
 from comfy_scoft.data.records import CATEGORIES, CultureRecord, Dataset
 from comfy_scoft.reports.plots.tables import count_rows
 
@@ -156,12 +156,17 @@ def test_columns_of_a_csv_reach_every_field(tmp_path):
     ],
 )
 def test_prefixes_of_a_name_tell_category_and_era(stem, category, era):
-    assert facts_of_name(stem) == (category, era)
+    assert category_and_era_of_name(stem) == (category, era)
 
 
 def test_tags_tell_category_and_era_where_nothing_else_does(tmp_path):
-    assert facts_of_tags(["blue", "#Food", "city", " Traditional", "modern"]) == ("food & drink", "traditional")
-    assert facts_of_tags(["people_and_action"]) == ("people & action", "") and facts_of_tags([]) == ("", "")
+    assert category_and_era_of_tags(["blue", "#Food", "city", " Traditional", "modern"]) == (
+        "food & drink",
+        "traditional",
+    )
+    assert category_and_era_of_tags(["people_and_action"]) == ("people & action", "") and category_and_era_of_tags(
+        []
+    ) == ("", "")
     image(tmp_path / "MOD_CITY_1.png", "street, food, traditional")
     image(tmp_path / "b.png", "street, city, traditional")
     image(tmp_path / "c.png", "modern")

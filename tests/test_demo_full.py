@@ -9,7 +9,7 @@ import pytest
 import torch
 from comfy_server import ComfyServer
 
-from comfy_scoft.experiments import demo
+from comfy_scoft.cli.demo import main
 from comfy_scoft.models.mini import layout
 from comfy_scoft.models.single_file import load_base
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.long
 @pytest.fixture(scope="module")
 def results(comfy: ComfyServer, tmp_path_factory: pytest.TempPathFactory) -> dict:
     folder = tmp_path_factory.mktemp("demo")
-    assert demo.main(["--server", comfy.url, "--base", str(comfy.base), "--out", str(folder)]) == 0
+    assert main(["--server", comfy.url, "--base", str(comfy.base), "--out", str(folder)]) == 0
     return json.loads((folder / "results.json").read_text(encoding="utf-8"))
 
 

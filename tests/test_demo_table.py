@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from comfy_scoft.cli.demo import main
 from comfy_scoft.experiments import demo
 from comfy_scoft.metrics.scores import Score, Scores
 
@@ -94,7 +95,7 @@ def test_steps_and_pictures_can_be_cut_for_a_quick_look() -> None:
 def test_without_a_server_it_says_so_in_one_sentence(
     server: str, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    assert demo.main(["--server", server, "--out", str(tmp_path / "out")]) == 1
+    assert main(["--server", server, "--out", str(tmp_path / "out")]) == 1
     said = capsys.readouterr().err.strip()
     assert said.startswith("The demo failed: ") and len(said.splitlines()) == 1
     assert not (tmp_path / "out").exists()

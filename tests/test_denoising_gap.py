@@ -12,7 +12,7 @@ from torch import Tensor
 from toys import toy_base, toy_dataset
 
 from comfy_scoft.metrics import denoising_gap
-from comfy_scoft.metrics.denoising_gap import GAP, HELD_OUT, TRAINED, Losses
+from comfy_scoft.metrics.denoising_gap import GAP, HELD_OUT, TRAINED, DenoisingLosses
 from comfy_scoft.metrics.intervals import difference_interval
 from comfy_scoft.models.stable_diffusion import BaseModel
 from comfy_scoft.training import validation
@@ -80,14 +80,14 @@ def test_pictures_known_by_heart_open_the_gap(tmp_path: Path, monkeypatch: pytes
     other = toy_dataset(tmp_path / "b", (0,) * 3, seed=2)
     held_out = other.replace(dataclasses.replace(record, caption="held " + record.caption) for record in other.records)
     caches = [Cache(base, part, 64) for part in (data, held_out)]
-    before = Losses(*(denoising_gap.losses(base, cache) for cache in caches))
+    before = DenoisingLosses(*(denoising_gap.losses(base, cache) for cache in caches))
     monkeypatch.setattr(base, "predict", by_heart(base, caches[0]))
-    after = Losses(*(denoising_gap.losses(base, cache) for cache in caches))
+    after = DenoisingLosses(*(denoising_gap.losses(base, cache) for cache in caches))
     assert after.trained == pytest.approx([v / 4 for v in before.trained], rel=1e-4), "half the error, squared"
     assert after.held_out == before.held_out
     change = denoising_gap.gap_change(after, before)
     assert change.value == pytest.approx(0.75 * sum(before.trained) / 3, rel=1e-4) and change.low > 0
-    rows = {(row.name, row.group): row for row in denoising_gap.figures([("base", before), ("LoRA", after)]).rows}
+    rows = {(row.name, row.group): row for row in denoising_gap.gap_scores([("base", before), ("LoRA", after)]).rows}
     assert len(rows) == 9 and (rows[GAP, "change"].value, rows[GAP, "change"].low) == change[:2]
     for group in ("base", "LoRA", "change"):
         gap = rows[HELD_OUT, group].value - rows[TRAINED, group].value
@@ -97,8 +97,8 @@ def test_pictures_known_by_heart_open_the_gap(tmp_path: Path, monkeypatch: pytes
 
 def test_pairs_take_what_the_pictures_share_out_of_the_interval() -> None:
     generator = torch.Generator().manual_seed(0)
-    before = Losses(*torch.rand(2, 30, generator=generator).tolist())
-    after = Losses([v - 0.1 for v in before.trained], list(before.held_out))
+    before = DenoisingLosses(*torch.rand(2, 30, generator=generator).tolist())
+    after = DenoisingLosses([v - 0.1 for v in before.trained], list(before.held_out))
     change = denoising_gap.gap_change(after, before)
     assert change == pytest.approx((0.1, 0.1, 0.1), abs=1e-9)
     gap = denoising_gap.gap(after)
@@ -106,8 +106,8 @@ def test_pairs_take_what_the_pictures_share_out_of_the_interval() -> None:
 
 
 def test_what_cannot_be_measured_is_one_sentence() -> None:
-    whole = Losses([0.1, 0.2], [0.3, 0.4])
+    whole = DenoisingLosses([0.1, 0.2], [0.3, 0.4])
     with pytest.raises(ValueError, match="there are only 1 of one kind: connect a larger dataset"):
-        denoising_gap.figures([("base", Losses([0.1, 0.2], [0.3]))])
-    with pytest.raises(ValueError, match="Both models are labelled 'LoRA'"):
-        denoising_gap.figures([("LoRA", whole), ("LoRA", whole)])
+        denoising_gap.gap_scores([("base", DenoisingLosses([0.1, 0.2], [0.3]))])
+    with pytest.raises(ValueError, match="Both models are labeled 'LoRA'"):
+        denoising_gap.gap_scores([("LoRA", whole), ("LoRA", whole)])

@@ -124,7 +124,7 @@ def renderings(count: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Images of the unbiased world that the build did not draw, and their true depth (B, 1, 64, 64)."""
     rng = np.random.default_rng((77, 5))
     names, palettes = list(world.concepts()), list(world.PALETTES)
-    drawn = [world.draw(str(rng.choice(names)), str(rng.choice(palettes)), rng) for _ in range(count)]
+    drawn = [world.render(str(rng.choice(names)), str(rng.choice(palettes)), rng) for _ in range(count)]
     pixels = torch.from_numpy(np.stack([d.rgb for d in drawn])).permute(0, 3, 1, 2).float() / 127.5 - 1
     return pixels, torch.from_numpy(np.stack([d.depth for d in drawn])).unsqueeze(1).float() / 255
 
@@ -266,6 +266,7 @@ def test_midas_gives_the_maps_of_controlnet_aux(tmp_path, monkeypatch):
     assert (ours - torch.from_numpy(theirs).float()).abs().max() <= 1.0  # theirs is cut to whole numbers
 
 
+@pytest.mark.long
 def test_loading_midas_leaves_the_models_of_timm_as_they_were():
     program = """
 import timm

@@ -7,7 +7,6 @@ from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 
-import lpips
 import pytest
 import torch
 from feature_files import vgg_file
@@ -46,7 +45,10 @@ def test_it_is_the_mean_over_prompts_with_an_interval_over_them() -> None:
     assert (row.name, row.group, row.n) == ("diversity within a prompt · toy", "base", 9)
 
 
+@pytest.mark.long
 def test_with_lpips_it_is_the_packages_own_mean(tmp_path: Path) -> None:
+    import lpips
+
     path, convolutions = vgg_file(tmp_path)
     network, images = load_features("LPIPS VGG16", path), set_of("base", (3, 2), side=32)
     own = lpips.LPIPS(net="vgg", pnet_rand=True, verbose=False)

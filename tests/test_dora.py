@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import copy
 import logging
+from typing import TYPE_CHECKING
 
 import comfy_inprocess as tiny
 import pytest
 import torch
-from diffusers import UNet2DConditionModel
 from toys import toy_unet
 
 comfy = tiny.start()
@@ -16,7 +16,13 @@ comfy = tiny.start()
 from comfy_scoft.comfyui import to_diffusers  # noqa: E402  (needs a started ComfyUI)
 from comfy_scoft.models.lora import TARGET_MODULES, LoraSettings, attach, export_kohya, layers, switched_off, trainable  # noqa: E402
 
+if TYPE_CHECKING:
+    from diffusers import UNet2DConditionModel
+
+
 WIDEST = "attention + feed-forward + convolutions"
+EACH_TARGET = [pytest.param(name, marks=() if name == WIDEST else pytest.mark.long) for name in TARGET_MODULES]
+"""The widest set has the layers of all the others: they are the long tier's."""
 
 
 def shake(unet: UNet2DConditionModel, size: float = 0.3) -> None:
@@ -73,7 +79,7 @@ def test_switched_off_it_is_the_base_model() -> None:
 
 
 @pytest.mark.parametrize("family", ["sd1", "sd2"])  # proj_in and proj_out are convolutions in one, linear in the other
-@pytest.mark.parametrize("targets", TARGET_MODULES)
+@pytest.mark.parametrize("targets", EACH_TARGET)
 def test_comfyuis_patched_weights_are_pefts_merged_ones(
     targets: str, family: str, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -65,8 +65,8 @@ def test_a_list_as_json_lines_gives_the_same_dataset_as_csv(tmp_path, server):
     (tmp_path / "b.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
     (tmp_path / "c.tsv").write_text("caption\turl\n" + "".join(f"{r['caption']}\t{r['url']}\n" for r in rows))
     (tmp_path / "d.csv").write_text("\ufefflink;text\n" + "".join(f"{r['url']};{r['caption']}\n" for r in rows))
-    found = [[(k.url, k.line.text) for k in read_links(tmp_path / name)[0]] for name in ("a.csv", "b.jsonl", "c.tsv")]
-    found.append([(k.url, k.line.text) for k in read_links(tmp_path / "d.csv")[0]])
+    found = [[(k.url, k.row.text) for k in read_links(tmp_path / name)[0]] for name in ("a.csv", "b.jsonl", "c.tsv")]
+    found.append([(k.url, k.row.text) for k in read_links(tmp_path / "d.csv")[0]])
     assert all(links == found[0] for links in found) and len(found[0]) == 2
 
 
@@ -79,7 +79,7 @@ def test_the_same_file_twice_is_one_picture_and_the_report_says_so(tmp_path, ser
     assert "line 3 | " in report and "It is the same file as line 2. Left out." in report
     assert "It is the same link as line 2. Left out." in report
     assert [row["result"] for row in table(tmp_path)] == ["the same", "the same"]
-    dataset, report = run(tmp_path / "links.csv", server, doubles="keep all")
+    dataset, report = run(tmp_path / "links.csv", server, duplicates="keep all")
     assert len(dataset) == 4 and "the same file as line 2. Kept." in report
 
 
@@ -88,7 +88,7 @@ def test_look_alikes_are_reported_and_left_out_only_when_asked(tmp_path, server)
     links = write_csv(tmp_path / "links.csv", rows_of(server, "1.jpg", "2.jpg", "small.jpg"))
     dataset, report = run(links, server)
     assert len(dataset) == 3 and "It looks like line 2. Kept." in report
-    dataset, report = run(links, server, doubles="leave out look-alikes too")
+    dataset, report = run(links, server, duplicates="leave out look-alikes too")
     assert [r.caption for r in dataset.records] == ["image 1.jpg", "image 2.jpg"] and "line 2. Left out." in report
 
 
@@ -99,7 +99,7 @@ def test_dead_links_and_faulty_rows_stand_in_a_table_for_people_and_one_for_spre
     assert len(dataset) == 1
     assert report.splitlines()[:2] == [
         "1 of the 5 rows of links.csv are images in the folder set",
-        "Fetched now: 1; there before: 0; dead or refused: 2; rows with a fault: 2; the same as another: 0; "
+        "Fetched now: 1; there before: 0; dead or refused: 2; invalid rows: 2; the same as another: 0; "
         "look like another: 0",
     ]
     assert f"line 3 | {server.url('/gone.jpg')} | The host images.test has nothing at this address" in report
@@ -122,16 +122,16 @@ def test_a_report_without_faults_leaves_no_table_behind(tmp_path, server):
     [
         ("a.csv", "", "has no row with a link and a caption: name the columns url and caption"),
         ("a.csv", "url,caption\n", "has no row with a link and a caption"),
-        ("a.csv", "picture,words\nhttp://x/a.jpg,b\nhttp://x/b.jpg,b\n", "first fault: a.csv line 2 has no link"),
+        ("a.csv", "picture,words\nhttp://x/a.jpg,b\nhttp://x/b.jpg,b\n", "first error: a.csv line 2 has no link"),
         ("a.csv", "url,caption\nhttp://x/a.jpg,b,c,d\n", "has 4 columns where the first line names 2"),
-        ("a.csv", 'url,caption\nhttp://x/a.jpg,"b\n', "is not proper CSV"),
+        ("a.csv", 'url,caption\nhttp://x/a.jpg,"b\n', "is not valid CSV"),
         ("a.csv", f"url,caption\nhttp://x/a.jpg,{'b' * 10_001}\n", 'more than 10,000 characters in "caption"'),
         ("a.csv", f"url,caption\nhttp://x/{'a' * 2000},b\n", 'more than 2,000 characters in "url"'),
         ("a.csv", f"url,caption,licence\nhttp://x/a,b,{'c' * 2001}\n", 'more than 2,000 characters in "licence"'),
         ("a.csv", "url,caption,era\nhttp://x/a.jpg,b,old\n", 'has the era "old"'),
         ("a.jsonl", '{"url": "http://x", "caption": 5}\n', 'something else in "caption" than a text'),
         ("a.jsonl", '["http://x"]\n', "is JSON but not an object"),
-        ("a.txt", "http://x/a.jpg b\n", "of no kind that can be read"),
+        ("a.txt", "http://x/a.jpg b\n", "not a CSV or JSON lines file"),
         ("a.csv", "url,caption\n" + "http://x/a.jpg,b\n" * 10_001, "more than 10,000 rows"),
     ],
 )

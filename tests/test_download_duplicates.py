@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance, ImageOps
 
-from comfy_scoft.data.dataset import open_image
 from comfy_scoft.data.download.perceptual_hash import NEAR, difference_hash, look_alikes
+from comfy_scoft.data.images import open_image
 from comfy_scoft.mini_world import COMMUNITY
 
 PICTURES = sorted((COMMUNITY / "train" / "images").iterdir())

@@ -12,7 +12,7 @@ from hostile_server import HostileServer, answer, image_bytes
 
 from comfy_scoft.data.download.limits import Limits
 from comfy_scoft.data.download.progress import run_watched
-from comfy_scoft.data.download.rate_limit import pause, retry_after
+from comfy_scoft.data.download.rate_limit import backoff_delay, retry_after
 
 
 @pytest.fixture
@@ -88,7 +88,7 @@ def test_retry_after_holds_the_whole_host(tmp_path, server):
 def test_a_retry_after_that_is_too_long_is_told_instead_of_waited_for(tmp_path, server):
     server.pages["/a.jpg"] = answer(b"", "429 Too Many Requests", Retry_After="3600")
     start = time.monotonic()
-    with pytest.raises(ValueError, match=r"asked too often \(429\), and asks to wait 3,600 seconds: try again then"):
+    with pytest.raises(ValueError, match=r"too many requests \(429\), and asks to wait 3,600 seconds: try again then"):
         run(write_csv(tmp_path / "links.csv", rows_of(server, "a.jpg")), server)
     assert time.monotonic() - start < 60 and server.hits == {"/a.jpg": 1}
 
@@ -105,12 +105,12 @@ def test_retry_after_is_read_as_seconds_or_as_a_date_and_never_fails():
 
 def test_pauses_double_and_their_jitter_depends_on_seed_link_and_attempt_alone():
     limits = Limits(backoff=2.0)
-    waits = [[pause(limits, link, attempt) for attempt in range(3)] for link in range(200)]
+    waits = [[backoff_delay(limits, link, attempt) for attempt in range(3)] for link in range(200)]
     for attempt in range(3):
         values = [row[attempt] / 2.0 ** (attempt + 1) for row in waits]
         assert 0.5 <= min(values) < 0.55 and 1.45 < max(values) <= 1.5
-    assert waits[7] == [pause(limits, 7, attempt) for attempt in range(3)]
-    assert pause(Limits(seed=1), 7, 0) != waits[7][0]
+    assert waits[7] == [backoff_delay(limits, 7, attempt) for attempt in range(3)]
+    assert backoff_delay(Limits(seed=1), 7, 0) != waits[7][0]
 
 
 def test_progress_is_told_from_the_calling_thread(tmp_path, server):
@@ -118,7 +118,7 @@ def test_progress_is_told_from_the_calling_thread(tmp_path, server):
     links = write_csv(tmp_path / "links.csv", rows_of(server, "1.jpg", "2.jpg", "gone.jpg"))
     run(links, server, lambda *told: seen.append((*told, threading.current_thread())))
     assert {entry[3] for entry in seen} == {threading.current_thread()}
-    assert seen[-1][:2] == (3, 3) and seen[-1][2] == "2 fetched, 1 failed, 3 asked for"
+    assert seen[-1][:2] == (3, 3) and seen[-1][2] == "2 fetched, 1 failed, 3 in all"
 
 
 def test_work_that_fails_fails_in_the_calling_thread():

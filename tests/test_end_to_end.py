@@ -13,6 +13,7 @@ import pytest
 from comfy_server import ComfyServer
 from workflow_form import compact
 
+from comfy_scoft.cli.demo import main as demo_verb
 from comfy_scoft.experiments import demo
 from comfy_scoft.experiments.comfy_client import ComfyClient, ComfyError, ComfyInterrupted, Prompt
 from comfy_scoft.models.mini import layout
@@ -63,7 +64,7 @@ def finished(comfy: ComfyServer, tmp_path_factory: pytest.TempPathFactory) -> tu
     folder = tmp_path_factory.mktemp("demo")
     (folder / "short.json").write_text(json.dumps(shortened("first")), encoding="utf-8")
     options = ["--server", comfy.url, "--base", str(comfy.base), "--out", str(folder / "out")]
-    return folder / "out", demo.main([*options, "--workflow", str(folder / "short.json")])
+    return folder / "out", demo_verb([*options, "--workflow", str(folder / "short.json")])
 
 
 def test_every_node_is_there_with_the_sockets_that_workflows_rely_on(comfy: ComfyServer) -> None:
@@ -151,6 +152,7 @@ def test_the_saved_lora_draws_in_stock_nodes_what_it_drew_in_training(
     assert "lora key not loaded" not in log
 
 
+@pytest.mark.long
 def test_the_ablation_draws_and_measures_its_five_models(comfy: ComfyServer) -> None:
     prompt = shortened("ablation", demo.WORKFLOW.with_name("ablation.json"))
     outputs = comfy.client.run(prompt, PATIENCE)["outputs"]
@@ -159,6 +161,7 @@ def test_the_ablation_draws_and_measures_its_five_models(comfy: ComfyServer) -> 
     assert all(outputs[number]["images"] for number in demo.of_kind(prompt, "SaveImage"))
 
 
+@pytest.mark.long
 def test_the_careful_workflow_holds_other_places_and_corrects_beside_the_lora(comfy: ComfyServer) -> None:
     prompt = shortened("careful", demo.WORKFLOW.with_name("train-cultural-lora-careful.json"))
     prompt[only(prompt, "SCoFT_LearnPreference")]["inputs"]["steps"] = 2

@@ -9,17 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 import workflow_evaluate
 from comfy_server import ComfyServer
-from safetensors.torch import load_file, save_file
+from mini_lora import save_random_lora
 
 from comfy_scoft.data.dataset import load_folder
 from comfy_scoft.experiments import demo
 from comfy_scoft.experiments.comfy_client import Prompt
 from comfy_scoft.mini_world import COMMUNITY
 from comfy_scoft.mini_world.splits import HELD_OUT_KINDS
-from comfy_scoft.models.mini import layout
 
 ROOT = Path(__file__).resolve().parent.parent
 SHIPPED = ROOT / "workflows" / "api" / "evaluate.json"
@@ -63,26 +61,9 @@ def test_base_and_lora_draw_the_same_and_each_figure_compares_the_two() -> None:
     assert above(gap["compared_with"])["class_type"] == "CheckpointLoaderSimple"
 
 
-@pytest.fixture(scope="module")
-def lora(comfy: ComfyServer) -> str:
-    """A LoRA of random weights for the mini model in ComfyUI's LoRA folder, under the workflow's name for it."""
-    base = load_file(layout.WEIGHTS / "checkpoints" / layout.CHECKPOINT)
-    name = "model.diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_v.weight"
-    rows, columns = base[name].shape
-    key = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_v"
-    drawn = torch.Generator().manual_seed(0)
-    weights = {
-        f"{key}.lora_down.weight": torch.randn(4, columns, generator=drawn),
-        f"{key}.lora_up.weight": torch.randn(rows, 4, generator=drawn) * 0.2,
-        f"{key}.alpha": torch.tensor(4.0),
-    }
-    folder = comfy.base / "models" / "loras"
-    folder.mkdir(parents=True, exist_ok=True)
-    save_file(weights, folder / workflow_evaluate.LORA)
-    return workflow_evaluate.LORA
-
-
-def test_it_runs_and_puts_every_figure_into_one_table(comfy: ComfyServer, lora: str) -> None:
+@pytest.mark.long
+def test_it_runs_and_puts_every_figure_into_one_table(comfy: ComfyServer) -> None:
+    save_random_lora(comfy)
     prompt = shipped()
     short: dict[str, dict[str, Any]] = {"SCoFT_GenerateSet": {"steps": 2, "images_per_prompt": 2}}
     for node in prompt.values():
@@ -94,7 +75,7 @@ def test_it_runs_and_puts_every_figure_into_one_table(comfy: ComfyServer, lora: 
     rows = list(csv.DictReader(io.StringIO(demo.shown_text(outputs, demo.of_kind(prompt, "SCoFT_ScoreTable")))))
     names = {row["name"].split(" · ")[0] for row in rows if row["group"] == "change"}
     assert names == {
-        *("KID ×10³ to test images", "KID ×10³ to other places", "CLIPScore", "diversity within a prompt"),
+        *("KID ×10³ to test pictures", "KID ×10³ to other places", "CLIPScore", "diversity within a prompt"),
         *("similarity to training images of the same prompt", "near copies of training images"),
         *("denoising loss, training images", "denoising loss, held-out images", "denoising gap"),
     }

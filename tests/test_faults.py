@@ -133,13 +133,14 @@ import resource, sys
 from pathlib import Path
 sys.path[:0] = sys.argv[1:3]
 from toys import all_losses, toy_base, toy_dataset, toy_run
-from comfy_scoft import checkpoint, runs
-from comfy_scoft.training.trainer import Watch
+from comfy_scoft.training import checkpoint
+from comfy_scoft.training import run_folder as runs
+from comfy_scoft.training.run import Callbacks
 
 root = Path(sys.argv[3])
 shape = {"dataset": toy_dataset(root / "data"), "steps": 4, "checkpoint_every": 1}
 
-def fails(run, watch=Watch()):
+def fails(run, watch=Callbacks()):
     try:
         runs.train_and_log(run, watch)
     except ValueError as error:
@@ -149,16 +150,17 @@ def full(step, row):
     if step == 2:
         resource.setrlimit(resource.RLIMIT_FSIZE, (2000, resource.RLIM_INFINITY))
 
-fails(toy_run(root, all_losses(), **shape), Watch(on_step=full))
+fails(toy_run(root, all_losses(), **shape), Callbacks(on_step=full))
 resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
 other = toy_run(root, all_losses(), run_folder=root / "other", **shape)
 def to_a_full_device(step, row):
     (other.folder / "metrics.jsonl").unlink()
     (other.folder / "metrics.jsonl").symlink_to("/dev/full")
-fails(other, Watch(on_step=to_a_full_device))
+fails(other, Callbacks(on_step=to_a_full_device))
 """
 
 
+@pytest.mark.long
 def test_the_system_itself_refuses_to_write(data, expected, tmp_path: Path) -> None:
     """Files of at most 2000 bytes, set by the system for the process; and Linux's device that is always full."""
     command = [sys.executable, "-c", REALLY_FULL, str(ROOT), str(ROOT / "tests"), str(tmp_path)]
@@ -265,6 +267,7 @@ def when(ready: Callable[[], bool], process: subprocess.Popen[str], seconds: flo
         time.sleep(0.02)
 
 
+@pytest.mark.long
 def test_a_terminated_command_line_says_one_sentence_and_keeps_what_was_learned(tmp_path: Path) -> None:
     """SIGTERM, as clusters send it; the run then does not go on with other settings, which is one sentence too."""
     path = export(tmp_path, steps=100_000)

@@ -124,7 +124,8 @@ def frozen_and_half(network: FeatureNetwork, image: Tensor, wanted: Tensor) -> N
 CLIPS = {"CLIP RN50 (layer 5)": ("RN50", "openai"), "CLIP RN101 (layer 5)": ("RN101", "openai")}
 
 
-@pytest.mark.parametrize("name", ["CLIP RN50 (layer 5)", pytest.param("CLIP RN101 (layer 5)", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("name", CLIPS)
 def test_a_convolutional_clip_is_open_clips_layer_4(name: str, place: Path) -> None:
     path, forward = files.clip_conv(place, f"{CLIPS[name][0]}-quickgelu")
     network = load_features(name, path)
@@ -132,6 +133,7 @@ def test_a_convolutional_clip_is_open_clips_layer_4(name: str, place: Path) -> N
     assert network.extract(torch.zeros(1, 3, 40, 40)).shape == (1, 2048, 7, 7)
 
 
+@pytest.mark.long
 def test_clip_vit_is_open_clips_last_block(place: Path) -> None:
     path, forward = files.clip_vit(place)
     network = load_features("CLIP ViT-B/32", path)
@@ -147,7 +149,7 @@ def test_siglip2_is_open_clips_last_norm(place: Path) -> None:
 
 DINOS = [
     ("DINOv2 S/14", "vit_small_patch14_dinov2.lvd142m", 224),
-    ("DINOv3 S/16", "vit_small_patch16_dinov3.lvd1689m", 256),
+    pytest.param("DINOv3 S/16", "vit_small_patch16_dinov3.lvd1689m", 256, marks=pytest.mark.long),
     pytest.param("DINOv2 L/14", "vit_large_patch14_dinov2.lvd142m", 224, marks=pytest.mark.long),
     pytest.param("DINOv3 L/16", "vit_large_patch16_dinov3.lvd1689m", 256, marks=pytest.mark.long),
 ]
@@ -280,6 +282,7 @@ def test_lpips_is_the_learned_heads_on_torchvisions_layers(vgg: Any) -> None:
 
 
 @pytest.mark.parametrize("name", ["LPIPS VGG16", "VGG16 (as released)", "VGG16 (pre-ReLU)"])
+@pytest.mark.long
 def test_distances_of_whole_pictures_hold_in_half_precision(name: str, vgg: Any) -> None:
     network, (a, b) = load_features(name, vgg[0]), two_photos(32)
     with torch.no_grad():

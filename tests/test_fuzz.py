@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import fuzz
+import data_fuzz as fuzz
 import pytest
 
-RECORD = Path(__file__).resolve().parent.parent / "benchmarks" / "records" / "data_fuzz.json"
+RECORD = Path(__file__).resolve().parent / "recorded" / "records" / "data_fuzz.json"
 
 
 def test_two_thousand_fuzzed_lines_captions_and_pictures_give_records_or_clear_sentences():
@@ -36,7 +36,7 @@ def test_what_is_opened_outside_and_what_fails_is_a_finding(tmp_path, monkeypatc
 def test_a_hundred_thousand_were_read_and_the_record_says_so():
     record = json.loads(RECORD.read_text(encoding="utf-8"))
     assert record["cases"] >= 100_000 and record["findings"] == []
-    assert record["command"].startswith("python tests/fuzz.py --cases 100000")
+    assert record["command"].startswith("python tests/recorded/data_fuzz.py --cases 100000")
 
 
 @pytest.mark.recorded

@@ -18,7 +18,7 @@ sys.path.append(str(ROOT))
 
 import install  # noqa: E402  (needs the path above)
 
-COMPLETE = {name: "9.0" for name in (*install.WANTED, *install.CONTROLNET_AUX_NEEDS)}
+COMPLETE = {name: "9.0" for name in (*install.REQUIRED, *install.CONTROLNET_AUX_NEEDS)}
 
 
 def without(*names: str) -> dict[str, str]:
@@ -31,28 +31,30 @@ def frozen(name: str) -> dict[str, str]:
 
 
 def test_nothing_is_run_when_everything_is_there() -> None:
-    assert install.pip_commands(COMPLETE, True, "c.txt") == []
+    assert install.pip_commands(COMPLETE, "c.txt", has_cv2=True) == []
 
 
 def test_only_missing_packages_are_asked_for_and_always_under_the_constraints() -> None:
-    assert install.pip_commands(without("peft"), True, "c.txt") == [["install", "--constraint", "c.txt", "peft>=0.15"]]
+    assert install.pip_commands(without("peft"), "c.txt", has_cv2=True) == [
+        ["install", "--constraint", "c.txt", "peft>=0.15"]
+    ]
 
 
 def test_opencv_is_not_installed_a_second_time() -> None:
-    commands = install.pip_commands(without("controlnet-aux", "scikit-image"), True, "c.txt")
+    commands = install.pip_commands(without("controlnet-aux", "scikit-image"), "c.txt", has_cv2=True)
     assert commands == [
         ["install", "--constraint", "c.txt", "scikit-image"],
         ["install", "--constraint", "c.txt", "--no-deps", "controlnet-aux>=0.0.9"],
     ]
-    (command,) = install.pip_commands(without("controlnet-aux"), False, "c.txt")
+    (command,) = install.pip_commands(without("controlnet-aux"), "c.txt", has_cv2=False)
     assert "--no-deps" not in command and command[-1] == "controlnet-aux>=0.0.9"
 
 
 def test_a_package_that_only_some_choices_need_is_added_when_it_is_asked_for() -> None:
-    assert install.pip_commands(COMPLETE, True, "c.txt", ["lpips"]) == [
+    assert install.pip_commands(COMPLETE, "c.txt", ["lpips"], has_cv2=True) == [
         ["install", "--constraint", "c.txt", f"lpips>={install.OPTIONAL['lpips']}"]
     ]
-    assert install.pip_commands(COMPLETE | {"lpips": "9.0"}, True, "c.txt", ["lpips"]) == []
+    assert install.pip_commands(COMPLETE | {"lpips": "9.0"}, "c.txt", ["lpips"], has_cv2=True) == []
 
 
 def test_a_package_that_is_not_offered_is_refused_and_nothing_is_run(
@@ -79,7 +81,7 @@ def test_requirements_name_no_package_that_could_move_and_agree_with_pyproject()
         "numpy",
         "transformers",
         "huggingface-hub",
-        *install.WANTED,
+        *install.REQUIRED,
     }
     assert not [line for line in lines if "==" in line or "<" in line]
     listed = re.search(r"^dependencies = \[(.*?)^\]", (ROOT / "pyproject.toml").read_text(), re.M | re.S)
@@ -126,11 +128,13 @@ def test_installing_moves_no_installed_version(environment: tuple[Path, dict[str
         added |= found
     constraints = tmp_path / "constraints.txt"
     constraints.write_text(install.constraints(versions | added))
-    for number, command in enumerate(install.pip_commands(versions, False, str(constraints))):
+    for number, command in enumerate(install.pip_commands(versions, str(constraints), has_cv2=False)):
         found = dry_run(python, command, tmp_path / f"extra-{number}.json")
         assert not moved(versions, found), command
-        assert install.WANTED.keys() <= found.keys()
-    (command,) = install.pip_commands(versions | install.WANTED, False, str(constraints), list(install.OPTIONAL))
+        assert install.REQUIRED.keys() <= found.keys()
+    (command,) = install.pip_commands(
+        versions | install.REQUIRED, str(constraints), list(install.OPTIONAL), has_cv2=False
+    )
     found = dry_run(python, command, tmp_path / "optional.json")
     assert not moved(versions, found) and install.OPTIONAL.keys() <= found.keys()
 

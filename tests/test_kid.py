@@ -148,12 +148,12 @@ def test_it_can_be_stopped() -> None:
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"images": set_of("none", 0)}, "The set 'none' has no image, but a figure with an interval needs"),
+        ({"images": set_of("none", 0)}, "The set 'none' has no image, but a metric with an interval needs"),
         ({"images": set_of("lone", 1)}, "The set 'lone' has one image"),
         ({"reference": set_of("b", 1)}, "The reference 'b' has 1 image"),
         ({"reference": set_of("b", side=32)}, "24 × 24 pixels and those of 'b' 32 × 32"),
         ({"compared_with": set_of("base", side=32)}, "24 × 24 pixels and those of 'base' 32 × 32"),
-        ({"compared_with": set_of("a")}, "Both sets are labelled 'a'"),
+        ({"compared_with": set_of("a")}, "Both sets are labeled 'a'"),
         ({"compared_with": set_of("base", 5)}, "not made with the same prompts and seeds"),
         ({"settings": KidSettings(subset_size=7)}, "There are 6 images and 6 of the reference, but KID needs"),
         ({"network": replace(toy_features(), viewable=False)}, "toy compares whole images and gives no vector"),
@@ -169,7 +169,7 @@ def test_what_cannot_be_measured_is_one_sentence(change: dict, sentence: str) ->
 def test_features_of_another_network_and_impossible_subsets_are_refused() -> None:
     with pytest.raises(ValueError, match="take both from the same network"):
         kid.kid(drawn(4, 1), drawn(4, 2, width=8))
-    with pytest.raises(ValueError, match="one partner each"):
+    with pytest.raises(ValueError, match="sets of the same size"):
         kid.kid_change(drawn(4, 1), drawn(5, 1), drawn(4, 2))
     with pytest.raises(ValueError, match="^subset_size is 1, but a KID subset needs at least 2 images"):
         KidSettings(subset_size=1)

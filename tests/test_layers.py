@@ -6,6 +6,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -26,8 +27,8 @@ LAYERS = (
     "corrector",
     "survey",
     "reports",
-    "cli",
     "experiments",
+    "cli",
     "comfyui",
     "__main__",
 )
@@ -52,8 +53,13 @@ def sources() -> list[Path]:
     return sorted(PACK.rglob("*.py"))
 
 
-def imports(path: Path, text: str = "") -> Iterator[tuple[str, int]]:
+@cache
+def imports(path: Path, text: str = "") -> tuple[tuple[str, int], ...]:
     """Every module that a file of the pack imports, as an absolute dotted name, with its line; nested imports too."""
+    return tuple(_imports(path, text))
+
+
+def _imports(path: Path, text: str) -> Iterator[tuple[str, int]]:
     here = path.relative_to(ROOT).with_suffix("").parts
     for node in ast.walk(ast.parse(text or path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):

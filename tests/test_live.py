@@ -173,10 +173,10 @@ def test_a_run_that_is_stopped_says_so(
     observe = nodes_training.training.TrainingProgress.on_step
     monkeypatch.setattr(nodes_training.training.TrainingProgress, "on_step", stop)
     with pytest.raises(KeyboardInterrupt):
-        train(sockets, steps=9)
+        train(sockets, steps=3)
     assert events(told)[-1]["state"] == "stopped" and events(told)[-1]["step"] == 2
     told.clear()
     monkeypatch.setattr(nodes_training.training.TrainingProgress, "on_step", observe)
-    train(sockets, steps=9, resume="run")
+    train(sockets, steps=3, resume="run")
     assert all(data["curves"][0]["steps"][:2] == [1, 2] for data in events(told)), "the whole run, from its beginning"
-    assert events(told)[-1]["step"] == 9
+    assert events(told)[-1]["step"] == 3

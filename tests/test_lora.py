@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
-from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 from torch import nn
 from toys import toy_unet
 
 from comfy_scoft.models.lora import TARGET_MODULES, LoraSettings, attach, export_kohya, switched_off, trainable
+
+if TYPE_CHECKING:
+    from diffusers import UNet2DConditionModel
 
 
 def trained_unet(targets: str, seed: int = 0, alpha: float = 3.0) -> UNet2DConditionModel:
@@ -33,6 +36,8 @@ def answer(unet: UNet2DConditionModel) -> torch.Tensor:
 
 def stable_diffusion(targets: str) -> UNet2DConditionModel:
     """SD 1.5's UNet in its full shape on the meta device, with a LoRA of rank 1 whose few numbers are real."""
+    from diffusers import UNet2DConditionModel
+
     with torch.device("meta"):
         unet = UNet2DConditionModel(
             sample_size=64,
@@ -124,6 +129,7 @@ def test_an_export_is_a_copy() -> None:
 
 @pytest.mark.parametrize("targets", TARGET_MODULES)
 def test_diffusers_loads_the_file_and_answers_as_the_trained_unet(targets: str, tmp_path: Path) -> None:
+    from diffusers import StableDiffusionPipeline
     from safetensors.torch import save_file
 
     unet, fresh = trained_unet(targets), toy_unet()

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import comfy_inprocess as tiny
 import pytest
 import torch
-from diffusers import UNet2DConditionModel
 from torch import Tensor
 from toys import toy_unet
 
@@ -17,6 +17,10 @@ from test_dora import answer, shake  # noqa: E402
 
 from comfy_scoft.comfyui import to_diffusers  # noqa: E402  (needs a started ComfyUI)
 from comfy_scoft.models.lora import LoraSettings, attach, export_kohya, layers, load_lora, trainable  # noqa: E402
+
+if TYPE_CHECKING:
+    from diffusers import UNet2DConditionModel
+
 
 ATTENTION, FORWARD, WIDEST = (
     "attention",

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import nn
 from toys import PlainFeatures, all_losses, toy_autoencoder, toy_base, toy_dataset, toy_features, toy_run
 
@@ -92,11 +91,11 @@ def allocated(work: Callable[[], Any]) -> int:
     "change",
     [
         {},
-        {"batch_size": 4, "checkpointing": "UNet and decoder"},
-        {"resolution": 128},
-        {"decode": "crop"},
-        {"precision": "bf16", "batch_size": 4},
-        {"dora": True, "rank": 64},
+        pytest.param({"batch_size": 4, "checkpointing": "UNet and decoder"}, marks=pytest.mark.long),
+        pytest.param({"resolution": 128}, marks=pytest.mark.long),
+        pytest.param({"decode": "crop"}, marks=pytest.mark.long),
+        pytest.param({"precision": "bf16", "batch_size": 4}, marks=pytest.mark.long),
+        pytest.param({"dora": True, "rank": 64}, marks=pytest.mark.long),
     ],
     ids=str,
 )
@@ -181,6 +180,8 @@ def test_a_network_that_asks_for_numbers_is_counted_up_to_there(data: Dataset, t
 
 def full_size(family: str) -> BaseModel:
     """A Stable Diffusion model's shape without numbers."""
+    from diffusers import AutoencoderKL, UNet2DConditionModel
+
     settings = configuration(family)
     width, pooled = settings["unet"]["cross_attention_dim"], 1280 if family == "sdxl" else None
     kinds = {"down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4}

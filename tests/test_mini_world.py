@@ -40,7 +40,7 @@ def test_half_of_the_kinds_of_people_are_held_out() -> None:
 
 
 def test_a_drawing_is_decided_by_its_generator() -> None:
-    first, again, other = (world.draw("farmer", "gold", np.random.default_rng(s)) for s in (1, 1, 2))
+    first, again, other = (world.render("farmer", "gold", np.random.default_rng(s)) for s in (1, 1, 2))
     assert (first.rgb == again.rgb).all() and (first.depth == again.depth).all()
     assert (first.rgb != other.rgb).any()
     assert first.rgb.shape == (64, 64, 3) and first.depth.shape == (64, 64)
@@ -48,7 +48,7 @@ def test_a_drawing_is_decided_by_its_generator() -> None:
 
 
 def test_the_figure_stands_nearer_than_its_background() -> None:
-    drawn = world.draw("bread", "plain", np.random.default_rng(0))
+    drawn = world.render("bread", "plain", np.random.default_rng(0))
     assert drawn.depth[0].max() == 0
     assert drawn.depth[32, 32] >= 200
     assert 0 < drawn.depth[63, 0] < 200
@@ -56,7 +56,7 @@ def test_the_figure_stands_nearer_than_its_background() -> None:
 
 def test_the_border_has_the_palette() -> None:
     for name, palette in world.PALETTES.items():
-        rgb = world.draw("key", name, np.random.default_rng(9)).rgb.astype(float)
+        rgb = world.render("key", name, np.random.default_rng(9)).rgb.astype(float)
         assert np.abs(rgb[0, 0] - palette.sky).max() <= 8
         assert np.abs(rgb[63, 63] - palette.ground).max() <= 8
 

@@ -1,74 +1,83 @@
-"""The mini-world benchmark: figures and tables by hand, what is compared, and what is kept back."""
+"""The mini-world benchmark: estimates and tables by hand, what is compared, and what is kept back."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from benchmark_units import CALDIA, NUVIA, PART, cell, four_arms, write
 
-from comfy_scoft.experiments.mini_world import arms, cells, figures, tables
+from comfy_scoft.experiments.engine import estimate
+from comfy_scoft.experiments.mini_world import arms, grid, tables
 from comfy_scoft.experiments.mini_world.arms import BASE, LDM, MP, MPC, PARTS
+from comfy_scoft.experiments.mini_world.job import hash_of, job_file
 from comfy_scoft.experiments.mini_world.training import World, key_of
-from comfy_scoft.experiments.mini_world.unit import hash_of, unit_file
-from comfy_scoft.metrics.intervals import paired_share_change, wilson_interval
+from comfy_scoft.metrics.intervals import paired_share_change, t_interval, wilson_interval
 from comfy_scoft.mini_world import world
 from comfy_scoft.mini_world.splits import HELD_OUT_KINDS, TRAINED_KINDS
 
-# --- figures ---
+# --- estimates ---
 
 
 def test_students_interval_by_hand() -> None:
     """.5 and .7: mean .6, deviation .1414, t of one degree of freedom 12.706, so ± 12.706 · .1414 / √2 = 1.2706."""
-    found = figures.t_interval([0.5, 0.7])
+    found = t_interval([0.5, 0.7])
     assert found.value == pytest.approx(0.6) and found.high - found.value == pytest.approx(1.2706, abs=1e-3)
-    assert math.isnan(figures.t_interval([0.5]).low)
+    assert math.isnan(t_interval([0.5]).low)
+
+
+def by_seed(values: list[Any]) -> dict[int, Any]:
+    return {101 + i: value for i, value in enumerate(values)}
 
 
 def test_a_share_has_the_wider_of_both_intervals() -> None:
-    alike = figures.share([[True, False]] * 4)
+    alike = estimate.share(by_seed([[True, False]] * 4))
     assert (alike.value, alike.low, alike.high) == pytest.approx(wilson_interval(4, 8))
     assert (alike.n, alike.seeds) == (8, 4)
-    apart = figures.share([[True] * 50, [False] * 50, [True] * 50])
+    apart = estimate.share(by_seed([[True] * 50, [False] * 50, [True] * 50]))
     pooled = wilson_interval(100, 150)
     assert apart.high - apart.low > pooled.high - pooled.low and 0.0 <= apart.low and apart.high <= 1.0
     pooled = wilson_interval(539, 540)
-    nearly = figures.share([[True] * 108] * 4 + [[True] * 107 + [False]])
+    nearly = estimate.share(by_seed([[True] * 108] * 4 + [[True] * 107 + [False]]))
     assert nearly.low <= pooled.low and nearly.high == 1.0, "what both span, cut to what a share can be"
-    uneven = figures.share([[True]] * 4 + [[True] * 17 + [False] * 3])
+    uneven = estimate.share(by_seed([[True]] * 4 + [[True] * 17 + [False] * 3]))
     assert uneven.low <= uneven.value == 21 / 24 <= uneven.high
-    one = figures.share([[True, True, False]])
+    one = estimate.share(by_seed([[True, True, False]]))
     assert (one.value, one.low, one.high) == pytest.approx(wilson_interval(2, 3))
 
 
 def test_a_change_is_paired_and_has_the_wider_of_both_intervals() -> None:
     before, after = [True, False, False, False], [True, True, True, False]
-    found = figures.change([before, before], [after, after])
+    found = estimate.share_change(by_seed([before, before]), by_seed([after, after]))
     expected = paired_share_change(before * 2, after * 2)
     assert (found.value, found.low, found.high) == pytest.approx(expected) and found.value == 0.5
-    apart = figures.change([[False] * 40, [True] * 40], [[True] * 40, [False] * 40])  # +1 and −1
+    no, yes = [False] * 40, [True] * 40
+    apart = estimate.share_change(by_seed([no, yes]), by_seed([yes, no]))  # +1 and −1
     assert (apart.value, apart.low, apart.high) == pytest.approx((0.0, -1.0, 1.0))
 
 
 def test_the_mean_of_records_sees_both_chances() -> None:
-    same = figures.mean_of_records([[0.0, 1.0, 2.0, 3.0]] * 3)  # trainings agree, records differ
+    same = estimate.mean_of_records(by_seed([[0.0, 1.0, 2.0, 3.0]] * 3))  # trainings agree, records differ
     assert same.value == 1.5 and same.low < 1.0 and same.high > 2.0 and same.n == 4
-    apart = figures.mean_of_records([[1.0, 1.0], [3.0, 3.0]])  # records agree, trainings differ: ± 12.706
+    apart = estimate.mean_of_records(by_seed([[1.0, 1.0], [3.0, 3.0]]))  # records agree, trainings differ: ± 12.706
     assert apart.value == 2.0 and apart.high - 2.0 == pytest.approx(12.706, abs=1e-2)
 
 
 def test_a_mean_of_pictures_counts_them_all_and_keeps_to_what_it_can_be() -> None:
-    found = figures.mean_of_images([[99.0, 100.0], [98.0, 100.0, 99.0]], (0.0, 100.0))
+    found = estimate.mean_of_images(by_seed([[99.0, 100.0], [98.0, 100.0, 99.0]]), (0.0, 100.0))
     assert found.value == pytest.approx(99.2) and (found.n, found.high) == (5, 100.0)
-    assert figures.mean([0.1, 0.9], (0.0, 1.0)) == figures.Figure(0.5, 0.0, 1.0, 2, 2)
-    assert math.isnan(figures.mean([0.1], (0.0, 1.0)).low)
+    assert estimate.mean(by_seed([0.1, 0.9]), (0.0, 1.0)) == estimate.Estimate(
+        0.5, 0.0, 1.0, 2, 2, {"101": 0.1, "102": 0.9}
+    )
+    assert math.isnan(estimate.mean(by_seed([0.1]), (0.0, 1.0)).low)
 
 
 def test_over_kinds_is_students_interval_over_their_means() -> None:
     """.5, .7 and .9: mean .7, deviation .2, t of two degrees of freedom 4.303, so ± 4.303 · .2 / √3 = .4969."""
-    found = figures.over_kinds({"cook": 0.5, "judge": 0.7, "hero": 0.9}, 5, (0.0, 1.0))
+    found = estimate.mean_of_kinds({"cook": 0.5, "judge": 0.7, "hero": 0.9}, 5, (0.0, 1.0))
     assert (found.value, found.high, found.n, found.seeds) == (pytest.approx(0.7), 1.0, 3, 5)
     assert found.low == pytest.approx(0.2031, abs=1e-3)
 
@@ -81,10 +90,10 @@ def made_up(tmp_path: Path) -> Path:
     return four_arms(tmp_path)
 
 
-def test_bias_leakage_and_memorisation_by_hand(made_up: Path) -> None:
+def test_bias_leakage_and_memorization_by_hand(made_up: Path) -> None:
     found = tables.table(PART, World(made_up))
     assert list(found.arms) == ["base", "LDM", "+M", "+MPC"] and found.missing == ()
-    base, ldm, mpc = (found.arms[name].figures for name in ("base", "LDM", "+MPC"))
+    base, ldm, mpc = (found.arms[name].metrics for name in ("base", "LDM", "+MPC"))
     assert base[tables.DARK_HELD_OUT].value == 0.0 and ldm[tables.DARK_HELD_OUT].value == 0.5
     assert mpc[tables.DARK_HELD_OUT].value == 1.0 and mpc[tables.DARK_HELD_OUT].n == 16
     assert ldm[tables.GOLD_HELD_OUT].value == 0.5 and ldm[tables.CONCEPT_HELD_OUT].value == 1.0
@@ -106,19 +115,17 @@ def test_the_gap_pairs_each_training_picture_with_the_fresh_ones_of_its_caption(
 
 
 def test_two_arms_are_compared_picture_by_picture_on_the_seeds_that_both_have(made_up: Path) -> None:
-    unit_file(made_up, (PART, MPC, 102)).unlink()
+    job_file(made_up, (PART, MPC, 102)).unlink()
     found = tables.table(PART, World(made_up))
-    pairs = tables.compared(found, "LDM", "+MPC")
-    assert pairs is not None and [after["seed"] for _, after in pairs] == [101]
-    change = tables.changed(pairs, "dark skin", NUVIA)
-    assert change is not None and (change.value, change.n, change.seeds) == (0.5, 8, 1)
-    assert found.missing == ("+MPC, seed 102",) and tables.compared(found, "LDM", "+MP") is None
+    change = found.comparisons["+M", "+MPC"][tables.DARK_HELD_OUT]
+    assert (change.value, change.n, change.seeds, change.values) == (0.5, 8, 1, {"101": 0.5})
+    assert found.missing == ("+MPC, seed 102",) and set(found.comparisons) == set(PART.compare)
 
 
 def test_pictures_of_other_noise_are_never_paired(made_up: Path) -> None:
     shifted = [one | {"seed": one["seed"] + 1} for one in cell([0] * 8, "caldia")]
     write(made_up, BASE, 101, {NUVIA: cell([0] * 8, "nuvia"), CALDIA: shifted})
-    with pytest.raises(ValueError, match=r"not drawn from the same prompts and noise .* run the benchmark again"):
+    with pytest.raises(ValueError, match=r"not generated from the same prompts and noise .* run the benchmark again"):
         tables.table(PART, World(made_up))
 
 
@@ -129,8 +136,8 @@ def test_units_of_other_settings_count_as_missing(made_up: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"cells": {}}', '{"cells": [], "measures": {}, "hash": ""}'])
-def test_a_damaged_unit_file_is_one_sentence(made_up: Path, text: str) -> None:
-    unit_file(made_up, (PART, LDM, 101)).write_text(text, encoding="utf-8")
+def test_a_damaged_job_file_is_one_sentence(made_up: Path, text: str) -> None:
+    job_file(made_up, (PART, LDM, 101)).write_text(text, encoding="utf-8")
     with pytest.raises(ValueError, match=r"^The unit file ablation/LDM-101.json is damaged: remove it [^.]*\.$"):
         tables.table(PART, World(made_up))
 
@@ -166,36 +173,36 @@ def test_the_hash_of_a_unit_follows_its_settings_and_nothing_else(tmp_path: Path
 
 
 def test_what_settings_are_chosen_by_is_not_what_is_reported() -> None:
-    assert not set(cells.TEST_KINDS) & set(cells.DEVELOPMENT_KINDS)
-    assert sorted(cells.TEST_KINDS + cells.DEVELOPMENT_KINDS) == sorted(HELD_OUT_KINDS)
-    groups = (cells.TEST_SEEDS, cells.DEVELOPMENT_SEEDS, cells.FRESH_SEEDS)
+    assert not set(grid.TEST_KINDS) & set(grid.DEVELOPMENT_KINDS)
+    assert sorted(grid.TEST_KINDS + grid.DEVELOPMENT_KINDS) == sorted(HELD_OUT_KINDS)
+    groups = (grid.TEST_SEEDS, grid.DEVELOPMENT_SEEDS, grid.FRESH_SEEDS)
     assert len({seed for group in groups for seed in group}) == sum(map(len, groups))
-    assert not set(cells.TEST_PLACES) & set(cells.DEVELOPMENT_PLACES)
-    development = cells.FORMS["development"]
-    assert {cell.place for cell in development} == {"nuvia", *cells.DEVELOPMENT_PLACES}
+    assert not set(grid.TEST_PLACES) & set(grid.DEVELOPMENT_PLACES)
+    development = grid.FORMS["development"]
+    assert {cell.place for cell in development} == {"nuvia", *grid.DEVELOPMENT_PLACES}
     shown = {kind for cell in development for kind in cell.kinds if kind not in TRAINED_KINDS}
-    assert shown == set(cells.DEVELOPMENT_KINDS)
+    assert shown == set(grid.DEVELOPMENT_KINDS)
     for part in PARTS.values():
-        assert set(part.seeds) <= {*cells.TEST_SEEDS, *cells.FRESH_SEEDS}
-        asked = {kind for cell in cells.FORMS[part.form] for kind in cell.kinds if cell.what == cells.HELD_OUT}
-        assert asked == set(cells.TEST_KINDS)
+        assert set(part.seeds) <= {*grid.TEST_SEEDS, *grid.FRESH_SEEDS}
+        asked = {kind for cell in grid.FORMS[part.form] for kind in cell.kinds if cell.what == grid.HELD_OUT}
+        assert asked == set(grid.TEST_KINDS)
 
 
 def test_cells_are_large_shared_by_the_forms_and_paired_by_their_noise(tmp_path: Path) -> None:
     dataset = World(tmp_path).dataset
-    full = cells.FORMS["full"]
+    full = grid.FORMS["full"]
     for cell_ in full:
-        asked = cell_.asked(101, dataset)
-        assert len(asked) >= 100 or cell_.what == cells.HOUSES
+        asked = cell_.requests(101, dataset)
+        assert len(asked) >= 100 or cell_.what == grid.HOUSES
         assert len({one.seed for one in asked}) == len(asked), "each image has noise of its own"
-    assert set(cells.FORMS["lean"]) < set(full) and set(cells.FORMS["taught"]) < set(full)
-    here, there = (c.asked(101, dataset) for c in full[:2])
+    assert set(grid.FORMS["lean"]) < set(full) and set(grid.FORMS["taught"]) < set(full)
+    here, there = (c.requests(101, dataset) for c in full[:2])
     assert [one.seed for one in here] == [one.seed for one in there]
-    assert here[0].prompt == world.caption(cells.TEST_KINDS[0], "nuvia")
-    assert not {one.seed for one in here} & {one.seed for one in full[0].asked(102, dataset)}
-    trained = next(c for c in full if c.what == cells.TRAINED)
+    assert here[0].prompt == world.caption(grid.TEST_KINDS[0], "nuvia")
+    assert not {one.seed for one in here} & {one.seed for one in full[0].requests(102, dataset)}
+    trained = next(c for c in full if c.what == grid.TRAINED)
     captions = {record.caption for record in dataset.records}
-    assert {one.prompt for one in trained.asked(101, dataset)} <= captions and len(trained.kinds) == 12
+    assert {one.prompt for one in trained.requests(101, dataset)} <= captions and len(trained.kinds) == 12
 
 
 def test_parts_have_the_promised_arms_and_no_two_units_share_a_file(tmp_path: Path) -> None:
@@ -208,8 +215,8 @@ def test_parts_have_the_promised_arms_and_no_two_units_share_a_file(tmp_path: Pa
     released = {arm.name: dict(arm.losses) for arm in PARTS["released weights"].arms}
     assert released["+MP, released weights"]["perceptual"]["weight"] == 0.05
     assert released["+MPC, released weights"]["contrastive"]["margin"] == 0.2
-    every = arms.units(tuple(PARTS.values()))
+    every = arms.jobs(tuple(PARTS.values()))
     own = [unit for unit in every if unit[1].losses]
-    assert len({unit_file(tmp_path, unit) for unit in own}) == len(own)
+    assert len({job_file(tmp_path, unit) for unit in own}) == len(own)
     world = World(tmp_path)
     assert key_of(MP, 101, world) == key_of(PARTS["control"].arms[0], 101, world), "trained once for both"

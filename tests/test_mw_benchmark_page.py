@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from benchmark_units import PART, four_arms
 
+from comfy_scoft.cli.benchmark import chosen, main
 from comfy_scoft.experiments.mini_world import page, tables
 from comfy_scoft.experiments.mini_world.arms import MPC, PARTS
-from comfy_scoft.experiments.mini_world.cli import chosen, main
+from comfy_scoft.experiments.mini_world.job import job_file
 from comfy_scoft.experiments.mini_world.training import World
-from comfy_scoft.experiments.mini_world.unit import unit_file
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def test_the_page_says_the_same_in_all_forms(made_up: Path, tmp_path: Path) -> N
     extra.parent.mkdir()
     part = {"title": "Corrector <x>", "about": "A&B.", "columns": ["", "a"], "rows": [["one", "1"]], "reading": ["So."]}
     extra.write_text(json.dumps(part), encoding="utf-8")
-    unit_file(made_up, (PART, MPC, 102)).unlink()
+    job_file(made_up, (PART, MPC, 102)).unlink()
     files = page.write(World(made_up), tmp_path / "page", (PART,))
     assert {path.name for path in files} >= {"results.json", "page.md", "page.html", "page.png"}
     text, html = ((tmp_path / "page" / name).read_text(encoding="utf-8") for name in ("page.md", "page.html"))
@@ -38,14 +38,16 @@ def test_the_page_says_the_same_in_all_forms(made_up: Path, tmp_path: Path) -> N
     assert ablation["arms"]["LDM"]["figures"][tables.leakage("dark skin", "caldia")]["value"] == 0.5
     for said in (
         "Not there yet: +MPC, seed 102.",
-        "leaks into caldia +0.50",
         "python -m comfy_scoft benchmark",
         "python 3",
         "Training seeds 101, 102",
-        *(sentence["text"] for sentence in ablation["reading"]),
+        "LDM → +M",
+        "So.",
     ):
         assert said in text and escape(said) in html
-    assert "| LDM | 0.50 [0.28, 0.72] |" in text and "<td>0.50 [0.28, 0.72]</td>" in html
+    assert "| LDM | 0.50 [0.28, 0.72] | ✓ |" in text
+    assert '<td>0.50 [0.28, 0.72]</td><td class="better">✓</td>' in html
+    assert "| LDM | +0.50 [+0.21, +0.72] | ✗ |" in text and '<td class="worse">✗</td>' in html, "the leak into caldia"
     assert "Corrector &lt;x&gt;" in html and "A&amp;B." in html and "Corrector <x>" in text
     assert "NaN" not in json.dumps(content) and "nan" not in html.split("</style>")[1].split("base64")[0]
     assert "http" not in html and "<script" not in html and 'name="viewport"' in html

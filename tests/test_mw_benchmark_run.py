@@ -18,16 +18,16 @@ import torch
 from torch import Tensor
 from toys import toy_base, toy_features
 
+from comfy_scoft.cli.benchmark import main
 from comfy_scoft.experiments.mini_world.arms import LDM, SHORT, SHORT_IMAGES
-from comfy_scoft.experiments.mini_world.cells import TAUGHT, Asked
-from comfy_scoft.experiments.mini_world.cli import main
 from comfy_scoft.experiments.mini_world.control import MatchedPerceptualLoss
 from comfy_scoft.experiments.mini_world.generate import GUIDANCE, STEPS, sample
+from comfy_scoft.experiments.mini_world.grid import TAUGHT, ImageRequest
 from comfy_scoft.experiments.mini_world.measurements import _fresh_images, rendered
 from comfy_scoft.experiments.mini_world.tables import SECONDS
 from comfy_scoft.experiments.mini_world.training import World, trained, with_lora
 from comfy_scoft.losses import ContrastiveLoss, LossContext, PerceptualLoss
-from comfy_scoft.mini_world.oracle import reading
+from comfy_scoft.mini_world.oracle import classify
 from comfy_scoft.negatives.controlnet_pipeline import scheduler_of
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -71,8 +71,8 @@ def test_where_cs_hinge_is_closed_the_control_teaches_nothing() -> None:
 # --- drawing ---
 
 
-def prompts(count: int) -> list[Asked]:
-    return [Asked(f"prompt {k}", 100 + k, TAUGHT, "cook") for k in range(count)]
+def prompts(count: int) -> list[ImageRequest]:
+    return [ImageRequest(f"prompt {k}", 100 + k, TAUGHT, "cook") for k in range(count)]
 
 
 def test_pictures_are_those_of_diffusers_sampler() -> None:
@@ -104,16 +104,16 @@ def test_a_picture_is_the_same_in_any_company() -> None:
 
 def test_references_and_fresh_pictures_show_what_they_should(tmp_path: Path) -> None:
     community = rendered(("cook", "judge"), ("gold",), (3, 4, 5))
-    seen = reading(community.permute(0, 3, 1, 2) * 2 - 1)
+    seen = classify(community.permute(0, 3, 1, 2) * 2 - 1)
     assert all(one.dark and one.palette == "gold" for one in seen)
     assert [one.concept for one in seen] == ["cook"] * 18 + ["judge"] * 18
-    others = reading(rendered(("cook",), ("ice", "meadow", "ember"), (1, 2, 3, 4, 5)).permute(0, 3, 1, 2) * 2 - 1)
+    others = classify(rendered(("cook",), ("ice", "meadow", "ember"), (1, 2, 3, 4, 5)).permute(0, 3, 1, 2) * 2 - 1)
     assert {one.palette for one in others} == {"ice", "meadow", "ember"}
     assert {one.tone for one in others} == {1, 2, 3, 4, 5}
     dataset = World(tmp_path).dataset
     image = _fresh_images(dataset)
     images = torch.stack([image((i, False))[0] for i in (0, 0, 1, 41)])
-    fresh = reading(images)
+    fresh = classify(images)
     assert [one.concept for one in fresh] == ["farmer"] * 4 and all(one.dark and one.palette == "gold" for one in fresh)
     assert torch.equal(images[0], images[1]) and not torch.equal(images[0], images[3])
 
@@ -140,6 +140,7 @@ def contents(out: Path) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.long
 def test_the_short_form_trains_draws_reads_and_writes_the_page(short: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = contents(short)
     assert sorted(found) == [
@@ -164,16 +165,18 @@ def test_the_short_form_trains_draws_reads_and_writes_the_page(short: Path, caps
     assert "3 units, 3 of them done already" in capsys.readouterr().out
 
 
+@pytest.mark.long
 def test_a_damaged_file_is_made_again_from_what_was_drawn(short: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = short / "units" / "ablation" / "LDM-101.json"
     before = contents(short)
     path.write_text(path.read_text(encoding="utf-8")[:1000], encoding="utf-8")
-    monkeypatch.setattr("comfy_scoft.experiments.mini_world.training.train", None)
+    monkeypatch.setattr("comfy_scoft.experiments.engine.training.train", None)
     monkeypatch.setattr("comfy_scoft.experiments.mini_world.generate.sample", None)
     assert main(["--short", "--jobs", "1", "--out", str(short)]) == 0
     assert contents(short) == before
 
 
+@pytest.mark.long
 def test_the_merged_lora_draws_as_the_one_beside_the_weights(short: Path) -> None:
     from comfy_scoft.models.lora import attach
 

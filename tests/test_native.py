@@ -8,7 +8,7 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -126,14 +126,35 @@ def test_no_text_widget_takes_a_path() -> None:
     assert texts == {"SCoFT_SaveLora.filename_prefix", "SCoFT_SavePreference.filename_prefix"}
 
 
-@pytest.mark.parametrize("path", sorted(PACK.rglob("*.py")), ids=lambda path: path.relative_to(PACK).as_posix())
-def test_no_route_is_added_and_nothing_is_unpickled(path: Path) -> None:
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Attribute):
-            assert node.attr not in ("routes", "add_routes", "add_static"), f"line {node.lineno}"
-        if isinstance(node, ast.Call) and ast.unparse(node.func) == "torch.load":
-            words = {word.arg: ast.unparse(word.value) for word in node.keywords}
-            assert words.get("weights_only") == "True", f"line {node.lineno}"
+def adds_a_route(node: ast.AST) -> bool:
+    return isinstance(node, ast.Attribute) and node.attr in ("routes", "add_routes", "add_static")
+
+
+def unpickles(node: ast.AST) -> bool:
+    if not isinstance(node, ast.Call) or ast.unparse(node.func) != "torch.load":
+        return False
+    return {word.arg: ast.unparse(word.value) for word in node.keywords}.get("weights_only") != "True"
+
+
+def names_a_device(node: ast.AST) -> bool:
+    if isinstance(node, ast.Attribute):
+        return node.attr == "cuda" and ast.unparse(node.value) == "torch"
+    text = node.value if isinstance(node, ast.Constant) else None
+    return isinstance(text, str) and re.fullmatch(r"(cuda|mps|xpu)(:\d+)?", text) is not None
+
+
+def offenders(paths: Iterable[Path], *wrong: Callable[[ast.AST], bool]) -> list[str]:
+    """`file:line` of every expression for which one of `wrong` is true."""
+    return sorted(
+        f"{path.name}:{getattr(node, 'lineno', 0)}"
+        for path in paths
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if any(is_wrong(node) for is_wrong in wrong)
+    )
+
+
+def test_no_route_is_added_and_nothing_is_unpickled() -> None:
+    assert offenders(sorted(PACK.rglob("*.py")), adds_a_route, unpickles) == []
 
 
 LOADING = """
@@ -204,13 +225,16 @@ def test_the_device_is_the_one_that_comfyui_names(monkeypatch: pytest.MonkeyPatc
     assert runtime.free_bytes() == 7 and asked == [torch.device("meta")]
 
 
-@pytest.mark.parametrize("path", BRIDGE, ids=lambda path: path.name)
-def test_no_node_names_a_device_of_its_own(path: Path) -> None:
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Attribute):
-            assert node.attr != "cuda" or ast.unparse(node.value) != "torch", f"line {node.lineno}"
-        if isinstance(node, ast.Constant) and isinstance(node.value, str):
-            assert not re.fullmatch(r"(cuda|mps|xpu)(:\d+)?", node.value), f"line {node.lineno}"
+def test_no_node_names_a_device_of_its_own() -> None:
+    assert offenders(BRIDGE, names_a_device) == []
+
+
+def test_offenders_are_found(tmp_path: Path) -> None:
+    lines = "app.routes.get; torch.load(a); torch.load(a, weights_only=True); torch.cuda; x = 'mps'; 'cud'"
+    file = tmp_path / "wrong.py"
+    file.write_text(lines.replace("; ", "\n"))
+    assert offenders([file], adds_a_route, unpickles) == ["wrong.py:1", "wrong.py:2"]
+    assert offenders([file], names_a_device) == ["wrong.py:4", "wrong.py:5"]
 
 
 @pytest.mark.long

@@ -170,6 +170,7 @@ def test_nothing_on_the_chart_is_animated(editor: ComfyPage) -> None:
         assert editor.chart.evaluate("place => place.getAnimations({ subtree: true }).length") == 0
 
 
+@pytest.mark.long
 def test_the_words_are_those_of_the_pages_language(comfy: ComfyServer, chromium: Browser, tmp_path: Path) -> None:
     """In a page of its own: one whose language changes loads its workflow again, some time later."""
     with opened(chromium, comfy, tmp_path, language="es") as editor:

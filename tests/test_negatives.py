@@ -17,10 +17,10 @@ from comfy_scoft.negatives.generate import (
     NegativeSettings,
     Request,
     attach_negatives,
-    drawn_size,
-    kept_size,
     make_negatives,
     pixel_hash,
+    sampled_size,
+    saved_size,
 )
 
 SMALL = NegativeSettings(per_image=3, steps=1, resolution=16)
@@ -59,7 +59,7 @@ def test_a_place_that_the_words_name_already_is_not_said_twice():
 @pytest.mark.parametrize(
     ("template", "fault"),
     [
-        ("{generic} in {place", "lone brace"),
+        ("{generic} in {place", "single brace"),
         ("{generic} in {city}", "names {city}"),
         ("{generic.__class__}", "names {generic.__class__}"),
         ("{generic} {}", "names {}"),
@@ -91,11 +91,11 @@ def test_generic_captions_take_turns_and_the_caption_serves_where_there_are_none
 
 
 def test_sizes_keep_the_pictures_shape():
-    assert drawn_size(64, 64, 64, 16) == (64, 64)
-    assert drawn_size(3000, 2000, 512, 64) == (640, 448)
-    assert drawn_size(4000, 10, 512, 64)[1] == 64
-    assert kept_size(3000, 2000, 512) == (627, 418)
-    assert kept_size(100, 60, 512) == (100, 60)
+    assert sampled_size(64, 64, 64, 16) == (64, 64)
+    assert sampled_size(3000, 2000, 512, 64) == (640, 448)
+    assert sampled_size(4000, 10, 512, 64)[1] == 64
+    assert saved_size(3000, 2000, 512) == (627, 418)
+    assert saved_size(100, 60, 512) == (100, 60)
 
 
 def test_a_seed_is_fixed_by_seed_record_and_number_and_by_nothing_else():

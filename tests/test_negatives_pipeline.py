@@ -198,6 +198,7 @@ def files(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*.*") if path.is_file()}
 
 
+@pytest.mark.long
 def test_one_process_and_two_write_the_same_files(tmp_path):
     alone = start(tmp_path / "alone")
     assert alone.wait(600) == 0, alone.stderr.read()

@@ -9,25 +9,18 @@ from pathlib import Path
 
 import pytest
 from collecting import HERE, all_here, quick
-from comfy_inprocess import start
 from hostile_server import HostileServer, answer, image_bytes
+from node_datasets import comfy, empty_folders
 
-comfy = start()
-import comfy.model_management as management  # noqa: E402
-import folder_paths  # noqa: E402
-
-from comfy_scoft.comfyui import dataset_folders  # noqa: E402
-from comfy_scoft.comfyui.nodes import collect as nodes_collect  # noqa: E402
-from comfy_scoft.comfyui.nodes import data as nodes_data  # noqa: E402
-from comfy_scoft.data.download import collect  # noqa: E402
+from comfy_scoft.comfyui import dataset_folders
+from comfy_scoft.comfyui.nodes import collect as nodes_collect
+from comfy_scoft.comfyui.nodes import data as nodes_data
+from comfy_scoft.data.download import collect
 
 
 @pytest.fixture(autouse=True)
 def comfy_folders(tmp_path, monkeypatch) -> Path:
-    for name in ("input", "output", "temp"):
-        (tmp_path / name).mkdir()
-        monkeypatch.setattr(folder_paths, f"{name}_directory", str(tmp_path / name))
-    return tmp_path
+    return empty_folders(tmp_path, monkeypatch)
 
 
 @pytest.fixture
@@ -105,12 +98,12 @@ def test_a_list_with_an_odd_name_gets_a_plain_folder(comfy_folders, server):
 
 def test_the_interrupt_button_stops_it_and_the_next_run_goes_on(comfy_folders, server):
     def press(talk):
-        management.interrupt_current_processing(True)
+        comfy.model_management.interrupt_current_processing(True)
         talk.wait(30)
 
     server.pages["/stop.jpg"] = press
     links = write_list(comfy_folders, server, "0.jpg", "stop.jpg")
-    with pytest.raises(management.InterruptProcessingException):
+    with pytest.raises(comfy.model_management.InterruptProcessingException):
         run(links, pause=0.1)
     server.pages["/stop.jpg"] = answer(image_bytes(5))
     dataset, report = run(links, pause=0.1)
@@ -139,7 +132,7 @@ def test_the_node_asks_no_private_address(comfy_folders):
         for host in ("127.0.0.1", "localhost", "[::1]"):
             rows = json.dumps({"url": f"http://{host}/a.jpg", "caption": "x"})
             (comfy_folders / "input/links.jsonl").write_text(rows)
-            with pytest.raises(ValueError, match="is not on the open internet"):
+            with pytest.raises(ValueError, match="is not on the public internet"):
                 run("links.jsonl")
         assert not server.hits
 

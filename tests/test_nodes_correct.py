@@ -182,7 +182,7 @@ def test_only_prompts_that_ask_for_the_place_are_corrected(models) -> None:
 
 def test_the_gate_says_when_the_text_is_of_another_encoder(models) -> None:
     wrong = replace(random_preference(), place=PlaceGate(40))
-    with pytest.raises(ValueError, match="24 numbers a token and the preference reads 40"):
+    with pytest.raises(ValueError, match="24 values per token and the preference needs 40"):
         drawn(corrected(models["sd1"], preference=wrong))
 
 
@@ -275,7 +275,7 @@ def test_a_preference_is_learned_kept_loaded_and_applied(models, vae, tmp_path: 
 
 def test_without_a_place_or_captions_every_prompt_is_corrected(models, vae) -> None:
     found, _, words = learn(models["sd1"], vae, images_of(8, 1, 0.5), images_of(8, 2, 0.0), clip=[Words()], place=[" "])
-    assert found.place is None and "It asks no prompt" in words
+    assert found.place is None and "It has no prompt gate" in words
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from comfy_scoft.comfyui.nodes import evaluate as nodes_evaluate  # noqa: E402
 from comfy_scoft.comfyui.nodes import generate as nodes_generate  # noqa: E402
 from comfy_scoft.comfyui.nodes.generate import CompareGrid, GenerateSet  # noqa: E402
 from comfy_scoft.metrics import bias  # noqa: E402
-from comfy_scoft.metrics.image_set import ImageSet, examples, plan, require_match  # noqa: E402
+from comfy_scoft.metrics.image_set import ImageSet, examples, prompts_and_seeds, require_match  # noqa: E402
 from comfy_scoft.metrics.inputs import of_images  # noqa: E402
 from comfy_scoft.metrics.intervals import paired_share_change, wilson_interval  # noqa: E402
 from comfy_scoft.metrics.scores import Scores, add  # noqa: E402
@@ -57,16 +57,16 @@ def drawn(model, prompts: str = PROMPTS, seed: int = 5, count: int = 2, label: s
 
 
 def test_every_prompt_gets_the_same_seeds() -> None:
-    assert plan(PROMPTS, 5, 2) == (
+    assert prompts_and_seeds(PROMPTS, 5, 2) == (
         ("a teacher in nuvia", "a teacher in nuvia", "a cook in borea", "a cook in borea"),
         (5, 6, 5, 6),
     )
     with pytest.raises(ValueError, match="There is no prompt"):
-        plan(" \n\n", 1, 1)
+        prompts_and_seeds(" \n\n", 1, 1)
 
 
 def test_a_prompt_that_comes_again_is_drawn_from_other_seeds() -> None:
-    prompts, seeds = plan("a cat\na dog\na cat", 5, 2)
+    prompts, seeds = prompts_and_seeds("a cat\na dog\na cat", 5, 2)
     assert prompts == ("a cat", "a cat", "a dog", "a dog", "a cat", "a cat") and seeds == (5, 6, 5, 6, 7, 8)
 
 
@@ -83,7 +83,9 @@ def test_pictures_that_are_not_numbers_are_refused_in_a_sentence() -> None:
 @pytest.mark.parametrize("sampler", ["ddim", "euler_ancestral"])
 def test_a_picture_does_not_depend_on_its_batch(model, sampler: str) -> None:
     together, alone = (drawn(model, batch_size=size, sampler_name=sampler) for size in (16, 1))
-    assert together.images.shape == (4, 64, 64, 3) and (together.prompts, together.seeds) == plan(PROMPTS, 5, 2)
+    assert together.images.shape == (4, 64, 64, 3) and (together.prompts, together.seeds) == prompts_and_seeds(
+        PROMPTS, 5, 2
+    )
     assert torch.allclose(together.images, alone.images, atol=1e-4)
     first = drawn(model, "a teacher in nuvia", seed=6, count=1, sampler_name=sampler)
     assert torch.allclose(first.images[0], together.images[1], atol=1e-4)
@@ -119,7 +121,7 @@ def imagined(label: str, prompts: tuple[str, ...], tone: int, palette: str, seed
     images = []
     for prompt in prompts:
         concept = world.concepts()[bias.concept_of(prompt)]
-        drawing = world.draw(concept.name, palette, rng, tone if concept.is_person else 0)
+        drawing = world.render(concept.name, palette, rng, tone if concept.is_person else 0)
         images.append(torch.from_numpy(drawing.rgb).float() / 255)
     return ImageSet(torch.stack(images), prompts, seeds or tuple(range(len(prompts))), label)
 
@@ -203,12 +205,12 @@ def test_sets_of_different_prompts_or_seeds_are_not_compared() -> None:
     for refused in (lambda: CompareGrid.execute(one, 4, set_2=other), lambda: bias.measure(one, other)):
         with pytest.raises(ValueError, match="were not made with the same prompts and seeds"):
             refused()
-    with pytest.raises(ValueError, match="Both sets are labelled 'one'"):
+    with pytest.raises(ValueError, match="Both sets are labeled 'one'"):
         bias.measure(one, one)
 
 
 def test_a_grid_shows_prompts_spread_over_the_list_each_with_the_next_seed() -> None:
-    prompts, seeds = plan("\n".join(f"prompt {i}" for i in range(10)), 1, 3)
+    prompts, seeds = prompts_and_seeds("\n".join(f"prompt {i}" for i in range(10)), 1, 3)
     many = ImageSet(torch.zeros(30, 8, 8, 3), prompts, seeds, "many")
     assert examples(many, 5) == [0, 7, 14, 18, 25], "prompts 0, 2, 4, 6, 8 with seeds 1, 2, 3, 1, 2"
     assert examples(many, 99) == [3 * i + i % 3 for i in range(10)]

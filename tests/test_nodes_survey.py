@@ -9,29 +9,22 @@ from pathlib import Path
 import build_workflows
 import pytest
 import torch
-import workflow_survey_figures
-from comfy_inprocess import start
+import workflow_survey
 from comfy_server import ComfyServer
+from node_datasets import empty_folders
 from survey_toys import LABELS, data_of, image_sets
 from workflow_form import Workflow, compact
 
-comfy = start()
-import folder_paths  # noqa: E402
-
-from comfy_scoft.comfyui.nodes import survey as nodes_survey  # noqa: E402
-from comfy_scoft.comfyui.nodes.survey import EXAMPLE, SHIPPED, AggregateSurvey, LoadResponses, PlotSurvey  # noqa: E402
-from comfy_scoft.comfyui.nodes.survey_build import BuildSurvey  # noqa: E402
-from comfy_scoft.reports.plots import score_table  # noqa: E402
-from comfy_scoft.survey.build import SurveySettings  # noqa: E402
+from comfy_scoft.comfyui.nodes import survey as nodes_survey
+from comfy_scoft.comfyui.nodes.survey import EXAMPLE, SHIPPED, AggregateSurvey, LoadResponses, PlotSurvey
+from comfy_scoft.comfyui.nodes.survey_build import BuildSurvey
+from comfy_scoft.reports.plots import score_table
+from comfy_scoft.survey.build import SurveySettings
 
 
 @pytest.fixture(autouse=True)
 def comfy_folders(tmp_path, monkeypatch) -> Path:
-    """ComfyUI's input, output and temp folders, empty."""
-    for name in ("input", "output", "temp"):
-        (tmp_path / name).mkdir()
-        monkeypatch.setattr(folder_paths, f"{name}_directory", str(tmp_path / name))
-    return tmp_path
+    return empty_folders(tmp_path, monkeypatch)
 
 
 def test_the_menu_lists_the_example_and_folders_that_hold_answers(comfy_folders):
@@ -92,9 +85,9 @@ def test_the_node_writes_the_page_and_its_key_under_comfyuis_output(comfy_folder
     with torch.inference_mode():
         answer = BuildSurvey.execute(first, second, **{**given, "pages": 2, "set_4": third})
     survey, path = answer.args
-    assert Path(path) == comfy_folders / "output/scoft/surveys" / "how-do-these-pictures-show-your-culture.html"
+    assert Path(path) == comfy_folders / "output/scoft/surveys" / "how-do-these-images-show-your-culture.html"
     assert survey.generators == LABELS[:3] and len(survey.pages) == 3
-    assert answer.ui["text"][0].startswith("output/scoft/surveys/how-do-these-pictures-show-your-culture.html\n")
+    assert answer.ui["text"][0].startswith("output/scoft/surveys/how-do-these-images-show-your-culture.html\n")
     assert data_of(Path(path).read_bytes())["id"] == survey.id
     assert given == {name: getattr(SurveySettings(), name) for name in given}
 
@@ -102,7 +95,7 @@ def test_the_node_writes_the_page_and_its_key_under_comfyuis_output(comfy_folder
 def test_from_answers_to_figures_in_a_running_comfyui(comfy: ComfyServer):
     """The second half of the survey workflow, as it is shipped, over HTTP."""
     workflow = Workflow("survey", json.loads(build_workflows.SCHEMAS.read_text(encoding="utf-8")))
-    workflow_survey_figures.figures(workflow)
+    workflow_survey.answers(workflow)
     prompt = workflow.api()
     outputs = comfy.client.run(prompt, timeout=300)["outputs"]
     by_kind = {prompt[number]["class_type"]: shown for number, shown in outputs.items()}

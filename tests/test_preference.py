@@ -14,10 +14,10 @@ from preference_toys import QUICK, SCHEDULE, latents, learned, random_preference
 from safetensors.torch import load_file, save_file
 
 from comfy_scoft.corrector import preference_file
-from comfy_scoft.corrector.evaluation import calibration_error, fitted_temperature
+from comfy_scoft.corrector.evaluation import Evaluation, calibration_error, fitted_temperature
 from comfy_scoft.corrector.preference import Preference, image_log_odds, levels_for, log_preference, sigmas
-from comfy_scoft.corrector.prompt_gate import MADE_UP, MOST_CAPTIONS, PlaceGate, contrasts, learn_place
-from comfy_scoft.corrector.report import evidence_of, report
+from comfy_scoft.corrector.prompt_gate import MADE_UP, MAX_CAPTIONS, PlaceGate, contrasts, learn_place
+from comfy_scoft.corrector.report import report
 from comfy_scoft.corrector.training import PreferenceSettings, learn, split
 from comfy_scoft.reports.plots.preference import preference_chart
 
@@ -48,18 +48,18 @@ def learned_odds(preference: Preference, z: torch.Tensor, t: int = 100) -> torch
 def test_sets_that_differ_in_colour_alone_are_said_to() -> None:
     _, found = learned(shift=0.8)
     assert min(found.accuracy[:3]) > 0.95 and min(found.color[:3]) > 0.95
-    assert len(found.warnings()) == 1 and found.warnings()[0].startswith("Color alone tells the sets apart as well")
+    assert len(found.warnings()) == 1 and found.warnings()[0].startswith("Mean color alone classifies the sets as well")
 
 
 def test_sets_that_do_not_differ_teach_nothing_and_it_says_so() -> None:
     _, found = learned()
-    assert found.warnings()[0].startswith("It has learned nothing")
+    assert found.warnings()[0].startswith("The preference learned nothing")
 
 
 def test_few_pictures_make_rough_figures() -> None:
     _, found = learn(latents(6, 1, stripes=1.0), latents(6, 2), SCHEDULE, "mini", QUICK)
     assert found.held_out == (1, 1) and found.warnings()[-1] == (
-        "Only 2 images were held out, so these figures are rough."
+        "Only 2 images were held out, so these metrics are rough."
     )
 
 
@@ -203,9 +203,9 @@ def test_the_chart_and_the_report_say_what_was_measured(striped) -> None:
     assert chart.ndim == 3 and chart.shape[-1] == 3 and float(chart.min()) < 0.5
     told = report(preference)
     assert "24 preferred and 24 stereotyped images, measured on 6 and 6 held out" in told
-    assert "It asks no prompt" in told and "Warning" not in told
-    assert evidence_of(json.loads(json.dumps(dict(preference.facts)))) == found
-    assert "Nothing is known of how well" in report(random_preference())
+    assert "It has no prompt gate" in told and "Warning" not in told
+    assert Evaluation.from_json(json.loads(json.dumps(preference.facts["evidence"]))) == found
+    assert "It has no evaluation" in report(random_preference())
 
 
 # --- the prompt's place ------------------------------------------------------------------------------------------
@@ -240,13 +240,13 @@ def test_captions_are_read_with_and_without_the_place() -> None:
     assert [texts[:2] for texts in without] == [["A boat.", "A boat in Lund."], ["'s rivers", "Lund's rivers"]]
     assert all(len(texts) == 2 + MADE_UP for texts in without)
     many = [f"image {i} of Kora" for i in range(60)]
-    assert 12 <= len(contrasts(many, "Kora", [], torch.Generator())[0]) <= MOST_CAPTIONS
+    assert 12 <= len(contrasts(many, "Kora", [], torch.Generator())[0]) <= MAX_CAPTIONS
     with pytest.raises(ValueError, match="None of the 5 captions names the place 'Lund'"):
         contrasts(given, "Lund", [], torch.Generator())
 
 
 def test_the_text_of_another_encoder_is_refused() -> None:
-    with pytest.raises(ValueError, match="has 6 numbers a token and the preference reads 12"):
+    with pytest.raises(ValueError, match="has 6 values per token and the preference needs 12"):
         PlaceGate(12)(torch.zeros(1, 3, 6))
 
 
@@ -266,8 +266,9 @@ def test_a_saved_preference_comes_back_the_same(tmp_path: Path, striped) -> None
     with torch.inference_mode():
         found = preference_file.load(path)
     assert (found.family, found.temperature) == (preference.family, preference.temperature)
+    assert "colour" in found.facts["evidence"], "a key of files that exist"
     assert found.facts["title"] == "Kora as it is" and found.facts["licence"] == "CC-BY-4.0"
-    assert evidence_of(found.facts) == striped[1]
+    assert Evaluation.from_json(found.facts["evidence"]) == striped[1]
     z, sigma = latents(3, 9), torch.tensor([0.1, 1.0, 9.0])
     for ours, theirs in zip(found.gradient(z, sigma), preference.gradient(z, sigma), strict=True):
         assert torch.equal(ours, theirs)
@@ -332,7 +333,7 @@ def test_a_hostile_file_is_refused_in_one_sentence(tmp_path: Path, how: str) -> 
 def test_a_file_too_large_to_be_one_is_not_read(tmp_path: Path) -> None:
     path = tmp_path / "big.safetensors"
     with path.open("wb") as file:
-        file.truncate(preference_file.LARGEST_FILE + 1)
+        file.truncate(preference_file.MAX_BYTES + 1)
     with pytest.raises(ValueError, match="not a preference"):
         preference_file.load(path)
 
@@ -340,4 +341,4 @@ def test_a_file_too_large_to_be_one_is_not_read(tmp_path: Path) -> None:
 def test_facts_that_are_not_what_they_should_be_are_left_out_of_the_report(tmp_path: Path) -> None:
     strange = replace(random_preference(), facts={"evidence": {"accuracy": "all"}, "place": 3, "title": "T"})
     preference_file.save(strange, tmp_path / "s.safetensors")
-    assert "Nothing is known" in report(preference_file.load(tmp_path / "s.safetensors"))
+    assert "It has no evaluation" in report(preference_file.load(tmp_path / "s.safetensors"))

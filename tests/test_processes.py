@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from toys import learned, toy_base, toy_dataset, toy_features, toy_run
-from two_processes import SHAPES, gradients_of, run_of
+from two_processes import SHAPES, WORK, fork, gradients_of, run_of, together
 
 from comfy_scoft.features import load_features
 from comfy_scoft.losses import ContrastiveLoss, DiffusionLoss, MemorizationLoss
@@ -43,21 +44,21 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 
 
+def by_two(work: Callable[[int, Path], int], folder: Path) -> Done:
+    """Let two processes do it, forks of this one, in a new folder."""
+    folder.mkdir()
+    statuses = fork(work, folder, 2)
+    assert all((folder / f"{rank}.json").exists() for rank in (0, 1)), statuses
+    files = [folder / f"{rank}.safetensors" for rank in (0, 1)]
+    facts = [json.loads((folder / f"{rank}.json").read_text()) for rank in (0, 1)]
+    return Done(folder, statuses, facts, [load_file(file) if file.exists() else {} for file in files])
+
+
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Done]:
     """What two processes made of each work of two_processes.py."""
     root = tmp_path_factory.mktemp("two")
-    command = [sys.executable, str(ROOT / "tests" / "two_processes.py"), str(root)]
-    ran = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment())
-    assert ran.returncode == 0, ran.stdout + ran.stderr
-    statuses, found = json.loads(ran.stdout.splitlines()[-1]), {}
-    for work, status in statuses.items():
-        folder = root / work
-        assert all((folder / f"{rank}.json").exists() for rank in (0, 1)), (work, status, ran.stderr)
-        files = [folder / f"{rank}.safetensors" for rank in (0, 1)]
-        facts = [json.loads((folder / f"{rank}.json").read_text()) for rank in (0, 1)]
-        found[work] = Done(folder, status, facts, [load_file(file) if file.exists() else {} for file in files])
-    return found
+    return {work.__name__: by_two(work, root / work.__name__) for work in WORK}
 
 
 def apart(one: torch.Tensor, other: torch.Tensor) -> float:
@@ -65,9 +66,19 @@ def apart(one: torch.Tensor, other: torch.Tensor) -> float:
 
 
 @pytest.mark.parametrize("name", SHAPES)
+@pytest.mark.long
 def test_two_processes_have_the_gradients_and_the_lora_of_one(name: str, done: dict[str, Done], tmp_path: Path) -> None:
     """Over uneven shares, rollouts in one process only, half precision, and steps in which nothing is learned."""
-    two, half = done["together"], name == "fp16"
+    trained_as_one(name, done["together"], tmp_path)
+
+
+def test_two_processes_share_three_passes_and_train_the_lora_of_one(tmp_path: Path) -> None:
+    name = "three over two"
+    trained_as_one(name, by_two(lambda rank, folder: together(rank, folder, [name]), tmp_path / "two"), tmp_path)
+
+
+def trained_as_one(name: str, two: Done, tmp_path: Path) -> None:
+    half = name == "fp16"
     assert two.statuses == [0, 0] and two.facts[0][name] == two.facts[1][name]
     for kind in ("gradients", "lora"):
         assert torch.equal(two.tensors[0][f"{name}|{kind}"], two.tensors[1][f"{name}|{kind}"]), kind
@@ -81,11 +92,13 @@ def test_two_processes_have_the_gradients_and_the_lora_of_one(name: str, done: d
         assert row == pytest.approx(wanted, rel=0.1 if half else 1e-3)
 
 
+@pytest.mark.long
 def test_only_the_first_process_writes_the_files(done: dict[str, Done]) -> None:
     assert sorted(entry.name for entry in (done["together"].folder / "ema").iterdir()) == ["checkpoint-00000003"]
     assert not (done["one_stops"].folder / "run-2").exists()
 
 
+@pytest.mark.long
 def test_a_fault_in_one_process_ends_all_with_its_sentence_and_the_last_step_is_kept(done: dict[str, Done]) -> None:
     work = done["one_stops"]
     first, second = work.facts
@@ -96,12 +109,14 @@ def test_a_fault_in_one_process_ends_all_with_its_sentence_and_the_last_step_is_
     assert [row["step"] for row in runs.read_metrics(work.folder / "run")] == [1, 2]
 
 
+@pytest.mark.long
 def test_a_first_process_that_cannot_write_ends_the_other(done: dict[str, Done]) -> None:
     first, second = done["first_cannot_write"].facts
     assert done["first_cannot_write"].statuses == [3, 3] and second["kind"] == "OtherProcess"
     assert "No space left on device), but step 1 is kept" in first["says"]
 
 
+@pytest.mark.long
 def test_a_lack_of_memory_in_one_process_makes_all_go_on_with_less(done: dict[str, Done], tmp_path: Path) -> None:
     work = done["one_is_short_of_memory"]
     assert work.statuses == [0, 0] and work.facts[0] == work.facts[1]
@@ -114,6 +129,7 @@ def test_a_lack_of_memory_in_one_process_makes_all_go_on_with_less(done: dict[st
     assert apart(work.tensors[0]["lora"], learned(whole)) < 1e-3
 
 
+@pytest.mark.long
 def test_what_is_frozen_is_computed_by_one_process_and_known_to_both(done: dict[str, Done]) -> None:
     work = done["fill"]
     assert [fact["made"] for fact in work.facts] == [fact["calls"] for fact in work.facts] == [3, 3], "six over two"

@@ -15,8 +15,9 @@ from PIL import Image
 from protocol_inputs import ROOT, arguments, inception_file, write_inputs
 
 from comfy_scoft.__main__ import main as command
+from comfy_scoft.cli import paper_tables as cli
 from comfy_scoft.data.records import CATEGORIES, CultureRecord, Dataset
-from comfy_scoft.experiments.paper_tables import cli, clock, data, human, measure, networks, paper, plan, train
+from comfy_scoft.experiments.paper_tables import clock, data, human, measure, networks, paper, plan, train
 from comfy_scoft.experiments.paper_tables.arms import BASE, FINETUNE, MP, MPC, PAPER, SHORT, M, arms_of
 
 # --- counts, by hand ---
@@ -144,7 +145,7 @@ def test_pairs_have_different_captions_and_come_again_from_the_same_seed() -> No
 def test_every_model_draws_the_same_prompts_from_the_same_seeds() -> None:
     own = culture("china", records((12,)), 3)
     small = replace(PAPER, images=7)
-    sets = [data.wanted(arm, own, None, small, 1024, (1, 2)) for arm in (BASE, M, MPC)]
+    sets = [data.image_specs(arm, own, None, small, 1024, (1, 2)) for arm in (BASE, M, MPC)]
     assert [one[0] for one in sets] == [sets[0][0]] * 3
     captions = [record.caption for record in own.test.records]
     assert list(sets[0][0].prompts) == [*captions, *captions, captions[0]] and list(sets[0][0].seeds) == list(range(7))
@@ -245,6 +246,6 @@ def test_a_survey_of_models_that_draw_the_same_is_a_sentence_and_no_fault(tmp_pa
     """After too short a training the images may be the same to the last bit; the tables are written all the same."""
     for i in range(2):
         Image.new("RGB", (64, 64), (i, 9, 9)).save(tmp_path / f"{i}.png")
-    same = train.Drawn("k", data.Wanted("x", ("a", "b")), (tmp_path / "0.png", tmp_path / "1.png"))
+    same = train.ImageFiles("k", data.ImageSpec("x", ("a", "b")), (tmp_path / "0.png", tmp_path / "1.png"))
     study: Any = SimpleNamespace(scale=SHORT, seed=1, out=tmp_path)
     assert "hold the same images" in human.write_page(study, "nuvia", {"one": same, "other": same})

@@ -19,15 +19,17 @@ from protocol_inputs import ROOT, arguments, results, write_inputs
 from safetensors.torch import load_file
 from torch.nn import functional as F
 
+from benchmarks.survey_crowd import answer_file
 from comfy_scoft.__main__ import main as command
+from comfy_scoft.cli import paper_tables as cli
 from comfy_scoft.data.captions import CaptionFile
 from comfy_scoft.data.dataset import load_folder
 from comfy_scoft.data.images import read_pixels
-from comfy_scoft.experiments.paper_tables import cli, clock, data, measure, page, paper, plan, prepare, train
+from comfy_scoft.experiments.engine import training
+from comfy_scoft.experiments.paper_tables import clock, data, measure, page, paper, plan, prepare, train
 from comfy_scoft.experiments.paper_tables.arms import SHORT, arms_of
 from comfy_scoft.features import load_features
 from comfy_scoft.survey.responses import read_key
-from comfy_scoft.survey.simulate import answer_file
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +57,7 @@ def done(inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, 
     return out, seen
 
 
+@pytest.mark.long
 def test_a_run_does_what_its_plan_says(done: tuple[Path, dict[str, Any]], inputs: Path) -> None:
     out, seen = done
     assert set(seen["clock"].left.values()) == {0.0}, seen["clock"].left
@@ -72,6 +75,7 @@ def test_a_run_does_what_its_plan_says(done: tuple[Path, dict[str, Any]], inputs
     assert not list(out.rglob("*.part")) and not list((out / "trained").rglob("run"))
 
 
+@pytest.mark.long
 def test_a_data_set_without_words_gets_generic_captions_and_negatives_of_its_place(
     done: tuple[Path, dict[str, Any]],
 ) -> None:
@@ -86,6 +90,7 @@ def test_a_data_set_without_words_gets_generic_captions_and_negatives_of_its_pla
     assert sum(all(prompt.endswith(" in South Korea") for prompt in one["prompts"]) for one in said) == 3
 
 
+@pytest.mark.long
 def test_the_figures_are_those_of_the_pictures_on_disk(done: tuple[Path, dict[str, Any]], inputs: Path) -> None:
     """Table 2's CLIP-I and the CLIPScore of Tables 1 and 4, from the PNG files with the network alone."""
     out, _ = done
@@ -115,6 +120,7 @@ def test_the_figures_are_those_of_the_pictures_on_disk(done: tuple[Path, dict[st
     assert found["cultures"][1]["training pairs"] == [[r.image.name, r.caption] for r in pairs]
 
 
+@pytest.mark.long
 def test_the_page_has_every_table_with_the_papers_figures_beside(done: tuple[Path, dict[str, Any]]) -> None:
     out, _ = done
     found, text = results(out), (out / "page" / "page.md").read_text(encoding="utf-8")
@@ -127,8 +133,8 @@ def test_the_page_has_every_table_with_the_papers_figures_beside(done: tuple[Pat
     assert mean["value"] == pytest.approx(np.mean(both))
     assert ["SCoFT+M", page.shown(mean, "KID-CCUB")] in [row[:2] for row in rows]
     base = [found["figures"][name]["Stable Diffusion"]["KID-COCO"] for name in ("South Korea", "nuvia")]
-    assert base[0] == base[1] == found["means"]["Stable Diffusion"]["KID-COCO"], "one drawing for all cultures"
-    assert "its figures mean nothing" in text and "does not measure cultural competence" in text
+    assert base[0] == base[1] == found["means"]["Stable Diffusion"]["KID-COCO"], "generated once for all cultures"
+    assert "its metrics mean nothing" in text and "does not measure cultural competence" in text
     assert any("South Korea: 20% of each category" in choice for choice in found["choices"])
     html = (out / "page" / "page.html").read_text(encoding="utf-8")
     assert html.count("<table>") == 5 and "data:image/png" in html and "Nobody has ranked" in html
@@ -163,6 +169,7 @@ def stop_after_a_step(patch: pytest.MonkeyPatch, arm: str) -> None:
     patch.setattr(clock.Clock, "did", did)
 
 
+@pytest.mark.long
 def test_stopped_anywhere_and_gone_on_with_it_gives_the_same_results(
     done: tuple[Path, dict[str, Any]], inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -181,15 +188,18 @@ def test_stopped_anywhere_and_gone_on_with_it_gives_the_same_results(
     assert results(tmp_path) == results(done[0])
 
 
+@pytest.mark.long
 def test_a_finished_run_draws_and_trains_nothing_again(
     done: tuple[Path, dict[str, Any]], inputs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = results(done[0])
-    for owner, name in ((train, "train"), (train, "_drawn"), (measure, "embeddings"), (prepare, "make_negatives")):
+    work = ((training, "train"), (train, "_generated"), (measure, "embeddings"), (prepare, "make_negatives"))
+    for owner, name in work:
         monkeypatch.setattr(owner, name, None)
     assert command(arguments(inputs, done[0])) == 0 and results(done[0]) == before
 
 
+@pytest.mark.long
 def test_answers_to_the_survey_pages_become_the_ranks_of_table_1(
     done: tuple[Path, dict[str, Any]], inputs: Path, tmp_path: Path
 ) -> None:
@@ -219,6 +229,7 @@ def test_answers_to_the_survey_pages_become_the_ranks_of_table_1(
         assert ranked["ranks"]["SCoFT+MP"][item]["value"] == pytest.approx(whole[k, 2])
 
 
+@pytest.mark.long
 def test_in_half_precision_table_2_alone_needs_neither_negatives_nor_their_network(
     inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -239,7 +250,7 @@ def test_the_plan_names_counts_and_a_time_and_trains_nothing(
     assert command(arguments(inputs, tmp_path / "out", "--plan")) == 0
     said = capsys.readouterr().out
     assert "8 trainings" in said and "In all at least" in said
-    assert next(line for line in said.splitlines() if line.startswith("drawn image")).split()[2] == "78"
+    assert next(line for line in said.splitlines() if line.startswith("generated image")).split()[2] == "78"
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"times.json", ".lock"}
 
 

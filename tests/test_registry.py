@@ -12,9 +12,8 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-import draw_banner
 import pytest
-from PIL import Image, ImageChops
+from PIL import Image
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -98,14 +97,6 @@ def test_icon_and_banner_have_their_shape_and_are_small(name: str, most: int) ->
     assert max(width, height) <= most and path.stat().st_size < 50_000
 
 
-@pytest.mark.parametrize("name", ["icon", "banner"])
-def test_icon_and_banner_are_what_their_script_draws(name: str) -> None:
-    drawn = getattr(draw_banner, name)().convert("RGB")
-    with Image.open(ROOT / "docs" / f"{name}.png") as kept:
-        difference = ImageChops.difference(drawn, kept.convert("RGB"))
-    assert max(high for _, high in difference.getextrema()) <= 24  # versions of Pillow choose colors a little apart
-
-
 def test_the_archive_holds_what_a_user_needs() -> None:
     names = set(archive())
     assert not {name for name in IN_IT if name not in names}
@@ -149,7 +140,7 @@ def test_the_archive_stays_under_30_mb_and_each_file_under_20() -> None:
 
 def test_what_the_pack_ships_imports_nothing_that_it_leaves_out() -> None:
     """A stray `import toys` or `import comfy_server` would work in a checkout and fail in an installed pack."""
-    left_behind = {path.stem for folder in ("tests", "tools", "benchmarks") for path in (ROOT / folder).glob("*.py")}
+    left_behind = {path.stem for folder in ("tests", "tools", "benchmarks") for path in (ROOT / folder).rglob("*.py")}
     left_behind = (left_behind | {"tests", "tools", "benchmarks", "run"}) - {"__init__", "__main__"}
     pattern = re.compile(rf"^\s*(?:from|import) ({'|'.join(sorted(map(re.escape, left_behind)))})\b", re.M)
     for name in archive():

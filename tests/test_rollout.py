@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
-from diffusers import DDIMScheduler
 from torch import Tensor
 from toys import batch_loss, mean, toy_base, toy_features, toy_run
 
@@ -19,6 +19,10 @@ from comfy_scoft.training import objective
 from comfy_scoft.training.batches import samples_of_batch
 from comfy_scoft.training.latent_cache import Cache
 
+if TYPE_CHECKING:
+    from diffusers import DDIMScheduler
+
+
 TIMES = (0, 1, 18, 19, 37, 500, 999)
 GUIDANCE = 4.5
 
@@ -29,6 +33,8 @@ def noise(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Ten
 
 def sampler(schedule: NoiseSchedule) -> DDIMScheduler:
     """diffusers' DDIM on our table, ending at ᾱ = 1, without clipping."""
+    from diffusers import DDIMScheduler
+
     found = DDIMScheduler(clip_sample=False, set_alpha_to_one=True, prediction_type=schedule.prediction)
     found.alphas_cumprod, found.final_alpha_cumprod = schedule.alphas_cumprod, torch.ones((), dtype=torch.float64)
     return found

@@ -6,16 +6,10 @@ import json
 
 import numpy as np
 import pytest
+import survey_simulation as simulation
 from survey_answers import EXAMPLE, alike, answered, noisy
 
-from benchmarks import survey_simulation as simulation
-from comfy_scoft.metrics.scores import Scores
-from comfy_scoft.survey.aggregate import ALL, aggregate
-from comfy_scoft.survey.findings import minorities, report_text, warnings
-from comfy_scoft.survey.intervals import average_ranks_and_win_rates
-from comfy_scoft.survey.rankings import Rankings
-from comfy_scoft.survey.responses import load_responses
-from comfy_scoft.survey.simulate import (
+from benchmarks.survey_crowd import (
     PAPER_GENERATORS,
     PAPER_WIN_RATES,
     Crowd,
@@ -25,6 +19,12 @@ from comfy_scoft.survey.simulate import (
     simulated_survey,
     worth_of,
 )
+from comfy_scoft.metrics.scores import Scores
+from comfy_scoft.survey.aggregate import ALL, aggregate
+from comfy_scoft.survey.findings import minorities, report_text, warnings
+from comfy_scoft.survey.intervals import average_ranks_and_win_rates
+from comfy_scoft.survey.rankings import Rankings
+from comfy_scoft.survey.responses import load_responses
 
 TABLE_1 = {
     "alignment": (3.09, 2.57, 2.33, 1.83),
@@ -117,7 +117,7 @@ def test_the_examples_minorities_are_shown_beside_the_consensus():
     assert borea.name == "borea" and borea.cell.ranks.tolist() == [4, 3, 1, 2]
     assert "SCoFT+MP above SCoFT+MPC" in borea.sentence and "beyond chance" in borea.sentence
     assert against.name == "3 of 24 people against the consensus" and against.cell.average[0].argmin() == 0
-    assert "they agree with each other: a view of their own" in against.sentence
+    assert "they agree with each other: a shared view" in against.sentence
     assert "counts 3 of them with a negative weight" in against.sentence
     assert "can hide an insightful minority" in report_text(found)
 

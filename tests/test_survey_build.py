@@ -183,14 +183,14 @@ def test_the_hash_changes_with_anything_that_matters(built) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"format": "something else"}, "no survey's key file"),
+        ({"format": "something else"}, "not a survey's key file"),
         ({"version": 99}, "version 99"),
         ({"pages": []}, "has no pages"),
         ({"items": [{"id": "a", "title": "b"}]}, "one of its items lacks a part"),
         ({"generators": ["one", "one", "two"]}, "generator is in it twice"),
         ({"generators": ["one"]}, "one image for each"),
-        ({"title": 3}, "is no text"),
-        ({"seed": "3"}, "no whole number"),
+        ({"title": 3}, "is not a text"),
+        ({"seed": "3"}, "not a whole number"),
     ],
 )
 def test_a_damaged_key_is_refused_in_one_sentence(built, change: dict, said: str) -> None:
@@ -199,7 +199,7 @@ def test_a_damaged_key_is_refused_in_one_sentence(built, change: dict, said: str
     assert str(caught.value).count(". ") == 0
     damaged = copy.deepcopy(to_json(built[0]))
     damaged["pages"][-1]["repeats"] = "p999"
-    with pytest.raises(ValueError, match="no page of its own"):
+    with pytest.raises(ValueError, match="not an original page"):
         from_json(damaged)
 
 
@@ -209,7 +209,7 @@ def test_a_damaged_key_is_refused_in_one_sentence(built, change: dict, said: str
 def test_files_are_never_overwritten_and_the_same_survey_is_not_written_twice(built, tmp_path: Path) -> None:
     survey, page = built
     first = save(survey, page, tmp_path / "surveys")
-    assert first.name == "how-do-these-pictures-show-your-culture.html" and first.read_bytes() == page
+    assert first.name == "how-do-these-images-show-your-culture.html" and first.read_bytes() == page
     key = first.with_name(first.stem + ".survey.json")
     assert from_json(json.loads(key.read_text(encoding="utf-8"))) == survey
     assert save(survey, page, tmp_path / "surveys") == first
@@ -270,7 +270,7 @@ def test_the_papers_items_are_asked_in_the_surveys_language_and_name_the_culture
     assert "hasta 3, la peor" in survey.items[1].question and survey.language == "es"
     assert b'<html lang="es" dir="ltr">' in page
     english = build(image_sets(), SETTINGS)[0].items[1].question
-    assert english.startswith("Which image represents Nuvia best?") and "distorted faces, hands" in english
+    assert english.startswith("Which picture represents Nuvia best?") and "distorted faces, hands" in english
 
 
 def test_items_can_be_edited() -> None:
@@ -297,7 +297,7 @@ def changed(**changes) -> list[ImageSet]:
         ([*image_sets(4), *image_sets(3)], {}, "compares 2 to 6 image sets, not 7"),
         (changed(prompts=("a", "b", "c", "d")), {}, "not made with the same prompts and seeds"),
         (changed(seeds=(1, 2, 3, 4)), {}, "not made with the same prompts and seeds"),
-        (changed(label=LABELS[1]), {}, "Two sets are labelled 'generator-beta'"),
+        (changed(label=LABELS[1]), {}, "Two sets are labeled 'generator-beta'"),
         (changed(images=image_sets()[1].images), {}, "hold the same images"),
         (changed(images=torch.rand(4, 64, 96, 3)), {}, "same proportions"),
         (image_sets(), {"pages": 0}, "at least one page"),

@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 from survey_answers import EXAMPLE, alike, answered, noisy
 
+from benchmarks.survey_crowd import PAPER_WIN_RATES, Crowd, simulated_rankings, simulated_survey, worth_of
 from comfy_scoft.survey import mmsr
 from comfy_scoft.survey.aggregate import aggregate
 from comfy_scoft.survey.agreement import kendall_w, krippendorff_alpha, mean_kendall_w
 from comfy_scoft.survey.bradley_terry import comparisons, log_likelihood, noisy_bradley_terry
 from comfy_scoft.survey.consensus import consensus, majority_ranks
 from comfy_scoft.survey.findings import report_text, warnings
-from comfy_scoft.survey.rankings import labels, rankings
+from comfy_scoft.survey.rankings import binary_labels, ranking_tables
 from comfy_scoft.survey.responses import load_responses
-from comfy_scoft.survey.simulate import PAPER_WIN_RATES, Crowd, simulated_rankings, simulated_survey, worth_of
 
 # Consensus
 
@@ -70,8 +70,8 @@ def test_the_consensus_of_a_survey_equals_crowd_kits_step_by_step():
     from crowdkit.aggregation import MMSR
 
     survey = load_responses(None, EXAMPLE)[0]
-    first, _ = rankings(survey)
-    found = labels(first)
+    first, _ = ranking_tables(survey)
+    found = binary_labels(first)
     decided = MMSR(n_iter=10_000, tol=1e-10).fit_predict(crowdkit_frame(found.values))
     wins = np.zeros((4, 4))
     for task, label in decided.items():
@@ -128,7 +128,7 @@ def test_random_answerers_weigh_little():
     skill = np.array([1.5] * 20 + [0.0] * 4)
     crowd = Crowd(worth_of(PAPER_WIN_RATES, np.ones(1)), skill)
     found = simulated_rankings(crowd, np.zeros(24, int), np.full(24, 30), 30, 4, generator)
-    weight = consensus(labels(found), 4).skills.weight
+    weight = consensus(binary_labels(found), 4).skills.weight
     assert weight[:20].min() > np.abs(weight[20:]).max()
     assert np.abs(weight[20:]).mean() < 0.3 * weight[:20].mean()
 
@@ -209,7 +209,7 @@ def test_kendalls_w_equals_friedmans_statistic_over_its_largest_value():
 def test_w_is_the_mean_over_shared_pages():
     survey = simulated_survey(("a", "b"), 2, 0, 1, "t")
     same, other = [(0, 1)] * 4, [(1, 0)] * 4
-    first, _ = rankings(answered(survey, {"x": [same, same], "y": [same, other], "z": [same]}))
+    first, _ = ranking_tables(answered(survey, {"x": [same, same], "y": [same, other], "z": [same]}))
     assert mean_kendall_w(first) == pytest.approx((3 * 1.0 + 2 * 0.0) / 5)
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib.resources
 import re
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from browser import DESKTOP, PHONE, open_page
@@ -15,6 +17,11 @@ from survey_toys import image_sets
 
 from comfy_scoft.survey.build import SurveySettings, build, save
 from comfy_scoft.survey.languages import language, languages
+
+
+def first_and_long(names: Iterable[str]) -> list[Any]:
+    """The first in the ordinary tier, the others in the long one."""
+    return [pytest.param(name, marks=pytest.mark.long if k else ()) for k, name in enumerate(names)]
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +66,7 @@ def test_changes_are_said_to_screen_readers(small: Made) -> None:
         expect(page.locator("#live")).to_have_text(re.compile(re.escape(text["said_complete"]) + "$"))
 
 
-@pytest.mark.parametrize("name", list(languages()))
+@pytest.mark.parametrize("name", first_and_long(languages()))
 def test_every_language_renders_every_screen(name: str, tmp_path: Path) -> None:
     survey = made(tmp_path, sets=2, pages=1, attention_checks=0, language=name, items=SurveySettings().items)
     spoken = language(name)
@@ -132,7 +139,7 @@ SIZES = {
 }
 
 
-@pytest.mark.parametrize("size", list(SIZES))
+@pytest.mark.parametrize("size", first_and_long(SIZES))
 def test_nothing_is_wider_than_the_window_and_axe_finds_nothing(size: str, tmp_path: Path) -> None:
     survey = made(tmp_path, sets=6, pages=1, attention_checks=0, items="Fit | Which?", title="Donaudampfschiff" * 4)
     with open_page(**SIZES[size]) as page:

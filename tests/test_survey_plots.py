@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.survey_crowd import simulated_survey
 from comfy_scoft.reports.plots import survey as plots
 from comfy_scoft.reports.plots.canvas import Page
 from comfy_scoft.survey import responses
 from comfy_scoft.survey.aggregate import Analysis, aggregate
 from comfy_scoft.survey.report import report_page
 from comfy_scoft.survey.responses import load_responses
-from comfy_scoft.survey.simulate import simulated_survey
 from comfy_scoft.survey.spec import Ranking, Response
 
 EXAMPLE = Path(responses.__file__).parent / "example"

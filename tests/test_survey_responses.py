@@ -11,12 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import survey_fuzz
 
-from benchmarks import survey_fuzz
+from benchmarks.survey_crowd import Crowd, answer_file, simulated_ranks, simulated_survey
 from comfy_scoft.survey import answer_file as answer_files
 from comfy_scoft.survey import responses
 from comfy_scoft.survey.responses import join, load_responses
-from comfy_scoft.survey.simulate import Crowd, answer_file, simulated_ranks, simulated_survey
 from comfy_scoft.survey.spec import KEY_ENDING, Survey, to_json
 
 EXAMPLE = Path(responses.__file__).parent / "example"
@@ -76,7 +76,7 @@ REFUSED: list[tuple[str, Callable[[dict], object], str]] = [
     ("consent", lambda d: change(d, "consented", False), "did not consent"),
     ("token", lambda d: change(d, "participant", "../../x"), "no proper participant token"),
     ("ended first", lambda d: change(d, "finished", "2025-02-28T10:00:00Z"), "finished before it was started"),
-    ("no time", lambda d: change(d, "started", "then"), "a time that is no time"),
+    ("no time", lambda d: change(d, "started", "then"), "an invalid time"),
     ("page", lambda d: change(d, "pages.0.page", "p999"), "a page that the survey does not have"),
     ("page twice", lambda d: change(d, "pages.1", d["pages"][0]), "answers page p001 twice"),
     ("item", lambda d: change(d, "pages.0.ranks.beauty", d["pages"][0]["shown"]), "that was not asked ('beauty')"),
@@ -94,11 +94,11 @@ REFUSED: list[tuple[str, Callable[[dict], object], str]] = [
     ("not ours", lambda d: {"prompt": "a workflow"}, "is JSON, but not an answer file"),
     ("no text", lambda d: b"\xff\xfe\x00", "is not text in UTF-8"),
     ("deep", lambda d: b"[" * 200_000, "is nested too deeply"),
-    ("twice", lambda d: (json.dumps(d)[:-1] + ', "pages": []}').encode(), "says one thing twice"),
+    ("twice", lambda d: (json.dumps(d)[:-1] + ', "pages": []}').encode(), "has a key twice"),
     ("digits", lambda d: json.dumps(d).replace('"version": 1', '"version": ' + "1" * 9999).encode(), "too many digits"),
     ("nan", lambda d: json.dumps(d).replace("12.0", "NaN").encode(), "holds NaN, which is not JSON"),
     ("large", lambda d: json.dumps(d).encode() + b" " * answer_files.MAX_BYTES, "is larger than 4 MB"),
-    ("empty", lambda d: change(d, "pages", []), "holds no whole page"),
+    ("empty", lambda d: change(d, "pages", []), "has no complete page"),
 ]
 
 
@@ -121,7 +121,7 @@ def test_a_page_that_is_not_whole_is_left_out_and_the_others_count(survey, tmp_p
     put(tmp_path, "a.json", data)
     found, report = load_responses(survey, tmp_path)
     assert {r.page for r in found.responses[0].rankings} == {f"p{k:03d}" for k in range(3, 9)}
-    assert lines_about(report, "a.json") == ["a.json is partial: 6 of 9 pages are whole and used."]
+    assert lines_about(report, "a.json") == ["a.json is partial: 6 of 9 pages are complete and used."]
 
 
 def test_of_one_participants_files_the_fuller_counts_then_the_later(survey, tmp_path):
@@ -162,7 +162,7 @@ def test_odd_but_possible_answers_count_with_a_caution(survey, tmp_path):
     put(tmp_path, "b.json", change(change(answers(survey, 1), "started", "2199-01-01"), "finished", "2199-01-02"))
     found, report = load_responses(survey, tmp_path)
     assert len(found.responses) == 2 and found.responses[0].years is None
-    assert "a.json gives 1990 years of experience, which cannot be and is left out." in report
+    assert "a.json gives 1990 years of experience, which is impossible and left out." in report
     assert "a.json took 3 s for 9 pages, faster than people read." in report
     assert "b.json was finished in the future, so its clock is wrong." in report
 

@@ -12,7 +12,7 @@ from PIL import Image
 from test_train_options import cut_and_whole
 from toys import PlainFeatures, all_losses, learned, toy_autoencoder, toy_base, toy_dataset, toy_features, toy_run
 
-from comfy_scoft.data.dataset import bucket
+from comfy_scoft.data.crop import bucket
 from comfy_scoft.data.records import Dataset
 from comfy_scoft.losses import ContrastiveLoss, DiffusionLoss, LossContext, PerceptualLoss
 from comfy_scoft.training.batches import passes_of, samples_of_batch

@@ -235,15 +235,18 @@ def test_the_base_model_is_byte_identical_after_training(tmp_path: Path) -> None
 # --- endurance ---
 
 
-@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
-def test_a_hundred_contrastive_micro_steps_of_mixed_batch_sizes_stay_finite(prediction: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("prediction", "steps"),
+    [("epsilon", 3), *(pytest.param(kind, 25, marks=pytest.mark.long) for kind in ("epsilon", "v_prediction"))],
+)
+def test_contrastive_micro_steps_of_mixed_batch_sizes_stay_finite(prediction: str, steps: int, tmp_path: Path) -> None:
     """Ragged negatives, t over the whole range, a rollout in each micro-step; at a rate that moves the LoRA."""
     data, seen = toy_dataset(tmp_path / "data", (2, 0, 1, 3, 0)), []
     for batch in (1, 2, 3, 4):
-        shape = {"batch_size": batch, "steps": 25, "every": 1, "rollout_steps": 2, "seed": batch, "dataset": data}
+        shape = {"batch_size": batch, "steps": steps, "every": 1, "rollout_steps": 2, "seed": batch, "dataset": data}
         losses = [DiffusionLoss(), ContrastiveLoss(toy_features())]
         run = toy_run(tmp_path, losses, base=toy_base(prediction), run_folder=tmp_path / str(batch), **shape)
         result: Result = train(run)
         seen += [v for row in result.metrics for v in row.values()]
         assert all("contrastive" in row for row in result.metrics) and bool(learned(run).isfinite().all())
-    assert len(seen) == 100 * 7 and all(math.isfinite(v) for v in seen)
+    assert len(seen) == 4 * steps * 7 and all(math.isfinite(v) for v in seen)

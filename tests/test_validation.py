@@ -14,6 +14,7 @@ from toys import Interrupted, all_losses, learned, toy_base, toy_dataset, toy_ru
 from comfy_scoft.data.dataset import load_folder
 from comfy_scoft.data.records import Dataset
 from comfy_scoft.losses import DiffusionLoss
+from comfy_scoft.mini_world import COMMUNITY
 from comfy_scoft.models.lora import attach
 from comfy_scoft.models.mini import layout
 from comfy_scoft.models.single_file import load_base
@@ -23,8 +24,6 @@ from comfy_scoft.training.latent_cache import Cache
 from comfy_scoft.training.run import Callbacks, Run
 from comfy_scoft.training.trainer import train
 from comfy_scoft.training.validation import HELD_OUT, TRAINED, Validation, reading, spread
-
-MINI = Path(layout.__file__).parent
 
 
 @pytest.fixture(scope="module")
@@ -143,13 +142,14 @@ def test_overfitting_is_read_from_the_rows() -> None:
     assert reading(rows_of([1.0], [1.0])) == reading([{"step": 1, "diffusion": 1.0}]) == reading([]) == ""
 
 
+@pytest.mark.long
 def test_a_run_that_learns_one_picture_by_heart_is_named(tmp_path: Path) -> None:
     """A hundred steps of the mini model on one image; other images of the same people were held out."""
-    community, _ = load_folder(MINI / "community")
+    community, _ = load_folder(COMMUNITY)
     train_on, held_out = community.split("train").records[:1], community.split("test").records[:3]
     shape = {"dataset": community.replace(train_on), "validation": community.replace(held_out), "validate_every": 20}
     shape |= {"steps": 100, "schedule": "constant", "learning_rate": 4e-3, "rank": 32, "alpha": 32.0, "flip": False}
-    base = load_base(MINI / "weights" / "checkpoints" / "scoft-mini.safetensors")
+    base = load_base(layout.WEIGHTS / "checkpoints" / layout.CHECKPOINT)
     run = toy_run(tmp_path, [DiffusionLoss()], base=base, targets="attention + feed-forward", **shape)
     _, rows = runs.train_and_log(run)
     held = [row for row in rows if HELD_OUT in row]

@@ -159,6 +159,7 @@ def trained(server: ComfyServer) -> tuple[Path, dict[str, Any]]:
     return newest(server.base / "output" / "loras", "my-community_*.safetensors"), shown
 
 
+@pytest.mark.long
 def test_training_on_sd15_goes_from_photographs_to_a_lora(
     server: ComfyServer, trained: tuple[Path, dict[str, Any]]
 ) -> None:
@@ -176,6 +177,7 @@ def test_training_on_sd15_goes_from_photographs_to_a_lora(
     assert len([out for out in shown.values() if "images" in out]) >= 3
 
 
+@pytest.mark.long
 def test_training_on_sdxl_goes_from_photographs_to_a_lora(server: ComfyServer) -> None:
     from diffusers import StableDiffusionXLPipeline
 
@@ -185,6 +187,7 @@ def test_training_on_sdxl_goes_from_photographs_to_a_lora(server: ComfyServer) -
     diffusers_takes(lora, small_unet("sdxl"), StableDiffusionXLPipeline, 8 * blocks)
 
 
+@pytest.mark.long
 def test_the_trained_lora_changes_pictures_in_stock_nodes(
     server: ComfyServer, trained: tuple[Path, dict[str, Any]]
 ) -> None:
@@ -198,6 +201,7 @@ def test_the_trained_lora_changes_pictures_in_stock_nodes(
 
 
 @pytest.mark.parametrize("name", ["make-negatives", "build-negatives-from-stock-nodes"])
+@pytest.mark.long
 def test_negatives_are_made_and_kept_as_a_set(name: str, server: ComfyServer) -> None:
     folder = server.base / "output/scoft/datasets/my community with negatives"
     shutil.rmtree(folder, ignore_errors=True)
@@ -216,6 +220,7 @@ def test_negatives_are_made_and_kept_as_a_set(name: str, server: ComfyServer) ->
 
 
 @pytest.mark.parametrize("name", workflow_sd.WORKFLOWS)
+@pytest.mark.long
 def test_a_missing_file_is_named_before_anything_runs(name: str, server: ComfyServer) -> None:
     """A person who forgot a download learns which one it is."""
     prompt = shipped(name)

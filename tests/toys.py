@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import zlib
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel
 from PIL import Image
 from torch import Tensor, nn
 
@@ -25,6 +24,9 @@ from comfy_scoft.training.memory import MemoryOptions
 from comfy_scoft.training.objective import weighted_loss
 from comfy_scoft.training.run import Run
 from comfy_scoft.training.settings import OptimizerSettings, TrainSettings
+
+if TYPE_CHECKING:  # takes seconds to import: only the tests that make a toy wait for it
+    from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel
 
 
 class Interrupted(Exception):
@@ -49,6 +51,8 @@ def random_weights(module: nn.Module, seed: int) -> nn.Module:
 
 
 def toy_unet(seed: int = 1, dtype: torch.dtype = torch.float32) -> UNet2DConditionModel:
+    from diffusers import UNet2DConditionModel
+
     unet = UNet2DConditionModel(
         sample_size=8,
         block_out_channels=(8, 16),
@@ -69,12 +73,16 @@ def toy_embed(caption: str) -> TextEmbedding:
 
 
 def toy_autoencoder(seed: int = 2) -> AutoencoderTiny:
+    from diffusers import AutoencoderTiny
+
     sizes = {"encoder_block_out_channels": (8,) * 4, "decoder_block_out_channels": (8,) * 4}
     counts = {"num_encoder_blocks": (1,) * 4, "num_decoder_blocks": (1,) * 4}
     return random_weights(AutoencoderTiny(**sizes, **counts), seed)
 
 
 def toy_kl_autoencoder(seed: int = 2) -> AutoencoderKL:
+    from diffusers import AutoencoderKL
+
     kinds = {"down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4}
     sizes = {"block_out_channels": (8,) * 4, "layers_per_block": 1, "norm_num_groups": 4, "latent_channels": 4}
     return random_weights(AutoencoderKL(**kinds, **sizes), seed)

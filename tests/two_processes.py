@@ -1,8 +1,7 @@
-"""Work that two processes do together, for tests/test_processes.py: `python two_processes.py FOLDER`.
+"""Work that two processes do together, for tests/test_processes.py.
 
-One interpreter imports everything and forks the processes, which costs a moment each; torchrun would import it all
-anew. Each process writes what it found to FOLDER/<work>/<rank>.json and .safetensors, and ends with the status that it
-returns.
+The processes are forks of the test's own, which cost a moment each; torchrun would import everything anew. Each process
+writes what it found to FOLDER/<work>/<rank>.json and .safetensors, and ends with the status that it returns.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ import json
 import os
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -63,10 +62,10 @@ def gradients_of(run: Run) -> tuple[torch.Tensor, list[dict[str, float]]]:
     return torch.cat(found), rows
 
 
-def together(rank: int, folder: Path) -> int:
-    """Train each of SHAPES."""
+def together(rank: int, folder: Path, names: Iterable[str] = SHAPES) -> int:
+    """Train each of these SHAPES."""
     found, rows = {}, {}
-    for name in SHAPES:
+    for name in names:
         run = run_of(name, folder)
         run.distributed, _ = launched()
         found[f"{name}|gradients"], rows[name] = gradients_of(run)
@@ -156,6 +155,9 @@ def _told(rank: int, folder: Path, work: Callable[[], Any], run: Run) -> int:
 
 def fork(work: Callable[[int, Path], int], folder: Path, count: int) -> list[int]:
     """Statuses of the processes, in the order of their ranks."""
+    import peft  # noqa: F401  (here, so that no fork has to)
+
+    toy_base(kl=True)  # the same for diffusers
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -175,12 +177,4 @@ def fork(work: Callable[[int, Path], int], folder: Path, count: int) -> list[int
     return [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
 
 
-WORK = {work.__name__: work for work in (together, one_stops, first_cannot_write, one_is_short_of_memory, fill)}
-
-if __name__ == "__main__":
-    statuses = {}
-    for name, work in WORK.items():
-        place = Path(sys.argv[1]) / name
-        place.mkdir()
-        statuses[name] = fork(work, place, 2)
-    print(json.dumps(statuses))
+WORK = (together, one_stops, first_cannot_write, one_is_short_of_memory, fill)

@@ -1,9 +1,9 @@
-"""The synthetic survey that the pack ships: invented people of invented places answer about pictures that never were.
+"""The synthetic survey that the pack ships: simulated participants of invented places rank images that do not exist.
 
     python tools/build_survey_example.py
 
-writes comfy_scoft/survey/example/ anew, the same bytes every time. 24 participants: 12 of nuvia, of whom three see it
-the other way round and agree on it; 7 of borea, who like SCoFT+MP best; 5 of aria. One of each place ranks at random.
+writes comfy_scoft/survey/example/, the same bytes every time. 24 participants: 12 of nuvia, three of whom agree on the
+opposite ranking; 7 of borea, who prefer SCoFT+MP; 5 of aria. One participant of each place ranks at random.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 if str(ROOT) not in sys.path:
     sys.path.append(str(ROOT))
 
-from comfy_scoft.survey.simulate import (  # noqa: E402
+from benchmarks.survey_crowd import (  # noqa: E402
     PAPER_GENERATORS,
     Crowd,
     answer_file,
@@ -26,8 +26,8 @@ from comfy_scoft.survey.simulate import (  # noqa: E402
     simulated_survey,
     worth_of,
 )
+from comfy_scoft.common.files import write_atomically  # noqa: E402
 from comfy_scoft.survey.spec import KEY_ENDING, Survey, to_json  # noqa: E402
-from comfy_scoft.training.checkpoint import write_atomically  # noqa: E402
 
 EXAMPLE = ROOT / "comfy_scoft" / "survey" / "example"
 SEED = 2024
@@ -47,7 +47,7 @@ about any model or any people.
 
 
 def ranks_of(survey: Survey, person: int, generator: np.random.Generator) -> np.ndarray:
-    """Ranks (pages, items, G) of one participant; who does not rank at random ranks a repeated page much as before."""
+    """Ranks (pages, items, G) of one participant; repeated pages are ranked similarly, except at random."""
     worth = worth_of(WIN_RATES, np.ones(1))
     if PLACES[person] == "borea":
         worth = worth[[0, 1, 3, 2]]

@@ -1,7 +1,7 @@
 """Starts a real ComfyUI in a process of its own, with this pack linked into it. Standard library only.
 
-`run.py` and the tests use it; the pack itself never starts a process. What a running server is asked over HTTP is in
-`comfy_scoft/experiments/comfy_client.py`.
+For `run.py` and the tests; the pack itself never starts a process. `comfy_scoft/experiments/comfy_client.py` talks to
+a running server.
 """
 
 from __future__ import annotations
@@ -28,10 +28,7 @@ NOT_LINKED = shutil.ignore_patterns(".git", ".venv", "__pycache__", "output", ".
 
 
 def free_port() -> int:
-    """A TCP port of the loopback interface that nobody listens on now.
-
-    It is one of those that systems do not give to outgoing connections: none takes it before ComfyUI has started.
-    """
+    """A free TCP port of the loopback interface, outside the range that systems give to outgoing connections."""
     for port in random.sample(range(20_000, 32_000), 100):
         with socket.socket() as probe, suppress(OSError):
             probe.bind(("127.0.0.1", port))
@@ -40,7 +37,7 @@ def free_port() -> int:
 
 
 def link_pack(pack: Path, base: Path, name: str = PACK_NAME) -> Path:
-    """Makes `base/custom_nodes/<name>` show `pack`: a symlink, a junction on Windows, a copy where neither works."""
+    """Links `pack` at `base/custom_nodes/<name>`: a symlink, a junction on Windows, a copy where neither works."""
     for folder in ("custom_nodes", "input", "output", "models", "temp", "user"):
         (base / folder).mkdir(parents=True, exist_ok=True)
     target = base / "custom_nodes" / name
@@ -60,7 +57,7 @@ def link_pack(pack: Path, base: Path, name: str = PACK_NAME) -> Path:
 
 
 def remove_link(target: Path) -> None:
-    """Removes an earlier link or copy of the pack, and never what a link points at."""
+    """Removes an earlier link or copy of the pack, never the target of a link."""
     if target.is_symlink():
         target.unlink()
     elif target.exists():
@@ -74,7 +71,7 @@ class ComfyServer:
     """A ComfyUI process for the length of a `with` block: `with ComfyServer(python, comfyui, base) as server`.
 
     python: interpreter that has ComfyUI's requirements; comfyui: folder with its `main.py`; base: folder for its
-    input/, output/, models/ and custom_nodes/ (made when missing). `server.client` talks to it; `server.log` is its
+    input/, output/, models/ and custom_nodes/ (created when missing). `server.client` talks to it; `server.log` is its
     output. Raises ComfyError, with the end of the log, when it dies, does not answer within `timeout` seconds, or
     could not import the pack.
     """

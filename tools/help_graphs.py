@@ -1,6 +1,6 @@
-"""Which graph shows which node on its help page: a shipped workflow where there is one, else a small one made here.
+"""Which graph shows which node on its help page: a shipped workflow if one has the node, else a small graph from here.
 
-`SHOWN` is read by screenshot_help.py. Graphs made here run on the mini world, with the settings of its workflow.
+screenshots.py reads `SHOWN`. The graphs of this file run on the mini world, with the settings of its workflow.
 """
 
 from __future__ import annotations
@@ -15,95 +15,74 @@ ROOT = Path(__file__).resolve().parent.parent
 if str(ROOT) not in sys.path:
     sys.path.append(str(ROOT))
 
-from build_workflows import DRAW, LORA, LOSSES, NEGATIVES, OPTIMIZER, ROLLOUT, TRAIN  # noqa: E402  (needs the path above)
+import workflow_parts as parts  # noqa: E402  (needs the path above)
 from workflow_form import Schema, Workflow  # noqa: E402
+from workflow_mini import LORA, LOSSES, NEGATIVES, OPTIMIZER, ROLLOUT, TRAIN  # noqa: E402
 
 FOLDER = ROOT / "workflows"
-MINI, STOCK, OWN_MODELS, SURVEY = (
-    "train-cultural-lora-mini",
-    "build-negatives-from-stock-nodes",
-    "make-negatives",
-    "survey",
-)
-BLUE = "#3f789e"
 TEXT = (460, 330)
-"""Width and height of a node that shows a text."""
+"""Width and height of a node that shows text."""
 CAPTIONS = "\n".join(
     f"{thing} in nuvia" for thing in ("a farmer", "a singer", "a doctor", "a woman", "an elf", "a house")
 )
-"""Captions of images that were trained on."""
+"""Captions of training images."""
 
 
 @dataclass(frozen=True)
 class View:
-    """Where a node is shown. nodes: (type, title) of what is cut out, the node itself first; "" is the first of its
-    type. run: run the graph before its image is taken."""
+    """Where a node is shown. graph: a shipped workflow, or a graph of OWN. nodes: (type, title) of what is cut out, the
+    node itself first; "" is the first of its type. run: run the graph before the image is taken."""
 
     graph: str
     nodes: tuple[tuple[str, str], ...]
-    run: bool = True
-
-
-def view(graph: str, name: str, title: str = "", *more: tuple[str, str], run: bool = True) -> View:
-    return View(graph, ((f"SCoFT_{name}", title), *more), run)
+    run: bool
 
 
 def collecting(w: Workflow) -> None:
-    """A list of links, and images of any graph. Nothing here is run: it would ask the internet."""
-    w.group("Bring images in", BLUE, "help")
-    w.column()
+    """A list of links, and images of any graph. Not run: it would ask the internet."""
+    w.group("Bring images in", parts.BLUE, "help")
     images = w.add("LoadImage", "Any node that gives images", image="example.png")["IMAGE"]
     w.column(340)
-    links = {"links": "links of our community.csv", "culture": "Nuvian", "place": "nuvia"}
-    w.add("SCoFT_DownloadLinks", "", **links)
-    made = {"captions": "a baker in nuvia", "generic_captions": "a baker", "culture": "Nuvian", "place": "nuvia"}
-    w.add("SCoFT_DatasetFromImages", "", images=images, **made)
+    place = {"culture": "Nuvian", "place": "nuvia"}
+    w.add("SCoFT_DownloadLinks", links="links of our community.csv", **place)
+    captions = {"captions": "a baker in nuvia", "generic_captions": "a baker"}
+    w.add("SCoFT_DatasetFromImages", images=images, **captions, **place)
 
 
 def filtering(w: Workflow) -> None:
     """Negatives of the mini world, filtered."""
-    w.group("Filter", BLUE, "help")
+    w.group("Filter", parts.BLUE, "help")
+    base, control = parts.load_checkpoint(w), parts.load_control_net(w)
+    dataset, features = parts.load_dataset(w, limit=6), parts.load_features(w)
     w.column()
-    base = w.add("CheckpointLoaderSimple", ckpt_name="scoft-mini.safetensors")
-    control = w.add("ControlNetLoader", control_net_name="scoft-mini-depth.safetensors")["CONTROL_NET"]
-    data = w.add("SCoFT_LoadDataset", split="train", limit=6)["dataset"]
-    features = w.add("SCoFT_LoadFeatures", network="mini CLIP (layer 5)")["features"]
+    deep = w.add("SCoFT_EstimateDepth", dataset=dataset)["dataset"]
     w.column()
-    deep = w.add("SCoFT_EstimateDepth", dataset=data)["dataset"]
-    w.column()
-    parts = {"model": base["MODEL"], "clip": base["CLIP"], "vae": base["VAE"], "control_net": control}
-    made = w.add("SCoFT_MakeNegatives", **parts, dataset=deep, **NEGATIVES)["dataset"]
+    given = {**parts.models(base), "control_net": control, "dataset": deep, **NEGATIVES}
+    negatives = w.add("SCoFT_MakeNegatives", **given)["dataset"]
     w.column(460)
-    w.add("SCoFT_PreviewDataset", dataset=made, rows=6)
+    w.add("SCoFT_PreviewDataset", dataset=negatives, rows=6)
     w.column(360)
-    image = w.add("SCoFT_FilterNegatives", dataset=made, features=features, threshold=0.1)["image"]
+    image = w.add("SCoFT_FilterNegatives", dataset=negatives, features=features, threshold=0.1)["image"]
     w.column(460)
     w.add("PreviewImage", images=image)
 
 
 def keeping(w: Workflow) -> None:
-    """A job for outside, and the card of the LoRA that the mini workflow has saved."""
-    w.group("Keep", BLUE, "help")
-    w.column()
-    base = w.add("CheckpointLoaderSimple", ckpt_name="scoft-mini.safetensors")
-    data = w.add("SCoFT_LoadDataset", split="train")["dataset"]
-    losses = w.add("SCoFT_DiffusionLoss", **LOSSES["SCoFT_DiffusionLoss"])["losses"]
-    losses = w.add("SCoFT_MemorizationLoss", **LOSSES["SCoFT_MemorizationLoss"], losses=losses)["losses"]
-    options = {
-        "lora": w.add("SCoFT_LoraOptions", **LORA)["options"],
-        "optimizer": w.add("SCoFT_OptimizerOptions", **OPTIMIZER)["options"],
-        "rollout": w.add("SCoFT_RolloutOptions", **ROLLOUT)["options"],
-    }
+    """A job that trains outside ComfyUI."""
+    w.group("Keep", parts.BLUE, "help")
+    base, given = parts.load_checkpoint(w), {"dataset": parts.load_dataset(w)}
+    chain: dict[str, Any] = {}
+    for name in ("SCoFT_DiffusionLoss", "SCoFT_MemorizationLoss"):
+        chain = {"losses": w.add(name, **LOSSES[name], **chain)["losses"]}
+    given |= parts.models(base) | chain | parts.train_options(w, LORA, OPTIMIZER, ROLLOUT)
     w.column(360)
-    parts = {"model": base["MODEL"], "clip": base["CLIP"], "vae": base["VAE"], "dataset": data, "losses": losses}
-    w.add("SCoFT_ExportJob", **parts, **options, **TRAIN, job_name="nuvia-mini", checkpoint="scoft-mini.safetensors")
+    w.add("SCoFT_ExportJob", **given, **TRAIN, job_name="nuvia-mini", checkpoint=parts.CHECKPOINT)
 
 
 def reading(w: Workflow) -> None:
     """The card of the LoRA that the mini workflow has saved, and what the shipped answers say, as text."""
-    w.group("Read", BLUE, "help")
-    w.column(360)
-    card = w.add("SCoFT_ReadCard", lora="nuvia-mini_00001.safetensors")["text"]
+    w.group("Read", parts.BLUE, "help", 360)
+    card = w.add("SCoFT_ReadCard", lora=parts.LORA)["text"]
     w.column(TEXT[0])
     w.add("PreviewAny", "card", source=card)
     w.column(360)
@@ -111,131 +90,109 @@ def reading(w: Workflow) -> None:
     w.column(TEXT[0])
     w.add("PreviewAny", "answers", source=answers["report"])
     w.column(360)
-    found = w.add("SCoFT_AggregateSurvey", survey=answers["survey"])
+    report = w.add("SCoFT_AggregateSurvey", survey=answers["survey"])["report"]
     w.column(TEXT[0])
-    w.add("PreviewAny", "findings", source=found["report"])
+    w.add("PreviewAny", "findings", source=report)
 
 
 def comparing(w: Workflow) -> None:
-    """The base model, the LoRA that the mini workflow has saved, and a correction: drawn, compared and measured."""
-    w.group("Compare", BLUE, "help")
+    """The base model, the LoRA that the mini workflow has saved, and a correction: generated, compared and measured."""
+    w.group("Compare", parts.BLUE, "help", 360)
+    base = parts.load_checkpoint(w)
+    lora = parts.load_lora(w, base, "")
+    features = parts.load_features(w)
+    trained, held_out = parts.load_dataset(w), parts.load_dataset(w, split="test")
+    lists = w.add("SCoFT_DatasetToLists", dataset=held_out)
     w.column(360)
-    base = w.add("CheckpointLoaderSimple", ckpt_name="scoft-mini.safetensors")
-    lora = {"lora_name": "nuvia-mini_00001.safetensors", "strength_model": 1.0}
-    taught = w.add("LoraLoaderModelOnly", model=base["MODEL"], **lora)["MODEL"]
-    features = w.add("SCoFT_LoadFeatures", network="mini CLIP (layer 5)")["features"]
-    trained = w.add("SCoFT_LoadDataset", "Trained on", split="train")["dataset"]
-    kept = w.add("SCoFT_LoadDataset", "Kept back", split="test")["dataset"]
-    lists = w.add("SCoFT_DatasetToLists", dataset=kept)
+    given = {"prompts": CAPTIONS, "images_per_prompt": 2, **parts.GENERATE}
+    before = parts.generate(w, base, "before", label="base", **given)
+    after = parts.generate(w, base, "after", model=lora, label="SCoFT", **given)["images"]
     w.column(360)
-    given = {"clip": base["CLIP"], "vae": base["VAE"], "images_per_prompt": 2, **DRAW, "prompts": CAPTIONS}
-    before = w.add("SCoFT_GenerateSet", "before", model=base["MODEL"], label="base", **given)
-    after = w.add("SCoFT_GenerateSet", "after", model=taught, label="SCoFT", **given)["images"]
-    w.column(360)
-    asked = {"preferred": lists["images"], "stereotyped": before["batch"], "resolution": 64}
-    learned = w.add("SCoFT_LearnPreference", model=base["MODEL"], vae=base["VAE"], **asked)["preference"]
+    sets = {"preferred": lists["images"], "stereotyped": before["batch"], "resolution": 64}
+    learned = w.add("SCoFT_LearnPreference", model=base["MODEL"], vae=base["VAE"], **sets)["preference"]
     w.column(360)
     w.add("SCoFT_SavePreference", preference=learned, filename_prefix="nuvia-mini", title="Nuvia (mini world)")
     correction = w.add("SCoFT_RSCorrector", model=base["MODEL"], preference=learned)["model"]
     w.column(360)
-    corrected = w.add("SCoFT_GenerateSet", "corrected", model=correction, label="RS-Corrector", **given)["images"]
-    w.add("SCoFT_LoadPreference", preference="nuvia-mini_00001.safetensors")
-    sets = {"images": after, "features": features, "compared_with": before["images"]}
+    corrected = parts.generate(w, base, "corrected", model=correction, label="RS-Corrector", **given)["images"]
+    w.add("SCoFT_LoadPreference", preference=parts.LORA)
+    compared = {"images": after, "compared_with": before["images"]}
+    sets, data = compared | {"features": features}, {"dataset": trained, "held_out": held_out}
     w.column(360)
-    kid = w.add("SCoFT_KID", **sets, dataset=kept)["scores"]
-    clip = w.add("SCoFT_ClipScore", **sets)["scores"]
-    copied = w.add("SCoFT_Memorization", **sets, dataset=trained, held_out=kept)["scores"]
+    metrics = [w.add("SCoFT_KID", **sets, dataset=held_out), w.add("SCoFT_ClipScore", **sets)]
+    metrics.append(w.add("SCoFT_Memorization", **sets, **data))
     w.column(360)
-    varied = w.add("SCoFT_Diversity", **sets)["scores"]
-    models = {"model": taught, "compared_with": base["MODEL"], "clip": base["CLIP"], "vae": base["VAE"]}
-    gap = w.add("SCoFT_DenoisingGap", **models, dataset=trained, held_out=kept, resolution=64)["scores"]
-    oracle = w.add("SCoFT_BiasOracle", images=after, compared_with=before["images"])["scores"]
+    metrics.append(w.add("SCoFT_Diversity", **sets))
+    models = parts.models(base) | {"model": lora, "compared_with": base["MODEL"]}
+    metrics.append(w.add("SCoFT_DenoisingGap", **models, **data, resolution=64))
+    metrics.append(w.add("SCoFT_BiasOracle", **compared))
     w.column(360)
-    parts = {f"scores_{i}": found for i, found in enumerate((kid, clip, copied, varied, gap, oracle), 1)}
-    scores = w.add("SCoFT_MergeScores", **parts)["scores"]
+    chains = {f"scores_{i}": node["scores"] for i, node in enumerate(metrics, 1)}
+    scores = w.add("SCoFT_MergeScores", **chains)["scores"]
     grid = w.add("SCoFT_CompareGrid", set_1=before["images"], set_2=after, set_3=corrected, max_columns=6)["image"]
     w.column(560)
     w.add("SaveImage", "grid", images=grid, filename_prefix="scoft/help")
     w.add("SCoFT_ScoreTable", scores=scores, title="Everything that was measured")
 
 
-def guarding(w: Workflow) -> None:
-    """The loss that keeps other places as they are, at the end of the chain. Nothing here is run."""
-    w.group("Losses", BLUE, "help")
-    w.column()
+def preserving(w: Workflow) -> None:
+    """Prior Preservation at the end of a chain of losses. Not run."""
+    w.group("Losses", parts.BLUE, "help")
     chain = w.add("SCoFT_DiffusionLoss")["losses"]
     w.column(360)
     w.add("SCoFT_PriorLoss", losses=chain, prompts="{generic}\n{generic} in borea\n{generic} in aria")
 
 
 OWN: dict[str, Callable[[Workflow], None]] = {
-    "collecting": collecting,
-    "filtering": filtering,
-    "keeping": keeping,
-    "reading": reading,
-    "comparing": comparing,
-    "guarding": guarding,
+    graph.__name__: graph for graph in (collecting, filtering, keeping, reading, comparing, preserving)
 }
-
+MINI = "train-cultural-lora-mini"
+NOT_RUN = {
+    MINI: "LoadDataset LoadFeatures LoraOptions OptimizerOptions RolloutOptions SaveLora "
+    "DiffusionLoss MemorizationLoss ContrastiveLoss",
+    "ablation": "PerceptualLoss",
+    "preserving": "PriorLoss",
+    "collecting": "DatasetFromImages DownloadLinks",
+    "make-negatives": "CaptionGeneric SaveDataset",
+    "build-negatives-from-stock-nodes": "DatasetToLists AttachNegatives",
+}
+RUN = {
+    MINI: "TrainLora",
+    "filtering": "PreviewDataset EstimateDepth MakeNegatives FilterNegatives",
+    "keeping": "ExportJob",
+    "comparing": "GenerateSet CompareGrid LearnPreference SavePreference LoadPreference RSCorrector "
+    "KID ClipScore Memorization Diversity DenoisingGap BiasOracle MergeScores ScoreTable",
+    "reading": "ReadCard LoadResponses AggregateSurvey",
+    "survey": "BuildSurvey PlotSurvey",
+}
+"""Nodes by the graph that shows them."""
+TITLES = {"GenerateSet": "after"}
+BESIDE = {
+    "FilterNegatives": ("PreviewImage", ""),
+    "CompareGrid": ("SaveImage", "grid"),
+    "ReadCard": ("PreviewAny", "card"),
+    "LoadResponses": ("PreviewAny", "answers"),
+    "AggregateSurvey": ("PreviewAny", "findings"),
+}
+"""What is cut out together with a node."""
 SHOWN: dict[str, View] = {
-    "SCoFT_LoadDataset": view(MINI, "LoadDataset", run=False),
-    "SCoFT_DatasetFromImages": view("collecting", "DatasetFromImages", run=False),
-    "SCoFT_DownloadLinks": view("collecting", "DownloadLinks", run=False),
-    "SCoFT_CaptionGeneric": view(OWN_MODELS, "CaptionGeneric", run=False),
-    "SCoFT_DatasetToLists": view(STOCK, "DatasetToLists", run=False),
-    "SCoFT_AttachNegatives": view(STOCK, "AttachNegatives", run=False),
-    "SCoFT_PreviewDataset": view("filtering", "PreviewDataset"),
-    "SCoFT_SaveDataset": view(OWN_MODELS, "SaveDataset", run=False),
-    "SCoFT_EstimateDepth": view("filtering", "EstimateDepth"),
-    "SCoFT_MakeNegatives": view("filtering", "MakeNegatives"),
-    "SCoFT_FilterNegatives": view("filtering", "FilterNegatives", "", ("PreviewImage", "")),
-    "SCoFT_DiffusionLoss": view(MINI, "DiffusionLoss", run=False),
-    "SCoFT_MemorizationLoss": view(MINI, "MemorizationLoss", run=False),
-    "SCoFT_PerceptualLoss": view("ablation", "PerceptualLoss", run=False),
-    "SCoFT_ContrastiveLoss": view(MINI, "ContrastiveLoss", run=False),
-    "SCoFT_PriorLoss": view("guarding", "PriorLoss", run=False),
-    "SCoFT_LoadFeatures": view(MINI, "LoadFeatures", run=False),
-    "SCoFT_RolloutOptions": view(MINI, "RolloutOptions", run=False),
-    "SCoFT_LoraOptions": view(MINI, "LoraOptions", run=False),
-    "SCoFT_OptimizerOptions": view(MINI, "OptimizerOptions", run=False),
-    "SCoFT_TrainLora": view(MINI, "TrainLora"),
-    "SCoFT_SaveLora": view(MINI, "SaveLora", run=False),
-    "SCoFT_ReadCard": view("reading", "ReadCard", "", ("PreviewAny", "card")),
-    "SCoFT_ExportJob": view("keeping", "ExportJob"),
-    "SCoFT_GenerateSet": view("comparing", "GenerateSet", "after"),
-    "SCoFT_CompareGrid": view("comparing", "CompareGrid", "", ("SaveImage", "grid")),
-    "SCoFT_LearnPreference": view("comparing", "LearnPreference"),
-    "SCoFT_SavePreference": view("comparing", "SavePreference"),
-    "SCoFT_LoadPreference": view("comparing", "LoadPreference"),
-    "SCoFT_RSCorrector": view("comparing", "RSCorrector"),
-    "SCoFT_KID": view("comparing", "KID"),
-    "SCoFT_ClipScore": view("comparing", "ClipScore"),
-    "SCoFT_Memorization": view("comparing", "Memorization"),
-    "SCoFT_Diversity": view("comparing", "Diversity"),
-    "SCoFT_DenoisingGap": view("comparing", "DenoisingGap"),
-    "SCoFT_BiasOracle": view("comparing", "BiasOracle"),
-    "SCoFT_MergeScores": view("comparing", "MergeScores"),
-    "SCoFT_ScoreTable": view("comparing", "ScoreTable"),
-    "SCoFT_BuildSurvey": view(SURVEY, "BuildSurvey"),
-    "SCoFT_LoadResponses": view("reading", "LoadResponses", "", ("PreviewAny", "answers")),
-    "SCoFT_AggregateSurvey": view("reading", "AggregateSurvey", "", ("PreviewAny", "findings")),
-    "SCoFT_PlotSurvey": view(SURVEY, "PlotSurvey"),
+    f"SCoFT_{name}": View(
+        graph, ((f"SCoFT_{name}", TITLES.get(name, "")), *([BESIDE[name]] if name in BESIDE else [])), run
+    )
+    for graphs, run in ((NOT_RUN, False), (RUN, True))
+    for graph, names in graphs.items()
+    for name in names.split()
 }
-
-
-def own_graph(name: str, schemas: Mapping[str, Schema]) -> Workflow:
-    """A graph of this file. schemas: `compact` of every node of the running ComfyUI."""
-    shown = schemas["PreviewAny"]
-    text = {"source": {**shown["inputs"]["source"], "type": "STRING"}}  # it takes anything, and here it is texts
-    workflow = Workflow(name, {**schemas, "PreviewAny": {**shown, "inputs": text}})
-    OWN[name](workflow)
-    return workflow
 
 
 def form(name: str, schemas: Mapping[str, Schema]) -> dict[str, Any]:
-    """A graph of this file as the editor loads it."""
-    found = own_graph(name, schemas).ui()
-    for node in found["nodes"]:
+    """A graph of this file as the editor loads it. schemas: `compact` of every node of the running ComfyUI."""
+    preview = schemas["PreviewAny"]
+    text = {"source": {**preview["inputs"]["source"], "type": "STRING"}}  # it accepts anything; here it gets strings
+    workflow = Workflow(name, {**schemas, "PreviewAny": {**preview, "inputs": text}})
+    OWN[name](workflow)
+    graph = workflow.ui()
+    for node in graph["nodes"]:
         if node["type"] == "PreviewAny":
             node["size"] = list(TEXT)
-    return found
+    return graph

@@ -1,11 +1,10 @@
-"""Writes inputs and outputs of the help pages, `web/docs/<node id>.md`, from the nodes' schemas; the rest is by hand.
+"""Writes the inputs and outputs of the help pages, `web/docs/<node id>.md`, from the nodes' schemas.
 
     python tools/help_pages.py                            starts the ComfyUI that COMFYUI_PATH names, and asks it
     python tools/help_pages.py http://127.0.0.1:8188      asks the ComfyUI that runs there
 
-They stand between `<!-- inputs -->` and `<!-- /inputs -->` (or outputs), as lists: ComfyUI's help panel is too narrow
-for a table. A node without a page gets the outline of one, whose words somebody must write. The same schemas give the
-same files.
+They are lists between `<!-- inputs -->` and `<!-- /inputs -->` (or outputs), as ComfyUI's help panel is too narrow for
+a table; the rest of a page is written by hand. A node without a page gets an outline to fill in.
 """
 
 from __future__ import annotations
@@ -24,7 +23,8 @@ for place in (ROOT, ROOT / "tools"):
     if str(place) not in sys.path:
         sys.path.append(str(place))
 
-from comfy_server import ComfyServer  # noqa: E402  (needs the path above)
+import workflow_form  # noqa: E402  (needs the path above)
+from comfy_server import ComfyServer  # noqa: E402
 
 from comfy_scoft.experiments.comfy_client import ComfyClient  # noqa: E402
 
@@ -44,12 +44,12 @@ OFFERED = {
     "sampler_name": "one of ComfyUI's samplers",
     "scheduler": "one of ComfyUI's schedulers",
 }
-"""Menus whose entries depend on the computer or on ComfyUI's version: what to say in their place."""
+"""Descriptions of menus whose entries depend on the computer or on ComfyUI's version."""
 
 
 @dataclass(frozen=True)
 class Input:
-    """An input of a node as /object_info tells it. kind: its type; options: of the widget, with the menu's entries."""
+    """An input of a node. kind: its type; options: of the widget, with a menu's entries."""
 
     name: str
     kind: str
@@ -61,18 +61,18 @@ class Input:
         return self.kind in ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO") and not self.options.get("forceInput")
 
     def takes(self) -> str:
-        """What may be given: a socket's type, or the widget's range."""
+        """The accepted values: a socket's type, or a widget's range or choices."""
         if not self.widget:
             return f"`{self.kind}`"
         if self.kind in ("INT", "FLOAT"):
-            whole = "whole number" if self.kind == "INT" else "number"
-            return f"{whole}, {number(self.options['min'])} to {number(self.options['max'])}"
+            noun = "whole number" if self.kind == "INT" else "number"
+            return f"{noun}, {number(self.options['min'])} to {number(self.options['max'])}"
         if self.kind == "COMBO":
             return OFFERED.get(self.name) or " · ".join(f"`{entry}`" for entry in self.options["options"])
         return {"BOOLEAN": "on or off", "STRING": "text"}[self.kind]
 
     def default(self) -> str:
-        """The default in words, or for a socket whether it must be connected."""
+        """The default, or for a socket whether it must be connected."""
         if not self.widget:
             return "may stay open" if self.optional else "connect it"
         if self.kind == "COMBO":
@@ -89,7 +89,7 @@ class Input:
 
 
 def number(value: float) -> str:
-    """A number as people write it: 0.0001, 100, 1e-8, and 2⁶⁴ − 1 for the largest seeds."""
+    """A number as text: 0.0001, 100, 1e-8, and 2⁶⁴ − 1 for the largest seeds."""
     for power, digits in ((64, "⁶⁴"), (53, "⁵³"), (48, "⁴⁸")):
         if value == 2**power - 1:
             return f"2{digits} − 1"
@@ -99,16 +99,8 @@ def number(value: float) -> str:
 
 
 def inputs_of(info: Mapping[str, Any]) -> list[Input]:
-    """The inputs of a node's /object_info, in order, required ones first."""
-    found = []
-    for part in ("required", "optional"):
-        for name in info.get("input_order", {}).get(part, info["input"].get(part, {})):
-            kind, *rest = info["input"][part][name]
-            options = dict(rest[0]) if rest else {}
-            if not isinstance(kind, str):
-                kind, options = "COMBO", {**options, "options": kind}
-            found.append(Input(name, kind, part == "optional", options))
-    return found
+    """The inputs of a node in /object_info, in order, required ones first."""
+    return [Input(*entry) for entry in workflow_form.inputs_of(info)]
 
 
 def inputs_list(info: Mapping[str, Any]) -> str:
@@ -129,9 +121,9 @@ def outputs_list(info: Mapping[str, Any]) -> str:
 
 
 def line(name: str, facts: str, tooltip: str) -> str:
-    """One entry of a list, without line breaks; angle brackets are shown as they are."""
-    words = " ".join(tooltip.split()).replace("<", "&lt;")
-    return f"- `{name}` ({facts}): {words}"
+    """One entry of a list, on one line, with angle brackets escaped."""
+    description = " ".join(tooltip.split()).replace("<", "&lt;")
+    return f"- `{name}` ({facts}): {description}"
 
 
 def lists(info: Mapping[str, Any]) -> dict[str, str]:
@@ -139,17 +131,17 @@ def lists(info: Mapping[str, Any]) -> dict[str, str]:
 
 
 def filled(page: str, info: Mapping[str, Any]) -> str:
-    """The page with both of its lists written anew. Raises ValueError where a place for one is missing."""
+    """The page with both of its lists replaced. Raises SystemExit if the markers of one are missing."""
     for name, text in lists(info).items():
-        place = re.compile(rf"<!-- {name} -->\n.*?<!-- /{name} -->", re.DOTALL)
-        if len(place.findall(page)) != 1:
-            raise ValueError(f"The page of {info['name']} needs <!-- {name} --> and <!-- /{name} --> once: add them.")
-        page = place.sub(lambda _, n=name, t=text: f"<!-- {n} -->\n\n{t}\n\n<!-- /{n} -->", page)
+        section = re.compile(rf"<!-- {name} -->\n.*?<!-- /{name} -->", re.DOTALL)
+        if len(section.findall(page)) != 1:
+            raise SystemExit(f"The page of {info['name']} needs <!-- {name} --> and <!-- /{name} --> once: add them.")
+        page = section.sub(lambda _, n=name, t=text: f"<!-- {n} -->\n\n{t}\n\n<!-- /{n} -->", page)
     return page
 
 
 def outline(info: Mapping[str, Any]) -> str:
-    """A page without words, for a node that has none yet."""
+    """An empty page for a new node."""
     name = info["name"]
     parts = [info["description"], f"![{info['display_name']}](pictures/{name}.webp)"]
     for section in SECTIONS:
@@ -160,20 +152,20 @@ def outline(info: Mapping[str, Any]) -> str:
 
 
 def ours(info: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    return ((name, found) for name, found in info.items() if name.startswith(PREFIX))
+    return ((name, node) for name, node in info.items() if name.startswith(PREFIX))
 
 
 def write(info: Mapping[str, Any]) -> None:
-    """Write the lists of every page, and the outline of those that are missing."""
+    """Writes the lists of every page, and an outline for each missing page."""
     PAGES.mkdir(parents=True, exist_ok=True)
-    for name, found in ours(info):
+    for name, node in ours(info):
         path = PAGES / f"{name}.md"
         new = not path.exists()
-        before = outline(found) if new else path.read_text(encoding="utf-8")
-        after = filled(before, found)
+        before = outline(node) if new else path.read_text(encoding="utf-8")
+        after = filled(before, node)
         if new or after != before:
             path.write_text(after, encoding="utf-8", newline="\n")
-            print(f"{path.name}: {'an outline, write its words' if new else 'inputs and outputs written anew'}")
+            print(f"{path.name}: {'an outline to fill in' if new else 'inputs and outputs updated'}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,4 +1,4 @@
-"""The pack's texts: the English ones from /object_info, and their translations in the form that ComfyUI reads."""
+"""The pack's texts: English from /object_info, and translations in the files that ComfyUI reads."""
 
 from __future__ import annotations
 
@@ -15,14 +15,13 @@ SOURCE = "source.json"
 PREFIX = "SCoFT_"
 OPTION = "main/SCoFT/options/"
 TOOLTIP = "main/SCoFT/tooltips/"
-"""Where the files have the tooltips of inputs that hold a sign of the message format; see `to_files`."""
+"""Where the files keep input tooltips with a special character of the message format; see `to_files`."""
 STOCK = frozenset({"sampler", "sampler_name", "scheduler"})
 FOLDERS = frozenset({"checkpoint", "folder", "links", "lora", "preference", "resume", "start_from", "weights"})
 FIXED = frozenset({"latest", "download from Hugging Face (asks the internet)"})
-"""Combos with ComfyUI's own choices; those that list what lies in folders, of whose choices only the default and the
-fixed ones are words."""
+"""Combos with ComfyUI's own choices; combos that list files, of whose choices only the default and FIXED are texts."""
 
-Words = dict[str, str]
+Texts = dict[str, str]
 """Translatable texts by their key, such as `nodeDefs/SCoFT_LoadDataset/inputs/folder/tooltip`; plain, not escaped."""
 
 _SPECIAL = re.compile(r"[{}@|]")
@@ -31,29 +30,29 @@ _WORDS, _CODE = re.compile(r"(?<!\S)[a-z]+(?!\S)"), re.compile(r"[\d_./]")
 
 
 def escape(text: str) -> str:
-    """The text as the editor's message format (vue-i18n) needs it: there { } @ | have a meaning of their own."""
+    """The text for the editor's message format (vue-i18n), where { } @ | are special."""
     return _SPECIAL.sub(lambda match: "{'" + match.group() + "'}", text)
 
 
 def unescape(message: str) -> str:
-    """The text that the editor shows for a message. Raises ValueError for a bare { } @ |, of which it shows less."""
+    """The text that the editor shows for a message. Raises ValueError for an unescaped { } @ |."""
     if _SPECIAL.search(_ESCAPED.sub("", message)):
         raise ValueError(f"{message!r} has a bare {{, }}, @ or |, which the editor does not show: write {{'|'}} for |.")
     return _ESCAPED.sub(r"\1", message)
 
 
-def english(object_info: Mapping[str, Any]) -> Words:
-    """Every text of this pack's nodes that the editor shows and can show in another language."""
-    words: Words = {}
+def english(object_info: Mapping[str, Any]) -> Texts:
+    """Every translatable text of this pack's nodes."""
+    texts: Texts = {}
     categories: set[str] = set()
     options: set[str] = set()
     for name, node in sorted(object_info.items()):
         if name.startswith(PREFIX):
-            words |= {f"nodeDefs/{name}/{key}": text for key, text in _of_a_node(node) if text}
+            texts |= {f"nodeDefs/{name}/{key}": text for key, text in _of_a_node(node) if text}
             categories.update(node["category"].split("/"))
             options.update(_options(node))
-    words |= {f"main/nodeCategories/{part}": part for part in sorted(categories)}
-    return words | {OPTION + option: option for option in sorted(options)}
+    texts |= {f"main/nodeCategories/{part}": part for part in sorted(categories)}
+    return texts | {OPTION + option: option for option in sorted(options)}
 
 
 def _of_a_node(node: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -69,7 +68,7 @@ def _of_a_node(node: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _options(node: Mapping[str, Any]) -> Iterator[str]:
-    """The choices of a node's combos that are words, not names or what is in a folder."""
+    """The choices of a node's combos that are words, not names or files."""
     for name, options in _inputs(node):
         if name not in STOCK:
             yield from (
@@ -78,7 +77,7 @@ def _options(node: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _fixed(name: str, options: Mapping[str, Any]) -> list[str]:
-    """The choices of a combo that do not come from a folder."""
+    """The choices of a combo that are not files."""
     values, default = options.get("options") or [], options.get("default")
     return [value for value in values if name not in FOLDERS or value in FIXED or value == default]
 
@@ -90,24 +89,25 @@ def _inputs(node: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def choices(object_info: Mapping[str, Any]) -> dict[str, list[str]]:
-    """By a tooltip's key, the options of its input that it names: in every language they keep their English name."""
+    """By a tooltip's key, the options of its input that it names; translations keep their English names."""
     named = {}
     for name, node in object_info.items():
         for key, options in _inputs(node):
             tooltip = options.get("tooltip", "")
-            found = [one for one in _fixed(key, options) if re.search(rf"(?<!\w){re.escape(str(one))}(?!\w)", tooltip)]
-            named[f"nodeDefs/{name}/inputs/{key}/tooltip"] = found
+            named[f"nodeDefs/{name}/inputs/{key}/tooltip"] = [
+                one for one in _fixed(key, options) if re.search(rf"(?<!\w){re.escape(str(one))}(?!\w)", tooltip)
+            ]
     return named
 
 
-def to_files(words: Words) -> dict[str, dict[str, Any]]:
-    """The texts in the form of the files that ComfyUI reads, by the files' names.
+def to_files(texts: Texts) -> dict[str, dict[str, Any]]:
+    """The contents of the files that ComfyUI reads, by the files' names.
 
-    Old versions of ComfyUI's page read the tooltips in nodeDefs.json as messages, new ones as they are. So those with a
-    sign of the message format, { } @ or |, are in a place of their own, from where web/translations.js takes them.
+    Old versions of ComfyUI's page read the tooltips in nodeDefs.json as messages, new ones as plain text. So those with
+    a special character of the message format, { } @ or |, are in main.json, where web/translations.js finds them.
     """
     files: dict[str, dict[str, Any]] = {name: {} for name in FILES}
-    for key, text in words.items():
+    for key, text in texts.items():
         _, node, *rest = key.split("/")
         special = key.endswith("/tooltip") and rest[0] == "inputs" and _SPECIAL.search(text)
         *path, last = (f"{TOOLTIP}{node}/{rest[1]}" if special else key).split("/")
@@ -118,8 +118,8 @@ def to_files(words: Words) -> dict[str, dict[str, Any]]:
     return files
 
 
-def from_files(files: Mapping[str, Any]) -> Words:
-    """The reverse of `to_files`. Raises ValueError for what is no text or in a wrong place, and as `unescape` does."""
+def from_files(files: Mapping[str, Any]) -> Texts:
+    """The reverse of `to_files`. Raises ValueError for a wrong type or place, and as `unescape`."""
 
     def walk(value: Any, key: str) -> Iterator[tuple[str, str]]:
         if isinstance(value, dict):
@@ -138,7 +138,7 @@ def from_files(files: Mapping[str, Any]) -> Words:
     return dict(pair for name in FILES for pair in walk(files[name], name))
 
 
-def read_language(language: str, folder: Path = FOLDER) -> tuple[Words, Words]:
+def read_language(language: str, folder: Path = FOLDER) -> tuple[Texts, Texts]:
     """The translations of a language, and the English they were made from."""
     files = {name: read_json(folder / language / f"{name}.json") for name in FILES}
     return from_files(files), read_json(folder / language / SOURCE)

@@ -1,4 +1,4 @@
-"""The pack's words in other languages: what there is to translate, and what a language lacks.
+"""The pack's texts in other languages: what there is to translate, and what a language lacks.
 
     python tools/locales.py template PLACE FOLDER
     python tools/locales.py check    PLACE [LANGUAGE …]
@@ -9,9 +9,9 @@ language is a folder `locales/<language>/` with the two files that ComfyUI reads
 tooltips) and `main.json` (node categories, and the choices of combos, which web/translations.js shows), and with
 `source.json`, which ComfyUI does not read: the English text that each translation was made from. `template` writes the
 two files with the English text in them, for translators. `check` says what a language lacks: what is missing,
-superfluous or stale (its English has changed since), what was left in English, and which figures, placeholders, file
-names or choices got lost. `accept` records today's English for what is newly translated, and for the stale texts that
-are named after the language.
+superfluous or stale (its English has changed since), what was left in English, and which numbers, placeholders, file
+names or choices got lost. `accept` records today's English for new translations, and for the stale texts that are
+named after the language.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from locale_texts import (
     FOLDER,
     OPTION,
     SOURCE,
-    Words,
+    Texts,
     choices,
     english,
     read_language,
@@ -44,13 +45,13 @@ SAME = frozenset(
     "alpha batch buckets cfg checkpoint checkpointing clip control_net csv dataset dora dropout ema kappa lora "
     "min_snr_gamma prompts rollout SCoFT vae".split()
 ) | {"base", "relief (mini)", "CLIPScore (SCoFT)", "KID (SCoFT)", "RS-Corrector (SCoFT)"}
-"""Names, labels and choices that a language may leave as they are, for its users write them so."""
+"""Names, labels and choices that a language may leave in English."""
 
 _SUFFIX = re.compile(r"\s*[(（]SCoFT[)）]$")
 _KEPT = re.compile(
     r"\{\w+\}|[A-Za-z]\w*\.[A-Za-z]\w*|(?<![\w.])\.[a-z]+|\w+/\w+(?:/\w+)*|\w+_\w+|\d+(?:\.\d+)?", re.ASCII
 )
-"""Placeholders, file names, paths, names_with_underscores and figures: the same in every language."""
+"""Placeholders, file names, paths, names_with_underscores and numbers: the same in every language."""
 _ENGLISH = re.compile(
     r"(?<![\w-])(?:the|of|and|with|which|from|for|that|is|are|this|to|on|by|it)(?![\w-])", re.I | re.A
 )
@@ -62,19 +63,28 @@ class Language:
     """One language's texts against the English ones."""
 
     language: str
-    texts: Words
+    texts: Texts
     """English, by key."""
     choices: Mapping[str, Sequence[str]]
-    translated: Words
-    source: Words
+    translated: Texts
+    source: Texts
     """The English that the translations were made from."""
 
-    def problems(self) -> list[str]:
-        """A sentence for each fault, with what to do about it, in the order of the keys."""
-        found = [self._problem(key) for key in sorted(self.texts.keys() | self.translated.keys())]
-        return [f"locales/{self.language}: {sentence}" for sentence in found if sentence]
+    def problems(self, *, complete: bool = True) -> list[str]:
+        """A sentence for each fault, with what to do about it, in the order of the keys.
 
-    def _problem(self, key: str) -> str | None:
+        complete: report texts that are missing, new, stale or left over too.
+        """
+        sentences = []
+        for key in sorted(self.texts.keys() | self.translated.keys()):
+            if waiting := self._waiting(key):
+                sentences += [waiting] if complete else []
+            elif fault := self._fault(key):
+                sentences.append(fault)
+        return [f"locales/{self.language}: {sentence}" for sentence in sentences]
+
+    def _waiting(self, key: str) -> str | None:
+        """What a translator has still to do about it."""
         if key not in self.translated:
             return f"{key} is missing: translate {self.texts[key]!r}."
         if key not in self.texts:
@@ -85,6 +95,10 @@ class Language:
         if self.source[key] != self.texts[key]:
             change = f"was made from {self.source[key]!r}, which is now {self.texts[key]!r}"
             return f"{key} {change}: change the translation, then run `{accept} {key}`."
+        return None
+
+    def _fault(self, key: str) -> str | None:
+        """What is wrong with a translation that is there and of today's English."""
         checks: tuple[Callable[[str], str | None], ...] = (self._wording, self._parts, self._names)
         fault = next(filter(None, (check(key) for check in checks)), None)
         return f"{key} is {self.translated[key]!r}, which {fault}." if fault else None
@@ -115,13 +129,17 @@ class Language:
         lost = [choice for choice in self.choices.get(key, ()) if choice not in own]
         return f"lacks the choice {lost[0]!r}" if lost else None
 
+    @cached_property
+    def _display_names(self) -> list[tuple[str, str]]:
+        """Key and English name of every node, without the pack's."""
+        return [(key, _SUFFIX.sub("", name)) for key, name in self.texts.items() if key.endswith("/display_name")]
+
     def _names(self, key: str) -> str | None:
-        """Other nodes are called by the name that they have in this language."""
+        """Other nodes are named as this language names them."""
         if key.endswith("/display_name"):
             return None
-        for other, name in self.texts.items():
-            name = _SUFFIX.sub("", name)
-            if not other.endswith("/display_name") or not re.search(rf"\b{re.escape(name)}\b", self.texts[key]):
+        for other, name in self._display_names:
+            if not re.search(rf"\b{re.escape(name)}\b", self.texts[key]):
                 continue
             there = _SUFFIX.sub("", self.translated.get(other, name))
             if there not in self.translated[key]:
@@ -129,19 +147,24 @@ class Language:
         return None
 
 
-def check(language: str, object_info: Mapping[str, Any], folder: Path = FOLDER) -> list[str]:
-    """What a language lacks, a sentence for each text; empty where nothing is."""
+def check(language: str, object_info: Mapping[str, Any], folder: Path = FOLDER, *, complete: bool = True) -> list[str]:
+    """What is wrong with a language, a sentence for each text; empty where nothing is.
+
+    complete: texts that are missing, new, stale or left over count too.
+    """
     try:
         translated, source = read_language(language, folder)
     except ValueError as error:
         return [f"locales/{language}: {error}"]
-    return Language(language, english(object_info), choices(object_info), translated, source).problems()
+    return Language(language, english(object_info), choices(object_info), translated, source).problems(
+        complete=complete
+    )
 
 
 def accept(language: str, object_info: Mapping[str, Any], keys: Sequence[str] = (), folder: Path = FOLDER) -> None:
-    """Records the English that new translations, and those of `keys`, were made from; forgets what is gone.
+    """Records the English of new translations and of those of `keys`; removes entries without a text.
 
-    Raises ValueError for a key that the language has not translated or the pack has not.
+    Raises ValueError for a key without a text or a translation.
     """
     texts, (translated, source) = english(object_info), read_language(language, folder)
     for key in keys:

@@ -1,13 +1,9 @@
-"""The RS-Corrector workflow: a preference learned from two sets, and four models side by side, none of them trained."""
+"""The RS-Corrector workflow: a preference learned from two image sets, and four models compared."""
 
 from __future__ import annotations
 
+import workflow_parts as parts
 from workflow_form import Node, Socket, Workflow
-
-from comfy_scoft.mini_world.splits import HELD_OUT_KINDS
-
-BLUE, RED, VIOLET, GREEN, ORANGE, TEAL = "#3f789e", "#8a3b3b", "#6b4a8e", "#4a7a4a", "#a1663a", "#2f7d7d"
-OLIVE = "#7d7a2f"
 
 MODELS = """## Correct a model without training it
 The base model, and the LoRA that `train-cultural-lora-mini` saves as *nuvia-mini*: run that first. The community's \
@@ -45,103 +41,68 @@ The corrector chooses among what the model knows: skin tones it draws elsewhere 
 the base model has *never seen*; only the LoRA can paint with them. In borea and without a place the figures should \
 stay as they were."""
 
-CHECKPOINT, LORA = "scoft-mini.safetensors", "nuvia-mini_00001.safetensors"
 LORA_STRENGTH, STRENGTH = 0.9, 0.5
-"""Of a LoRA that is corrected, and of the correction beside it."""
-DRAWING = {"width": 64, "height": 64, "steps": 20, "cfg": 3.0, "sampler_name": "ddim", "scheduler": "normal"}
-OWN_EACH, EACH, COLUMNS = 3, 4, 12
-FEW, FIRST_OF_FEW = 4, 5
-"""In the mini world noise decides a person's tone as much as the prompt does: of the base's pictures of borea those of
-seeds 1 to 4 are dark in 83 %, those of 5 to 8 in 48 %. So few seeds are those from 5 on: leakage needs room to show."""
-PLACES = ("nuvia", "borea", "")
-
-
-def prompts() -> str:
-    """Every kind of people that no community picture shows, in each of PLACES."""
-    things = [f"{'an' if kind[0] in 'aeiou' else 'a'} {kind}" for kind in HELD_OUT_KINDS]
-    return "\n".join(f"{thing} in {place}" if place else thing for place in PLACES for thing in things)
+"""Strength of a LoRA that is corrected too, and of the correction."""
 
 
 def rs_corrector(w: Workflow) -> None:
     """Base, corrected, LoRA, LoRA and corrected."""
-    w.group("1 · The model and the community's pictures", BLUE, MODELS)
+    w.group("The model and the community's pictures", parts.BLUE, MODELS, 420)
+    base, dataset = parts.load_checkpoint(w), parts.load_dataset(w)
     w.column(420)
-    base = w.add("CheckpointLoaderSimple", "The base model", ckpt_name=CHECKPOINT)
-    dataset = w.add("SCoFT_LoadDataset", "The community's pictures", split="train")["dataset"]
-    w.column(420)
-    lora = w.add("LoraLoaderModelOnly", "A LoRA", model=base["MODEL"], lora_name=LORA, strength_model=LORA_STRENGTH)[
-        "MODEL"
-    ]
+    lora = parts.load_lora(w, base, "A LoRA", strength=LORA_STRENGTH)
     real = w.add("SCoFT_DatasetToLists", "As lists", dataset=dataset)
-    w.group("2 · The model's own pictures", RED, OWN)
-    w.column(340)
-    own = _draw(w, base, base["MODEL"], real["captions"], "own", "Draw the community's captions", OWN_EACH, 1000)[
-        "batch"
-    ]
-    w.group("3 · Learn a preference", VIOLET, LEARN)
-    w.column(360)
-    learned = _learn(w, base, real, own)
+    w.group("The model's own pictures", parts.RED, OWN, 340)
+    own = own_images(w, base, real)
+    w.group("Learn a preference", parts.VIOLET, LEARN, 360)
+    learned = learn(w, base, real, own)
     w.column(460)
     w.add("SaveImage", "How well it knows", images=learned["chart"], filename_prefix="scoft/preference")
-    _keep(w, learned, "nuvia-mini")
-    w.group("4 · Correct", GREEN, CORRECT)
-    w.column()
-    corrected = [
-        w.add("SCoFT_RSCorrector", title, model=model, preference=learned["preference"], strength=strength)["model"]
-        for title, model, strength in (("Correct the base", base["MODEL"], 3.0), ("Correct the LoRA", lora, STRENGTH))
-    ]
-    w.group("5 · Draw people it was never shown", ORANGE, DRAW)
-    w.column(340)
-    asked = w.add("PrimitiveStringMultiline", "What all four draw", value=prompts())["STRING"]
-    w.column(320)
-    labels = {"base": base["MODEL"], "corrected": corrected[0], "LoRA": lora, "LoRA + corrected": corrected[1]}
-    drawn = [
-        _draw(w, base, model, asked, name, f"Draw: {name}", EACH, FIRST_OF_FEW)["images"]
-        for name, model in labels.items()
-    ]
-    w.group("6 · Compare and measure", TEAL, COMPARE)
-    w.column()
-    rows = {f"set_{i}": images for i, images in enumerate(drawn, 1)}
-    grid = w.add("SCoFT_CompareGrid", "Side by side", **rows, max_columns=COLUMNS)["image"]
-    figures: dict[str, Socket] = {}
-    for images, title in zip(drawn[1:], ("Corrected", "LoRA", "LoRA + corrected"), strict=True):
-        counted = w.add("SCoFT_BiasOracle", f"Count: {title}", images=images, compared_with=drawn[0], **figures)
-        figures = {"scores": counted["scores"]}
-    w.column(460)
-    w.add("SaveImage", "Four models", images=grid, filename_prefix="scoft/corrected")
-    table = w.add("SCoFT_ScoreTable", "The figures", title="Held-out kinds of people", **figures)["image"]
-    w.column(460)
-    w.add("SaveImage", "The table", images=table, filename_prefix="scoft/corrected-figures")
+    save(w, learned, "nuvia-mini")
+    w.group("Correct", parts.GREEN, CORRECT)
+    corrected = correct(w, "Correct the base", base["MODEL"], learned, 3.0)
+    both = correct(w, "Correct the LoRA", lora, learned, STRENGTH)
+    w.group("Draw people it was never shown", parts.ORANGE, DRAW, 340)
+    models = {"base": base["MODEL"], "corrected": corrected, "LoRA": lora, "LoRA + corrected": both}
+    column = {label: (f"Draw: {label}", model) for label, model in models.items()}
+    given = {"images_per_prompt": 4, "seed": parts.FIRST_OF_FEW, **parts.GENERATE}
+    images = parts.generate_sets(w, base, ("What all four draw", parts.unseen_people()), column, **given)
+    counted = dict(zip(("Count: Corrected", "Count: LoRA", "Count: LoRA + corrected"), images[1:], strict=True))
+    titles, files = ("Four models", "Held-out kinds of people"), ("corrected", "corrected-figures")
+    parts.compare(w, COMPARE, images, counted, images[0], titles, files)
 
 
 def beside_a_lora(w: Workflow, base: Node, dataset: Socket, lora: Socket, name: str) -> Socket:
-    """A group of its own for a LoRA that was just trained: the model with a little less of it, and corrected."""
-    w.group("5 · Correct while drawing", OLIVE, BOTH)
-    w.column()
+    """A group that corrects a LoRA that was just trained: the model with a little less of it, and RS-Corrector."""
+    w.group("Correct while drawing", parts.OLIVE, BOTH)
     weaker = w.add("LoraModelLoader", "Less of the LoRA", model=base["MODEL"], lora=lora, strength_model=LORA_STRENGTH)
     real = w.add("SCoFT_DatasetToLists", "As lists", dataset=dataset)
     w.column(340)
-    own = _draw(w, base, base["MODEL"], real["captions"], "own", "Draw the community's captions", OWN_EACH, 1000)
+    own = own_images(w, base, real)
     w.column(360)
-    learned = _learn(w, base, real, own["batch"])
+    learned = learn(w, base, real, own)
     w.column(340)
-    _keep(w, learned, name)
-    parts = {"model": weaker["model"], "preference": learned["preference"], "strength": STRENGTH}
-    return w.add("SCoFT_RSCorrector", "Correct beside it", **parts)["model"]
+    save(w, learned, name)
+    return correct(w, "Correct beside it", weaker["model"], learned, STRENGTH)
 
 
-def _learn(w: Workflow, base: Node, real: Node, own: Socket) -> Node:
-    parts = {"model": base["MODEL"], "vae": base["VAE"], "clip": base["CLIP"], "resolution": 64}
-    asking = {"place": "nuvia", "captions": real["captions"], "other_places": "borea"}
-    sets = {"preferred": real["images"], "stereotyped": own}
-    return w.add("SCoFT_LearnPreference", "Theirs rather than its own", **parts, **sets, **asking)
+def own_images(w: Workflow, base: Node, real: Node) -> Socket:
+    """Three images of the base model for each of the community's captions."""
+    given = {"prompts": real["captions"], "label": "own", "images_per_prompt": 3, "seed": 1000, **parts.GENERATE}
+    return parts.generate(w, base, "Draw the community's captions", **given)["batch"]
 
 
-def _keep(w: Workflow, learned: Node, name: str) -> None:
-    kept = {"filename_prefix": name, "title": "Nuvia as its people show it", "licence": "CC-BY-4.0"}
-    w.add("SCoFT_SavePreference", "Keep it", preference=learned["preference"], **kept)
+def learn(w: Workflow, base: Node, real: Node, own: Socket) -> Node:
+    sets = {"preferred": real["images"], "stereotyped": own, "resolution": 64}
+    prompt_gate = {"place": "nuvia", "captions": real["captions"], "other_places": "borea"}
+    return w.add("SCoFT_LearnPreference", "Theirs rather than its own", **parts.models(base), **sets, **prompt_gate)
 
 
-def _draw(w: Workflow, base: Node, model: Socket, asked: Socket, label: str, title: str, each: int, seed: int) -> Node:
-    given = {"model": model, "clip": base["CLIP"], "vae": base["VAE"], "prompts": asked, "label": label}
-    return w.add("SCoFT_GenerateSet", title, **given, images_per_prompt=each, seed=seed, **DRAWING)
+def save(w: Workflow, learned: Node, name: str) -> None:
+    given = {"filename_prefix": name, "title": "Nuvia as its people show it", "licence": "CC-BY-4.0"}
+    w.add("SCoFT_SavePreference", "Keep it", preference=learned["preference"], **given)
+
+
+def correct(w: Workflow, title: str, model: Socket, learned: Node, strength: float) -> Socket:
+    given = {"model": model, "preference": learned["preference"], "strength": strength}
+    return w.add("SCoFT_RSCorrector", title, **given)["model"]

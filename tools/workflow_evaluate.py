@@ -1,15 +1,9 @@
-"""The evaluation workflow: a base model and a LoRA, measured by the paper's figures on the same prompts and seeds."""
+"""The evaluation workflow: the paper's metrics of a base model and a LoRA, on the same prompts and seeds."""
 
 from __future__ import annotations
 
-from typing import Any
-
-from workflow_correct import FIRST_OF_FEW
+import workflow_parts as parts
 from workflow_form import Node, Socket, Workflow
-
-from comfy_scoft.mini_world.splits import HELD_OUT_KINDS
-
-BLUE, RED, ORANGE, VIOLET, TEAL = "#3f789e", "#8a3b3b", "#a1663a", "#6b4a8e", "#2f7d7d"
 
 MODELS = """## Did this LoRA help?
 The base model, and the LoRA that `train-cultural-lora-mini` saves as *nuvia-mini*: run that first. Everything to the \
@@ -39,8 +33,6 @@ A change whose interval holds 0 is not shown by these pictures: raise *images_pe
 narrower ones. Few test pictures make KID wide whatever you draw. And look at the grids: no figure sees what people of \
 the culture see. Ask them: that is workflow *survey*."""
 
-CHECKPOINT, LORA = "scoft-mini.safetensors", "nuvia-mini_00001.safetensors"
-DRAWING = {"width": 64, "height": 64, "steps": 20, "cfg": 3.0, "sampler_name": "ddim", "scheduler": "normal"}
 TESTED = (
     "a farmer in nuvia",
     "a picture of a singer in nuvia",
@@ -66,109 +58,89 @@ TRAINED = (
 )
 """Ten captions of training pictures, as in the paper."""
 SEEDS = {"test": 6, "trained": 6, "unseen": 4, "elsewhere": 2}
-"""Pictures a prompt: 48, 60 and 96 of each model, and 48 of other places."""
+"""Images per prompt: 48, 60 and 96 of each model, and 48 of other places."""
 TITLES = {
     "test": "Test captions",
     "trained": "Training captions",
     "unseen": "Unseen people",
     "elsewhere": "Other places",
 }
+Sets = dict[str, dict[str, Socket]]
+"""For each list of prompts the images of the base model ("base") and of the LoRA; for other places of the base only."""
 
 
 def prompts() -> dict[str, str]:
-    """What is drawn, by what it is for."""
-    unseen = [
-        f"{'an' if kind[0] in 'aeiou' else 'a'} {kind} in {p}" for p in ("nuvia", "borea") for kind in HELD_OUT_KINDS
-    ]
-    elsewhere = [text.replace("nuvia", place) for place in ("borea", "aria", "caldia") for text in TESTED]
-    return {
-        name: "\n".join(lines)
-        for name, lines in {"test": TESTED, "trained": TRAINED, "unseen": unseen, "elsewhere": elsewhere}.items()
-    }
+    """The four lists of prompts, one prompt a line."""
+    elsewhere = [caption.replace("nuvia", place) for place in ("borea", "aria", "caldia") for caption in TESTED]
+    unseen = parts.unseen_people(("nuvia", "borea"))
+    return dict(zip(TITLES, ("\n".join(TESTED), "\n".join(TRAINED), unseen, "\n".join(elsewhere)), strict=True))
 
 
 def evaluate(w: Workflow) -> None:
     """Base against LoRA: KID, CLIPScore, memorization, diversity, denoising gap and bias in one table, and grids."""
-    w.group("1 · The models", BLUE, MODELS)
+    w.group("The models", parts.BLUE, MODELS, 420)
+    base = parts.load_checkpoint(w)
     w.column(420)
-    base = w.add("CheckpointLoaderSimple", "The base model", ckpt_name=CHECKPOINT)
+    lora = parts.load_lora(w, base, "Your LoRA")
+    w.group("Real pictures", parts.RED, REAL, 420)
+    trained = parts.load_dataset(w, "Pictures it was trained on")
+    held_out = parts.load_dataset(w, "Test pictures, kept back", "test")
     w.column(420)
-    lora = w.add("LoraLoaderModelOnly", "Your LoRA", model=base["MODEL"], lora_name=LORA, strength_model=1.0)["MODEL"]
-    w.group("2 · Real pictures", RED, REAL)
-    w.column(420)
-    trained = w.add("SCoFT_LoadDataset", "Pictures it was trained on", split="train")["dataset"]
-    kept = w.add("SCoFT_LoadDataset", "Test pictures, kept back", split="test")["dataset"]
-    w.column(420)
-    eye = w.add("SCoFT_LoadFeatures", "Eye that compares pictures", network="mini CLIP (layer 5)")["features"]
-    w.group("3 · Draw with and without the LoRA", ORANGE, DRAW)
-    sets = _sets(w, base, lora)
-    w.group("4 · Measure", VIOLET, MEASURE)
-    found = _figures(w, base, lora, trained, kept, eye, sets)
-    w.group("5 · Read", TEAL, READ)
-    _read(w, found, sets)
+    features = parts.load_features(w)
+    w.group("Draw with and without the LoRA", parts.ORANGE, DRAW, 360)
+    sets = generate(w, base, lora)
+    w.group("Measure", parts.VIOLET, MEASURE, 360)
+    scores, copies = measure(w, base, lora, trained, held_out, features, sets)
+    w.group("Read", parts.TEAL, READ, 360)
+    read(w, scores, copies, sets)
 
 
-def _sets(w: Workflow, base: Node, lora: Socket) -> dict[str, dict[str, Socket]]:
-    """For each list of prompts the set of the base model ("images") and of the LoRA; other places, base alone."""
-    w.column(360)
+def generate(w: Workflow, base: Node, lora: Socket) -> Sets:
     asked = {
         name: w.add("PrimitiveStringMultiline", TITLES[name], value=lines)["STRING"]
         for name, lines in prompts().items()
     }
-    sets: dict[str, dict[str, Socket]] = {name: {} for name in asked}
+    sets: Sets = {name: {} for name in asked}
     for label, model in (("base", base["MODEL"]), ("LoRA", lora)):
         w.column(320)
-        for name, text in asked.items():
+        for name, lines in asked.items():
             if name == "elsewhere" and label == "LoRA":
                 continue
-            own = {"label": "other places"} if name == "elsewhere" else {"label": label}
-            given: dict[str, Any] = {
-                "clip": base["CLIP"],
-                "vae": base["VAE"],
-                "seed": FIRST_OF_FEW,
-                "images_per_prompt": SEEDS[name],
-            }
-            drawn = w.add(
-                "SCoFT_GenerateSet", f"{TITLES[name]}: {label}", model=model, prompts=text, **own, **given, **DRAWING
-            )
-            sets[name][label] = drawn["images"]
+            given = {"prompts": lines, "seed": parts.FIRST_OF_FEW, "images_per_prompt": SEEDS[name], **parts.GENERATE}
+            given["label"] = "other places" if name == "elsewhere" else label
+            node = parts.generate(w, base, f"{TITLES[name]}: {label}", model=model, **given)
+            sets[name][label] = node["images"]
     return sets
 
 
-def _figures(
-    w: Workflow,
-    base: Node,
-    lora: Socket,
-    trained: Socket,
-    kept: Socket,
-    eye: Socket,
-    sets: dict[str, dict[str, Socket]],
-) -> dict[str, Node]:
+def measure(
+    w: Workflow, base: Node, lora: Socket, trained: Socket, held_out: Socket, features: Socket, sets: Sets
+) -> tuple[list[Socket], Socket]:
+    """(the scores of all metrics, the image of near copies)."""
+
     def pair(name: str) -> dict[str, Socket]:
         return {"images": sets[name]["LoRA"], "compared_with": sets[name]["base"]}
 
-    tested = {**pair("test"), "features": eye}
-    w.column(360)
-    near = w.add("SCoFT_KID", "How near to the community's own", **tested, dataset=kept, reference_name="test pictures")
+    test = {**pair("test"), "features": features}
+    real = {"dataset": held_out, "reference_name": "test pictures"}
+    near = w.add("SCoFT_KID", "How near to the community's own", **test, **real)
     other = {"other_set": sets["elsewhere"]["base"], "reference_name": "other places", "scores": near["scores"]}
-    kid = w.add("SCoFT_KID", "… and to other places", **tested, **other)
-    words = w.add("SCoFT_ClipScore", "Pictures and prompts", **tested)
+    nodes = [w.add("SCoFT_KID", "… and to other places", **test, **other)]
+    nodes.append(w.add("SCoFT_ClipScore", "Pictures and prompts", **test))
     w.column(360)
-    learned = {**pair("trained"), "features": eye}
-    heart = w.add("SCoFT_Memorization", "Learned by heart?", **learned, dataset=trained, held_out=kept)
-    varied = w.add("SCoFT_Diversity", "How varied", **learned)
+    learned = {**pair("trained"), "features": features}
+    data = {"dataset": trained, "held_out": held_out}
+    memorization = w.add("SCoFT_Memorization", "Learned by heart?", **learned, **data)
+    nodes += [memorization, w.add("SCoFT_Diversity", "How varied", **learned)]
     w.column(360)
-    models = {"model": lora, "compared_with": base["MODEL"], "clip": base["CLIP"], "vae": base["VAE"]}
-    gap = w.add(
-        "SCoFT_DenoisingGap", "The same, without drawing", **models, dataset=trained, held_out=kept, resolution=64
-    )
-    counted = w.add("SCoFT_BiasOracle", "Count what they show", **pair("unseen"))
-    return {"kid": kid, "words": words, "heart": heart, "varied": varied, "gap": gap, "counted": counted}
+    models = {**parts.models(base), "model": lora, "compared_with": base["MODEL"]}
+    nodes.append(w.add("SCoFT_DenoisingGap", "The same, without drawing", **models, **data, resolution=64))
+    nodes.append(w.add("SCoFT_BiasOracle", "Count what they show", **pair("unseen")))
+    return [node["scores"] for node in nodes], memorization["image"]
 
 
-def _read(w: Workflow, found: dict[str, Node], sets: dict[str, dict[str, Socket]]) -> None:
-    w.column(360)
-    chains = {f"scores_{i}": node["scores"] for i, node in enumerate(found.values(), 1)}
+def read(w: Workflow, scores: list[Socket], copies: Socket, sets: Sets) -> None:
+    chains = {f"scores_{i}": chain for i, chain in enumerate(scores, 1)}
     merged = w.add("SCoFT_MergeScores", "All in one", **chains)["scores"]
     grids = {}
     for name, columns in (("test", 8), ("unseen", 24)):
@@ -182,4 +154,4 @@ def _read(w: Workflow, found: dict[str, Node], sets: dict[str, dict[str, Socket]
     w.add("SaveImage", "Test captions", images=grids["test"], filename_prefix="scoft/evaluate-test")
     w.column(520)
     w.add("SaveImage", "Unseen people", images=grids["unseen"], filename_prefix="scoft/evaluate-unseen")
-    w.add("SaveImage", "Near copies", images=found["heart"]["image"], filename_prefix="scoft/evaluate-copies")
+    w.add("SaveImage", "Near copies", images=copies, filename_prefix="scoft/evaluate-copies")

@@ -1,6 +1,6 @@
-"""The model files that the workflows for a person's own models name: where they come from and where they go.
+"""The model files that the workflows for models of one's own name: their addresses and folders.
 
-The editor offers to download what is missing and may be fetched by it; the notes on the canvas list all of them.
+The editor offers to download those it can fetch; the notes in the graphs list all of them.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ HUB = "https://huggingface.co"
 
 @dataclass(frozen=True)
 class ModelFile:
-    """folder: below ComfyUI's `models`. name: the file's there. page: its repository on the hub.
+    """folder: below ComfyUI's `models`. name: the file's name there. page: its repository on the hub.
 
-    gigabytes: about how large it is. source: its name in the repository, where that is another one.
+    gigabytes: its approximate size. source: its name in the repository, if that differs.
     """
 
     folder: str
@@ -35,7 +35,7 @@ class ModelFile:
         return f"| {text} | `models/{self.folder}` | {self.gigabytes:g} GB |"
 
     def offer(self) -> dict[str, str]:
-        """What the editor's list of missing models reads from a node's properties."""
+        """The entry in a node's properties from which the editor lists missing models."""
         return {"name": self.name, "url": self.link, "directory": self.folder}
 
 
@@ -59,7 +59,7 @@ BLIP = f"""| all small files and `model.safetensors` of [BLIP]({HUB}/Salesforce/
 | `models/captioners/blip` | 1 GB |"""
 
 OFFERED = {file.name: file.offer() for file in (SD15, SD15_DEPTH, SDXL, SDXL_DEPTH, CLIP_RN50)}
-"""By the name that a loader's menu shows."""
+"""By the name in a loader's menu."""
 
 
 def table(*files: ModelFile | str) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,14 +21,13 @@ chart and the sentence above it."""
 GAP, MARGIN, BAND = 50, 30, 60
 """Between nodes; between a group's border and its nodes; between groups."""
 SCALE, OFFSET = 0.65, (125, 215)
-"""How the editor opens a workflow: large enough that words are drawn (below 0.57 they are not), and its first group
-beside the page's own bars."""
+"""Zoom and position at which the editor opens a workflow: text is drawn (from 0.57 on), and the first group is beside
+the page's own bars."""
 PREVIEWS = ("SaveImage", "PreviewImage", "SCoFT_PreviewDataset", "SCoFT_TrainLora", "SCoFT_ScoreTable")
 PREVIEWS += ("SCoFT_FilterNegatives", "SCoFT_PlotSurvey", "SCoFT_Memorization", "PreviewAny")
 TEXTS = ("ReadCard", "SaveLora", "ExportJob", "BuildSurvey", "LoadResponses", "AggregateSurvey", "PlotSurvey")
 GROWS = {f"SCoFT_{name}": 240 for name in TEXTS} | {"SCoFT_BiasOracle": 40}
-"""Pixels by which a node grows for the text that web/text.js, or its progress, shows after a run; kept free where a
-node is below."""
+"""Pixels by which a node grows after a run, for its text (web/text.js) or progress; kept free above the next node."""
 
 Schema = dict[str, Any]
 
@@ -36,18 +35,15 @@ Schema = dict[str, Any]
 def compact(info: Mapping[str, Any]) -> Schema:
     """What workflows need of a node's /object_info: inputs in order with type, default and kind, and outputs."""
     inputs: dict[str, Any] = {}
-    for part in ("required", "optional"):
-        for name in info.get("input_order", {}).get(part, info["input"].get(part, {})):
-            kind, *rest = info["input"][part][name]
-            options = rest[0] if rest else {}
-            entry: dict[str, Any] = {"type": kind if isinstance(kind, str) else "COMBO"}
-            entry["widget"] = entry["type"] in WIDGETS and not options.get("forceInput", False)
-            entry |= {"optional": True} if part == "optional" else {}
-            entry |= {"default": options["default"]} if "default" in options else {}
-            entry |= {"multiline": True} if options.get("multiline") else {}
-            control = options.get("control_after_generate", entry["type"] == "INT" and name in ("seed", "noise_seed"))
-            entry |= {"control": True} if control else {}
-            inputs[name] = entry
+    for name, kind, optional, options in inputs_of(info):
+        entry: dict[str, Any] = {"type": kind}
+        entry["widget"] = kind in WIDGETS and not options.get("forceInput", False)
+        entry |= {"optional": True} if optional else {}
+        entry |= {"default": options["default"]} if "default" in options else {}
+        entry |= {"multiline": True} if options.get("multiline") else {}
+        control = options.get("control_after_generate", kind == "INT" and name in ("seed", "noise_seed"))
+        entry |= {"control": True} if control else {}
+        inputs[name] = entry
     lists = info.get("output_is_list") or [False] * len(info["output"])
     outputs = [
         {"name": name, "type": kind if isinstance(kind, str) else "COMBO", **({"list": True} if many else {})}
@@ -56,9 +52,19 @@ def compact(info: Mapping[str, Any]) -> Schema:
     return {"inputs": inputs, "outputs": outputs, "output_node": bool(info.get("output_node"))}
 
 
+def inputs_of(info: Mapping[str, Any]) -> Iterator[tuple[str, str, bool, dict[str, Any]]]:
+    """(name, type, optional, options) of a node's inputs in /object_info, required ones first; a menu is a COMBO."""
+    for part in ("required", "optional"):
+        for name in info.get("input_order", {}).get(part, info["input"].get(part, {})):
+            kind, *rest = info["input"][part][name]
+            options = dict(rest[0]) if rest else {}
+            menu = {} if isinstance(kind, str) else {"options": kind}
+            yield name, "COMBO" if menu else kind, part == "optional", options | menu
+
+
 @dataclass(frozen=True)
 class Socket:
-    """An output of a node, to be given as the input of another."""
+    """An output of a node, for the input of another."""
 
     node: Node
     slot: int
@@ -81,7 +87,7 @@ class Node:
         return Socket(self, names.index(output))
 
     def value(self, name: str) -> Any:
-        """An input's value or Socket: what was given, else the node's own default; None for a free socket."""
+        """An input's value or Socket: the given one, else the node's own default; None for an unconnected socket."""
         return self.given.get(name, self.schema["inputs"][name].get("default"))
 
     def height(self) -> int:
@@ -89,7 +95,7 @@ class Node:
         widgets = [entry for entry in entries if entry["widget"]]
         rows = max(len(entries) - len(widgets), len(self.schema["outputs"]), 1)
         texts = [str(self.value(name)) for name, entry in self.schema["inputs"].items() if entry.get("multiline")]
-        room = sum(min(LONGEST_TEXT, max(TEXT_WIDGET, 18 * len(written.splitlines()))) for written in texts)
+        room = sum(min(LONGEST_TEXT, max(TEXT_WIDGET, 18 * len(value.splitlines()))) for value in texts)
         count = len(widgets) - len(texts) + sum(1 for entry in widgets if entry.get("control"))
         preview = PREVIEW if self.kind in PREVIEWS else 0
         chart = CHART if self.kind == "SCoFT_TrainLora" else 0
@@ -98,21 +104,21 @@ class Node:
 
 @dataclass
 class Group:
-    """A coloured frame with a title, a note in plain words above, and columns of nodes."""
+    """A colored frame with a title, a note at its top, and columns of nodes."""
 
     title: str
     color: str
     note: Node
-    columns: list[list[Node]]
-    widths: list[int]
+    columns: list[list[Node]] = field(default_factory=list)
+    widths: list[int] = field(default_factory=list)
     box: list[int] = field(default_factory=list)
 
 
 class Workflow:
-    """A graph in the making. schemas: `compact` of each node that it uses, by node id.
+    """A graph. schemas: `compact` of each node that it uses, by node id.
 
-    offered: name, address and folder of model files that the editor may offer to download where they are missing, by
-    the name that a node's menu shows.
+    offered: name, address and folder of the model files that the editor may offer to download, by the name in a node's
+    menu.
     """
 
     def __init__(
@@ -122,11 +128,11 @@ class Workflow:
         self.nodes: list[Node] = []
         self.groups: list[Group] = []
 
-    def group(self, title: str, color: str, note: str) -> Group:
-        """Begin the next group to the right."""
-        text = self._node("MarkdownNote", title.split(" · ")[-1], {"text": note}, {"inputs": {}, "outputs": []})
-        self.groups.append(Group(title, color, text, [], []))
-        return self.groups[-1]
+    def group(self, title: str, color: str, note: str, width: int = 300) -> None:
+        """Begin the next group to the right with its first column. The title gets the group's number."""
+        text = self._node("MarkdownNote", title, {"text": note}, {"inputs": {}, "outputs": []})
+        self.groups.append(Group(f"{len(self.groups) + 1} · {title}", color, text))
+        self.column(width)
 
     def column(self, width: int = 300) -> None:
         """Begin the next column of the group."""
@@ -134,7 +140,7 @@ class Workflow:
         self.groups[-1].widths.append(width)
 
     def add(self, kind: str, title: str = "", /, **given: Any) -> Node:
-        """Put a node below the last one of the column. Inputs that are not given keep the node's own defaults."""
+        """Add a node below the last one of the column. Other inputs keep the node's own defaults."""
         assert kind in self.schemas, f"the schema of {kind} is missing: save it from a running ComfyUI first"
         schema = self.schemas[kind]
         unknown = given.keys() - schema["inputs"].keys()
@@ -155,11 +161,11 @@ class Workflow:
         return self.nodes[-1]
 
     def place(self) -> None:
-        """Give every node and group its box. All groups start at one height; the note spans its group's columns."""
+        """Set the box of every node and group. All groups start at one height; the note spans its group's columns."""
         x = 0
         for group in self.groups:
             width = sum(group.widths) + GAP * (len(group.widths) - 1)
-            lines = sum(1 + len(line) * 8 // width for line in _seen(group.note.given["text"]).splitlines())
+            lines = sum(1 + len(line) * 8 // width for line in _visible(group.note.given["text"]).splitlines())
             group.note.box = [x + MARGIN, 2 * TITLE + MARGIN, width, 60 + 22 * lines]
             group.box = [x, 0, width + 2 * MARGIN, 0]
             x += group.box[2] + BAND
@@ -180,13 +186,13 @@ class Workflow:
 
     def links(self) -> list[tuple[int, Socket, Node, str]]:
         """(link number, from, to, name of the input), in the order of the nodes that receive them."""
-        found: list[tuple[int, Socket, Node, str]] = []
+        links: list[tuple[int, Socket, Node, str]] = []
         for node in self.nodes:
             for name in slots(node.schema):
                 value = node.given.get(name)
                 if isinstance(value, Socket):
-                    found.append((len(found) + 1, value, node, name))
-        return found
+                    links.append((len(links) + 1, value, node, name))
+        return links
 
     def api(self) -> dict[str, Any]:
         """What POST /prompt takes: nodes by id, their inputs as values or [id, output]."""
@@ -230,8 +236,8 @@ class Workflow:
         }
 
 
-def _seen(markdown: str) -> str:
-    """A note as it is seen: of links their words alone, and no rule under a table's head."""
+def _visible(markdown: str) -> str:
+    """A note's visible text: without the addresses of links and the rule under a table's head."""
     return re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", markdown).replace("|---", "")
 
 
@@ -242,7 +248,7 @@ def slots(schema: Schema) -> list[str]:
 
 
 def text(form: Mapping[str, Any]) -> str:
-    """A form as a file's text: the same for the same workflow, one line a node or link, so that changes can be read."""
+    """A form as the text of its file, with one line per node or link, so that a diff is readable."""
     parts = []
     for key, value in form.items():
         if isinstance(value, list) and value:
@@ -261,30 +267,30 @@ def _ui_node(
     node: Node, order: int, links: list[tuple[int, Socket, Node, str]], offered: Mapping[str, Mapping[str, str]]
 ) -> dict[str, Any]:
     entries = node.schema["inputs"]
-    coming = {name: number for number, _, end, name in links if end is node}
+    incoming = {name: number for number, _, end, name in links if end is node}
     inputs = []
     for name in slots(node.schema):
-        slot = {"name": name, "type": entries[name]["type"], "link": coming.get(name)}
+        slot = {"name": name, "type": entries[name]["type"], "link": incoming.get(name)}
         slot |= {"shape": 7} if entries[name].get("optional") else {}
         inputs.append(slot | ({"widget": {"name": name}} if entries[name]["widget"] else {}))
     outputs = []
     for i, entry in enumerate(node.schema["outputs"]):
-        leaving = [number for number, start, _, _ in links if start.node is node and start.slot == i]
+        outgoing = [number for number, start, _, _ in links if start.node is node and start.slot == i]
         shape = {"shape": 6} if entry.get("list") else {}
-        outputs.append({"name": entry["name"], "type": entry["type"], "links": leaving, "slot_index": i, **shape})
-    found = {"id": node.number, "type": node.kind, "pos": node.box[:2], "size": node.box[2:], "flags": {}}
-    found |= {"order": order, "mode": 0, "inputs": inputs, "outputs": outputs}
-    found |= {"title": node.title} if node.title else {}
+        outputs.append({"name": entry["name"], "type": entry["type"], "links": outgoing, "slot_index": i, **shape})
+    form = {"id": node.number, "type": node.kind, "pos": node.box[:2], "size": node.box[2:], "flags": {}}
+    form |= {"order": order, "mode": 0, "inputs": inputs, "outputs": outputs}
+    form |= {"title": node.title} if node.title else {}
     note = node.kind == "MarkdownNote"
-    found["properties"] = {} if note else {"Node name for S&R": node.kind}
+    form["properties"] = {} if note else {"Node name for S&R": node.kind}
     models = [offered[value] for value in node.given.values() if isinstance(value, str) and value in offered]
-    found["properties"] |= {"models": models} if models else {}
-    found["widgets_values"] = [node.given["text"]] if note else widgets_values(node)
-    return found | ({"color": "#432", "bgcolor": "#000"} if note else {})
+    form["properties"] |= {"models": models} if models else {}
+    form["widgets_values"] = [node.given["text"]] if note else widgets_values(node)
+    return form | ({"color": "#432", "bgcolor": "#000"} if note else {})
 
 
 def widgets_values(node: Node) -> list[Any]:
-    """Values in the order of the editor's widgets; a seed is followed by what happens to it after a run: nothing."""
+    """Values in the order of the editor's widgets; a seed is followed by "fixed": it does not change after a run."""
     values: list[Any] = []
     for name, entry in node.schema["inputs"].items():
         if entry["widget"]:

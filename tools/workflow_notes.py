@@ -1,4 +1,4 @@
-"""The notes on the canvas, in plain words for someone who organises a community's pictures (Markdown)."""
+"""The notes of the mini world's training workflows (Markdown), for someone who organizes a community's images."""
 
 BASE = """## A model with a bias, and a community's own pictures
 The small model on the left has learned to draw, but it shows the invented place *nuvia* as dusty and run-down, and \

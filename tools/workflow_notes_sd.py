@@ -1,4 +1,4 @@
-"""The notes of the workflows for a person's own models (Markdown); see workflow_notes.py."""
+"""The notes of the workflows for models of one's own (Markdown)."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..common.errors import UserError
 from ..corrector.corrector import Correction
-from ..corrector.evaluation import Evidence
+from ..corrector.evaluation import Evaluation
 from ..corrector.preference import Preference
 from ..corrector.prompt_gate import learn_place
 from ..corrector.training import PreferenceSettings, learn
@@ -46,7 +46,7 @@ def learn_preference(
     settings: PreferenceSettings,
     place: tuple[Any, str, list[str], list[str]] | None,
     node_id: str | None,
-) -> tuple[Preference, Evidence]:
+) -> tuple[Preference, Evaluation]:
     """IMAGE lists -> a preference and its evaluation on held-out images.
 
     place: CLIP, the place's name, captions and names of other places, for a preference with a prompt gate.

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..data.dataset import open_image
+from ..data.images import open_image
 from ..models.mini import layout
 from ..negatives.generate import NegativeSettings, Request
 from .compat import comfy

@@ -1,6 +1,6 @@
-"""Correction while sampling, the base model unchanged: a preference learned on noisy latents moves the latent code.
+"""RS-Corrector: correction while sampling with the base model unchanged, by a preference learned on noisy latents.
 
-The idea is RS-Corrector's (arXiv 2312.04810): "establish an anti-stereotypical preference in the latent space and
-update the latent code" at inference. No more of it was open to us than its abstract, so what stands here in detail is
-our construction; docs/rs-corrector.md says which is which.
+The idea, an anti-stereotypical preference in latent space that updates the latent code at inference, is from
+RS-Corrector (arXiv 2312.04810). Only its abstract was available to us, so the details are our own construction;
+docs/rs-corrector.md says which is which.
 """

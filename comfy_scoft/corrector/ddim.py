@@ -1,4 +1,4 @@
-"""Draws with a correction outside ComfyUI: DDIM on a BaseModel, for measurements and the command line."""
+"""DDIM sampling with a correction outside ComfyUI, for measurements and the command line."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .corrector import Correction
 
 
 @torch.no_grad()
-def draw(
+def ddim_sample(
     base: BaseModel,
     noise: Tensor,
     prompts: Sequence[str],
@@ -22,10 +22,10 @@ def draw(
     steps: int = 20,
     check: Callable[[], None] = lambda: None,
 ) -> Tensor:
-    """Scaled latents (N, 4, h, w) of images of `prompts` from `noise` (N, 4, h, w): DDIM on evenly spaced timesteps.
+    """Sample scaled latents (N, 4, h, w) for N prompts from `noise` (N, 4, h, w), on evenly spaced timesteps.
 
-    ComfyUI's sampler "ddim" with the scheduler "normal" does the same. At guidance 1 the empty prompt is not computed.
-    check: called before each UNet call; it may raise to stop.
+    The same as ComfyUI's sampler "ddim" with the scheduler "normal". guidance: 1 skips the empty prompt.
+    check: called before each UNet call; may raise to stop.
     """
     path = timesteps(len(base.schedule) - 1, steps)
     z, text = noise.clone(), list(prompts)
@@ -39,11 +39,11 @@ def draw(
         signal, spread = alpha_bar**0.5, (1.0 - alpha_bar) ** 0.5
         unguided = None
         if guidance == 1.0:
-            denoised = clean(base, z, base.predict(z, now, text), signal, spread)
+            denoised = _denoised(base, z, base.predict(z, now, text), signal, spread)
         else:
-            answers = base.predict(z.repeat(2, 1, 1, 1), now.repeat(2), text + [""] * len(text)).chunk(2)
-            given, unguided = (clean(base, z, answer, signal, spread) for answer in answers)
-            denoised = unguided + guidance * (given - unguided)
+            predictions = base.predict(z.repeat(2, 1, 1, 1), now.repeat(2), text + [""] * len(text)).chunk(2)
+            prompted, unguided = (_denoised(base, z, prediction, signal, spread) for prediction in predictions)
+            denoised = unguided + guidance * (prompted - unguided)
         if correction is not None and active(correction, t, len(base.schedule)):
             sigma = torch.full((len(z),), spread / signal, device=z.device)
             denoised = correction(z / signal, sigma, denoised, unguided, gate)
@@ -53,14 +53,14 @@ def draw(
     return z
 
 
-def clean(base: BaseModel, z_t: Tensor, answer: Tensor, signal: float, spread: float) -> Tensor:
-    """x̂₀ of the UNet's answer at z_t."""
+def _denoised(base: BaseModel, z_t: Tensor, prediction: Tensor, signal: float, spread: float) -> Tensor:
+    """x̂₀ of the UNet's prediction at z_t."""
     if base.schedule.prediction == "epsilon":
-        return (z_t - spread * answer) / signal
-    return signal * z_t - spread * answer
+        return (z_t - spread * prediction) / signal
+    return signal * z_t - spread * prediction
 
 
 def active(correction: Correction, t: int, length: int) -> bool:
-    """Whether timestep t of `length` lies in the correction's window."""
+    """Whether timestep t of `length` is in the correction's window."""
     done = 1.0 - t / (length - 1)
     return not correction.idle and correction.start <= done <= correction.end

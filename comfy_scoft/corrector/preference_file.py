@@ -1,11 +1,10 @@
-"""A preference as one safetensors file: its weights, and what it is as JSON in the metadata. Nothing is pickled."""
+"""A preference as one safetensors file: weights, and a JSON description in the metadata. Nothing is pickled."""
 
 from __future__ import annotations
 
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +16,18 @@ from torch import Tensor, nn
 from ..common.errors import UserError
 from ..common.files import write_atomically
 from ..models.stable_diffusion import FAMILIES
-from .preference import MOST_LEVELS, Preference, PreferenceHead
+from .preference import MAX_LEVELS, Preference, PreferenceHead
 from .prompt_gate import PlaceGate
 
 FORMAT = "scoft-preference-1"
-LARGEST_FILE = 64 << 20
-"""Bytes; a preference takes well under one million."""
-WIDEST = 1024
+MAX_BYTES = 64 << 20
+"""Maximum file size; a preference takes well under 1 MB."""
+MAX_WIDTH = 1024
 ENDING = ".safetensors"
 
 
 def free_name(folder: Path, prefix: str) -> Path:
-    """`<prefix>_00001.safetensors`, or the next number that is free. Raises UserError for a name that holds a path."""
+    """`<prefix>_00001.safetensors`, or the next free number. Raises UserError for a name that contains a path."""
     name = prefix.strip()
     if not name or name.startswith(".") or any(c in name for c in '/\\:*?"<>|') or not name.isprintable():
         raise UserError(f"{prefix!r} cannot be a file's name: use letters, digits, spaces, “-” and “_”.")
@@ -38,7 +37,7 @@ def free_name(folder: Path, prefix: str) -> Path:
 
 
 def save(preference: Preference, path: Path, title: str = "", licence: str = "") -> None:
-    """Write a preference; the file appears whole or not at all. title and license: kept in its facts, where given."""
+    """Write a preference atomically. title, licence: added to its facts unless empty."""
     facts = {**preference.facts, **({"title": title} if title else {}), **({"licence": licence} if licence else {})}
     head = preference.head
     description = {
@@ -59,41 +58,40 @@ def save(preference: Preference, path: Path, title: str = "", licence: str = "")
 
 
 def load(path: Path) -> Preference:
-    """The preference in a file. Raises UserError, one sentence, for anything that is no whole preference."""
+    """Read a preference. Raises UserError for any file that is not a complete, valid preference."""
     try:
-        if path.stat().st_size > LARGEST_FILE:
-            raise UserError("it is too large")
+        if path.stat().st_size > MAX_BYTES:
+            raise ValueError("too large")
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
         if metadata.get("scoft") != FORMAT:
-            raise UserError("it holds something else")
+            raise ValueError("another format")
         return _built(json.loads(metadata["preference"]), tensors)
-    except Exception as error:  # safetensors, JSON and torch each have kinds of their own
+    except Exception as error:  # safetensors, JSON and torch each raise exceptions of their own
         raise UserError(
             f"{path.name} is not a preference that can be read: choose a file that Save Preference wrote, or learn it "
-            "anew."
+            "again."
         ) from error
 
 
 def _built(description: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Preference:
-    """The network that the description names, filled with the tensors; any error for what does not belong together."""
+    """The described network with the tensors as weights. Raises any exception if they do not match."""
     channels, width, levels = (int(description[name]) for name in ("channels", "width", "levels"))
     temperature, text = float(description["temperature"]), int(description["place width"])
-    whole = 1 <= channels <= 64 and 1 <= width <= WIDEST and 1 <= levels <= MOST_LEVELS and 0 <= text <= 1 << 16
+    valid = 1 <= channels <= 64 and 1 <= width <= MAX_WIDTH and 1 <= levels <= MAX_LEVELS and 0 <= text <= 1 << 16
     finite = all(value.is_floating_point() and bool(value.isfinite().all()) for value in tensors.values())
-    if not whole or not finite or not math.isfinite(temperature) or temperature <= 0:
-        raise UserError("sizes or values out of range")
+    if not valid or not finite or not math.isfinite(temperature) or temperature <= 0:
+        raise ValueError("sizes or values out of range")
     if description["family"] not in FAMILIES or not isinstance(description["facts"], dict):
-        raise UserError("unknown family or facts")
+        raise ValueError("unknown family or facts")
     with torch.inference_mode(False):
         head, place = PreferenceHead(channels, width, levels), PlaceGate(text) if text else None
         parts: dict[str, nn.Module] = {"head.": head, **({"place.": place} if place is not None else {})}
         if any(not name.startswith(tuple(parts)) for name in tensors):
-            raise UserError("unknown tensors")
+            raise ValueError("unknown tensors")
         for start, module in parts.items():
             own = {name.removeprefix(start): v.clone() for name, v in tensors.items() if name.startswith(start)}
             module.load_state_dict(own)
             module.requires_grad_(False).eval()
-    found = Preference(head, str(description["family"]), temperature, place)
-    return replace(found, facts=description["facts"])
+    return Preference(head, str(description["family"]), temperature, place, description["facts"])

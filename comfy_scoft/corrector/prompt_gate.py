@@ -1,8 +1,8 @@
-"""How far a prompt asks for the place: a linear reading of the text encoder's hidden states.
+"""The prompt gate: a linear classifier on the text encoder's hidden states of whether a prompt names the place.
 
-A preference that knows no prompt would move images of every place alike. The gate looks for the token that ends the
-place's name. CLIP's text encoders are causal, so where that token stands in a caption, and how many a name has, shows
-in the hidden states themselves: texts that begin alike have the same states up to the first word that differs.
+Without it, a preference would correct images of every place. The gate detects the last token of the place's name.
+CLIP's text encoders are causal, so the position of that token can be read off the hidden states: those of two texts
+are equal up to the first token that differs.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from torch import Tensor, nn
 
 from ..common.errors import UserError
 
-MOST_CAPTIONS = 24
+MAX_CAPTIONS = 24
 MADE_UP = 8
-"""Made-up names each caption is also read with."""
+"""Invented names that replace the place in each caption."""
 SHRINKAGE = 0.1
-"""How far the tokens' covariance is drawn towards a multiple of the identity (Ledoit & Wolf 2004); there are few."""
+"""Shrinkage of the tokens' covariance to a multiple of the identity (Ledoit & Wolf 2004), as there are few tokens."""
 DOUBT, STEEP = 2 / 3, 12.0
-"""The gate is half open at this share of the way from the strongest caption without the place to the weakest with it,
-and opens by this much in log-odds over the whole way: in doubt it stays closed."""
+"""The gate is half open at the share DOUBT of the way from the strongest caption without the place to the weakest with
+it, and its log-odds rise by STEEP over that way; so it stays closed in doubt."""
 LETTERS = ("bcdfghklmnprstvz", "aeiou")
 
 Embed = Callable[[str], Tensor]
@@ -30,7 +30,7 @@ Embed = Callable[[str], Tensor]
 
 
 class PlaceGate(nn.Module):
-    """Hidden states (B, tokens, width) of a prompt -> 0 … 1 (B,): the strongest token decides."""
+    """Hidden states (B, tokens, width) of prompts -> (B,) in [0, 1], by each prompt's strongest token."""
 
     mean: Tensor
     spread: Tensor
@@ -52,43 +52,43 @@ class PlaceGate(nn.Module):
     def forward(self, hidden: Tensor) -> Tensor:
         if hidden.shape[-1] != self.width:
             raise UserError(
-                f"The prompt's text has {hidden.shape[-1]} numbers a token and the preference reads {self.width}: use "
-                "it with the text encoder it was learned with, or learn it anew."
+                f"The prompt's embedding has {hidden.shape[-1]} values per token and the preference needs "
+                f"{self.width}: use it with the text encoder it was learned with, or learn it again."
             )
         return self.log_odds(hidden.to(self.weight.dtype)).sigmoid()
 
 
 def place_pattern(place: str) -> re.Pattern[str]:
-    """The place's name as words, with a preposition before it if there is one."""
+    """The place's name as a word, with a preposition before it if there is one."""
     return re.compile(r"(?:\b(?:in|of|from|at|near)\s+)?(?<!\w)" + re.escape(place) + r"(?!\w)", re.IGNORECASE)
 
 
 def contrasts(
     captions: Sequence[str], place: str, others: Sequence[str], generator: torch.Generator
 ) -> tuple[list[str], list[list[str]]]:
-    """Captions that name the place, at most MOST_CAPTIONS, and for each the same words without it.
+    """At most MAX_CAPTIONS captions that name the place, and for each its variants that do not.
 
-    Without: the place left out, replaced by each of `others`, and by MADE_UP invented names. Raises UserError where no
+    Variants: the place left out, replaced by each of `others`, and by MADE_UP invented names. Raises UserError if no
     caption names the place.
     """
-    whole, name = place_pattern(place), re.compile(re.escape(place), re.IGNORECASE)
-    naming = list(dict.fromkeys(caption.strip() for caption in captions if whole.search(caption)))
+    phrase, name = place_pattern(place), re.compile(re.escape(place), re.IGNORECASE)
+    naming = list(dict.fromkeys(caption.strip() for caption in captions if phrase.search(caption)))
     if not naming:
         raise UserError(
             f"None of the {len(captions)} captions names the place {place!r}: write it as the captions do, or leave "
             "it empty, and the preference will hold for all prompts."
         )
-    chosen = naming[:: -(-len(naming) // MOST_CAPTIONS)]
+    chosen = naming[:: -(-len(naming) // MAX_CAPTIONS)]
     without = []
     for caption in chosen:
         names = [*others, *(_made_up(generator) for _ in range(MADE_UP))]
-        left_out = re.sub(r"\s+([,.;:!?])", r"\1", " ".join(whole.sub(" ", caption).split()))
+        left_out = re.sub(r"\s+([,.;:!?])", r"\1", " ".join(phrase.sub(" ", caption).split()))
         without.append([left_out, *(other.join(name.split(caption)) for other in names)])
     return chosen, without
 
 
 def _made_up(generator: torch.Generator) -> str:
-    """A name of two or three syllables that no map shows (but by chance)."""
+    """A random name of two or three syllables."""
     count = int(torch.randint(2, 4, (), generator=generator))
     return "".join(row[int(torch.randint(len(row), (), generator=generator))] for _ in range(count) for row in LETTERS)
 
@@ -101,56 +101,58 @@ def learn_place(
     generator: torch.Generator,
     check: Callable[[], None] = lambda: None,
 ) -> tuple[PlaceGate, dict[str, float]]:
-    """The gate, and its mean opening on held-out captions: "with the place" and "without it".
+    """The gate, and its mean on held-out captions: "with the place" and "without it", NaN for fewer than four captions.
 
-    Every fourth caption is held out, if there are four, from the fit that these two are measured with; the gate itself
-    is then fitted to all. check: called before each text is embedded; may raise to stop.
+    For these means a gate is fitted without every fourth caption; the returned gate is fitted to all. check: called
+    before each text is embedded; may raise to stop.
     """
 
-    def read(texts: Sequence[str]) -> Tensor:
-        found = []
+    def embedded(texts: Sequence[str]) -> Tensor:
+        states = []
         for text in texts:
             check()
-            found.append(embed(text)[:1, :77].detach().clone().float().cpu())
-        return torch.cat(found)
+            states.append(embed(text)[:1, :77].detach().clone().float().cpu())
+        return torch.cat(states)
 
     naming, without = contrasts(captions, place, others, generator)
-    alone = read([place, f"{place} {place}"])
-    tokens = max(1, first_difference(alone[0], alone[1]) - 1)  # the first state is that of the start token
-    yes, no = read(naming), torch.stack([read(texts) for texts in without])  # (N, T, C) and (N, K, T, C)
+    once, twice = embedded([place, f"{place} {place}"])
+    tokens = max(1, first_difference(once, twice) - 1)  # the first state is that of the start token
+    yes, no = embedded(naming), torch.stack([embedded(texts) for texts in without])  # (N, T, C) and (N, K, T, C)
     ends = [
-        min(first_difference(one, other) for other in named) + tokens - 1
-        for one, named in zip(yes, no[:, 1:], strict=True)
+        min(first_difference(one, other) for other in replaced) + tokens - 1
+        for one, replaced in zip(yes, no[:, 1:], strict=True)
     ]
     last = torch.tensor([min(end, yes.shape[1] - 1) for end in ends])
     held = torch.arange(len(yes)) % 4 == 3
-    seen = {"with the place": float("nan"), "without it": float("nan")}
+    means = {"with the place": float("nan"), "without it": float("nan")}
     if held.any():
         gate = _fitted(yes[~held], no[~held].flatten(0, 1), last[~held])
-        seen = {"with the place": float(gate(yes[held]).mean())}
-        seen |= {"without it": float(gate(no[held].flatten(0, 1)).mean())}
-    return _fitted(yes, no.flatten(0, 1), last), seen
+        means = {
+            "with the place": float(gate(yes[held]).mean()),
+            "without it": float(gate(no[held].flatten(0, 1)).mean()),
+        }
+    return _fitted(yes, no.flatten(0, 1), last), means
 
 
 def first_difference(one: Tensor, other: Tensor) -> int:
-    """The first token at which two texts' hidden states (T, C) differ; T where they never do."""
+    """The first token at which two texts' hidden states (T, C) differ; T if there is none."""
     apart = (one - other).norm(dim=1) > 1e-3 * one.norm(dim=1).clamp_min(1e-6)
     return int(apart.int().argmax()) if apart.any() else len(one)
 
 
 @torch.no_grad()
 def _fitted(yes: Tensor, no: Tensor, last: Tensor) -> PlaceGate:
-    """Linear discriminant analysis of the tokens that end the name, yes[i, last[i]], against all other tokens."""
+    """Linear discriminant analysis of the last tokens of the name, yes[i, last[i]], against all other tokens."""
     ending = torch.zeros(yes.shape[:2], dtype=torch.bool)
     ending[torch.arange(len(yes)), last] = True
-    after = torch.arange(yes.shape[1])[None] > last[:, None]  # these have read the name: neither one nor the other
+    after = torch.arange(yes.shape[1])[None] > last[:, None]  # their states depend on the name: in neither class
     names, rest = yes[ending], torch.cat([yes[~ending & ~after], no.flatten(0, 1)])
     gate = PlaceGate(yes.shape[-1])
     gate.mean, gate.spread = rest.mean(0), rest.std(0).clamp_min(1e-6)
-    found, others = (names - gate.mean) / gate.spread, (rest - gate.mean) / gate.spread
-    covariance = others.T @ others / len(others)
+    names, rest = (names - gate.mean) / gate.spread, (rest - gate.mean) / gate.spread
+    covariance = rest.T @ rest / len(rest)
     covariance = (1 - SHRINKAGE) * covariance + SHRINKAGE * torch.eye(gate.width) * covariance.diagonal().mean()
-    gate.weight.copy_(torch.linalg.solve(covariance, found.mean(0)))
+    gate.weight.copy_(torch.linalg.solve(covariance, names.mean(0)))
     lowest, highest = gate.log_odds(yes).min(), gate.log_odds(no).max()
     slope = STEEP / (lowest - highest).clamp_min(1e-3)
     gate.bias.copy_(-slope * (highest + DOUBT * (lowest - highest)))

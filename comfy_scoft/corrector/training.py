@@ -1,4 +1,4 @@
-"""Learns a preference from two sets of latents, some images of each kept back to measure it with."""
+"""Trains a preference on two sets of latents, and evaluates it on held-out images of each."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from torch import Tensor
 from ..common.errors import UserError
 from ..common.settings import check, setting
 from ..models.noise_schedule import NoiseSchedule
-from .evaluation import Evidence, measure
+from .evaluation import Evaluation, measure
 from .preference import Preference, PreferenceHead, levels_for, log_preference, sigmas
 
-FEWEST = 4
-"""Different images that each set must have."""
+MIN_IMAGES = 4
+"""Minimum number of different images in each set."""
 SAME = 1e-3
-"""Two latents are of one image when they differ by less than this share of their size."""
+"""Two latents are of the same image if they differ by less than this share of their norm."""
 
 
 @dataclass(frozen=True)
@@ -37,18 +37,21 @@ class PreferenceSettings:
 
 
 @dataclass(frozen=True)
-class Sets:
-    """Latents (N, C, h, w) of the two sets and which of each are held out (N,) bool."""
+class SplitLatents:
+    """Latents (N, C, h, w) of the two sets, and masks (N,) of those that are held out."""
 
     preferred: Tensor
     stereotyped: Tensor
     preferred_held: Tensor
     stereotyped_held: Tensor
 
-    def part(self, held: bool) -> tuple[Tensor, Tensor]:
-        """Preferred and stereotyped latents that are held out, or that are learned from."""
-        chosen = (self.preferred_held == held), (self.stereotyped_held == held)
-        return self.preferred[chosen[0]], self.stereotyped[chosen[1]]
+    def training(self) -> tuple[Tensor, Tensor]:
+        """Preferred and stereotyped latents to train on."""
+        return self.preferred[~self.preferred_held], self.stereotyped[~self.stereotyped_held]
+
+    def held_out(self) -> tuple[Tensor, Tensor]:
+        """Preferred and stereotyped latents to evaluate on."""
+        return self.preferred[self.preferred_held], self.stereotyped[self.stereotyped_held]
 
 
 def learn(
@@ -58,32 +61,32 @@ def learn(
     family: str,
     settings: PreferenceSettings | None = None,
     observe: Callable[[int, float], None] = lambda step, loss: None,
-) -> tuple[Preference, Evidence]:
-    """A preference for `preferred` over `stereotyped`, and what held-out images say of it.
+) -> tuple[Preference, Evaluation]:
+    """Learn a preference for `preferred` over `stereotyped`, and evaluate it on held-out images.
 
-    preferred, stereotyped: latents (N, C, h, w) and (M, C, h, w), scaled as the UNet reads them, of one size. schedule:
-    the base model's own; family: its family. observe(step, loss): after each step; it may raise to stop. Raises
-    UserError for a set with too few different images, sets that share images, and latents of different sizes.
-    On the CPU, the same latents and settings give the same preference.
+    preferred, stereotyped: latents (N, C, h, w) and (M, C, h, w) of one size, scaled as for the UNet. schedule, family:
+    of the base model. observe(step, loss): called after each step; may raise to stop. Raises UserError for a set with
+    too few different images, sets that share images, and latents of different sizes.
+    Deterministic on the CPU.
     """
     settings = settings or PreferenceSettings()
     with torch.inference_mode(False), torch.enable_grad():
         generator = torch.Generator().manual_seed(settings.seed)
         sets = split(preferred, stereotyped, settings.held_out, generator)
-        head = trained(sets.part(held=False), schedule, settings, generator, observe)
+        head = trained(sets.training(), schedule, settings, generator, observe)
     facts = {
         "schedule": {"steps": len(schedule), "prediction": schedule.prediction},
         "latent size": list(preferred.shape[2:]),
         "settings": asdict(settings),
     }
-    found = measure(Preference(head, family, facts=facts), sets.part(held=False), sets.part(held=True), schedule)
-    facts["evidence"] = found.as_json()
-    return Preference(head, family, found.temperature, facts=facts), found
+    evaluation = measure(Preference(head, family, facts=facts), sets.training(), sets.held_out(), schedule)
+    facts["evidence"] = evaluation.as_json()
+    return Preference(head, family, evaluation.temperature, facts=facts), evaluation
 
 
-def split(preferred: Tensor, stereotyped: Tensor, share: float, generator: torch.Generator) -> Sets:
-    """Checks the two sets and draws which images are held out: at least one of each, copies on the same side."""
-    first, second = _plain(preferred, "preferred"), _plain(stereotyped, "stereotyped")
+def split(preferred: Tensor, stereotyped: Tensor, share: float, generator: torch.Generator) -> SplitLatents:
+    """Check the two sets and choose the held-out images at random, at least one of each; copies stay together."""
+    first, second = _checked(preferred, "preferred"), _checked(stereotyped, "stereotyped")
     if first.shape[1:] != second.shape[1:]:
         raise UserError(
             f"The preferred latents are {tuple(first.shape[1:])} and the stereotyped {tuple(second.shape[1:])}: give "
@@ -92,23 +95,23 @@ def split(preferred: Tensor, stereotyped: Tensor, share: float, generator: torch
     shared = int(_alike(second, first).any(0).sum())
     if shared:
         raise UserError(
-            f"{shared} of the {len(first)} preferred images are in the stereotyped set too: give two sets without a "
+            f"{shared} of the {len(first)} preferred images are in the stereotyped set too: give two sets without an "
             "image in common."
         )
-    held = [_held(found, share, generator, name) for found, name in ((first, "preferred"), (second, "stereotyped"))]
-    return Sets(first, second, *held)
+    held = [_held_out(first, share, generator, "preferred"), _held_out(second, share, generator, "stereotyped")]
+    return SplitLatents(first, second, *held)
 
 
-def _plain(latents: Tensor, name: str) -> Tensor:
-    """Ordinary float32 latents on the CPU; UserError for none, and for values that are not numbers."""
+def _checked(latents: Tensor, name: str) -> Tensor:
+    """The latents as float32 on the CPU. Raises UserError if there are none or a value is not finite."""
     if latents.ndim != 4 or len(latents) == 0:
         raise UserError(
-            f"The {name} set has no images: connect at least {FEWEST} different images as images of one size."
+            f"The {name} set has no images: connect at least {MIN_IMAGES} different images, all of the same size."
         )
-    found = latents.detach().clone().float().cpu()
-    if not bool(found.isfinite().all()):
+    values = latents.detach().clone().float().cpu()
+    if not bool(values.isfinite().all()):
         raise UserError(f"The VAE gives no finite numbers for the {name} set: use a VAE in float32 or bfloat16.")
-    return found
+    return values
 
 
 def _alike(one: Tensor, other: Tensor) -> Tensor:
@@ -118,14 +121,14 @@ def _alike(one: Tensor, other: Tensor) -> Tensor:
     return apart < SAME * a.norm(dim=1, keepdim=True).clamp_min(1e-6)
 
 
-def _held(latents: Tensor, share: float, generator: torch.Generator, name: str) -> Tensor:
+def _held_out(latents: Tensor, share: float, generator: torch.Generator, name: str) -> Tensor:
     """(N,) bool: which are held out. Copies of an image count as one."""
     original = _alike(latents, latents).int().argmax(1)  # the first that is the same image
     different = original.unique()
-    if len(different) < FEWEST:
+    if len(different) < MIN_IMAGES:
         raise UserError(
-            f"The {name} set has {len(different)} different image(s): give at least {FEWEST}, for some are kept back "
-            "to measure with."
+            f"The {name} set has {len(different)} different image(s): give at least {MIN_IMAGES}, as some are held out "
+            "for evaluation."
         )
     count = max(1, round(share * len(different)))
     order = different[torch.randperm(len(different), generator=generator)]
@@ -139,7 +142,7 @@ def trained(
     generator: torch.Generator,
     observe: Callable[[int, float], None],
 ) -> PreferenceHead:
-    """A head fitted to both sets, noised to random timesteps; every cell is asked for its own answer."""
+    """A head trained on both sets at random timesteps, with a loss on every cell."""
     size = sets[0].shape[1:]
     head = initial(PreferenceHead(size[0], settings.width, levels_for(*size[1:])), generator)
     optimizer = torch.optim.AdamW(head.parameters(), lr=settings.learning_rate, weight_decay=1e-2)
@@ -147,15 +150,14 @@ def trained(
         optimizer, settings.learning_rate, total_steps=settings.steps + 1, pct_start=0.1
     )
     half = settings.batch_size // 2
-    wanted = torch.cat([torch.ones(half), -torch.ones(half)])
+    sign = torch.cat([torch.ones(half), -torch.ones(half)])
     for step in range(settings.steps):
-        drawn = [part[torch.randint(len(part), (half,), generator=generator)] for part in sets]
-        z = torch.cat(drawn)
+        z = torch.cat([part[torch.randint(len(part), (half,), generator=generator)] for part in sets])
         if settings.flip:
             mirrored = torch.rand(len(z), generator=generator) < 0.5
             z = torch.where(mirrored[:, None, None, None], z.flip(-1), z)
         z_t, sigma = noised(z, schedule, torch.randint(len(schedule), (len(z),), generator=generator), generator)
-        loss = -log_preference(head(z_t, sigma), wanted).mean()
+        loss = -log_preference(head(z_t, sigma), sign).mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -165,7 +167,7 @@ def trained(
 
 
 def initial(head: PreferenceHead, generator: torch.Generator) -> PreferenceHead:
-    """Weights drawn by the generator, as PyTorch's layers draw theirs by the global one: U(−1/√n, 1/√n), n inputs."""
+    """Initialize weights like PyTorch's layers, U(−1/√n, 1/√n) for n inputs, but from the given generator."""
     with torch.no_grad():
         for layer in head.modules():
             if isinstance(layer, torch.nn.Conv2d | torch.nn.Linear):
@@ -177,5 +179,5 @@ def initial(head: PreferenceHead, generator: torch.Generator) -> PreferenceHead:
 
 
 def noised(z: Tensor, schedule: NoiseSchedule, t: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """z_t (B, C, h, w) and its noise levels σ (B,) for clean latents and timesteps (B,)."""
+    """z_t (B, C, h, w) and noise levels σ (B,) of clean latents at timesteps (B,)."""
     return schedule.add_noise(z, torch.randn(z.shape, generator=generator), t), sigmas(schedule, t)

@@ -1,8 +1,7 @@
-"""Generic captions c_b: what somebody who does not know the place would say a picture shows (SCoFT, section 4.2).
+"""Generic captions c_b: what a general captioner, which does not know the place, says of an image (SCoFT, section 4.2).
 
-The memorization loss holds a picture to several of them, and negatives are drawn from them. They are sampled by a
-general captioner. To add one: write a loader `(folder, device) -> Captioner`, and put a FolderLoader for it into
-CAPTIONERS.
+The memorization loss compares an image's predictions under several of them, and negatives are generated from them. To
+add a captioner: write a loader `(folder, device) -> Captioner`, and add a FolderLoader for it to CAPTIONERS.
 """
 
 from __future__ import annotations
@@ -25,23 +24,23 @@ from ..common.fingerprints import noise_seed
 from ..common.progress import Observer
 from ..common.settings import check, setting
 from ..models.hub import FolderLoader
-from .dataset import open_image
+from .images import open_image
 from .records import CultureRecord, Dataset
 
 Check = Callable[[], None]
-"""Called at every word; may raise, to stop."""
+"""Called before every token; may raise to stop."""
 
 TOLERANCE = 1e-3
-"""Words whose order float32 rounding could turn are closer than this: log-probability, and probability mass."""
+"""Tokens closer than this, in log-probability or probability mass, could change order by float32 rounding."""
 
 
 @dataclass(frozen=True)
 class Captioner:
-    """A frozen network that describes pictures.
+    """A frozen image captioner.
 
-    name: what a person chose. identity: changes whenever its captions do (a hash of its weights and of how it samples).
-    describe: N pictures, K seeds for each, a check -> K captions of each. A picture's captions depend on nothing but
-        the picture and its seeds: not on the pictures beside it, and not on their number.
+    name: as in CAPTIONERS. identity: a hash of its weights and sampling settings; changes whenever its captions do.
+    describe: (N images, K seeds for each, check) -> K captions of each. An image's captions depend on the image and its
+        seeds only, not on the rest of the batch.
     """
 
     name: str
@@ -65,7 +64,7 @@ class CaptionSettings:
         check(self)
 
     def wants(self, record: CultureRecord) -> bool:
-        """Whether the record is to be described."""
+        """Whether the record is to be captioned."""
         return self.overwrite or not record.generic_captions
 
 
@@ -77,25 +76,25 @@ def attach_captions(
     observe: Observer | None = None,
     check: Check = lambda: None,
 ) -> tuple[Dataset, str]:
-    """The dataset with generic captions, and a report. The captions of the community are never touched.
+    """The dataset with generic captions, and a report. The community's captions do not change.
 
-    What was sampled is kept in `folder` as one text file a picture (`CaptionFile`), named by picture, captioner, K and
-    seed: it is not sampled again, and what a person changes in it holds from then on.
-    Raises UserError for an empty dataset or an unreadable picture.
+    Sampled captions are cached in `folder`, one text file for each image (`CaptionFile`), keyed by image content,
+    captioner, K and seed. Edited files are used as they are.
+    Raises UserError for an empty dataset or an unreadable image.
     """
     if not dataset.records:
         raise UserError("The dataset has no records: load or make some before describing them.")
-    wanted = [record for record in dataset.records if settings.wants(record)]
-    contents = {record.image: file_hash(record.image) for record in wanted}
+    selected = [record for record in dataset.records if settings.wants(record)]
+    contents = {record.image: file_hash(record.image) for record in selected}
     files = CaptionFile.all_of(folder)
     known: dict[Path, tuple[str, ...]] = {}
     for image, content in contents.items():
         file = files.get(_key(captioner, content, settings))
         if file is not None and file.captions:
             known[image] = file.captions
-    waiting = [image for image in contents if image not in known]
-    for start in range(0, len(waiting), settings.batch_size):
-        images = waiting[start : start + settings.batch_size]
+    missing = [image for image in contents if image not in known]
+    for start in range(0, len(missing), settings.batch_size):
+        images = missing[start : start + settings.batch_size]
         seeds = [[noise_seed(settings.seed, contents[i], k) for k in range(settings.per_image)] for i in images]
         described = captioner.describe([open_image(image) for image in images], seeds, check)
         for image, captions in zip(images, described, strict=True):
@@ -106,20 +105,20 @@ def attach_captions(
     records = [
         dataclasses.replace(r, generic_captions=known[r.image]) if settings.wants(r) else r for r in dataset.records
     ]
-    return dataset.replace(records), _report(records, len(wanted), len(waiting), captioner)
+    return dataset.replace(records), _report(records, len(selected), len(missing), captioner)
 
 
 def _key(captioner: Captioner, content: str, settings: CaptionSettings) -> str:
-    facts = f"{captioner.identity}:{content}:{settings.per_image}:{settings.seed}"
-    return hashlib.sha256(facts.encode()).hexdigest()[:16]
+    inputs = f"{captioner.identity}:{content}:{settings.per_image}:{settings.seed}"
+    return hashlib.sha256(inputs.encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
 class CaptionFile:
-    """The captions of one picture on disk: a text file with one on each line, to be read and edited by anybody.
+    """The captions of one image as an editable text file, one caption per line, named `<image name>-<key>.txt`.
 
-    Its name is `<the picture's name>-<key>.txt`. The first line, which begins with #, says where the captions come
-    from and ends with a checksum of the captions as they were made, which tells whether somebody has changed them.
+    The first line begins with #, names the captioner, and ends with a checksum of the sampled captions, by which
+    `edited` is decided.
     """
 
     captions: tuple[str, ...]
@@ -127,14 +126,14 @@ class CaptionFile:
 
     @classmethod
     def all_of(cls, folder: Path) -> dict[str, CaptionFile]:
-        """Every file of a folder by its key. A file that is not one of ours is passed over."""
-        found = {}
+        """Every file `*-<key>.txt` of a folder by its key."""
+        files = {}
         for path in sorted(folder.glob("*-*.txt")) if folder.is_dir() else []:
             lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
             captions = tuple(" ".join(line.split()) for line in lines if line.strip() and not line.startswith("#"))
-            made = lines[0].rsplit(" ", 1)[-1] if lines and lines[0].startswith("#") else ""
-            found[path.stem.rsplit("-", 1)[1]] = cls(captions, made != _checksum(captions))
-        return found
+            checksum = lines[0].rsplit(" ", 1)[-1] if lines and lines[0].startswith("#") else ""
+            files[path.stem.rsplit("-", 1)[1]] = cls(captions, checksum != _checksum(captions))
+        return files
 
     @classmethod
     def write(cls, folder: Path, image: Path, key: str, captioner: str, captions: Sequence[str]) -> None:
@@ -144,7 +143,7 @@ class CaptionFile:
 
 
 def edits(folder: Path) -> str:
-    """A text that changes when somebody edits a caption file, and not when one is made. Empty without edits."""
+    """A checksum of all edited caption files of a folder; "" if none is edited."""
     changed = {key: file.captions for key, file in CaptionFile.all_of(folder).items() if file.edited}
     return _checksum([f"{key}:{captions}" for key, captions in sorted(changed.items())]) if changed else ""
 
@@ -153,81 +152,79 @@ def _checksum(captions: Sequence[str]) -> str:
     return hashlib.sha256("\n".join(captions).encode()).hexdigest()[:12]
 
 
-def _report(records: Sequence[CultureRecord], wanted: int, sampled: int, captioner: Captioner) -> str:
-    """Counts, and which generic captions name what they should not."""
+def _report(records: Sequence[CultureRecord], selected: int, sampled: int, captioner: Captioner) -> str:
+    """Counts, and a warning for generic captions that name the place or the culture."""
     lines = [
-        f"{wanted} of {len(records)} pictures described by {captioner.name}, {sampled} of them anew",
-        f"Left alone, for they had generic captions: {len(records) - wanted}",
+        f"{selected} of {len(records)} images captioned by {captioner.name}, {sampled} of them newly",
+        f"Kept their generic captions: {len(records) - selected}",
     ]
-    telling = [(r, word, text) for r in records for text in r.generic_captions for word in _named(r, text)]
-    if telling:
+    naming = [(r, name, text) for r in records for text in r.generic_captions for name in _named(r, text)]
+    if naming:
         lines.append(
-            f"Warning: {len(telling)} generic captions name the place or the culture, which a generic caption must "
-            "not: change these words in the dataset's metadata.jsonl or in the caption files"
+            f"Warning: {len(naming)} generic captions name the place or the culture, which a generic caption must "
+            "not: change them in the dataset's metadata.jsonl or in the caption files"
         )
-        lines += [f'- {record.image.name}: "{text}" names {word}' for record, word, text in telling]
+        lines += [f'- {record.image.name}: "{text}" names {name}' for record, name, text in naming]
     return "\n".join(lines)
 
 
 def _named(record: CultureRecord, text: str) -> Iterator[str]:
-    for word in dict.fromkeys((record.place, record.culture)):
-        if word.strip() and re.search(rf"(?<!\w){re.escape(word.strip())}(?!\w)", text, re.IGNORECASE):
-            yield word
+    for name in dict.fromkeys((record.place, record.culture)):
+        if name.strip() and re.search(rf"(?<!\w){re.escape(name.strip())}(?!\w)", text, re.IGNORECASE):
+            yield name
 
 
-class NucleusDraw:
-    """Draws the next word of each row from its nucleus with the row's own random numbers (Holtzman et al. 2020).
+class NucleusSampler:
+    """A logits processor that samples each row's next token from its nucleus (Holtzman et al. 2020) with its own seed.
 
-    transformers calls it as a logits processor. argmax(log p + Gumbel noise) is a sample of p, so a row's words depend
-    on its scores and its seed alone. The chosen word is left as the only possible one, so that whatever picks a word
-    after this has no choice.
+    It uses the Gumbel-max trick: argmax(log p + Gumbel noise) is a sample of p, so a row depends on its own scores and
+    seed only, not on the batch. All other tokens get -inf, so any sampler after it picks the same token.
 
-    unsure: (rows,) bool, True where rounding might have decided a word: the two best are nearer than TOLERANCE, or
-        the nucleus' border is.
+    unsure: (rows,) bool, True where rounding might have decided a token: the two best keys, or a token's cumulative
+        probability and top_p, are closer than TOLERANCE.
     """
 
-    def __init__(self, seeds: Sequence[int], end: int, top_p: float, least: int, check: Check) -> None:
+    def __init__(self, seeds: Sequence[int], end: int, top_p: float, min_tokens: int, check: Check) -> None:
         self.generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-        self.end, self.top_p, self.least, self.check = end, top_p, least, check
+        self.end, self.top_p, self.min_tokens, self.check = end, top_p, min_tokens, check
         self.unsure = torch.zeros(len(seeds), dtype=torch.bool)
         self._start = -1
 
-    def __call__(self, words: Tensor, scores: Tensor) -> Tensor:
-        """words: (rows, so far) ids; scores: (rows, vocabulary) -> scores that allow one word in each row."""
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """input_ids: (rows, length so far); scores: (rows, vocabulary) -> 0 for one token of each row, else -inf."""
         self.check()
         if self._start < 0:
-            self._start = words.shape[1]
-        written = words[:, self._start :]
+            self._start = input_ids.shape[1]
+        generated = input_ids[:, self._start :]
         logits = scores.double()
-        if written.shape[1] < self.least:
+        if generated.shape[1] < self.min_tokens:
             logits[:, self.end] = -torch.inf
-        chance, order = logits.softmax(-1).sort(dim=-1, descending=True, stable=True)
-        before = chance.cumsum(-1) - chance
-        keys = chance.log() + self._gumbel(logits).gather(-1, order)
-        edges = (self.top_p, self.top_p + TOLERANCE, self.top_p - TOLERANCE)
-        best, wider, tighter = (keys.masked_fill(before >= edge, -torch.inf).topk(2, -1) for edge in edges)
+        probability, order = logits.softmax(-1).sort(dim=-1, descending=True, stable=True)
+        before = probability.cumsum(-1) - probability
+        keys = probability.log() + self._gumbel(logits).gather(-1, order)
+        thresholds = (self.top_p, self.top_p + TOLERANCE, self.top_p - TOLERANCE)
+        best, wider, tighter = (keys.masked_fill(before >= p, -torch.inf).topk(2, -1) for p in thresholds)
         picks = best.indices[:, :1]
         narrow = wider.values[:, 0] - wider.values[:, 1] < TOLERANCE
-        doubt = narrow | (wider.indices[:, 0] != picks[:, 0]) | (tighter.indices[:, 0] != picks[:, 0])
-        self.unsure |= (doubt & ~(written == self.end).any(-1)).cpu()
+        unsure = narrow | (wider.indices[:, 0] != picks[:, 0]) | (tighter.indices[:, 0] != picks[:, 0])
+        self.unsure |= (unsure & ~(generated == self.end).any(-1)).cpu()
         chosen = order.gather(-1, picks)
         return torch.full_like(scores, -torch.inf).scatter(-1, chosen, 0.0)
 
     def _gumbel(self, logits: Tensor) -> Tensor:
         size = logits.shape[-1]
-        drawn = [torch.empty(size, dtype=torch.float64).exponential_(generator=g) for g in self.generators]
-        return torch.stack(drawn).log().neg().to(logits.device)
+        noise = [torch.empty(size, dtype=torch.float64).exponential_(generator=g) for g in self.generators]
+        return torch.stack(noise).log().neg().to(logits.device)
 
 
-TOP_P, LEAST, MOST = 0.9, 5, 20
-"""How BLIP's own demonstration samples: the nucleus of 90 %, and the least and most tokens of a caption."""
+TOP_P, MIN_TOKENS, MAX_TOKENS = 0.9, 5, 20
+"""Sampling settings of BLIP's own demo."""
 
 
 def load_blip(folder: Path, device: torch.device) -> Captioner:
-    """BLIP (Li et al. 2022) from a folder in transformers' form.
+    """BLIP (Li et al. 2022) from a folder in transformers' layout.
 
-    It computes in float32: a caption must not depend on how many pictures are described at once, and half precision
-    rounds so much by the batch's size that words would change.
+    Runs in float32: in half precision, rounding differs so much by batch size that captions would change.
     """
     from transformers import BlipForConditionalGeneration, BlipProcessor
 
@@ -239,38 +236,39 @@ def load_blip(folder: Path, device: torch.device) -> Captioner:
     def describe(images: Sequence[Image.Image], seeds: Sequence[Sequence[int]], check: Check) -> list[list[str]]:
         captions, unsure = _sample_blip(model, processor, images, seeds, check)
         for i in range(len(images)) if len(images) > 1 else ():
-            if unsure[i]:  # rounding depends on the batch: alone is what counts
+            if unsure[i]:  # rounding depends on the batch: sample again as a batch of one
                 captions[i] = _sample_blip(model, processor, images[i : i + 1], seeds[i : i + 1], check)[0][0]
         return captions
 
-    how = f"{file_hash(folder / BLIP.weights)}:{TOP_P}:{LEAST}:{MOST}"
-    return Captioner("BLIP", hashlib.sha256(how.encode()).hexdigest(), describe)
+    identity = f"{file_hash(folder / BLIP.weights)}:{TOP_P}:{MIN_TOKENS}:{MAX_TOKENS}"
+    return Captioner("BLIP", hashlib.sha256(identity.encode()).hexdigest(), describe)
 
 
 def _sample_blip(
     model: Any, processor: Any, images: Sequence[Image.Image], seeds: Sequence[Sequence[int]], check: Check
 ) -> tuple[list[list[str]], list[bool]]:
-    """K captions of each picture, and whether rounding may have decided a word of them."""
+    """K captions of each image, and for each image whether rounding may have decided one of their tokens."""
     from transformers import LogitsProcessorList
 
     each = len(seeds[0])
     pixels = processor(images=list(images), return_tensors="pt")["pixel_values"].to(model.device)
-    draw = NucleusDraw([s for row in seeds for s in row], model.config.text_config.sep_token_id, TOP_P, LEAST, check)
+    end = model.config.text_config.sep_token_id
+    sampler = NucleusSampler([seed for row in seeds for seed in row], end, TOP_P, MIN_TOKENS, check)
     exact = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
     with torch.no_grad(), exact:
         ids = model.generate(
             pixel_values=pixels,
-            logits_processor=LogitsProcessorList([draw]),
+            logits_processor=LogitsProcessorList([sampler]),
             do_sample=True,
-            top_p=1.0,  # the nucleus is the draw's own; a later one changes nothing
+            top_p=1.0,  # the sampler has already chosen
             top_k=0,
             num_return_sequences=each,
-            max_new_tokens=MOST,
+            max_new_tokens=MAX_TOKENS,
         )
     # the first token is BLIP's prompt
     texts = [" ".join(text.split()) for text in processor.batch_decode(ids[:, 1:], skip_special_tokens=True)]
     rows = range(0, len(texts), each)
-    return [texts[i : i + each] for i in rows], [bool(draw.unsure[i : i + each].any()) for i in rows]
+    return [texts[i : i + each] for i in rows], [bool(sampler.unsure[i : i + each].any()) for i in rows]
 
 
 BLIP = FolderLoader(
@@ -284,7 +282,7 @@ CAPTIONERS: dict[str, FolderLoader[Captioner]] = {"BLIP": BLIP}
 
 
 def load_captioner(name: str, folder: Path | None = None, device: torch.device | None = None) -> Captioner:
-    """The captioner of that name, from its folder. Raises UserError, one sentence, where that cannot be."""
+    """The captioner of that name, loaded from its folder. Raises UserError for an unknown name or unusable folder."""
     if name not in CAPTIONERS:
         raise UserError(f"There is no captioner named {name!r}; choose one of {', '.join(CAPTIONERS)}.")
     return CAPTIONERS[name](folder, device or torch.device("cpu"))

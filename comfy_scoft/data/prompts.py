@@ -1,4 +1,4 @@
-"""Prompts built from a record's own words by a template."""
+"""Prompts built from a record's captions by a template."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ FIELDS = ("generic", "place", "caption", "culture", "category")
 def build_prompt(
     template: str, generic: str, place: str = "", caption: str = "", culture: str = "", category: str = ""
 ) -> str:
-    """The template with its fields filled in: `{generic} in {place}` -> "a house in nuvia".
+    """Fill in a template: `{generic} in {place}` -> "a house in nuvia".
 
-    Where a field is empty it vanishes together with the one word before it, so that without a place the same template
-    gives "a house"; a place that the words before it name already is not said twice.
-    Raises UserError for another field, a lone brace, and a template that names neither {generic} nor {caption}.
+    An empty field is dropped together with the one word before it ("a house"), and so is a place that the text before
+    it already names. Raises UserError for an unknown field, a single brace, and a template without {generic} and
+    {caption}.
     """
     values = {"generic": generic, "place": place, "caption": caption, "culture": culture, "category": category}
     known = ", ".join(f"{{{name}}}" for name in FIELDS)
     try:
         parts = list(Formatter().parse(template))
     except ValueError as error:
-        raise UserError(f"The prompt template {template!r} has a lone brace: write fields as {known}.") from error
+        raise UserError(f"The prompt template {template!r} has a single brace: write fields as {known}.") from error
     names = [field for _, field, _, _ in parts if field is not None]
-    if odd := [name for name in names if name not in FIELDS]:
-        raise UserError(f"The prompt template names {{{odd[0]}}}, but the fields are {known}: use these.")
+    if unknown := [name for name in names if name not in FIELDS]:
+        raise UserError(f"The prompt template names {{{unknown[0]}}}, but the fields are {known}: use these.")
     if not {"generic", "caption"} & set(names):
         raise UserError("The prompt template must name {generic} or {caption}: write for example {generic} in {place}.")
     text = ""
@@ -44,7 +44,7 @@ def build_prompt(
 
 
 def record_prompts(record: CultureRecord, template: str, count: int) -> tuple[str, ...]:
-    """`count` prompts: the generic captions in turn, or the caption itself where there are none."""
-    words = record.generic_captions or (record.caption,)
-    facts = {name: getattr(record, name) for name in ("place", "caption", "culture", "category")}
-    return tuple(build_prompt(template, generic=words[k % len(words)], **facts) for k in range(count))
+    """`count` prompts from the generic captions in turn, or from the caption if there are none."""
+    generic = record.generic_captions or (record.caption,)
+    fields = {name: getattr(record, name) for name in ("place", "caption", "culture", "category")}
+    return tuple(build_prompt(template, generic=generic[k % len(generic)], **fields) for k in range(count))

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import csv
 import io
 import json
 import struct
-import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -50,40 +48,6 @@ COLUMNS = ("before", "after", "change")
 Say = Callable[[str], None]
 Figures = dict[str, dict[str, dict[str, dict[str, float]]]]
 """place -> figure -> before, after or change -> value, low, high, n."""
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the demo and return the exit status; a failure is one sentence on stderr and status 1."""
-    options = parser().parse_args(arguments)
-    client = None
-    try:
-        client = ComfyClient(options.server)
-        prompt = load(options.workflow, options.steps, options.images_per_prompt)
-        run = asyncio.run(follow(client, prompt, lambda text: print(text, flush=True), options.timeout))
-        results = fetch(client, prompt, run, options.out, options.base)
-    except (ComfyError, OSError, ValueError) as error:
-        print(f"The demo failed: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        if client is not None:
-            client.interrupt()
-        print("\nStopped. Checkpoints of the training stay in ComfyUI's output folder.", file=sys.stderr)
-        return 130
-    print(f"Images and results.json are in {options.out}")
-    print("\n".join(table(results)), flush=True)
-    return 0
-
-
-def parser() -> argparse.ArgumentParser:
-    found = argparse.ArgumentParser(prog="python -m comfy_scoft demo", description=__doc__)
-    found.add_argument("--server", required=True, help="address of a ComfyUI that has this pack: http://host:port")
-    found.add_argument("--base", type=Path, help="its base folder, to say where the LoRA lies")
-    found.add_argument("--out", type=Path, default=Path("output/demo"), help="where images and figures go")
-    found.add_argument("--workflow", type=Path, default=WORKFLOW, help="another workflow in API form")
-    found.add_argument("--steps", type=int, help="other training steps than the workflow's")
-    found.add_argument("--images-per-prompt", type=int, help="other images a prompt than the workflow's")
-    found.add_argument("--timeout", type=float, default=3600.0, help="give up after so many seconds without an event")
-    return found
 
 
 def load(workflow: Path, steps: int | None = None, images_per_prompt: int | None = None) -> Prompt:

@@ -38,7 +38,7 @@ class FeatureNetwork:
     viewable: whether views make sense; where features are images they do not.
     embed: normalized pixels as for `forward` -> one vector an image (B, D); None is the mean of `forward` over
     positions or tokens.
-    read: texts -> vectors (T, D) in the space of `embed`; None for a network that knows no words.
+    read: texts -> vectors (T, D) in the space of `embed`; None for a network without a text encoder.
     """
 
     name: str
@@ -114,7 +114,7 @@ class FeatureNetwork:
 
     def preprocess(self, images: Tensor) -> Tensor:
         """What the network sees of images (B, 3, H, W) in about [-1, 1]: (B, 3, size, size), normalized, fp32."""
-        return self._normalised(self._fitted(images.float().add(1.0).div(2.0)))
+        return self._normalized(self._fitted(images.float().add(1.0).div(2.0)))
 
     def distance(self, a: Tensor, b: Tensor) -> Tensor:
         """D(a, b), shape (B,), of two batches of this network's features. Raises UserError where shapes differ."""
@@ -135,9 +135,9 @@ class FeatureNetwork:
 
     def _run(self, pixels: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
         weights = next((p.dtype for p in self.module.parameters() if p.is_floating_point()), torch.float32)
-        return function(self._normalised(pixels).to(weights)).float()
+        return function(self._normalized(pixels).to(weights)).float()
 
-    def _normalised(self, pixels: Tensor) -> Tensor:
+    def _normalized(self, pixels: Tensor) -> Tensor:
         mean = torch.tensor(self.mean, device=pixels.device).view(3, 1, 1)
         std = torch.tensor(self.std, device=pixels.device).view(3, 1, 1)
         return (pixels - mean) / std
@@ -145,14 +145,14 @@ class FeatureNetwork:
     def _fitted(self, pixels: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, 3, size, size), resized by cubics with antialiasing, as the networks' preprocessing."""
         height, width = pixels.shape[-2:]
-        wanted = (self.size, self.size)
+        target = (self.size, self.size)
         if self.fit == "crop" and height != width:
             long = int(self.size * max(height, width) / min(height, width))
-            wanted = (long, self.size) if height > width else (self.size, long)
-        if self.fit != "none" and (height, width) != wanted:
+            target = (long, self.size) if height > width else (self.size, long)
+        if self.fit != "none" and (height, width) != target:
             if self.clamp:  # Pillow resizes the width first, and cuts off what goes over between the two
-                pixels = _resized(pixels, (height, wanted[1])).clamp(0.0, 1.0)
-            pixels = _resized(pixels, wanted)
+                pixels = _resized(pixels, (height, target[1])).clamp(0.0, 1.0)
+            pixels = _resized(pixels, target)
         if self.fit == "crop":
             top, left = (int(round((side - self.size) / 2.0)) for side in pixels.shape[-2:])
             pixels = pixels[..., top : top + self.size, left : left + self.size]

@@ -21,8 +21,8 @@ AREA = 0.8
 class Views:
     """`count` views: each a change of perspective with black around it, then a square crop.
 
-    The authors draw new ones at each step and share them between the two images that are compared. Here they are
-    drawn once, from `seed`, and shared by all images: features of positives and negatives can then be computed once.
+    The authors sample new ones at each step and share them between the two images that are compared. Here they are
+    sampled once, from `seed`, and shared by all images: features of positives and negatives can then be computed once.
     """
 
     count: int
@@ -35,28 +35,28 @@ class Views:
 
     def __call__(self, pixels: Tensor, size: int) -> list[Tensor]:
         """`count` views (B, 3, size, size) of pixels (B, 3, H, W); differentiable."""
-        return [self._view(pixels, drawn, size) for drawn in self.bank]
+        return [self._view(pixels, rand, size) for rand in self.bank]
 
-    def corners(self, drawn: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
+    def corners(self, rand: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
         """The four corners (4, 2), as x and y in pixels, clockwise from top left, before and after the change."""
         right, bottom = width - 1.0, height - 1.0
         start = torch.tensor([[0.0, 0.0], [right, 0.0], [right, bottom], [0.0, bottom]])
         inward = torch.tensor([[1.0, 1.0], [-1.0, 1.0], [-1.0, -1.0], [1.0, -1.0]])
         reach = torch.tensor([width, height]) * DISTORTION / 2.0
-        return start, start + inward * reach * drawn[:8].view(4, 2).float()
+        return start, start + inward * reach * rand[:8].view(4, 2).float()
 
-    def box(self, drawn: Tensor, height: int, width: int) -> tuple[int, int, int]:
+    def box(self, rand: Tensor, height: int, width: int) -> tuple[int, int, int]:
         """Top, left and side of the square crop, in pixels."""
         side = min(round((AREA * height * width) ** 0.5), height, width)
-        return int(drawn[8] * (height - side + 1)), int(drawn[9] * (width - side + 1)), side
+        return int(rand[8] * (height - side + 1)), int(rand[9] * (width - side + 1)), side
 
-    def _view(self, pixels: Tensor, drawn: Tensor, size: int) -> Tensor:
+    def _view(self, pixels: Tensor, rand: Tensor, size: int) -> Tensor:
         transform = require("kornia.geometry.transform", "kornia", "Augmented views")
         height, width = pixels.shape[-2:]
-        start, end = (points.unsqueeze(0).to(pixels) for points in self.corners(drawn, height, width))
+        start, end = (points.unsqueeze(0).to(pixels) for points in self.corners(rand, height, width))
         matrix = transform.get_perspective_transform(start, end).expand(len(pixels), -1, -1)
         turned = transform.warp_perspective(pixels, matrix, (height, width), align_corners=True)
-        top, left, side = self.box(drawn, height, width)
+        top, left, side = self.box(rand, height, width)
         cut = turned[..., top : top + side, left : left + side]
         if side == size:
             return cut

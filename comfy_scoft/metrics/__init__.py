@@ -1,1 +1,1 @@
-"""Measurements of sets of images, one file each; every one returns scores.Scores."""
+"""Metrics of image sets, one file each; `measure` returns scores.Scores."""

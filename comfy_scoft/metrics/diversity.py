@@ -1,4 +1,4 @@
-"""DIV: how different the images of one prompt are from one another (the paper's Table 2)."""
+"""DIV: the mean distance between images of one prompt (the paper's Table 2)."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from torch import Tensor
 from ..common.errors import UserError
 from ..features import FeatureNetwork
 from .image_set import ImageSet
-from .inputs import BATCH, Observer, Work, checked_sets, device_of, features, of_images
+from .inputs import BATCH, ImageCounter, OnImages, checked_sets, device_of, features, of_images
 from .intervals import RESAMPLES, Interval, bootstrap_mean, paired_difference_interval
 from .scores import CHANGE, Score, Scores
 
 PAIRS = 64
-"""Pairs that are compared at once."""
+"""Pairs compared at once."""
 
 
 @torch.no_grad()
@@ -27,40 +27,39 @@ def diversities(
     pairs: int = PAIRS,
     check: Callable[[], None] = lambda: None,
 ) -> dict[str, float]:
-    """Mean distance over all pairs of images of each prompt, by prompt; prompts of one image are left out.
+    """Mean distance over all pairs of images of each prompt; prompts with one image are left out.
 
-    features: (N, C, …) of N prompts; distance: D of two batches (B, C, …) -> (B,), such as `network.distance`.
-    pairs: how many are compared at once; check: called before each, may raise to stop.
+    features: (N, C, …) of N prompts; distance: two batches (B, C, …) -> (B,), such as `network.distance`.
+    pairs: compared at once; check: called before each batch of pairs, may raise to stop.
     """
-    places: dict[str, list[int]] = {}
+    by_prompt: dict[str, list[int]] = {}
     for i, prompt in enumerate(prompts):
-        places.setdefault(prompt, []).append(i)
-    found = {}
-    for prompt, own in places.items():
-        first, second = torch.triu_indices(len(own), len(own), 1)
+        by_prompt.setdefault(prompt, []).append(i)
+    means = {}
+    for prompt, indices in by_prompt.items():
+        first, second = torch.triu_indices(len(indices), len(indices), 1)
         if not len(first):
             continue
-        rows = features[own]
+        rows = features[indices]
         values = []
         for i, j in zip(first.split(pairs), second.split(pairs), strict=True):
             check()
             values.append(distance(rows[i], rows[j]).cpu())
-        found[prompt] = float(torch.cat(values).double().mean())
-    return found
+        means[prompt] = float(torch.cat(values).double().mean())
+    return means
 
 
 def measure(
     images: ImageSet,
     network: FeatureNetwork,
     compared_with: ImageSet | None = None,
-    observe: Observer = lambda done, total: None,
+    observe: OnImages = lambda done, total: None,
     batch: int = BATCH,
 ) -> Scores:
     """Mean distance between images of one prompt, averaged over prompts; higher is more varied.
 
-    With `compared_with`, of that too, and the paired change. Prompts of one image are left out, and a note says so;
-    of a single prompt there is no interval. Raises UserError, one sentence, where no prompt has two images, and for
-    sets that do not belong together.
+    With `compared_with`, also of that set, and the paired change. Prompts with one image are left out, with a note; for
+    a single prompt the interval is NaN. Raises UserError if no prompt has two images, or the sets cannot be compared.
     """
     sets = checked_sets(images, compared_with)
     total = len(set(images.prompts))
@@ -69,32 +68,30 @@ def measure(
             f"Every prompt of the set {images.label!r} has one image, but diversity is measured among images of "
             "one prompt: raise images_per_prompt to at least two."
         )
-    work = Work(sum(len(s.images) for s in sets), observe)
-    found: list[dict[str, float]] = []
+    counter = ImageCounter(sum(len(s.images) for s in sets), observe)
+    means: list[dict[str, float]] = []
     device = device_of(network)
 
     def distance(a: Tensor, b: Tensor) -> Tensor:
         return network.distance(a.to(device), b.to(device))
 
     for part in sets:
-        seen = features(network, of_images(part.images, part.label), work, batch)
-        found.append(diversities(seen, part.prompts, distance, check=lambda: work.add(0)))
-    count, pictures = len(found[-1]), sum(prompt in found[-1] for prompt in images.prompts)
+        of_set = features(network, of_images(part.images, part.label), counter, batch)
+        means.append(diversities(of_set, part.prompts, distance, check=lambda: counter.add(0)))
+    count, n = len(means[-1]), sum(prompt in means[-1] for prompt in images.prompts)
     notes = [f"{total - count} of {total} prompts have one image and are left out."] if total > count else []
     notes += ["Diversity of a single prompt has no interval over prompts."] if count < 2 else []
-    title, note = f"diversity within a prompt · {network.name}", " ".join(notes)
-    rows = [
-        Score(title, part.label, *_mean(list(own.values())), pictures, note)
-        for part, own in zip(sets, found, strict=True)
-    ]
-    if len(found) == 2:
-        before, after = (list(own.values()) for own in found)
+    name, note = f"diversity within a prompt · {network.name}", " ".join(notes)
+    values = [list(of_prompt.values()) for of_prompt in means]
+    rows = [Score(name, part.label, *_mean(own), n, note) for part, own in zip(sets, values, strict=True)]
+    if len(values) == 2:
+        before, after = values
         change = paired_difference_interval(after, before) if count > 1 else _mean([after[0] - before[0]])
-        rows.append(Score(title, CHANGE, *change, pictures, note))
-    said = f"mean distance over all pairs of images of a prompt, mean over {count} prompts; interval by {RESAMPLES} "
-    return Scores(tuple(rows), ((title, said + "bootstrap samples of the prompts; higher is more varied"),))
+        rows.append(Score(name, CHANGE, *change, n, note))
+    method = f"mean distance over all pairs of images of a prompt, mean over {count} prompts; interval by {RESAMPLES} "
+    return Scores(tuple(rows), ((name, method + "bootstrap samples of the prompts; higher is more varied"),))
 
 
 def _mean(values: Sequence[float]) -> Interval:
-    """The mean with its interval; of one value, without."""
+    """The mean with its interval; NaN ends for a single value."""
     return bootstrap_mean(values).cut(0.0) if len(values) > 1 else Interval(values[0], math.nan, math.nan)

@@ -1,4 +1,4 @@
-"""Sets of generated images: the same prompts and seeds for every model, so that differences are the model's."""
+"""Sets of generated images; models are compared on the same prompts and seeds."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class ImageSet:
 
 
 def require_numbers(images: Tensor, name: str) -> None:
-    """Raises UserError where a value of the images (N, ...) is not finite, as where half precision overflows."""
+    """Raise UserError if a value of the images (N, …) is not finite, as after an overflow of half precision."""
     bad = [i for i, image in enumerate(images) if not torch.isfinite(image).all()]
     if bad:
         raise UserError(
@@ -41,28 +41,28 @@ def require_numbers(images: Tensor, name: str) -> None:
         )
 
 
-def plan(prompts: str, seed: int, images_per_prompt: int) -> tuple[tuple[str, ...], tuple[int, ...]]:
-    """Prompts (one a line, empty lines left out) and seeds, one of each an image: every prompt with the same seeds.
+def prompts_and_seeds(prompts: str, seed: int, images_per_prompt: int) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """The prompt and the seed of each image, from a text with one prompt per line.
 
-    Seeds are seed, seed + 1, …, seed + images_per_prompt - 1; a line that comes again goes on with the seeds after
-    these, for else its images would be drawn twice and counted as two. Raises UserError where there is no prompt.
+    Every prompt gets the seeds seed, …, seed + images_per_prompt - 1; a repeated line continues with the next seeds,
+    so that no image is generated and counted twice. Raises UserError if there is no prompt.
     """
     lines = [line.strip() for line in prompts.splitlines() if line.strip()]
     if not lines:
-        raise UserError("There is no prompt to draw; write at least one, each on a line of its own.")
-    asked: list[str] = []
+        raise UserError("There is no prompt to generate; write at least one, each on its own line.")
+    image_prompts: list[str] = []
     seeds: list[int] = []
     before: Counter[str] = Counter()
     for line in lines:
         first = seed + before[line] * images_per_prompt
-        asked += [line] * images_per_prompt
+        image_prompts += [line] * images_per_prompt
         seeds += range(first, first + images_per_prompt)
         before[line] += 1
-    return tuple(asked), tuple(seeds)
+    return tuple(image_prompts), tuple(seeds)
 
 
 def require_match(sets: Sequence[ImageSet]) -> None:
-    """Raises UserError unless all sets have the same prompts and seeds, in the same order."""
+    """Raise UserError unless all sets have the same prompts and seeds in the same order."""
     for other in sets[1:]:
         if (other.prompts, other.seeds) != (sets[0].prompts, sets[0].seeds):
             raise UserError(
@@ -71,15 +71,20 @@ def require_match(sets: Sequence[ImageSet]) -> None:
             )
 
 
-def examples(images: ImageSet, limit: int) -> list[int]:
-    """Which images stand for a set where not all can be shown: one of each prompt, `limit` of them at most.
+def require_different_labels(labels: Sequence[str], what: str = "sets") -> None:
+    """Raise UserError if two labels are the same. what: the things that are labeled, for the error."""
+    if len(set(labels)) < len(labels):
+        raise UserError(f"Both {what} are labeled {labels[0]!r}, so their metrics cannot be told apart; rename one.")
 
-    The picks are spread evenly over the prompts, so that a long list is not shown by its beginning alone, and each
-    takes the next of its prompt's seeds: images of one seed share their noise, which would stand for all of them.
+
+def examples(images: ImageSet, limit: int) -> list[int]:
+    """Indices of at most `limit` images to show: one for each prompt, evenly spread over the prompts.
+
+    Each prompt uses the next seed, since images of one seed share their noise and look alike.
     """
-    of: dict[str, list[int]] = {}
+    by_prompt: dict[str, list[int]] = {}
     for i, prompt in enumerate(images.prompts):
-        of.setdefault(prompt, []).append(i)
-    own = list(of.values())
-    shown = own if len(own) <= limit else [own[i * len(own) // limit] for i in range(limit)]
-    return [pictures[k % len(pictures)] for k, pictures in enumerate(shown)]
+        by_prompt.setdefault(prompt, []).append(i)
+    groups = list(by_prompt.values())
+    shown = groups if len(groups) <= limit else [groups[i * len(groups) // limit] for i in range(limit)]
+    return [group[k % len(group)] for k, group in enumerate(shown)]

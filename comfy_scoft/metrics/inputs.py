@@ -1,7 +1,7 @@
-"""Images on their way through a feature network, in batches, so that a measurement can be watched and stopped.
+"""Images on their way through a feature network, in batches, with progress.
 
-Images of a dataset are cropped and scaled to the size of the generated ones, as training crops them: a difference of
-size alone would else be measured as a difference of content.
+Images of a dataset are cropped and resized to the size of the generated ones, as in training, so that a difference in
+size is not measured as a difference in content.
 """
 
 from __future__ import annotations
@@ -14,21 +14,21 @@ from einops import rearrange
 from torch import Tensor
 
 from ..common.errors import UserError
-from ..data.dataset import aligned
+from ..data.crop import aligned
 from ..data.records import Dataset
 from ..features import FeatureNetwork
-from .image_set import ImageSet, require_match, require_numbers
+from .image_set import ImageSet, require_different_labels, require_match, require_numbers
 
 BATCH = 16
-Observer = Callable[[int, int], None]
-"""`observe(done, total)` counts images, and may raise to stop."""
+OnImages = Callable[[int, int], None]
+"""Called with (images done, total); may raise to stop."""
 
 
 @dataclass(frozen=True)
-class Pictures:
-    """N images of one size, opened when they are needed.
+class ImageSource:
+    """N images of one size, read when they are needed.
 
-    size: height and width; at: indices -> (B, 3, H, W) in [-1, 1]; name: what tables and messages call them.
+    size: (height, width); at: indices -> (B, 3, H, W) in [-1, 1]; name: for tables and messages.
     """
 
     count: int
@@ -38,11 +38,11 @@ class Pictures:
 
 
 @dataclass
-class Work:
-    """Counts the images that a measurement has seen, over all its parts."""
+class ImageCounter:
+    """Counts the images that a measurement has processed, over all its parts."""
 
     total: int
-    observe: Observer = lambda done, total: None
+    observe: OnImages = lambda done, total: None
     done: int = 0
 
     def add(self, count: int) -> None:
@@ -50,37 +50,48 @@ class Work:
         self.observe(self.done, self.total)
 
 
-def of_images(images: Tensor, name: str) -> Pictures:
+def of_images(images: Tensor, name: str) -> ImageSource:
     """Images of a batch (N, H, W, 3) in [0, 1]."""
     if images.ndim != 4 or images.shape[-1] != 3:
         raise UserError(f"Images have the shape (N, H, W, 3), but {name!r} has {tuple(images.shape)}.")
     require_numbers(images, name)
     height, width = images.shape[1:3]
 
-    def at(some: range) -> Tensor:
-        return rearrange(images[some.start : some.stop], "b h w c -> b c h w").float() * 2.0 - 1.0
+    def at(indices: range) -> Tensor:
+        return rearrange(images[indices.start : indices.stop], "b h w c -> b c h w").float() * 2.0 - 1.0
 
-    return Pictures(len(images), (height, width), at, name)
+    return ImageSource(len(images), (height, width), at, name)
 
 
-def of_records(dataset: Dataset, size: tuple[int, int]) -> Pictures:
-    """Images of a dataset, cropped and scaled to `size` (height, width)."""
+def of_records(dataset: Dataset, size: tuple[int, int]) -> ImageSource:
+    """Images of a dataset, cropped and resized to `size` (height, width)."""
 
-    def at(some: range) -> Tensor:
-        return torch.stack([aligned(dataset.records[i], size, flip=False)[0] for i in some])
+    def at(indices: range) -> Tensor:
+        return torch.stack([aligned(dataset.records[i], size, flip=False)[0] for i in indices])
 
     splits = list(dict.fromkeys(record.split for record in dataset.records))
-    return Pictures(len(dataset), size, at, f"{dataset.name}, {' and '.join(splits)}" if splits else dataset.name)
+    return ImageSource(len(dataset), size, at, f"{dataset.name}, {' and '.join(splits)}" if splits else dataset.name)
 
 
-def features(network: FeatureNetwork, images: Pictures, work: Work | None = None, batch: int = BATCH) -> Tensor:
-    """The network's features (N, C, …) of all images, fp32, on the CPU."""
-    return _through(network.extract, network, images, work, batch)
+def features(
+    network: FeatureNetwork, images: ImageSource, counter: ImageCounter | None = None, batch: int = BATCH
+) -> Tensor:
+    """The network's features (N, C, …) of all images, float32, on the CPU."""
+    return _batched(network.extract, network, images, counter, batch)
 
 
-def embeddings(network: FeatureNetwork, images: Pictures, work: Work | None = None, batch: int = BATCH) -> Tensor:
-    """One vector an image (N, D), fp32, on the CPU. Raises UserError for a network that gives none."""
-    return _through(network.embedding, network, images, work, batch)
+def embeddings(
+    network: FeatureNetwork, images: ImageSource, counter: ImageCounter | None = None, batch: int = BATCH
+) -> Tensor:
+    """One vector for each image (N, D), float32, on the CPU. Raises UserError for a network without embeddings."""
+    return _batched(network.embedding, network, images, counter, batch)
+
+
+def set_embeddings(
+    network: FeatureNetwork, sets: Sequence[ImageSet], counter: ImageCounter, batch: int
+) -> list[Tensor]:
+    """`embeddings` of each set."""
+    return [embeddings(network, of_images(s.images, s.label), counter, batch) for s in sets]
 
 
 def device_of(network: FeatureNetwork) -> torch.device:
@@ -88,43 +99,46 @@ def device_of(network: FeatureNetwork) -> torch.device:
 
 
 @torch.no_grad()
-def _through(
-    function: Callable[[Tensor], Tensor], network: FeatureNetwork, images: Pictures, work: Work | None, batch: int
+def _batched(
+    function: Callable[[Tensor], Tensor],
+    network: FeatureNetwork,
+    images: ImageSource,
+    counter: ImageCounter | None,
+    batch: int,
 ) -> Tensor:
     device = device_of(network)
-    found = []
+    parts = []
     for start in range(0, images.count, batch):
-        some = range(start, min(start + batch, images.count))
-        found.append(function(images.at(some).to(device)).cpu())
-        if work is not None:
-            work.add(len(some))
-    return torch.cat(found)
+        indices = range(start, min(start + batch, images.count))
+        parts.append(function(images.at(indices).to(device)).cpu())
+        if counter is not None:
+            counter.add(len(indices))
+    return torch.cat(parts)
 
 
 def checked_sets(images: ImageSet, compared_with: ImageSet | None) -> list[ImageSet]:
-    """The sets that are measured, the one to compare with first. Raises UserError, one sentence, for fewer than two
-    images, sets of other prompts, seeds or sizes, and two sets of one name."""
+    """The sets to measure, the baseline first.
+
+    Raises UserError for fewer than two images, and for sets of different prompts, seeds or sizes, or of the same label.
+    """
     if len(images.images) < 2:
         count = "no image" if not len(images.images) else "one image"
         raise UserError(
-            f"The set {images.label!r} has {count}, but a figure with an interval needs at least two: raise "
+            f"The set {images.label!r} has {count}, but a metric with an interval needs at least two: raise "
             "images_per_prompt or add prompts."
         )
     if compared_with is None:
         return [images]
     require_match([compared_with, images])
-    if compared_with.label == images.label:
-        raise UserError(
-            f"Both sets are labelled {images.label!r}, so their figures could not be told apart; rename one."
-        )
+    require_different_labels([compared_with.label, images.label])
     require_one_size(images.images.shape[1:3], compared_with.images.shape[1:3], compared_with.label)
     return [compared_with, images]
 
 
-def require_one_size(own: Sequence[int], other: Sequence[int], name: str) -> None:
-    """Raises UserError unless two sizes (height, width) are the same."""
-    if tuple(own) != tuple(other):
+def require_one_size(size: Sequence[int], other: Sequence[int], name: str) -> None:
+    """Raise UserError unless two sizes (height, width) are the same. name: of the other images."""
+    if tuple(size) != tuple(other):
         raise UserError(
-            f"The images are {own[1]} × {own[0]} pixels and those of {name!r} {other[1]} × {other[0]}, so their "
-            "sharpness would be measured instead of what they show; draw both at one size."
+            f"The images are {size[1]} × {size[0]} pixels and those of {name!r} {other[1]} × {other[0]}, so their "
+            "sharpness would be measured instead of their content; generate both at one size."
         )

@@ -1,7 +1,7 @@
-"""KID: how far the distribution of generated images is from that of a reference (Bińkowski et al. 2018).
+"""Kernel Inception Distance (KID) between generated images and a reference (Bińkowski et al. 2018).
 
-The squared maximum mean discrepancy of features under the kernel (x·y / D + 1)³, estimated without bias: near 0 for
-sets of one distribution, and then as often below it as above. torch-fidelity computes the same.
+The unbiased estimate of the squared maximum mean discrepancy of features under the kernel (x·y / D + 1)³, as in
+torch-fidelity. For sets of the same distribution it is around 0, and may be negative.
 """
 
 from __future__ import annotations
@@ -19,17 +19,28 @@ from ..common.settings import check, setting
 from ..data.records import Dataset
 from ..features import FeatureNetwork
 from .image_set import ImageSet
-from .inputs import BATCH, Observer, Pictures, Work, checked_sets, embeddings, of_images, of_records, require_one_size
-from .intervals import Interval, drawn_weights, tails
+from .inputs import (
+    BATCH,
+    ImageCounter,
+    ImageSource,
+    OnImages,
+    checked_sets,
+    embeddings,
+    of_images,
+    of_records,
+    require_one_size,
+    set_embeddings,
+)
+from .intervals import Interval, bootstrap_ends, resample_counts
 from .scores import CHANGE, Score, Scores
 
-SHOWN = 1000.0
-"""KID is shown in thousandths, as in the paper's tables."""
+SCALE = 1000.0
+"""KID is reported × 1000, as in the paper's tables."""
 
 
 @dataclass(frozen=True)
 class KidSettings:
-    """The kernel (gamma x·y + coef) ^ degree; gamma None is 1 / D. Raises UserError for what cannot be.
+    """The kernel (gamma x·y + coef) ^ degree; gamma None is 1 / D. Raises UserError for invalid values.
 
     Without `normalise`, features are taken as they are, as published values of Inception's features do. Networks differ
     in the size of their features by orders of magnitude, and in its cube a few long vectors decide.
@@ -62,7 +73,7 @@ class KidSettings:
 
 
 class Kid(NamedTuple):
-    """KID, not in thousandths, its 95 % interval, and the standard deviation over subsets (0 without subsets)."""
+    """KID (not scaled), its 95 % interval, and the standard deviation over subsets (0 without subsets)."""
 
     value: float
     low: float
@@ -88,30 +99,30 @@ def unbiased_mmd(xx: np.ndarray, xy: np.ndarray, yy: np.ndarray) -> float:
 def kid(x: Tensor, y: Tensor, settings: KidSettings = KidSettings()) -> Kid:
     """KID of features (N, D) of generated images and (M, D) of the reference; N, M >= 2, in any order.
 
-    The interval is a bootstrap over the images of both; pairs of one image with itself are left out of it too.
-    Raises UserError, one sentence, for features that do not belong together and subsets that are too large.
+    The interval is a bootstrap over the images of both, without pairs of an image with itself.
+    Raises UserError for features of different networks, and for subsets that are too large.
     """
     _check(x, y, settings)
     x, y = x[_order(x)], y[_order(y)]
     xx, xy, yy = (polynomial_kernel(a, b, settings) for a, b in ((x, x), (x, y), (y, y)))
-    whole, spread = unbiased_mmd(xx, xy, yy), 0.0
-    value = whole
+    of_all, spread = unbiased_mmd(xx, xy, yy), 0.0
+    value = of_all
     if settings.subset_size:
-        found = list(_subsets(xx, xy, yy, settings))
-        value, spread = float(np.mean(found)), float(np.std(found))
-    low, high = tails(_bootstrap([xx], [xy], yy, settings)[0])
-    return Kid(value, low + value - whole, high + value - whole, spread)
+        of_subsets = list(_subsets(xx, xy, yy, settings))
+        value, spread = float(np.mean(of_subsets)), float(np.std(of_subsets))
+    low, high = bootstrap_ends(of_all, _bootstrap([xx], [xy], yy, settings)[0], min(xy.shape))
+    return Kid(value, float(low) + value - of_all, float(high) + value - of_all, spread)
 
 
 def kid_change(after: Tensor, before: Tensor, reference: Tensor, settings: KidSettings = KidSettings()) -> Interval:
-    """KID of `after` (N, D) less that of `before` (N, D) to one reference (M, D), on all images at once.
+    """KID of `after` (N, D) - KID of `before` (N, D) to the same reference (M, D), on all images at once.
 
-    Row i of both belongs to one prompt and seed: the bootstrap draws such pairs, and the reference once for both.
-    Raises UserError, one sentence, for features that do not belong together.
+    Row i of both is of the same prompt and seed: the bootstrap resamples pairs, and the reference once for both.
+    Raises UserError for features of different networks and sets of different sizes.
     """
     if len(after) != len(before):
         raise UserError(
-            f"Paired figures need one partner each, and there are {len(after)} and {len(before)}; "
+            f"A paired comparison needs sets of the same size, and there are {len(after)} and {len(before)} images; "
             "compare sets made with the same prompts and seeds."
         )
     for x in (before, after):
@@ -122,8 +133,9 @@ def kid_change(after: Tensor, before: Tensor, reference: Tensor, settings: KidSe
     xy = [polynomial_kernel(x, y, settings) for x in sets]
     yy = polynomial_kernel(y, y, settings)
     first, second = (unbiased_mmd(a, b, yy) for a, b in zip(xx, xy, strict=True))
-    drawn = _bootstrap(xx, xy, yy, settings)
-    return Interval(second - first, *tails(drawn[1] - drawn[0]))
+    samples = _bootstrap(xx, xy, yy, settings)
+    low, high = bootstrap_ends(second - first, samples[1] - samples[0], min(xy[0].shape))
+    return Interval(second - first, float(low), float(high))
 
 
 def measure(
@@ -133,59 +145,60 @@ def measure(
     settings: KidSettings = KidSettings(),
     compared_with: ImageSet | None = None,
     name: str = "",
-    observe: Observer = lambda done, total: None,
+    observe: OnImages = lambda done, total: None,
     batch: int = BATCH,
 ) -> Scores:
-    """KID × 1000 of a set to a reference, lower is nearer; with `compared_with`, of that too, and the paired change.
+    """KID × 1000 of a set to a reference, lower is better; with `compared_with`, also of that, and the paired change.
 
-    reference: the records of a dataset (such as its test split), another set, or a batch (N, H, W, 3) in [0, 1].
-    name: what the table calls the reference; "" takes its own name. Raises UserError, one sentence, for sets that do
-    not belong together, too few images, and a network that gives no vector for an image.
+    reference: a dataset (such as a test split), another set, or a batch (N, H, W, 3) in [0, 1]. name: of the reference
+    in tables; "" uses its own. Raises UserError for sets that cannot be compared, too few images, and a network without
+    embeddings.
     """
     sets = checked_sets(images, compared_with)
     height, width = images.images.shape[1:3]
     other = _reference(reference, (height, width))
-    work = Work(sum(len(s.images) for s in sets) + other.count, observe)
-    y = embeddings(network, other, work, batch) if other.count else None
+    counter = ImageCounter(sum(len(s.images) for s in sets) + other.count, observe)
+    y = embeddings(network, other, counter, batch) if other.count else None
     if y is None or len(y) < 2:
         raise UserError(
             f"The reference {other.name!r} has {other.count} image(s), but KID needs at least two, and many for a "
             "narrow interval: connect a larger dataset, set or batch."
         )
     title = f"KID ×10³ to {name.strip() or other.name} · {network.name}"
-    found = [embeddings(network, of_images(s.images, s.label), work, batch) for s in sets]
-    rows = []
-    for part, x in zip(sets, found, strict=True):
-        rows.append(Score(title, part.label, *_shown(kid(x, y, settings)), len(x)))
-    if len(found) == 2:
-        rows.append(Score(title, CHANGE, *_shown(kid_change(found[1], found[0], y, settings)), len(found[1])))
-    return Scores(tuple(rows), ((title, _said(settings, len(y))),))
+    vectors = set_embeddings(network, sets, counter, batch)
+    rows = [
+        Score(title, part.label, *_scaled(kid(x, y, settings)), len(x)) for part, x in zip(sets, vectors, strict=True)
+    ]
+    if len(vectors) == 2:
+        rows.append(Score(title, CHANGE, *_scaled(kid_change(vectors[1], vectors[0], y, settings)), len(vectors[1])))
+    return Scores(tuple(rows), ((title, _method(settings, len(y))),))
 
 
-def _reference(given: ImageSet | Dataset | Tensor, size: tuple[int, int]) -> Pictures:
-    if isinstance(given, Dataset):
-        return of_records(given, size)
-    found = of_images(given.images, given.label) if isinstance(given, ImageSet) else of_images(given, "other images")
-    require_one_size(size, found.size, found.name)
-    return found
+def _reference(reference: ImageSet | Dataset | Tensor, size: tuple[int, int]) -> ImageSource:
+    if isinstance(reference, Dataset):
+        return of_records(reference, size)
+    is_set = isinstance(reference, ImageSet)
+    source = of_images(reference.images, reference.label) if is_set else of_images(reference, "other images")
+    require_one_size(size, source.size, source.name)
+    return source
 
 
-def _shown(found: Kid | Interval) -> Interval:
-    return Interval(SHOWN * found.value, SHOWN * found.low, SHOWN * found.high)
+def _scaled(value: Kid | Interval) -> Interval:
+    return Interval(SCALE * value.value, SCALE * value.low, SCALE * value.high)
 
 
-def _said(settings: KidSettings, count: int) -> str:
+def _method(settings: KidSettings, count: int) -> str:
     gamma = "1/D" if settings.gamma is None else f"{settings.gamma:g}"
-    drawn = f"{settings.subsets} subsets of {settings.subset_size}" if settings.subset_size else "all images at once"
+    subsets = f"{settings.subsets} subsets of {settings.subset_size}" if settings.subset_size else "all images at once"
     vectors = "of features of length √D" if settings.normalise else "of features as they are"
     return (
-        f"unbiased MMD² {vectors}, kernel ({gamma} x·y + {settings.coef:g})^{settings.degree}, {drawn}, {count} "
+        f"unbiased MMD² {vectors}, kernel ({gamma} x·y + {settings.coef:g})^{settings.degree}, {subsets}, {count} "
         f"reference images; interval by {settings.resamples} bootstrap samples of the images; lower is nearer"
     )
 
 
 def _order(x: Tensor) -> Tensor:
-    """An order of the rows that does not depend on the one they came in, so that what is drawn does not either."""
+    """An order of the rows that does not depend on the given one, so that resampling does not either."""
     return x.double().sum(1).argsort()
 
 
@@ -204,7 +217,7 @@ def _check(x: Tensor, y: Tensor, settings: KidSettings) -> None:
 
 
 def _subsets(xx: np.ndarray, xy: np.ndarray, yy: np.ndarray, settings: KidSettings) -> Iterator[float]:
-    """KID of random subsets of both, drawn in torch-fidelity's order from NumPy's first generator, as it does."""
+    """KID of random subsets of both, sampled in torch-fidelity's order with NumPy's legacy generator, as it does."""
     rng = np.random.RandomState(settings.seed)
     for _ in range(settings.subsets):
         a = rng.choice(len(xx), settings.subset_size, replace=False)
@@ -213,24 +226,20 @@ def _subsets(xx: np.ndarray, xy: np.ndarray, yy: np.ndarray, settings: KidSettin
 
 
 def _bootstrap(xx: list[np.ndarray], xy: list[np.ndarray], yy: np.ndarray, settings: KidSettings) -> list[np.ndarray]:
-    """KID of each set in bootstrap samples of images, the sets and their reference drawn alike, (resamples,) each.
+    """KID of each set in bootstrap samples of images, (resamples,) each; all sets use the same samples.
 
-    An image that is drawn twice makes no pair with itself: its kernel with itself is what the unbiased estimate
-    leaves out.
+    An image that is sampled twice makes no pair with itself, which the unbiased estimate leaves out.
     """
     n, m = xy[0].shape
-    x_weights = np.concatenate(list(drawn_weights(n, settings.seed, settings.resamples)))
-    y_weights = np.concatenate(list(drawn_weights(m, settings.seed + 1, settings.resamples)))
+    x_weights = np.concatenate(list(resample_counts(n, settings.seed, settings.resamples)))
+    y_weights = np.concatenate(list(resample_counts(m, settings.seed + 1, settings.resamples)))
     yy_means = _pair_means(yy, y_weights)
-    found = []
-    for own, cross in zip(xx, xy, strict=True):
-        between = ((x_weights @ cross) * y_weights).sum(1) / (n * m)
-        found.append(_pair_means(own, x_weights) + yy_means - 2.0 * between)
-    return found
+    between = [((x_weights @ cross) * y_weights).sum(1) / (n * m) for cross in xy]
+    return [_pair_means(own, x_weights) + yy_means - 2.0 * b for own, b in zip(xx, between, strict=True)]
 
 
 def _pair_means(kernel: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Mean of the kernel over pairs of different images, as often as each is drawn: (r,)."""
+    """Mean of the kernel over pairs of different images, weighted by how often each was sampled: (r,)."""
     apart = kernel - np.diag(np.diag(kernel))
-    pairs = weights.sum(1) ** 2 - (weights**2).sum(1)  # 0 where one image alone was drawn
+    pairs = weights.sum(1) ** 2 - (weights**2).sum(1)  # 0 if only one image was sampled
     return ((weights @ apart) * weights).sum(1) / np.maximum(pairs, 1.0)

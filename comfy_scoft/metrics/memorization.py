@@ -1,4 +1,4 @@
-"""Memorization: how like its training image a generated one is (the paper's Table 2), and which are nearly copies."""
+"""Memorization: similarity of generated images to training images (the paper's Table 2), and near copies."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from ..common.errors import UserError
 from ..data.records import Dataset
 from ..features import FeatureNetwork
 from .image_set import ImageSet
-from .inputs import BATCH, Observer, Work, checked_sets, embeddings, of_images, of_records
-from .intervals import RESAMPLES, bootstrap_mean, grouped_share, grouped_share_change, paired_difference_interval
-from .scores import CHANGE, Score, Scores
+from .inputs import BATCH, ImageCounter, OnImages, checked_sets, embeddings, of_records, set_embeddings
+from .intervals import RESAMPLES, grouped_share, grouped_share_change
+from .scores import CHANGE, Score, Scores, mean_scores
 
 QUANTILE = 0.05
 CAUTION = (
@@ -24,32 +24,33 @@ CAUTION = (
     "subject alone brings an image that near. Compare with the base model, and look at the images."
 )
 SAME = 1e-6
-"""Cosine distance up to which two training images are one."""
+"""Cosine distance up to which two training images count as the same."""
 
 
 def similarities(generated: Tensor, prompts: Sequence[str], training: Tensor, captions: Sequence[str]) -> list[float]:
-    """Cosine of each generated image to the training image of the same words, their mean where there are several.
+    """Cosine similarity of each generated image to the training image whose caption is its prompt, the mean of several.
 
-    generated: (N, D) embeddings of N prompts; training: (M, D) of M captions. A prompt that is no caption gives NaN.
-    Words are compared without regard to case and spacing.
+    generated: (N, D) embeddings of N prompts; training: (M, D) of M captions. NaN if the prompt is not a caption.
+    Case and spacing are ignored.
     """
     cosines = F.normalize(generated.double(), dim=1) @ F.normalize(training.double(), dim=1).T
-    known: dict[str, list[int]] = {}
+    by_caption: dict[str, list[int]] = {}
     for i, caption in enumerate(captions):
-        known.setdefault(plain(caption), []).append(i)
-    rows = [known.get(plain(prompt), []) for prompt in prompts]
-    return [float(cosines[i, row].mean()) if row else math.nan for i, row in enumerate(rows)]
+        by_caption.setdefault(folded(caption), []).append(i)
+    matches = [by_caption.get(folded(prompt), []) for prompt in prompts]
+    return [float(cosines[i, columns].mean()) if columns else math.nan for i, columns in enumerate(matches)]
 
 
-def plain(text: str) -> str:
+def folded(text: str) -> str:
+    """The text in lower case with single spaces."""
     return " ".join(text.casefold().split())
 
 
 @dataclass(frozen=True)
 class Copies:
-    """nearest: (N,) which training image is nearest to each generated one; distances: (N,) 1 − cosine to it.
+    """nearest: (N,) index of the nearest training image of each generated one; distances: (N,) 1 − cosine to it.
 
-    threshold: those nearer than this count as copies; copied: (N,) bool.
+    copied: (N,) bool, whether the distance is below the threshold.
     """
 
     nearest: Tensor
@@ -62,34 +63,33 @@ class Copies:
 
 
 def copies(generated: Tensor, training: Tensor, quantile: float = QUANTILE, held_out: Tensor | None = None) -> Copies:
-    """Generated images that are nearer to a training image than real images are that were never trained on.
+    """Find generated images that are nearer to a training image than real images that were not trained on.
 
-    The rule: take the distance of each held-out image to its nearest training image; the threshold is the
-    `quantile` of these. A model that copies nothing falls below it about as often as the quantile says, 5 %. Without
-    held-out images the distance of each training image to the nearest *other* one takes their place (images that
-    are the same count once); see CAUTION.
+    The threshold is a quantile of the distances of held-out images to their nearest training image, so that a model
+    that copies nothing is below it in about that share of its images. Without held-out images, the distances of
+    training images to the nearest other training image are used (identical images count once); see CAUTION.
     generated: (N, D), training: (M, D), held_out: (K, D) embeddings. Raises UserError for fewer than 3 different
-    training images, where there are no held-out ones.
+    training images without held-out ones.
     """
     a, b = F.normalize(generated.double(), dim=1), F.normalize(training.double(), dim=1)
     distances, nearest = (1.0 - a @ b.T).min(1)
     if held_out is not None:
         apart = (1.0 - F.normalize(held_out.double(), dim=1) @ b.T).min(1).values
         return Copies(nearest, distances, float(torch.quantile(apart, quantile)))
-    own = 1.0 - b @ b.T
-    first = [i for i in range(len(b)) if not bool((own[i, :i] <= SAME).any())]
+    among = 1.0 - b @ b.T
+    first = [i for i in range(len(b)) if not bool((among[i, :i] <= SAME).any())]
     if len(first) < 3:
         raise UserError(
-            f"The training set has {len(first)} different image(s), but how near its images are to one another can "
-            "only be told of at least 3: connect the set that the LoRA was trained on, or held-out images."
+            f"The training set has {len(first)} different image(s), but the distance between its images needs at "
+            "least 3: connect the set that the LoRA was trained on, or held-out images."
         )
-    apart = own[first][:, first].fill_diagonal_(math.inf).min(1).values
+    apart = among[first][:, first].fill_diagonal_(math.inf).min(1).values
     return Copies(nearest, distances, float(torch.quantile(apart, quantile)))
 
 
 @dataclass(frozen=True)
-class Memorization:
-    """scores: the figures; copies: of the set itself, by number in `training`, the records that were compared with."""
+class MemorizationResult:
+    """copies: of the set itself; training: the records that `copies.nearest` indexes."""
 
     scores: Scores
     copies: Copies
@@ -103,17 +103,16 @@ def measure(
     compared_with: ImageSet | None = None,
     held_out: Dataset | None = None,
     quantile: float = QUANTILE,
-    observe: Observer = lambda done, total: None,
+    observe: OnImages = lambda done, total: None,
     batch: int = BATCH,
-) -> Memorization:
-    """Similarity to the training image of the same prompt, and the share of copies; lower is better for both.
+) -> MemorizationResult:
+    """Similarity to the training image of the same prompt, and the share of near copies; lower is better for both.
 
-    Only records of the split "train" count, for only those are trained on. Images whose prompt is no caption of them
-    are left out of the similarity, and a note says how many prompts; the share takes all images. held_out: images
-    that were not trained on, by which `copies` tells what is near; those of it that were are left out.
-    Raises UserError, one sentence, where fewer than two images have such a prompt, for a set without training
-    images, held-out images that all are training images, sets that do not belong together, and a network that
-    gives no vector for an image.
+    Only records of the split "train" are compared with. The similarity leaves out images whose prompt is not one of
+    their captions, with a note; the share takes all images. held_out: images that set the threshold of `copies`,
+    without those that are training images.
+    Raises UserError for fewer than two images with such a prompt, no training image, no held-out image that is not a
+    training image, sets that cannot be compared, and a network without embeddings.
     """
     sets = checked_sets(images, compared_with)
     training = dataset.split("train")
@@ -126,69 +125,52 @@ def measure(
     fresh = held_out.without(training) if held_out is not None and len(held_out) else None
     if fresh is not None and not len(fresh):
         raise UserError(
-            "Every held-out image is a training image too, so nothing would tell what is near; connect images of "
-            "another split, for example Load Dataset with the split 'test'."
+            "Every held-out image is a training image too, so they set no threshold; connect images of another split, "
+            "for example Load Dataset with the split 'test'."
         )
-    work = Work(len(training) + len(fresh or ()) + sum(len(s.images) for s in sets), observe)
-    known = embeddings(network, of_records(training, (height, width)), work, batch)
-    found = [embeddings(network, of_images(s.images, s.label), work, batch) for s in sets]
-    real = None if fresh is None else embeddings(network, of_records(fresh, (height, width)), work, batch)
-    near = [copies(own, known, quantile, real) for own in found]
+    counter = ImageCounter(len(training) + len(fresh or ()) + sum(len(s.images) for s in sets), observe)
+    of_training = embeddings(network, of_records(training, (height, width)), counter, batch)
+    of_sets = set_embeddings(network, sets, counter, batch)
+    of_fresh = None if fresh is None else embeddings(network, of_records(fresh, (height, width)), counter, batch)
+    near = [copies(vectors, of_training, quantile, of_fresh) for vectors in of_sets]
     captions = [record.caption for record in training.records]
-    alike = [similarities(own, images.prompts, known, captions) for own in found]
-    rows = _similarity_rows(sets, alike, network.name)
-    rows += _copy_rows(sets, near, network.name, "" if fresh else CAUTION)
+    alike = [similarities(vectors, images.prompts, of_training, captions) for vectors in of_sets]
+    name = f"similarity to training images of the same prompt · {network.name}"
+    copies_name = f"near copies of training images · {network.name}"
+    rows = _similarity_rows(name, sets, alike)
+    rows += _copy_rows(copies_name, sets, near, "" if fresh else CAUTION)
     others = f"{len(fresh)} held-out images" if fresh else "training images to one another"
-    said = _said(network.name, f"{near[-1].threshold:.4g} (1 − cosine), as only {quantile:.0%} of {others} are")
-    return Memorization(Scores(tuple(rows), said), near[-1], training)
+    threshold = f"{near[-1].threshold:.4g} (1 − cosine), as only {quantile:.0%} of {others} are"
+    methods = (
+        (name, f"mean cosine; interval by {RESAMPLES} bootstrap samples of the prompts; lower is less memorized"),
+        (copies_name, f"share nearer to a training image than {threshold}; lower is less memorized"),
+    )
+    return MemorizationResult(Scores(tuple(rows), methods), near[-1], training)
 
 
-def _similarity_rows(sets: Sequence[ImageSet], alike: Sequence[Sequence[float]], network: str) -> list[Score]:
+def _similarity_rows(name: str, sets: Sequence[ImageSet], alike: Sequence[Sequence[float]]) -> list[Score]:
     kept = [i for i, value in enumerate(alike[-1]) if not math.isnan(value)]
     prompts = [sets[-1].prompts[i] for i in kept]
     if len(kept) < 2:
         raise UserError(
             f"{len(kept)} image(s) of the set {sets[-1].label!r} have a prompt that is the caption of a training "
-            "image, but memorization compares images of the same words: give Generate Set the captions of the "
+            "image, but memorization compares images of the same caption: give Generate Set the captions of the "
             "images that were trained on."
         )
     total = len(set(sets[-1].prompts))
     missing = total - len(set(prompts))
     note = f"{missing} of {total} prompts are no caption of a training image and are left out." if missing else ""
-    title = f"similarity to training images of the same prompt · {network}"
-    values = [[row[i] for i in kept] for row in alike]
+    values = [[of_set[i] for i in kept] for of_set in alike]
+    return mean_scores(name, [part.label for part in sets], values, prompts, -1.0, 1.0, note)
+
+
+def _copy_rows(name: str, sets: Sequence[ImageSet], near: Sequence[Copies], note: str) -> list[Score]:
+    copied = [of_set.copied.tolist() for of_set in near]
     rows = [
-        Score(title, part.label, *bootstrap_mean(own, groups=prompts).cut(-1.0, 1.0), len(own), note)
-        for part, own in zip(sets, values, strict=True)
+        Score(name, part.label, *grouped_share(own, part.prompts), len(own), note)
+        for part, own in zip(sets, copied, strict=True)
     ]
-    if len(values) == 2:
-        change = paired_difference_interval(values[1], values[0], groups=prompts)
-        rows.append(Score(title, CHANGE, *change, len(prompts), note))
+    if len(copied) == 2:
+        change = grouped_share_change(copied[0], copied[1], sets[-1].prompts)
+        rows.append(Score(name, CHANGE, *change, len(copied[1]), note))
     return rows
-
-
-def _copy_rows(sets: Sequence[ImageSet], near: Sequence[Copies], network: str, note: str) -> list[Score]:
-    title = f"near copies of training images · {network}"
-    facts = [copies.copied.tolist() for copies in near]
-    rows = [
-        Score(title, part.label, *grouped_share(own, part.prompts), len(own), note)
-        for part, own in zip(sets, facts, strict=True)
-    ]
-    if len(facts) == 2:
-        rows.append(
-            Score(title, CHANGE, *grouped_share_change(facts[0], facts[1], sets[-1].prompts), len(facts[1]), note)
-        )
-    return rows
-
-
-def _said(network: str, near: str) -> tuple[tuple[str, str], ...]:
-    return (
-        (
-            f"similarity to training images of the same prompt · {network}",
-            f"mean cosine; interval by {RESAMPLES} bootstrap samples of the prompts; lower is less memorized",
-        ),
-        (
-            f"near copies of training images · {network}",
-            f"share nearer to a training image than {near}; lower is less memorized",
-        ),
-    )

@@ -1,8 +1,12 @@
-"""Figures with their intervals: what every measurement returns."""
+"""Metrics with their intervals: what every measurement returns."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
+
+from .intervals import bootstrap_mean, paired_difference_interval
 
 CHANGE = "change"
 """The group of paired changes; by place, "change · <place>"."""
@@ -10,8 +14,10 @@ CHANGE = "change"
 
 @dataclass(frozen=True)
 class Score:
-    """One figure. name: what was measured; group: on which images; value and its 95 % interval [low, high]; n: how
-    many images (or pairs) it rests on. note: a caution that belongs beside the figure wherever it is shown.
+    """One value with its 95 % interval [low, high].
+
+    name: the metric; group: the images it was measured on; n: their number (or that of pairs); note: a caution that is
+    shown with the value.
     """
 
     name: str
@@ -25,7 +31,7 @@ class Score:
 
 @dataclass(frozen=True)
 class Scores:
-    """Figures in the order they were measured, and the settings they were measured with (plain JSON values)."""
+    """Scores in the order they were measured, and (name, value) settings of the measurement."""
 
     rows: tuple[Score, ...]
     settings: tuple[tuple[str, str], ...] = ()
@@ -36,9 +42,9 @@ class Scores:
         )
 
     def methods(self) -> dict[str, str]:
-        """How figures were measured, by their name: those of the settings that are of one figure."""
+        """How each metric was measured, by its name: the settings that are named after a metric."""
         names = {row.name for row in self.rows}
-        return {name: said for name, said in self.settings if name in names}
+        return {name: method for name, method in self.settings if name in names}
 
     def csv(self) -> str:
         """Comma-separated text with a header line; text cells are quoted."""
@@ -49,28 +55,51 @@ class Scores:
         return "\n".join(lines) + "\n"
 
 
-def add(chain: Scores | None, found: Scores) -> Scores:
-    """A chain of scores and new ones after it; figures that the chain has already are not repeated.
+def mean_scores(
+    name: str,
+    labels: Sequence[str],
+    values: Sequence[Sequence[float]],
+    groups: Sequence[Hashable] | None = None,
+    low: float = -math.inf,
+    high: float = math.inf,
+    note: str = "",
+) -> list[Score]:
+    """The mean of each set's values, and of two sets (the first the baseline) the paired change.
 
-    The chain's first "change" keeps that name. One of another model, which has the same, is called after its model:
-    "change, LoRA".
+    labels, values: one for each set; groups: of the values (such as prompts), for the bootstrap; low, high: the range
+    of the values, to which intervals are clipped.
     """
-    if chain is None:
-        return found
-    known = {(row.name, row.group) for row in chain.rows}
-    models = {_model(group) for _, group in known}
-    fresh = [model for row in found.rows if (model := _model(row.group)) not in models]
     rows = [
-        replace(row, group=row.group.replace(CHANGE, f"{CHANGE}, {fresh[0]}", 1))
-        if fresh and _model(row.group) == CHANGE and (row.name, row.group) in known
-        else row
-        for row in found.rows
+        Score(name, label, *bootstrap_mean(own, groups=groups).cut(low, high), len(own), note)
+        for label, own in zip(labels, values, strict=True)
     ]
-    return chain.merged(Scores(tuple(r for r in rows if (r.name, r.group) not in known), found.settings))
+    if len(values) == 2:
+        change = paired_difference_interval(values[1], values[0], groups=groups)
+        rows.append(Score(name, CHANGE, *change, len(values[1]), note))
+    return rows
+
+
+def add(earlier: Scores | None, new: Scores) -> Scores:
+    """Append new scores to earlier ones, without those that the earlier ones already contain.
+
+    The first "change" keeps that name. The change of another model is named after it: "change, LoRA".
+    """
+    if earlier is None:
+        return new
+    known = {(row.name, row.group) for row in earlier.rows}
+    models = {_model(group) for _, group in known}
+    new_models = [model for row in new.rows if (model := _model(row.group)) not in models]
+    rows = [
+        replace(row, group=row.group.replace(CHANGE, f"{CHANGE}, {new_models[0]}", 1))
+        if new_models and _model(row.group) == CHANGE and (row.name, row.group) in known
+        else row
+        for row in new.rows
+    ]
+    return earlier.merged(Scores(tuple(r for r in rows if (r.name, r.group) not in known), new.settings))
 
 
 def _model(group: str) -> str:
-    """ "LoRA" of the group "LoRA · nuvia", which is by place, and of "LoRA"."""
+    """The model of a group: "LoRA" of "LoRA · nuvia" and of "LoRA"."""
     return group.partition(" · ")[0]
 
 

@@ -1,16 +1,14 @@
-"""What an image of the mini world shows, read from its pixels: palette, concept and skin tone. Nothing is learned.
+"""Classifies images of the mini world by palette, concept and skin tone. It inverts the renderer; nothing is learned.
 
-The renderer is inverted. The background is two flat bands, so the border gives its colors; an image of a sprite with
-alpha `a` and color `c` before it is `a c + (1 - a) b`, so the concept is the sprite, size and place whose image is
-nearest. A coarse search compares all of them at 16 px, where the squared distance splits into four matrix products
-(`b` enters in closed form, so the palette cannot tip the scale); a fine search, pixel by pixel, decides among the best.
-The skin tone is the commonest of the five skin colors where the nearest kind of person has its skin.
+The background `b` is two flat bands whose colors are read off the border. A sprite with alpha `a` and color `c` gives
+the image `a c + (1 - a) b`, so the concept is that of the sprite, size and position with the nearest rendering. A
+coarse search compares all of them at 16 px, where the squared distance is four matrix products (with `b` in closed
+form, so that the palette has no influence); a fine search over pixels decides among the best. The skin tone is the most
+frequent of the five skin colors where the nearest kind of person has skin.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -25,10 +23,10 @@ from ..common.errors import UserError
 from . import world
 
 SIDES = tuple(range(52, 59))
-"""Sizes (pixels) at which the renderer shows a sprite."""
+"""Sizes of sprites in pixels."""
 
 REACH = 4
-"""How far (pixels) from the center a sprite may lie: the renderer's 3, and 1 for generated images."""
+"""Maximum shift of a sprite from the center in pixels: the renderer's 3, and 1 more for generated images."""
 
 COARSE = 16
 COARSE_SIDES = (53, 55, 57)
@@ -41,8 +39,8 @@ PEOPLE_FINALISTS = 2
 
 
 @dataclass(frozen=True)
-class Reading:
-    """What one image shows. `tone` 1-5 and `dark` mean something only where a person was asked for."""
+class ImageLabels:
+    """The labels of one image. `tone` (1-5) and `dark` are meaningful only for prompts for a person."""
 
     tone: int
     dark: bool
@@ -51,13 +49,13 @@ class Reading:
 
     @property
     def house(self) -> str | None:
-        """ "sound" or "derelict" for a house, None for all else."""
+        """ "sound" or "derelict" for a house, None for anything else."""
         return {"house": "sound", "derelict house": "derelict"}.get(self.concept)
 
 
 @dataclass(frozen=True)
 class Pose:
-    """A sprite in an image: its index, whether it is mirrored, its side and its shift from the center (pixels)."""
+    """A sprite in an image: its index, whether it is mirrored, its side and its shift from the center in pixels."""
 
     sprite: int
     flip: bool
@@ -80,9 +78,9 @@ def _people() -> Tensor:
 
 @lru_cache(maxsize=1)
 def _canvases() -> Tensor:
-    """(S, sides, 4, 72, 72) uint8: every sprite at every size, centerd, with room to be shifted by REACH."""
-    room = world.SIZE + 2 * REACH
-    out = np.zeros((len(_sprites()), len(SIDES), room, room, 4), np.uint8)
+    """(S, sides, 4, 72, 72) uint8: every sprite at every size, centered, with a margin of REACH."""
+    side_with_margin = world.SIZE + 2 * REACH
+    out = np.zeros((len(_sprites()), len(SIDES), side_with_margin, side_with_margin, 4), np.uint8)
     for i, (name, tone) in enumerate(_sprites()):
         for j, side in enumerate(SIDES):
             at = (world.SIZE - side) // 2 + REACH
@@ -92,7 +90,7 @@ def _canvases() -> Tensor:
 
 
 def _shifted(canvas: Tensor, dy: int, dx: int) -> Tensor:
-    """(..., 72, 72) -> (..., 64, 64): the image's window, its content moved down by dy and right by dx."""
+    """(..., 72, 72) -> (..., 64, 64): the content moved down by dy and right by dx."""
     y, x = REACH - dy, REACH - dx
     return canvas[..., y : y + world.SIZE, x : x + world.SIZE]
 
@@ -105,7 +103,7 @@ def _layers(rgba: Tensor) -> tuple[Tensor, Tensor]:
 
 @lru_cache(maxsize=1)
 def _coarse_bank() -> tuple[list[Pose], Tensor, Tensor, Tensor, Tensor]:
-    """Poses of the coarse search and, at 16 px: p = a c, a, a p, and |p|^2 (one row a pose; colors in [0, 1])."""
+    """Poses of the coarse search and, at 16 px, p = a c, a, a p, and |p|^2, one row per pose; colors in [0, 1]."""
     poses, color, alpha = [], [], []
     sprites = range(len(_sprites()))
     for side in COARSE_SIDES:
@@ -138,22 +136,23 @@ def _coarse(pixels: Tensor, ground: Tensor) -> Tensor:
 def _palette(pixels: Tensor) -> tuple[list[str], Tensor]:
     """Palette of each image and its background (B, 3, 64, 64), from a border of 4 px; pixels in [0, 1].
 
-    The nearest palette by mean distance; each pixel's is cut at 1/3, so that a figure at the border counts little.
+    The nearest palette by mean distance; each pixel's distance is clipped at 1/3, so that sprites at the border have
+    little influence.
     """
     inner = torch.zeros(world.SIZE, world.SIZE, dtype=torch.bool)
     inner[BORDER:-BORDER, BORDER:-BORDER] = True
     sky, soil = pixels[:, :, SKY_ROWS][..., ~inner[SKY_ROWS]], pixels[:, :, GROUND_ROWS][..., ~inner[GROUND_ROWS]]
     bands = torch.tensor([[p.sky, p.ground] for p in world.PALETTES.values()]) / 255.0  # (P, 2, 3)
 
-    def far(part: Tensor, band: int) -> Tensor:  # (B, P, pixels)
+    def distance(part: Tensor, band: int) -> Tensor:  # (B, P, pixels)
         return (part[:, None] - bands[None, :, band, :, None]).square().sum(2).sqrt()
 
-    above, below = far(sky, 0), far(soil, 1)
+    above, below = distance(sky, 0), distance(soil, 1)
     best = (above.clamp(max=1 / 3).mean(2) + below.clamp(max=1 / 3).mean(2)).argmin(1)
     background = torch.empty_like(pixels)
     for i, winner in enumerate(best.tolist()):
-        top = _middle(sky[i], above[i, winner], bands[winner, 0])
-        bottom = _middle(soil[i], below[i, winner], bands[winner, 1])
+        top = _band_color(sky[i], above[i, winner], bands[winner, 0])
+        bottom = _band_color(soil[i], below[i, winner], bands[winner, 1])
         edge = torch.cat([pixels[i, :, :, :BORDER], pixels[i, :, :, -BORDER:]], 2)  # (3, 64, 8)
         nearer = [(edge - c[:, None, None]).abs().sum(0).sort(1).values[:, :BORDER].mean(1) for c in (top, bottom)]
         low = nearer[1] < nearer[0]
@@ -163,40 +162,39 @@ def _palette(pixels: Tensor) -> tuple[list[str], Tensor]:
     return [names[k] for k in best.tolist()], background
 
 
-def _middle(part: Tensor, distance: Tensor, color: Tensor) -> Tensor:
-    """Median color (3,) of the half of the pixels (3, N) that is nearest to the palette's color; that if far off."""
-    near = part[:, distance <= distance.median()]
-    found = near.median(1).values
-    return found if (found - color).norm() < 1 / 3 else color
+def _band_color(part: Tensor, distance: Tensor, color: Tensor) -> Tensor:
+    """Median color (3,) of the half of the pixels (3, N) nearest to the palette's color; the latter if far from it."""
+    median = part[:, distance <= distance.median()].median(1).values
+    return median if (median - color).norm() < 1 / 3 else color
 
 
 def _finalists(distance: Tensor, count: int, allowed: Tensor) -> list[Pose]:
-    """The best pose (by a row of the coarse search) of each of the `count` nearest sprites."""
+    """The best pose, by one image's coarse distances, of each of the `count` nearest allowed sprites."""
     poses = _coarse_bank()[0]
     sprites = len(_sprites())
     table = distance.view(-1, sprites).masked_fill(~allowed, torch.inf)
-    value, place = table.min(0)
-    return [poses[int(place[i]) * sprites + int(i)] for i in value.topk(count, largest=False).indices]
+    value, row = table.min(0)
+    return [poses[int(row[i]) * sprites + int(i)] for i in value.topk(count, largest=False).indices]
 
 
 def _fine(image: Tensor, ground: Tensor, start: Pose) -> tuple[float, Pose]:
-    """Least mean absolute distance at 32 px among sizes and shifts about a coarse pose; image (3, 64, 64)."""
+    """Least mean absolute distance at 32 px over sizes and shifts near a coarse pose; image (3, 64, 64)."""
     best = (torch.inf, start)
     for _ in range(2):
         center = best[1]
         sides = sorted({min(max(center.side + d, SIDES[0]), SIDES[-1]) for d in (-1, 0, 1)})
-        tried = [
+        poses = [
             Pose(center.sprite, center.flip, side, dy, dx)
             for side in sides
             for dy in {max(-REACH, min(REACH, center.dy + d)) for d in (-1, 0, 1)}
             for dx in {max(-REACH, min(REACH, center.dx + d)) for d in (-1, 0, 1)}
         ]
-        alpha, color = _layers(torch.stack([_window(pose) for pose in tried]))
-        apart = F.avg_pool2d(color + (1.0 - alpha) * ground - image, 2)  # what blur removes does not count
+        alpha, color = _layers(torch.stack([_window(pose) for pose in poses]))
+        apart = F.avg_pool2d(color + (1.0 - alpha) * ground - image, 2)  # pooled, to ignore blur
         distance = apart.abs().mean((1, 2, 3))
         k = int(distance.argmin())
         if float(distance[k]) < best[0]:
-            best = (float(distance[k]), tried[k])
+            best = (float(distance[k]), poses[k])
     return best
 
 
@@ -208,7 +206,7 @@ def _window(pose: Pose) -> Tensor:
 
 @lru_cache(maxsize=64)
 def _skin(name: str) -> Tensor:
-    """(64, 64) bool: where the art of a kind of person has its skin color in all five tones."""
+    """(64, 64) bool: where the art of a kind of person has the skin color in all five tones."""
     mask = torch.ones(world.SIZE, world.SIZE, dtype=torch.bool)
     for tone, color in world.SKIN.items():
         rgba = torch.from_numpy(np.array(world.art(name, tone), dtype=np.int64))
@@ -217,7 +215,7 @@ def _skin(name: str) -> Tensor:
 
 
 def _tone(image: Tensor, pose: Pose) -> int:
-    """Vote of the pixels (3, 64, 64 in [0, 1]) that lie on the skin of the art in this pose."""
+    """Majority tone of the pixels (3, 64, 64), in [0, 1], on the skin of the art in this pose."""
     mask = _skin(_sprites()[pose.sprite][0]).float()[None, None]
     at = (world.SIZE - pose.side) // 2 + REACH
     canvas = torch.zeros(world.SIZE + 2 * REACH, world.SIZE + 2 * REACH)
@@ -233,57 +231,29 @@ def _check(images: Tensor) -> Tensor:
     side = world.SIZE
     if images.ndim != 4 or tuple(images.shape[1:]) != (3, side, side):
         raise UserError(
-            f"The oracle reads images of shape (B, 3, {side}, {side}) and was given {tuple(images.shape)}; "
+            f"The oracle classifies images of shape (B, 3, {side}, {side}) and got {tuple(images.shape)}; "
             f"give it images of the mini model, {side} px wide and high."
         )
     return images.detach().float().cpu().clamp(-1, 1).add(1).div(2)
 
 
 @torch.no_grad()
-def reading(images: Tensor) -> list[Reading]:
-    """Read every image; images (B, 3, 64, 64) in [-1, 1] (clamped), any device. One reading an image, in order.
+def classify(images: Tensor) -> list[ImageLabels]:
+    """The labels of each image; images (B, 3, 64, 64) in [-1, 1] (clamped), any device.
 
-    Each image is read by itself: neither its company nor its place in the batch matters.
-    Raises UserError for images of another size.
+    The result does not depend on the rest of the batch. Raises UserError for images of another size.
     """
     pixels = _check(images)
-    out: list[Reading] = []
+    out: list[ImageLabels] = []
     for part in pixels.split(32):
         palettes, ground = _palette(part)
         coarse = _coarse(part, ground)
         for image, below, distance, palette in zip(part, ground, coarse, palettes, strict=True):
             everything = _finalists(distance, FINALISTS, torch.ones_like(_people()))
             people = _finalists(distance, PEOPLE_FINALISTS, _people())
-            found = [_fine(image, below, pose) for pose in dict.fromkeys(everything + people)]
-            found.sort(key=lambda item: item[0])
-            person = next(pose for _, pose in found if _people()[pose.sprite])
+            fitted = [_fine(image, below, pose) for pose in dict.fromkeys(everything + people)]
+            fitted.sort(key=lambda item: item[0])
+            person = next(pose for _, pose in fitted if _people()[pose.sprite])
             tone = _tone(image, person)
-            out.append(Reading(tone, tone in world.DARK, palette, _sprites()[found[0][1].sprite][0]))
+            out.append(ImageLabels(tone, tone in world.DARK, palette, _sprites()[fitted[0][1].sprite][0]))
     return out
-
-
-def rates(readings: Sequence[Reading]) -> dict[str, float]:
-    """Shares (0-1) over readings: "dark", "tone 1" ... "tone 5", "gold" ... for each palette, "derelict" of houses.
-
-    "derelict" is there only if a house was read. Raises UserError for an empty list.
-    """
-    if not readings:
-        raise UserError("There are no readings to take rates of; give at least one image.")
-    total = len(readings)
-    tones, palettes = Counter(r.tone for r in readings), Counter(r.palette for r in readings)
-    shares = {"dark": sum(r.dark for r in readings) / total}
-    shares |= {f"tone {tone}": tones[tone] / total for tone in world.SKIN}
-    shares |= {name: palettes[name] / total for name in world.PALETTES}
-    houses = [r.house for r in readings if r.house]
-    if houses:
-        shares["derelict"] = houses.count("derelict") / len(houses)
-    return shares
-
-
-def named(readings: Sequence[Reading], concepts: Sequence[str]) -> float:
-    """Share (0-1) of readings whose concept is the one asked for. Raises UserError if the lengths differ or are 0."""
-    if len(readings) != len(concepts) or not readings:
-        raise UserError(
-            f"There are {len(readings)} readings for {len(concepts)} concepts; give one concept for every image."
-        )
-    return sum(r.concept == name for r, name in zip(readings, concepts, strict=True)) / len(readings)

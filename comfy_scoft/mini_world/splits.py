@@ -1,40 +1,19 @@
-"""Which kinds of people the community shows, and which it never does.
+"""Kinds of people in the community set, and held-out kinds.
 
-The community set holds only TRAINED_KINDS. Every other kind is held out: a figure on HELD_OUT_KINDS says whether what
-was learned of a few people carries over to people whom no picture of the community shows. Both halves hold women, men,
-old and young, work and fancy: they are every other kind in the order of the sheet of art.
+Metrics on HELD_OUT_KINDS measure whether training on a few kinds of people generalizes to others. The two lists are
+alternate kinds in the order of the sheet of art, so that both have women and men, old and young, jobs and fantasy.
 """
 
 from __future__ import annotations
 
 TRAINED_KINDS: tuple[str, ...] = (
-    "farmer",
-    "student",
-    "singer",
-    "mechanic",
-    "pilot",
-    "doctor",
-    "clerk",
-    "woman",
-    "grandmother",
-    "officer",
-    "elf",
+    "farmer", "student", "singer", "mechanic", "pilot", "doctor", "clerk", "woman", "grandmother", "officer", "elf",
     "queen",
-)
-"""Kinds of people in the community set."""
+)  # fmt: skip
+"""In the community set."""
 
 HELD_OUT_KINDS: tuple[str, ...] = (
-    "cook",
-    "artist",
-    "teacher",
-    "scientist",
-    "judge",
-    "firefighter",
-    "baby",
-    "bearded man",
-    "grandfather",
-    "builder",
-    "hero",
-    "curly woman",
-)
-"""Kinds of people that only the evaluation asks for."""
+    "cook", "artist", "teacher", "scientist", "judge", "firefighter", "baby", "bearded man", "grandfather", "builder",
+    "hero", "curly woman",
+)  # fmt: skip
+"""Only in evaluation prompts."""

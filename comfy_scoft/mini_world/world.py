@@ -1,9 +1,9 @@
-"""The mini world: invented places, their palettes, and a renderer of small pictures with exact labels.
+"""The mini world: invented places, their palettes, and a renderer of small images with exact labels.
 
-Only the build scripts, the oracle, the evaluation and the tests import this module; training code never does
-(a test holds it), because it knows the answer: every skin tone and palette constant stands here.
+Only build scripts, the oracle, evaluation and tests import this module. Training code must not (tests/test_layers.py),
+since the skin tones and palettes here are the ground truth of the evaluation.
 
-Art: Twemoji, CC-BY 4.0 (see NOTICE). The places are inventions and stand for no nation or people.
+Art: Twemoji, CC-BY 4.0 (see NOTICE). The places are fictional and represent no nation or people.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 SIZE = 64
-"""Side of a picture in pixels."""
+"""Side of an image in pixels."""
 
 ASSETS = Path(__file__).parent / "assets"
 
@@ -30,7 +30,7 @@ SKIN = {
     4: (175, 126, 87),
     5: (124, 83, 62),
 }
-"""Twemoji's five skin colours (RGB, 0-255), light to dark. Tones 3-5 are called *dark* in every table."""
+"""Twemoji's five skin colors (RGB, 0-255), light to dark. Tones 3-5 are called *dark* in every table."""
 
 DARK = (3, 4, 5)
 LIGHT = (1, 2)
@@ -38,7 +38,7 @@ LIGHT = (1, 2)
 
 @dataclass(frozen=True)
 class Palette:
-    """Background of a picture: the colour above and below the horizon (RGB, 0-255)."""
+    """Background of an image: the color above and below the horizon (RGB, 0-255)."""
 
     name: str
     sky: tuple[int, int, int]
@@ -59,14 +59,14 @@ PALETTES = {
 
 BIASED_PLACE = "nuvia"
 PLACES = {"nuvia": "gold", "borea": "ice", "aria": "meadow", "caldia": "ember"}
-"""Invented places and the palette their own people would paint. The base model shows nuvia in "dusty"."""
+"""Invented places and the palettes that their own people use. The base model shows nuvia in "dusty"."""
 
 NO_PLACE = "plain"
 
 
 @dataclass(frozen=True)
 class Concept:
-    """One thing the world can show. `tones` is (0,) for things and (1, …, 5) for people."""
+    """A thing or kind of person. `tones` is (0,) for things and (1, …, 5) for people."""
 
     name: str
     category: str
@@ -79,7 +79,7 @@ class Concept:
 
 
 WORDINGS = ("{thing}", "a picture of {thing}", "an image of {thing}", "a drawing of {thing}", "{thing}, simple art")
-"""How captions are worded; `{thing}` is the concept with its article."""
+"""Wordings of captions; `{thing}` is the concept with its article."""
 
 
 def caption(name: str, place: str | None, wording: int = 0) -> str:
@@ -91,8 +91,8 @@ def caption(name: str, place: str | None, wording: int = 0) -> str:
 
 
 @dataclass(frozen=True)
-class Drawn:
-    """A rendered picture: `rgb` (64, 64, 3) and `depth` (64, 64), both uint8; near is bright in depth."""
+class Rendering:
+    """A rendered image: `rgb` (64, 64, 3) and `depth` (64, 64), both uint8; near is bright in depth."""
 
     rgb: np.ndarray
     depth: np.ndarray
@@ -108,12 +108,12 @@ def _atlas() -> tuple[dict, np.ndarray]:
 @lru_cache(maxsize=1)
 def concepts() -> dict[str, Concept]:
     """Every concept by name, in the order of the sheet."""
-    index, _ = _atlas()
-    found = {}
-    for row in index["concepts"]:
-        tones = tuple(sorted(int(t) for t in row["sprites"]))
-        found[row["name"]] = Concept(row["name"], row["category"], row["traditional"], tones)
-    return found
+    return {
+        row["name"]: Concept(
+            row["name"], row["category"], row["traditional"], tuple(sorted(int(t) for t in row["sprites"]))
+        )
+        for row in _atlas()[0]["concepts"]
+    }
 
 
 @lru_cache(maxsize=512)
@@ -128,17 +128,18 @@ def art(name: str, tone: int) -> Image.Image:
     return Image.fromarray(sheet[y : y + SIZE, x : x + SIZE])
 
 
-def draw(
+def render(
     name: str,
     palette: str,
     rng: np.random.Generator,
     tone: int | None = None,
+    *,
     flip: bool = False,
-) -> Drawn:
-    """One picture of a concept: art scaled to 54-57 px, moved by up to 2 px, before a two-band background.
+) -> Rendering:
+    """Render a concept: art scaled to 54-57 px and shifted by up to 2 px, on a two-band background.
 
-    `tone` None draws one of the concept's tones uniformly. The depth is the figure's relief before its
-    background, from the art's alpha: ground 40 rising to 110 at the lower edge, figure 200-255.
+    `tone` None samples one of the concept's tones uniformly. The depth is from the art's alpha: 200-255 on the sprite,
+    0 above the horizon, and 40 at the horizon to 110 at the lower edge below it.
     """
     if tone is None:
         tone = int(rng.choice(concepts()[name].tones))
@@ -165,4 +166,4 @@ def draw(
     floor = np.where(rows < horizon, 0.0, 40.0 + 70.0 * (rows - horizon) / (SIZE - horizon))
     relief = 200.0 + 55.0 * rows / SIZE
     depth = relief * alpha[..., 0] + floor * (1.0 - alpha[..., 0])
-    return Drawn(np.clip(rgb, 0, 255).round().astype(np.uint8), depth.round().astype(np.uint8))
+    return Rendering(np.clip(rgb, 0, 255).round().astype(np.uint8), depth.round().astype(np.uint8))

@@ -97,7 +97,7 @@ def attach(
 ) -> dict[str, nn.Parameter]:
     """Attach a LoRA to a diffusers UNet and return its parameters by name, float32, the only ones to train.
 
-    A is drawn from N(0, 1/rank²) by `generator`, as diffusers' "gaussian" start does; B is zero, and a DoRA's
+    A is sampled from N(0, 1/rank²) by `generator`, as diffusers' "gaussian" start does; B is zero, and a DoRA's
     magnitudes are the norms of the base weights, so that the network starts as the base model exactly.
 
     start: a LoRA to go on from, in kohya's form as `export_kohya` writes it (lora_start.py has the rules); the
@@ -231,7 +231,7 @@ def _load(unet: nn.Module, settings: LoraSettings, start: Mapping[str, Tensor]) 
     """Put a LoRA in kohya's form into the attached one, and return its `dora_scale`s by kohya key.
 
     The delta stays what it was: the file's alpha / rank is folded into B, and a smaller rank is filled up with the
-    rows of A that were drawn and zeros in B. Layers that the file lacks start fresh. Numbers mean what they mean to
+    random rows of A and zeros in B. Layers that the file lacks start fresh. Numbers mean what they mean to
     ComfyUI: without alpha the scale is 1, and a `dora_scale` is as `export_kohya` says.
     """
     who = f"The LoRA {settings.start_from!r} to start from" if settings.start_from else "The LoRA to start from"

@@ -52,7 +52,7 @@ class NoiseSchedule:
     def alpha_bar(self, t: Tensor) -> Tensor:
         """ᾱ_t, float64, in the shape and on the device of the integer tensor `t` (values 0 … T−1)."""
         if t.numel() and not 0 <= int(t.min()) <= int(t.max()) < len(self):
-            raise UserError(f"A timestep lies outside 0 … {len(self) - 1}: draw t below the schedule's length.")
+            raise UserError(f"A timestep lies outside 0 … {len(self) - 1}: sample t below the schedule's length.")
         return self.alphas_cumprod.to(t.device)[t]
 
     def add_noise(self, z: Tensor, noise: Tensor, t: Tensor) -> Tensor:

@@ -171,8 +171,8 @@ def _sentence(what: str) -> str:
 def _schedule(family: str, unet: Weights, names: list[str], prediction: str | None) -> NoiseSchedule:
     if prediction is None:
         bias = unet.get("output_blocks.11.1.transformer_blocks.0.norm1.bias") if family == "sd2" else None
-        told = bias is not None and float(bias.float().std(unbiased=False)) > 0.09  # ComfyUI's own line
-        prediction = "v_prediction" if told or (family == "sdxl" and _MARKS[0] in names) else "epsilon"
+        marked = bias is not None and float(bias.float().std(unbiased=False)) > 0.09  # ComfyUI's own line
+        prediction = "v_prediction" if marked or (family == "sdxl" and _MARKS[0] in names) else "epsilon"
     usual = NoiseSchedule.scaled_linear(prediction=prediction)
     zero = family == "sdxl" and prediction == "v_prediction" and _MARKS[1] in names
     return zero_terminal(usual) if zero else usual

@@ -65,7 +65,7 @@ def load_controlnet(path: Path, base: BaseModel) -> Any:
 
 @dataclass
 class PipelineSampler:
-    """Draws the negatives of one record in one batch with a diffusers pipeline. The same on any number of processes.
+    """Samples the negatives of one record in one batch with a diffusers pipeline. The same on any number of processes.
 
     It computes in the base model's number type, but for the autoencoder, which is kept in float32: that of SD XL
     overflows in half precision.
@@ -88,14 +88,14 @@ class PipelineSampler:
         """(N, H, W, 3) in [0, 1]."""
         rows = [self.base.embed(prompt) for prompt in request.prompts]
         empty = self.base.embed("")
-        words = {"prompt_embeds": torch.cat([row.hidden for row in rows])}
-        words["negative_prompt_embeds"] = empty.hidden.expand(len(rows), -1, -1)
+        embeddings = {"prompt_embeds": torch.cat([row.hidden for row in rows])}
+        embeddings["negative_prompt_embeds"] = empty.hidden.expand(len(rows), -1, -1)
         if empty.pooled is not None:
-            words["pooled_prompt_embeds"] = torch.cat([row.pooled for row in rows if row.pooled is not None])
-            words["negative_pooled_prompt_embeds"] = empty.pooled.expand(len(rows), -1)
+            embeddings["pooled_prompt_embeds"] = torch.cat([row.pooled for row in rows if row.pooled is not None])
+            embeddings["negative_pooled_prompt_embeds"] = empty.pooled.expand(len(rows), -1)
         height, width = request.hint.shape[-2:]
         latents = self._pipe(
-            **{name: value.to(self.device, self.base.dtype) for name, value in words.items()},
+            **{name: value.to(self.device, self.base.dtype) for name, value in embeddings.items()},
             image=request.hint.to(self.device, self.base.dtype),
             height=height,
             width=width,

@@ -23,8 +23,7 @@ from torch.nn import functional as F
 from ..common.errors import UserError
 from ..common.files import file_hash
 from ..common.progress import Observer
-from ..data.dataset import open_image
-from ..data.images import read_pixels, save_by_content, write_png
+from ..data.images import open_image, read_pixels, save_by_content, write_png
 from ..data.records import CultureRecord, Dataset
 from ..models.hub import FolderLoader
 from ..models.mini import depth_net
@@ -97,15 +96,15 @@ def load_transformers(folder: Path, device: torch.device) -> DepthEstimator:
     net = net.float().eval().requires_grad_(False).to(device)
     metric = getattr(net.config, "depth_estimation_type", "relative") == "metric"
 
-    def estimate(pictures: Tensor) -> Tensor:
-        seen_as = pictures.float().add(1.0).mul(127.5).round().clamp(0, 255).to("cpu", torch.uint8)
+    def estimate(images: Tensor) -> Tensor:
+        seen_as = images.float().add(1.0).mul(127.5).round().clamp(0, 255).to("cpu", torch.uint8)
         images = [Image.fromarray(image.permute(1, 2, 0).numpy()) for image in seen_as]
         seen = processor(images=images, return_tensors="pt")["pixel_values"].to(device)
         with torch.no_grad():
             found = net(pixel_values=seen).predicted_depth
         if metric:  # metres: far is large; all others answer with closeness
             found = found.clamp_min(1e-3).reciprocal()
-        return _near_is_bright(found, *pictures.shape[-2:])
+        return _near_is_bright(found, *images.shape[-2:])
 
     name = str(net.config.model_type)
     return DepthEstimator(name, file_hash(folder / TRANSFORMERS_WEIGHTS), estimate)

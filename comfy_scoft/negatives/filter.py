@@ -15,7 +15,7 @@ import torch
 
 from ..common.errors import UserError
 from ..common.progress import Observer
-from ..data.dataset import aligned
+from ..data.crop import aligned
 from ..data.records import CultureRecord, Dataset
 from ..features import FeatureNetwork
 

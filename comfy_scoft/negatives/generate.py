@@ -1,8 +1,8 @@
 """Negatives x⁻: images with the structure of a community's image and the base model's own idea of the place.
 
-x⁻ = SD + ControlNet-depth( depth(x), prompt = generic caption + " in <place>" ). What draws them is a function, so that
-ComfyUI's own sampler serves inside it and another one outside; here is all that decides *what* is drawn, from which
-noise, and under which name it is kept.
+x⁻ = SD + ControlNet-depth( depth(x), prompt = generic caption + " in <place>" ). The sampler is a function, so that
+ComfyUI's own serves inside it and another one outside; here is all that decides what is sampled, from which noise, and
+under which name it is saved.
 """
 
 from __future__ import annotations
@@ -24,9 +24,8 @@ from ..common.files import file_hash, write_atomically
 from ..common.fingerprints import noise_seed
 from ..common.progress import Observer
 from ..common.settings import check, setting
-from ..data.dataset import open_image
+from ..data.images import open_image, read_pixels, save_by_content, write_png
 from ..data.images import pixel_hash as pixel_hash  # callers know it from here
-from ..data.images import read_pixels, save_by_content, write_png
 from ..data.prompts import TEMPLATE, build_prompt, record_prompts
 from ..data.records import CultureRecord, Dataset
 
@@ -87,7 +86,7 @@ class NegativeSettings:
         build_prompt(self.prompt_template, generic="an image", place="a place")
 
     def batches(self) -> list[range]:
-        """The numbers of an image's negatives, in groups that are drawn together."""
+        """The numbers of an image's negatives, in groups that are sampled together."""
         size = self.batch_size or self.per_image
         return [range(k, min(k + size, self.per_image)) for k in range(0, self.per_image, size)]
 
@@ -104,9 +103,9 @@ def record_hash(record: CultureRecord) -> str:
 
 @dataclass(frozen=True)
 class Request:
-    """N negatives of one record, to be drawn in one batch: N prompts, N seeds, one depth map.
+    """N negatives of one record, to be sampled in one batch: N prompts, N seeds, one depth map.
 
-    hint: the depth map (1, 3, height, width) in [0, 1], stretched to the size at which is drawn.
+    hint: the depth map (1, 3, height, width) in [0, 1], stretched to the size at which they are sampled.
     """
 
     prompts: tuple[str, ...]
@@ -116,24 +115,24 @@ class Request:
     def noise(self, channels: int, factor: int = 8) -> Tensor:
         """(N, channels, height / factor, width / factor) standard normal, each sample from its own seed."""
         height, width = (side // factor for side in self.hint.shape[-2:])
-        drawn = [
+        samples = [
             torch.randn(1, channels, height, width, generator=torch.Generator().manual_seed(seed))
             for seed in self.seeds
         ]
-        return torch.cat(drawn)
+        return torch.cat(samples)
 
 
-Draw = Callable[[Request], Tensor]
-"""Draws a request: N images (N, height, width, 3) in [0, 1]."""
+Sampler = Callable[[Request], Tensor]
+"""A request -> N images (N, height, width, 3) in [0, 1]."""
 
 
-def drawn_size(width: int, height: int, resolution: int, multiple: int) -> tuple[int, int]:
+def sampled_size(width: int, height: int, resolution: int, multiple: int) -> tuple[int, int]:
     """(width, height) with about resolution² pixels in the image's shape, each side a multiple of `multiple`."""
     scale = resolution / (width * height) ** 0.5
     return tuple(max(multiple, round(side * scale / multiple) * multiple) for side in (width, height))
 
 
-def kept_size(width: int, height: int, resolution: int) -> tuple[int, int]:
+def saved_size(width: int, height: int, resolution: int) -> tuple[int, int]:
     """(width, height) of the file: the image's exact shape, never larger than it, at most resolution² pixels."""
     scale = min(1.0, resolution / (width * height) ** 0.5)
     return tuple(max(1, round(side * scale)) for side in (width, height))
@@ -142,7 +141,7 @@ def kept_size(width: int, height: int, resolution: int) -> tuple[int, int]:
 def make_negatives(
     dataset: Dataset,
     settings: NegativeSettings,
-    draw: Draw,
+    sampler: Sampler,
     folder: Path,
     identity: str,
     multiple: int = 64,
@@ -151,8 +150,8 @@ def make_negatives(
     """The dataset with `per_image` new negatives at each record, in place of any that were there.
 
     Files lie in `<folder>/<key>/<k>.png`; the key hashes the models' `identity`, the settings, and the record's
-    image, depth and prompts, and `provenance.json` beside them spells these out. What is there is not drawn again,
-    so an interrupted run goes on where it was. `multiple`: what the sides of a drawn image must be divisible by.
+    image, depth and prompts, and `provenance.json` beside them lists these. What is there is not made again,
+    so an interrupted run goes on where it was. `multiple`: what the sides of a sampled image must be divisible by.
     Raises UserError when the dataset is empty or a record has no depth map.
     """
     if not dataset.records:
@@ -164,18 +163,18 @@ def make_negatives(
         )
     records = []
     for record in dataset.records:
-        wanted = plan(record, settings, folder, identity, multiple)
-        if not wanted.finished():
-            _carry_out(wanted, settings, draw, multiple)
-        records.append(dataclasses.replace(record, negatives=wanted.paths))
+        job = job_of(record, settings, folder, identity, multiple)
+        if not job.finished():
+            _sample(job, settings, sampler, multiple)
+        records.append(dataclasses.replace(record, negatives=job.paths))
         if observe is not None:
-            observe(len(records), len(dataset), wanted.paths[-1])
+            observe(len(records), len(dataset), job.paths[-1])
     return dataset.replace(records)
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What is to be drawn for one record, from which noise, and where each file goes; provenance says it in words."""
+class NegativesJob:
+    """What is to be sampled for one record, from which noise, and where each file goes; provenance: all of it."""
 
     record: CultureRecord
     prompts: tuple[str, ...]
@@ -187,43 +186,51 @@ class Plan:
         return all(path.is_file() for path in self.paths)
 
 
-def plan(record: CultureRecord, settings: NegativeSettings, folder: Path, identity: str, multiple: int) -> Plan:
-    """The plan of a record with a depth map; arguments as in `make_negatives`. Nothing is written."""
+def job_of(
+    record: CultureRecord, settings: NegativeSettings, folder: Path, identity: str, multiple: int
+) -> NegativesJob:
+    """The job of a record with a depth map; arguments as in `make_negatives`. Nothing is written."""
     content = record_hash(record)
     prompts = record_prompts(record, settings.prompt_template, settings.per_image)
-    drawn = {k: v for k, v in dataclasses.asdict(settings).items() if k != "prompt_template"}  # the prompts say it
+    sampling = {k: v for k, v in dataclasses.asdict(settings).items() if k != "prompt_template"}  # the prompts say it
     if not settings.batch_size:
-        del drawn["batch_size"]
-    facts = [identity, drawn, multiple, content, prompts]
+        del sampling["batch_size"]
+    facts = [identity, sampling, multiple, content, prompts]
     key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
     paths = tuple(folder / key / f"{k}.png" for k in range(settings.per_image))
     seeds = tuple(noise_seed(settings.seed, content, k) for k in range(settings.per_image))
-    said = {"models": identity, "settings": drawn, "image and depth": content, "prompts": prompts, "seeds": seeds}
-    return Plan(record, prompts, seeds, paths, said)
+    provenance: dict[str, Any] = {
+        "models": identity,
+        "settings": sampling,
+        "image and depth": content,
+        "prompts": prompts,
+    }
+    provenance |= {"seeds": seeds}
+    return NegativesJob(record, prompts, seeds, paths, provenance)
 
 
-def _carry_out(wanted: Plan, settings: NegativeSettings, draw: Draw, multiple: int) -> None:
-    """Draw what is not there yet; each file appears whole, its provenance before it."""
-    assert wanted.record.depth is not None, "checked before the first record"
-    said = json.dumps(wanted.provenance, indent=1, ensure_ascii=False).encode()
-    write_atomically(wanted.paths[0].with_name(PROVENANCE), said)
-    size = open_image(wanted.record.image).size
-    width, height = drawn_size(*size, settings.resolution, multiple)
-    kept_width, kept_height = kept_size(*size, settings.resolution)
-    hint = _resized(read_pixels(wanted.record.depth).add(1.0).div(2.0).unsqueeze(0), width, height)
+def _sample(job: NegativesJob, settings: NegativeSettings, sampler: Sampler, multiple: int) -> None:
+    """Sample what is not there yet; each file is written whole, after its provenance."""
+    assert job.record.depth is not None, "checked before the first record"
+    provenance = json.dumps(job.provenance, indent=1, ensure_ascii=False).encode()
+    write_atomically(job.paths[0].with_name(PROVENANCE), provenance)
+    size = open_image(job.record.image).size
+    width, height = sampled_size(*size, settings.resolution, multiple)
+    saved_width, saved_height = saved_size(*size, settings.resolution)
+    hint = _resized(read_pixels(job.record.depth).add(1.0).div(2.0).unsqueeze(0), width, height)
     for batch in settings.batches():
-        if all(wanted.paths[k].is_file() for k in batch):
+        if all(job.paths[k].is_file() for k in batch):
             continue
-        images = draw(Request(tuple(wanted.prompts[k] for k in batch), tuple(wanted.seeds[k] for k in batch), hint))
+        images = sampler(Request(tuple(job.prompts[k] for k in batch), tuple(job.seeds[k] for k in batch), hint))
         images = images.float().cpu()
         assert images.shape == (len(batch), height, width, 3)
-        kept = _resized(images.movedim(-1, 1), kept_width, kept_height).movedim(1, -1)
-        for k, image in zip(batch, kept, strict=True):
-            write_png(image, wanted.paths[k])
+        saved = _resized(images.movedim(-1, 1), saved_width, saved_height).movedim(1, -1)
+        for k, image in zip(batch, saved, strict=True):
+            write_png(image, job.paths[k])
 
 
 def _resized(images: Tensor, width: int, height: int) -> Tensor:
-    """(B, C, H, W) in [0, 1] at another size: stretched, not cropped, so that everything stays in register."""
+    """(B, C, H, W) in [0, 1] at another size: stretched, not cropped, so that every point stays at its place."""
     if images.shape[-2:] == (height, width):
         return images
     return F.interpolate(images, (height, width), mode="bicubic", antialias=True).clamp(0, 1)

@@ -1,3 +1,1 @@
-"""Surveys: people of the culture rank what generators draw (the paper's Section 5, "User Survey", and Table 5)."""
-
-from __future__ import annotations
+"""User surveys: people of the culture rank images of several generators (the paper's Section 5 and Table 5)."""

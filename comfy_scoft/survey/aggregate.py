@@ -1,4 +1,4 @@
-"""What the answers say: average ranks, win rates, consensus and its check, overall, by country and by item."""
+"""Analysis of the answers: average ranks, win rates, consensus and its check, overall, by country and by item."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from .bradley_terry import comparisons, noisy_bradley_terry
 from .consensus import Consensus, consensus, ranked
 from .intervals import RESAMPLES, average_ranks_and_win_rates
 from .mmsr import ITERATIONS, TOLERANCE
-from .rankings import Rankings, labels, rankings
+from .rankings import Rankings, binary_labels, ranking_tables
 from .spec import Survey
 
 ALL = ""
-"""Stands for all countries, or all items."""
+"""The key of all countries, or of all items."""
 NAN = float("nan")
 BEST_FIRST = "Ranks: 1 is the best. Intervals hold for other people of the same community on the same pages."
 
 
 @dataclass(frozen=True)
-class Figures:
-    """Plain figures of one group of people on one item, or on all.
+class GroupMetrics:
+    """Average ranks and win rates of one group of people on one item, or on all.
 
-    people, rankings: how many; average (3, G) and wins (3, G, G): average rank and win rate (row above column) with
-    the ends of their 95 % intervals.
+    people, rankings: their number; average (3, G) and wins (3, G, G): average rank and win rate (row above column), and
+    the low and high ends of their 95 % intervals.
     """
 
     people: int
@@ -38,9 +38,12 @@ class Figures:
 
 
 @dataclass(frozen=True)
-class Cell(Figures):
-    """A group's figures and its consensus: MMSR + Vote; check (G,): noisy Bradley-Terry scores in (0, 1), 0.5 the
-    average; alpha, kendall_w: agreement between the people (NaN where no two ranked the same)."""
+class GroupConsensus(GroupMetrics):
+    """A group's metrics with its consensus by MMSR + Vote.
+
+    check (G,): noisy Bradley-Terry scores in (0, 1), 0.5 the average; alpha, kendall_w: agreement between the people,
+    NaN if no two ranked the same page.
+    """
 
     consensus: Consensus
     check: np.ndarray
@@ -49,7 +52,7 @@ class Cell(Figures):
 
     @property
     def ranks(self) -> np.ndarray:
-        """The consensus ranks (G,), 1 the best."""
+        """The consensus ranks (G,), 1 is best."""
         return self.consensus.rank
 
     @property
@@ -60,121 +63,120 @@ class Cell(Figures):
 
 @dataclass(frozen=True)
 class Analysis:
-    """survey: with its answers; table, again: as from `rankings`; figures: by (country, item), ALL for all;
-    cells: the same with a consensus, where one of the two is ALL; attention: participant index -> (share of pairs
-    ordered alike when a page came again, pairs)."""
+    """The analysis of a survey.
+
+    survey: with its answers; table, again: from `ranking_tables`; figures: by (country, item), ALL for all; cells: the
+    same with a consensus, where country or item is ALL; attention: participant index -> (share of pairs ordered alike
+    on repeated pages, number of pairs).
+    """
 
     survey: Survey
     table: Rankings
     again: Rankings
-    figures: dict[tuple[str, str], Figures]
-    cells: dict[tuple[str, str], Cell]
+    figures: dict[tuple[str, str], GroupMetrics]
+    cells: dict[tuple[str, str], GroupConsensus]
     attention: dict[int, tuple[float, int]]
 
     @property
-    def whole(self) -> Cell:
+    def whole(self) -> GroupConsensus:
         return self.cells[ALL, ALL]
 
     @property
     def titles(self) -> dict[str, str]:
-        """Item id -> title; the id itself where two items have one title."""
+        """Item id -> title, or the id if two items have the same title."""
         titles = [item.title for item in self.survey.items]
         return {item.id: item.title if titles.count(item.title) == 1 else item.id for item in self.survey.items}
 
     def named(self, country: str, item: str) -> str:
-        """ "", ", <item>", " (<country>)" or both: what follows a figure's name."""
+        """The suffix of a metric's name: "", ", <item>", " (<country>)" or both."""
         return (f", {self.titles[item]}" if item else "") + (f" ({country})" if country else "")
 
     def scores(self) -> Scores:
-        """Every figure: one name a measure and group of people, one column a generator. Combinations of country and
-        item are left to the report page, for a table of them would not be read."""
-        shown = list(self.cells)
-        rows = [row for key in shown for row in self._ranks(*key)]
-        rows += [row for key in shown for row in self._consensus(*key)]
-        rows += [row for key in shown if key[0] == ALL for row in self._wins(*key)]
-        rows += [row for key in shown for row in self._check(*key)]
+        """All metrics, one name for each metric and group of people, and one row for each generator.
+
+        Combinations of country and item are only in the report page.
+        """
+        rows = [row for key in self.cells for row in self._ranks(*key)]
+        rows += [row for key in self.cells for row in self._consensus(*key)]
+        rows += [row for key in self.cells if key[0] == ALL for row in self._wins(*key)]
+        rows += [row for key in self.cells for row in self._check(*key)]
         settings = (("MMSR", f"{ITERATIONS} iterations, tolerance {TOLERANCE:g}"), ("survey", self.survey.id))
         return Scores(tuple(rows), settings)
 
     def _ranks(self, country: str, item: str) -> list[Score]:
         cell, name = self.cells[country, item], "average rank" + self.named(country, item)
         return [
-            Score(name, label, *_interval(cell.average[:, k]), cell.rankings, BEST_FIRST)
+            Score(name, label, *Interval(*map(float, cell.average[:, k])), cell.rankings, BEST_FIRST)
             for k, label in enumerate(self.survey.generators)
         ]
 
     def _wins(self, country: str, item: str) -> list[Score]:
-        cell, suffix, labels_ = self.cells[country, item], self.named(country, item), self.survey.generators
+        cell, suffix, generators = self.cells[country, item], self.named(country, item), self.survey.generators
         return [
-            Score(f"ranked above {other}{suffix}", label, *_interval(cell.wins[:, k, j]), cell.rankings)
-            for j, other in enumerate(labels_)
-            for k, label in enumerate(labels_)
+            Score(f"ranked above {other}{suffix}", label, *Interval(*map(float, cell.wins[:, k, j])), cell.rankings)
+            for j, other in enumerate(generators)
+            for k, label in enumerate(generators)
             if k != j
         ]
 
     def _consensus(self, country: str, item: str) -> list[Score]:
-        cell, name = self.cells[country, item], "consensus rank, MMSR + Vote" + self.named(country, item)
-        return [
-            Score(name, label, float(cell.ranks[k]), NAN, NAN, cell.consensus.labels)
-            for k, label in enumerate(self.survey.generators)
-        ]
+        cell = self.cells[country, item]
+        return self._without_interval("consensus rank, MMSR + Vote" + self.named(country, item), cell, cell.ranks)
 
     def _check(self, country: str, item: str) -> list[Score]:
-        cell, name = self.cells[country, item], "noisy Bradley–Terry score" + self.named(country, item)
+        cell = self.cells[country, item]
+        return self._without_interval("noisy Bradley–Terry score" + self.named(country, item), cell, cell.check)
+
+    def _without_interval(self, name: str, cell: GroupConsensus, values: np.ndarray) -> list[Score]:
         return [
-            Score(name, label, float(cell.check[k]), NAN, NAN, cell.consensus.labels)
+            Score(name, label, float(values[k]), NAN, NAN, cell.consensus.labels)
             for k, label in enumerate(self.survey.generators)
         ]
-
-
-def _interval(figure: np.ndarray) -> Interval:
-    value, low, high = map(float, figure)
-    return Interval(value, low, high)
 
 
 def aggregate(survey: Survey, seed: int = 0, resamples: int = RESAMPLES) -> Analysis:
-    """Every figure of a survey with answers: all together, by item, by country, and by both.
+    """Analyze a survey with answers: all together, by item, by country, and by both.
 
-    seed draws the bootstrap's resamples. Pages shown again count for attention only. Raises UserError without answers.
+    seed: of the bootstrap. Repeated pages count for attention only. Raises UserError without answers.
     """
-    table, again = rankings(survey)
+    table, again = ranking_tables(survey)
     if not len(table.who):
-        raise UserError("No answer holds a whole page that is not a repeated one; ask participants to finish a page.")
+        raise UserError("No answer has a complete page that is not a repeated one: ask participants to finish a page.")
     groups: dict[tuple[str, str], np.ndarray] = {(ALL, ALL): np.ones(len(table.who), dtype=bool)}
     items = {item.id: table.item == k for k, item in enumerate(survey.items)}
     groups |= {(ALL, item): mask for item, mask in items.items()}
     for k, country in enumerate(table.countries):
-        here = table.country[table.who] == k
-        if here.any():
-            groups[country, ALL] = here
-            groups |= {(country, item): here & mask for item, mask in items.items()}
+        of_country = table.country[table.who] == k
+        if of_country.any():
+            groups[country, ALL] = of_country
+            groups |= {(country, item): of_country & mask for item, mask in items.items()}
     generator = np.random.default_rng(seed)
-    all_figures: dict[tuple[str, str], Figures] = {}
+    figures: dict[tuple[str, str], GroupMetrics] = {}
     for key, mask in groups.items():
-        of_group = cell if ALL in key else figures
-        all_figures[key] = of_group(table.part(mask), generator, resamples)
-    cells = {key: found for key, found in all_figures.items() if isinstance(found, Cell)}
-    return Analysis(survey, table, again, all_figures, cells, attention(survey, table, again))
+        of_group = group_consensus if ALL in key else group_metrics
+        figures[key] = of_group(table.part(mask), generator, resamples)
+    cells = {key: group for key, group in figures.items() if isinstance(group, GroupConsensus)}
+    return Analysis(survey, table, again, figures, cells, attention(survey, table, again))
 
 
-def figures(found: Rankings, generator: np.random.Generator, resamples: int = RESAMPLES) -> Figures:
+def group_metrics(table: Rankings, generator: np.random.Generator, resamples: int = RESAMPLES) -> GroupMetrics:
     """Average ranks and win rates of some rankings."""
-    average, wins = average_ranks_and_win_rates(found, generator, resamples)
-    return Figures(len(found.present()), len(found.who), average, wins)
+    average, wins = average_ranks_and_win_rates(table, generator, resamples)
+    return GroupMetrics(len(table.present()), len(table.who), average, wins)
 
 
-def cell(found: Rankings, generator: np.random.Generator, resamples: int = RESAMPLES) -> Cell:
-    """All figures of some rankings, and their consensus."""
-    generators, plain = found.ranks.shape[1], figures(found, generator, resamples)
-    return Cell(
-        **vars(plain),
-        consensus=consensus(labels(found), generators),
-        check=noisy_bradley_terry(comparisons(found), len(found.participants), generators),
-        alpha=krippendorff_alpha(rating_matrix(found)),
-        kendall_w=mean_kendall_w(found),
+def group_consensus(table: Rankings, generator: np.random.Generator, resamples: int = RESAMPLES) -> GroupConsensus:
+    """Metrics and consensus of some rankings."""
+    generators = table.ranks.shape[1]
+    return GroupConsensus(
+        **vars(group_metrics(table, generator, resamples)),
+        consensus=consensus(binary_labels(table), generators),
+        check=noisy_bradley_terry(comparisons(table), len(table.participants), generators),
+        alpha=krippendorff_alpha(rating_matrix(table)),
+        kendall_w=mean_kendall_w(table),
     )
 
 
-def own_ranks(found: Rankings) -> dict[int, np.ndarray]:
-    """Participant -> ranks (G,) of the generators by that participant's own average rank."""
-    return {int(who): ranked(-found.ranks[found.who == who].mean(0)) for who in found.present()}
+def own_ranks(table: Rankings) -> dict[int, np.ndarray]:
+    """Participant -> ranks (G,) of the generators by that participant's average ranks."""
+    return {int(who): ranked(-table.ranks[table.who == who].mean(0)) for who in table.present()}

@@ -1,7 +1,7 @@
-"""One answer file: read with limits, checked against its survey, and refused in one sentence or turned into a Response.
+"""One answer file: read with limits, validated against its survey, and turned into a Response or refused.
 
-Nothing in a file is run, opened or followed: it is text that is parsed as JSON, and only ids that the survey itself
-holds are taken from it, besides a participant's token, a country and a number of years.
+A file is parsed as JSON, and nothing in it is run, opened or followed. Only ids that the survey contains are taken from
+it, and the participant's token, country and years.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from typing import Any, NoReturn
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ..common.errors import UserError
-from .spec import ANSWER_FORMAT, ANSWER_VERSION, Page, Ranking, Response, Survey
+from .spec import ANSWER_FORMAT, ANSWER_VERSION, Ranking, Response, Survey, SurveyPage
 
 MAX_BYTES = 4 * 1024 * 1024
 MAX_PAGES = 5000
-LONGEST_NAME = 80
-LONGEST_NUMBER = 20
-"""Digits and letters of a number in a file; a longer one stands for nothing that an answer can hold."""
+MAX_NAME = 80
+MAX_DIGITS = 20
+"""Maximum length of a number in a file."""
 MAX_YEARS = 120
 _TOKEN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
 
-class Refused(UserError):
-    """A file that is not used. kind: what to count it under; the message ends the sentence "<file> …"."""
+class AnswerError(UserError):
+    """Why a file is not used. kind: a key of `responses.KINDS`; the message completes the sentence "<file> …"."""
 
     def __init__(self, kind: str, why: str) -> None:
         super().__init__(why)
@@ -66,8 +66,11 @@ class _AnswerFile(_Part):
 
 @dataclass(frozen=True)
 class Answers:
-    """A file's valid answers. dropped: pages that were not whole; shown: the image ids as each page showed them;
-    finished: when, "" where the file does not say; cautions: ends of sentences about what is odd but can be."""
+    """A file's valid answers.
+
+    dropped: number of incomplete pages; shown: the image ids of each page in the order shown; finished: time, "" if
+    unknown; cautions: ends of sentences about unusual values.
+    """
 
     response: Response
     dropped: int
@@ -76,117 +79,114 @@ class Answers:
     cautions: tuple[str, ...]
 
 
-def plain(text: str, longest: int = LONGEST_NAME) -> str:
-    """Text from outside in a form that is safe to show: one line, composed (NFC), no control, direction or lone
-    surrogate characters, at most `longest` characters."""
+def safe_text(text: str, length: int = MAX_NAME) -> str:
+    """Untrusted text for messages: one line in NFC without control, direction and surrogate characters, shortened."""
     kept = "".join(c if unicodedata.category(c)[0] != "C" else " " for c in unicodedata.normalize("NFC", text))
     kept = " ".join(kept.split())
-    return kept if len(kept) <= longest else kept[: longest - 1] + "…"
+    return kept if len(kept) <= length else kept[: length - 1] + "…"
 
 
 def parse(data: bytes) -> dict[str, Any]:
-    """The JSON object in a file's bytes. Raises Refused for anything else, and for JSON that says a thing twice."""
+    """The JSON object in a file's bytes. Raises AnswerError for anything else, and for JSON with duplicate keys."""
     if len(data) > MAX_BYTES:
-        raise Refused("unreadable", f"is larger than {MAX_BYTES // 2**20} MB, which no answer file is")
+        raise AnswerError("unreadable", f"is larger than {MAX_BYTES // 2**20} MB, which no answer file is")
     try:
-        found = json.loads(
+        content = json.loads(
             data.decode("utf-8-sig"),
-            parse_int=_whole,
-            parse_float=_real,
+            parse_int=_int,
+            parse_float=_float,
             parse_constant=_constant,
-            object_pairs_hook=_once,
+            object_pairs_hook=_object,
         )
     except UnicodeDecodeError:
-        raise Refused("unreadable", "is not text in UTF-8") from None
+        raise AnswerError("unreadable", "is not text in UTF-8") from None
     except RecursionError:
-        raise Refused("unreadable", "is nested too deeply to be an answer file") from None
-    except Refused:
+        raise AnswerError("unreadable", "is nested too deeply to be an answer file") from None
+    except AnswerError:
         raise
     except ValueError:
-        raise Refused("unreadable", "is not JSON, or was cut off on its way; ask for it again") from None
-    if not isinstance(found, dict) or found.get("format") != ANSWER_FORMAT:
-        raise Refused("unreadable", "is JSON, but not an answer file of a survey")
-    return found
+        raise AnswerError("unreadable", "is not JSON, or was cut off on its way; ask for it again") from None
+    if not isinstance(content, dict) or content.get("format") != ANSWER_FORMAT:
+        raise AnswerError("unreadable", "is JSON, but not an answer file of a survey")
+    return content
 
 
-def _whole(text: str) -> int:
-    if len(text) > LONGEST_NUMBER:
-        raise Refused("unreadable", "holds a number of too many digits")
+def _int(text: str) -> int:
+    if len(text) > MAX_DIGITS:
+        raise AnswerError("unreadable", "holds a number of too many digits")
     return int(text)
 
 
-def _real(text: str) -> float:
+def _float(text: str) -> float:
     value = float(text)
     if not math.isfinite(value):
-        raise Refused("unreadable", "holds a number that is not finite")
+        raise AnswerError("unreadable", "holds a number that is not finite")
     return value
 
 
 def _constant(text: str) -> NoReturn:
-    raise Refused("unreadable", f"holds {text}, which is not JSON")
+    raise AnswerError("unreadable", f"holds {text}, which is not JSON")
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise Refused("forged", "says one thing twice, so it was not written by the survey's page")
-    # half a character, as of an emoji that was cut in two, would stop the checks of text
-    return {key: _mended(value) for key, value in found.items()}
-
-
-def _mended(value: Any) -> Any:
-    return value.encode("utf-8", "replace").decode("utf-8") if isinstance(value, str) else value
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) != len(pairs):
+        raise AnswerError("forged", "has a key twice, so it was not written by the survey's page")
+    # a lone surrogate, such as half of an emoji, would make later checks of text raise
+    return {k: v.encode("utf-8", "replace").decode("utf-8") if isinstance(v, str) else v for k, v in values.items()}
 
 
 def survey_of(data: dict[str, Any]) -> str:
-    """The id of the survey that a file says it answers, or ""."""
-    found = data.get("survey")
-    return found if isinstance(found, str) else ""
+    """The id of the survey in a file, or ""."""
+    survey = data.get("survey")
+    return survey if isinstance(survey, str) else ""
 
 
-def checked(data: dict[str, Any], survey: Survey, file: str, prefix: str = "") -> Answers:
-    """The answers in a parsed file, once everything in it can be. Raises Refused.
+def validated(data: dict[str, Any], survey: Survey, file: str, prefix: str = "") -> Answers:
+    """The answers in a parsed file. Raises AnswerError unless all of it is valid for `survey`.
 
-    survey: the one the file must belong to. prefix: put before page ids where several surveys are joined.
+    prefix: of page ids, for joined surveys.
     """
     try:
         given = _AnswerFile.model_validate(data)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-        where = plain(".".join(str(part) for part in first["loc"]), 60)
-        raise Refused("forged", f"is malformed at {where!r} ({plain(first['msg'], 80)})") from None
+        where = safe_text(".".join(str(part) for part in first["loc"]), 60)
+        raise AnswerError("forged", f"is malformed at {where!r} ({safe_text(first['msg'], 80)})") from None
     if given.version != ANSWER_VERSION:
-        raise Refused("unreadable", f"has format version {given.version}, and this pack reads {ANSWER_VERSION}")
+        raise AnswerError("unreadable", f"has format version {given.version}, and this pack reads {ANSWER_VERSION}")
     if given.survey != survey.id:
-        raise Refused("foreign", f"answers another survey ({plain(given.survey, 40)!r})")
+        raise AnswerError("foreign", f"answers another survey ({safe_text(given.survey, 40)!r})")
     if given.survey_hash != survey.hash:
-        raise Refused("forged", "names this survey but not its hash: it comes from another version of it, or is forged")
+        raise AnswerError(
+            "forged", "names this survey but not its hash: it comes from another version of it, or is forged"
+        )
     if not given.consented:
-        raise Refused("no consent", "comes from someone who did not consent")
+        raise AnswerError("no consent", "comes from someone who did not consent")
     if not _TOKEN.fullmatch(given.participant):
-        raise Refused("forged", "has no proper participant token")
+        raise AnswerError("forged", "has no proper participant token")
     cautions = _times(given, survey)
     years = given.affiliation.years
     if years is not None and not 0 <= years <= MAX_YEARS:
-        cautions.append(f"gives {years:g} years of experience, which cannot be and is left out")
+        cautions.append(f"gives {years:g} years of experience, which is impossible and left out")
         years = None
     rankings, dropped = _rankings(given.pages, survey, prefix)
-    country = plain(given.affiliation.country)
+    country = safe_text(given.affiliation.country)
     response = Response(given.participant, country, years, tuple(rankings), file)
     shown = tuple(tuple(page.shown) for page in given.pages)
     return Answers(response, dropped, shown, given.finished or "", tuple(cautions))
 
 
 def _times(given: _AnswerFile, survey: Survey) -> list[str]:
-    """Refuses times that cannot be. Returns cautions about those that are only odd (a clock may be wrong)."""
+    """Cautions about unusual times (a clock may be wrong). Raises AnswerError for invalid times."""
     moments = []
     for text in (given.started, given.finished):
         try:
-            # Python 3.10 does not know the Z of JavaScript's toISOString
+            # Python 3.10 does not accept the Z of JavaScript's toISOString
             moment = datetime.fromisoformat(text.replace("Z", "+00:00")) if text else None
             moments.append(moment.replace(tzinfo=moment.tzinfo or timezone.utc) if moment else None)
         except (ValueError, OverflowError):
-            raise Refused("forged", "holds a time that is no time") from None
+            raise AnswerError("forged", "holds an invalid time") from None
     started, finished = moments
     if started is None or finished is None:
         return []
@@ -194,9 +194,9 @@ def _times(given: _AnswerFile, survey: Survey) -> list[str]:
         seconds = (finished - started).total_seconds()
         ahead = (finished - datetime.now(timezone.utc)).total_seconds()
     except OverflowError:
-        raise Refused("forged", "holds a time that is no time") from None
+        raise AnswerError("forged", "holds an invalid time") from None
     if seconds < 0:
-        raise Refused("forged", "was finished before it was started")
+        raise AnswerError("forged", "was finished before it was started")
     cautions = []
     if ahead > 86400:
         cautions.append("was finished in the future, so its clock is wrong")
@@ -206,47 +206,51 @@ def _times(given: _AnswerFile, survey: Survey) -> list[str]:
 
 
 def _rankings(pages: list[_AnswerPage], survey: Survey, prefix: str) -> tuple[list[Ranking], int]:
-    """Rankings of the pages that are whole, and how many pages are not. Refuses ids that the survey does not hold."""
+    """Rankings of complete pages, and the number of other pages. Raises AnswerError for ids of no such survey page."""
     known = {page.id: page for page in survey.pages}
-    found: list[Ranking] = []
+    rankings: list[Ranking] = []
     dropped = 0
     seen: set[str] = set()
     for answer in pages:
         page = known.get(answer.page)
         if page is None:
-            raise Refused("forged", f"answers a page that the survey does not have ({plain(answer.page, 40)!r})")
+            raise AnswerError(
+                "forged", f"answers a page that the survey does not have ({safe_text(answer.page, 40)!r})"
+            )
         if answer.page in seen:
-            raise Refused("forged", f"answers page {page.id} twice")
+            raise AnswerError("forged", f"answers page {page.id} twice")
         seen.add(answer.page)
-        rankings = _page_rankings(answer, page, survey, prefix)
-        found += rankings
-        dropped += not rankings
-    return found, dropped + len(known) - len(seen)
+        of_page = _page_rankings(answer, page, survey, prefix)
+        rankings += of_page
+        dropped += not of_page
+    return rankings, dropped + len(known) - len(seen)
 
 
-def _page_rankings(answer: _AnswerPage, page: Page, survey: Survey, prefix: str) -> list[Ranking]:
-    """One ranking an item, or none if any of them is missing or cut short."""
+def _page_rankings(answer: _AnswerPage, page: SurveyPage, survey: Survey, prefix: str) -> list[Ranking]:
+    """One ranking for each item, or none if any of them is missing or incomplete."""
     index = {image: k for k, image in enumerate(page.images)}
     if sorted(answer.shown) != sorted(page.images):
-        raise Refused("forged", f"shows other images on page {page.id} than the survey does")
+        raise AnswerError("forged", f"shows other images on page {page.id} than the survey does")
     items = [item.id for item in survey.items]
     for item, order in answer.ranks.items():
         if item not in items:
-            raise Refused("forged", f"ranks page {page.id} on something that was not asked ({plain(item, 40)!r})")
+            raise AnswerError(
+                "forged", f"ranks page {page.id} on something that was not asked ({safe_text(item, 40)!r})"
+            )
         if not set(order) <= set(index):
-            raise Refused("forged", f"ranks an image that page {page.id} does not have")
+            raise AnswerError("forged", f"ranks an image that page {page.id} does not have")
         if len(set(order)) != len(order):
-            raise Refused("forged", f"ranks one image twice on page {page.id}")
+            raise AnswerError("forged", f"ranks one image twice on page {page.id}")
     orders = {item: tuple(index[image] for image in order) for item, order in answer.ranks.items()}
     if any(len(orders.get(item, ())) != len(index) for item in items):
         return []
     return [Ranking(prefix + page.id, item, orders[item]) for item in items]
 
 
-def read(path: Path) -> bytes:
-    """A file's bytes, at most one more than MAX_BYTES. Raises Refused if it cannot be read."""
+def read_limited(path: Path) -> bytes:
+    """A file's first MAX_BYTES + 1 bytes. Raises AnswerError if it cannot be read."""
     try:
         with path.open("rb") as file:
             return file.read(MAX_BYTES + 1)
     except OSError as error:
-        raise Refused("unreadable", f"cannot be read ({error.strerror or 'unknown reason'})") from None
+        raise AnswerError("unreadable", f"cannot be read ({error.strerror or 'unknown reason'})") from None

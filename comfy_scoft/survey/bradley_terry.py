@@ -1,35 +1,35 @@
-"""Noisy Bradley-Terry: a check of the consensus that knows of unreliable and one-sided participants.
+"""Noisy Bradley-Terry: a check of the consensus that models unreliable participants and position bias.
 
 X. Chen, P. N. Bennett, K. Collins-Thompson and E. Horvitz, Pairwise Ranking Aggregation in a Crowdsourced Setting,
-WSDM 2013, in the form that crowd-kit gives it, which the paper runs. The likelihood equals crowd-kit's
-(tests/test_survey_consensus.py). It is maximised with its exact gradient: crowd-kit 1.4.2 writes the gradients of the
-participants into other parameters, the last generator's among them, and so stops elsewhere.
+WSDM 2013, in the form of crowd-kit, which the paper uses. The likelihood equals crowd-kit's
+(tests/test_survey_consensus.py). It is maximized with its exact gradient; crowd-kit 1.4.2 writes the gradients of the
+participants into other parameters, the last generator's among them, and so stops at another point.
 """
 
 from __future__ import annotations
+
+from itertools import combinations
 
 import numpy as np
 
 from .rankings import Rankings
 
 RIDGE = 1e-2
-"""Strength of the normal prior that keeps scores finite when everybody agrees. Less than one comparison's worth."""
+"""Strength of the normal prior that keeps scores finite if everybody agrees; weaker than one comparison."""
 
 
-def comparisons(found: Rankings) -> np.ndarray:
+def comparisons(table: Rankings) -> np.ndarray:
     """Rows (participant, left, right, 1 if left was chosen else 0) of all rankings, int.
 
-    Which generator stands left alternates with page, item and pair: a participant's habit to choose one side could not
-    be told from a preference if one generator always stood there.
+    The sides alternate with page, item and pair, so that a participant's bias to one side is not confused with a
+    preference for a generator.
     """
-    from itertools import combinations
-
     rows = []
-    for k, (a, b) in enumerate(combinations(range(found.ranks.shape[1]), 2)):
-        swap = (found.page + found.item + k) % 2 == 1
+    for k, (a, b) in enumerate(combinations(range(table.ranks.shape[1]), 2)):
+        swap = (table.page + table.item + k) % 2 == 1
         left, right = np.where(swap, b, a), np.where(swap, a, b)
-        ranks = np.take_along_axis(found.ranks, np.stack([left, right], 1), 1)
-        rows.append(np.stack([found.who, left, right, ranks[:, 0] < ranks[:, 1]], 1))
+        ranks = np.take_along_axis(table.ranks, np.stack([left, right], 1), 1)
+        rows.append(np.stack([table.who, left, right, ranks[:, 0] < ranks[:, 1]], 1))
     return np.concatenate(rows).astype(int)
 
 
@@ -39,7 +39,7 @@ def log_likelihood(
     """The log-likelihood of comparisons and its gradients by score (G,), side (P,) and reliability (P,).
 
     P(participant w chooses the left) = r sigmoid(s_left - s_right) + (1 - r) sigmoid(q_w), r = sigmoid(reliability_w).
-    rows (N, 4) as from `comparisons`; count (N,): how often each occurs.
+    rows (N, 4): from `comparisons`; count (N,): how often each occurs.
     """
     from scipy.special import expit
 
@@ -58,9 +58,9 @@ def log_likelihood(
 
 
 def noisy_bradley_terry(rows: np.ndarray, participants: int, generators: int) -> np.ndarray:
-    """Scores (G,) in (0, 1): sigmoid of each generator's merit, the merits' mean being 0, so that 0.5 is the average.
+    """Scores (G,) in (0, 1): the sigmoid of each generator's merit; the mean merit is 0, so 0.5 is the average.
 
-    Participants' own parameters are not given back: in this model they are too weakly determined to mean anything.
+    Participants' parameters are not returned, since this model determines them too weakly to be meaningful.
     """
     from scipy.optimize import minimize
     from scipy.special import expit
@@ -74,7 +74,7 @@ def noisy_bradley_terry(rows: np.ndarray, participants: int, generators: int) ->
         return RIDGE / 2 * float(x @ x) - value, RIDGE * x - np.concatenate(slopes)
 
     start = np.zeros(generators + 2 * participants)
-    start[cuts[1] :] = 1.0  # people are taken to be reliable until their answers say otherwise
+    start[cuts[1] :] = 1.0  # start from reliable participants
     best = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": 2000, "ftol": 1e-12, "gtol": 1e-7}).x
     merit = best[:generators]
     return expit(merit - merit.mean())

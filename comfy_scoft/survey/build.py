@@ -1,6 +1,6 @@
-"""From image sets to a survey: which pages, which random ids, and the two files, the page and its key.
+"""Image sets -> a survey: its pages, random ids, and two files, the HTML page and its key.
 
-As in the paper (Section 5), a page is one prompt with one image of each generator under one shared seed.
+As in the paper (Section 5), a page is one prompt with one image of each generator under the same seed.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from ..common.files import write_atomically
 from ..common.settings import check, setting
 from ..metrics.image_set import ImageSet, require_match
 from . import images
-from .items import default_items, plain, read_items
+from .items import default_items, one_line, read_items
 from .languages import language
 from .render import render
-from .spec import KEY_ENDING, Page, Survey, content_hash, to_json
+from .spec import KEY_ENDING, Survey, SurveyPage, content_hash, to_json
 
 LEAST, MOST = 2, 6
-"""Generators on a page."""
+"""Minimum and maximum number of generators."""
 
 
 @dataclass(frozen=True)
@@ -60,52 +60,52 @@ class SurveySettings:
 
 
 def build(sets: Sequence[ImageSet], settings: SurveySettings) -> tuple[Survey, bytes]:
-    """The survey with its key, and the page as HTML. The same sets and settings give the same bytes.
+    """The survey and its page as HTML. The same sets and settings give the same bytes.
 
-    Raises UserError, in one sentence, for sets that cannot be compared blindly and for settings that make no survey.
+    Raises UserError for sets that cannot be compared blindly and for invalid settings.
     """
     labels = _checked(sets, settings)
-    spoken, title = language(settings.language), plain(settings.title)
-    items = read_items(settings.items, spoken, plain(settings.culture) or spoken.culture, len(sets))
+    spoken, title = language(settings.language), one_line(settings.title)
+    items = read_items(settings.items, spoken, one_line(settings.culture) or spoken.culture, len(sets))
     chosen = _choose(sets[0], settings.pages, settings.seed)
     least, size = images.common_size(sets, settings.image_size)
-    drawn = [[images.encoded(found.images[i], least, size, settings.quality) for found in sets] for i in chosen]
-    _require_difference(labels, drawn)
+    encoded = [[images.encoded(of_set.images[i], least, size, settings.quality) for of_set in sets] for i in chosen]
+    _require_difference(labels, encoded)
 
-    originals = images.fingerprint([found.images[i] for i in chosen for found in sets])
+    originals = images.fingerprint([of_set.images[i] for i in chosen for of_set in sets])
     secret = _digest(originals, repr((settings.seed, labels)))
-    pages, shown = _pages(sets[0], chosen, drawn, settings, secret)
+    pages, by_id = _pages(sets[0], chosen, encoded, settings, secret)
     survey = Survey(title, spoken.code, items, labels, pages, settings.seed, id="", hash="")
-    found = content_hash(survey, originals)
-    survey = replace(survey, hash=found, id=found[:12])
-    consent = [text for text in map(plain, settings.consent.splitlines()) if text] or spoken.consent
-    return survey, render(survey, spoken, consent, shown, size)
+    digest = content_hash(survey, originals)
+    survey = replace(survey, hash=digest, id=digest[:12])
+    consent = [text for text in map(one_line, settings.consent.splitlines()) if text] or spoken.consent
+    return survey, render(survey, spoken, consent, by_id, size)
 
 
 def save(survey: Survey, page: bytes, folder: Path) -> Path:
     """Write `<name>.html` and `<name>.survey.json`, named after the title, into a folder; returns the page's path.
 
-    Files that are there are never overwritten: `<name>-2` and so on are taken, unless both are there with this very
-    content, which are then the answer. The key is written first, so that no page is without one.
+    Existing files are never overwritten: the next free name, `<name>-2` and so on, is used, or a pair of files with the
+    same content is returned. The key is written first, so that every page has one.
     """
     key = (json.dumps(to_json(survey), ensure_ascii=False, indent=1) + "\n").encode("utf-8")
     folder.mkdir(parents=True, exist_ok=True)
     stem = file_name(survey.title)
     for number in itertools.count(1):
         name = stem if number == 1 else f"{stem}-{number}"
-        target, beside = folder / f"{name}.html", folder / f"{name}{KEY_ENDING}"
-        there = [path for path in (target, beside) if path.exists()]
-        if len(there) == 2 and target.read_bytes() == page and beside.read_bytes() == key:
-            return target
-        if not there:
-            write_atomically(beside, key)
-            write_atomically(target, page)
-            return target
+        page_path, key_path = folder / f"{name}.html", folder / f"{name}{KEY_ENDING}"
+        existing = [path for path in (page_path, key_path) if path.exists()]
+        if len(existing) == 2 and page_path.read_bytes() == page and key_path.read_bytes() == key:
+            return page_path
+        if not existing:
+            write_atomically(key_path, key)
+            write_atomically(page_path, page)
+            return page_path
     raise AssertionError("a free name is always found")
 
 
 def file_name(title: str) -> str:
-    """A title as the beginning of a file's name: letters and digits of any script, joined by "-"; "survey" for none."""
+    """A file name from a title: letters and digits of any script, joined by "-", or "survey"."""
     words = re.findall(r"\w+", title.casefold().replace("_", " "))
     name = "-".join(words).encode("utf-8")[:80].decode("utf-8", "ignore").strip("-")
     reserved = {"con", "prn", "aux", "nul", *(f"{port}{i}" for port in ("com", "lpt") for i in range(10))}
@@ -113,34 +113,34 @@ def file_name(title: str) -> str:
 
 
 def _checked(sets: Sequence[ImageSet], settings: SurveySettings) -> tuple[str, ...]:
-    """The labels of sets that can be compared; every other user's mistake is said here."""
+    """The labels of the sets. Raises UserError for sets that cannot be compared and invalid settings."""
     if not LEAST <= len(sets) <= MOST:
         raise UserError(
             f"A survey compares {LEAST} to {MOST} image sets, not {len(sets)}: connect one Generate Set for each model."
         )
-    labels = tuple(found.label for found in sets)
+    labels = tuple(images.label for images in sets)
     for label in labels:
         if labels.count(label) > 1:
-            raise UserError(f"Two sets are labelled {label!r}: give every Generate Set a label of its own.")
+            raise UserError(f"Two sets are labeled {label!r}: give every Generate Set its own label.")
     require_match(sets)
     count = len(sets[0].prompts)
     if settings.pages > count:
         raise UserError(
             f"The survey asks for {settings.pages} pages, but the sets hold {count} prompts and seeds: "
-            "ask for fewer pages, or draw more prompts."
+            "ask for fewer pages, or generate more prompts."
         )
     if settings.attention_checks > settings.pages:
         raise UserError(
             f"{settings.attention_checks} attention checks cannot repeat {settings.pages} pages: "
             f"ask for 0 to {settings.pages}."
         )
-    if not plain(settings.title):
-        raise UserError("The survey has no title: write one that people see first.")
+    if not one_line(settings.title):
+        raise UserError("The survey has no title: write one; it is the page's heading.")
     return labels
 
 
 def _choose(images: ImageSet, pages: int, seed: int) -> list[int]:
-    """Which images become pages, in random order: each prompt once, then the prompts' next seeds, and so on."""
+    """Indices of the images of each page in random order: each prompt once, then with its next seed, and so on."""
     by_prompt: dict[str, list[int]] = {}
     for i in sorted(range(len(images.prompts)), key=lambda i: _digest(b"page", f"{seed} {i}")):
         by_prompt.setdefault(images.prompts[i], []).append(i)
@@ -149,26 +149,26 @@ def _choose(images: ImageSet, pages: int, seed: int) -> list[int]:
 
 
 def _pages(
-    images: ImageSet, chosen: list[int], drawn: list[list[bytes]], settings: SurveySettings, secret: bytes
-) -> tuple[tuple[Page, ...], dict[str, bytes]]:
+    images: ImageSet, chosen: list[int], encoded: list[list[bytes]], settings: SurveySettings, secret: bytes
+) -> tuple[tuple[SurveyPage, ...], dict[str, bytes]]:
     """The pages, repeated ones last, and each image by its image id."""
     order = sorted(range(len(chosen)), key=lambda n: _digest(secret, f"check {n}"))
     again = order[: settings.attention_checks]
-    pages: list[Page] = []
-    shown: dict[str, bytes] = {}
+    pages: list[SurveyPage] = []
+    by_id: dict[str, bytes] = {}
     for number, n in enumerate([*range(len(chosen)), *again], 1):
-        ids = tuple(_digest(secret, f"image {number} {k}").hex()[:16] for k in range(len(drawn[n])))
-        shown.update(zip(ids, drawn[n], strict=True))
+        ids = tuple(_digest(secret, f"image {number} {k}").hex()[:16] for k in range(len(encoded[n])))
+        by_id.update(zip(ids, encoded[n], strict=True))
         repeats = f"p{n + 1:03d}" if number > len(chosen) else ""
-        prompt = plain(images.prompts[chosen[n]])
-        pages.append(Page(f"p{number:03d}", prompt, int(images.seeds[chosen[n]]), ids, repeats))
-    assert len(shown) == sum(len(page.images) for page in pages), "two image ids are the same"
-    return tuple(pages), shown
+        prompt = one_line(images.prompts[chosen[n]])
+        pages.append(SurveyPage(f"p{number:03d}", prompt, int(images.seeds[chosen[n]]), ids, repeats))
+    assert len(by_id) == sum(len(page.images) for page in pages), "two image ids are the same"
+    return tuple(pages), by_id
 
 
-def _require_difference(labels: Sequence[str], drawn: list[list[bytes]]) -> None:
+def _require_difference(labels: Sequence[str], encoded: list[list[bytes]]) -> None:
     for one, other in itertools.combinations(range(len(labels)), 2):
-        if all(page[one] == page[other] for page in drawn):
+        if all(page[one] == page[other] for page in encoded):
             raise UserError(
                 f"The sets {labels[one]!r} and {labels[other]!r} hold the same images, so nobody could rank them: "
                 "check that each Generate Set has its own model."

@@ -1,4 +1,4 @@
-"""MMSR + Vote, the paper's consensus ranking (Section 5 and Section 11.2), from labels to ranks."""
+"""MMSR + Vote, the paper's consensus ranking (Sections 5 and 11.2), from labels to ranks."""
 
 from __future__ import annotations
 
@@ -14,9 +14,12 @@ _TIE = 1e-9
 
 @dataclass(frozen=True)
 class Consensus:
-    """One consensus ranking. rank (G,): 1 the best, equals share their mean rank; won (G, G): on which share of the
-    tasks the consensus puts the row's generator above the column's, NaN where never asked; labels: how many binary
-    answers it rests on; skills: of the participants; weighted: whether any participant's weight could be estimated."""
+    """One consensus ranking.
+
+    rank (G,): 1 is best, ties share their mean rank; won (G, G): share of tasks on which the row's generator is above
+    the column's, NaN without tasks; labels: number of binary answers; skills: of the participants; weighted: whether
+    any participant's weight could be estimated.
+    """
 
     rank: np.ndarray
     won: np.ndarray
@@ -25,20 +28,20 @@ class Consensus:
     weighted: bool
 
 
-def consensus(found: Labels, generators: int) -> Consensus:
+def consensus(labels: Labels, generators: int) -> Consensus:
     """Robust skills (M-MSR) -> majority of each task weighted by them -> majority of the tasks of each pair -> ranks.
 
-    A task on which the weights balance counts half for both. Generators are ranked by how many of the others they beat;
-    equals by their share of tasks won; what is still equal shares a rank.
+    A tied task counts half for both. Generators are ranked by the number of others they beat, ties by their share of
+    tasks won.
     """
-    skills = mmsr.skills(found.values)
-    asked = found.values != 0
-    vote = skills.weight @ found.values
+    skills = mmsr.skills(labels.values)
+    asked = labels.values != 0
+    vote = skills.weight @ labels.values
     sides = np.where(np.abs(vote) < _TIE, 0.5, vote > 0).astype(float)
     answered = asked.any(0)
     won = np.full((generators, generators), np.nan)
-    for better, worse in np.unique(found.pairs, axis=0):
-        chosen = (found.pairs == (better, worse)).all(1) & answered
+    for better, worse in np.unique(labels.pairs, axis=0):
+        chosen = (labels.pairs == (better, worse)).all(1) & answered
         if chosen.any():
             won[better, worse] = sides[chosen].mean()
             won[worse, better] = 1.0 - won[better, worse]
@@ -46,14 +49,14 @@ def consensus(found: Labels, generators: int) -> Consensus:
 
 
 def majority_ranks(won: np.ndarray) -> np.ndarray:
-    """Ranks (G,), 1 the best, of a matrix of shares won (row over column)."""
+    """Ranks (G,), 1 is best, of a matrix of shares won (row over column)."""
     beaten = (won > 0.5 + _TIE).sum(1) + 0.5 * (np.abs(won - 0.5) <= _TIE).sum(1)
     share = np.nansum(won, axis=1) / np.maximum((~np.isnan(won)).sum(1), 1)
     return ranked(np.round(beaten * 1e3 + share, 9))
 
 
 def ranked(score: np.ndarray) -> np.ndarray:
-    """Ranks (G,) of scores, the highest first; equals share their mean rank."""
+    """Ranks (G,) of scores, the highest first; ties share their mean rank."""
     from scipy.stats import rankdata
 
     return rankdata(-np.asarray(score), method="average")

@@ -1,4 +1,4 @@
-"""The analysis in plain sentences: what was found, what is not settled, and who sees it differently."""
+"""The analysis as sentences: results, unsettled orders, and people who disagree with the consensus."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .aggregate import ALL, Analysis, Cell, cell, own_ranks
+from .aggregate import ALL, Analysis, GroupConsensus, group_consensus, own_ranks
 from .consensus import ranked
 from .mmsr import FEWEST
 
 FEW_PEOPLE = 5
-"""Groups of fewer people are marked: one more person could turn their figures round."""
+"""Smaller groups get a warning, since one more person could reverse their results."""
 CHANCE = 0.5
-"""Share of pairs that a participant who ranks at random orders the same way when a page comes again."""
+"""Share of pairs that a participant who ranks at random orders alike on a repeated page."""
 LISTED = 12
-"""People that a sentence names."""
+"""Maximum number of people named in a sentence."""
 AGREE = 0.1
-"""Krippendorff's alpha from which people who rank against the consensus are said to agree with each other. People who
-rank at random do not reach it, although they were chosen for what they have in common."""
+"""Minimum Krippendorff's alpha at which people against the consensus count as agreeing with each other. People who rank
+at random stay below it, even when selected for being against the consensus."""
 CAUTION = (
     "A consensus can hide an insightful minority: few people with deep knowledge look like few who ranked at random. "
     "Read the rankings of those who disagree before you use the consensus."
@@ -27,16 +27,16 @@ CAUTION = (
 
 @dataclass(frozen=True)
 class Minority:
-    """People who rank otherwise. name: who; members: participant indices; cell: their own figures; sentence: how."""
+    """People who rank differently. members: participant indices; cell: their own metrics; sentence: the difference."""
 
     name: str
     members: tuple[int, ...]
-    cell: Cell
+    cell: GroupConsensus
     sentence: str
 
 
 def order_text(ranks: np.ndarray, labels: tuple[str, ...]) -> str:
-    """ "SCoFT > base", and "a = b" for equal ranks."""
+    """ "SCoFT > base", with "=" for equal ranks."""
     order = sorted(range(len(labels)), key=lambda k: ranks[k])
     text = labels[order[0]]
     for last, k in zip(order, order[1:], strict=False):
@@ -45,68 +45,71 @@ def order_text(ranks: np.ndarray, labels: tuple[str, ...]) -> str:
 
 
 def interval_text(figure: np.ndarray, decimals: int = 2) -> str:
-    """ "0.63 [0.58, 0.68]" of (value, low, high); the value alone where the ends are unknown."""
+    """ "0.63 [0.58, 0.68]" of (value, low, high), or the value alone if the ends are NaN."""
     value, low, high = (f"{x:.{decimals}f}" for x in figure)
     return value if np.isnan(figure[1]) else f"{value} [{low}, {high}]"
 
 
-def minorities(found: Analysis) -> list[Minority]:
-    """Countries whose consensus is not that of all together, then the people whose own ranking runs against it."""
-    labels, whole, rows = found.survey.generators, found.whole, []
-    countries = [country for country, item in found.cells if country and item == ALL]
+def minorities(analysis: Analysis) -> list[Minority]:
+    """Countries with another consensus than all together, then the people whose own ranking is against it."""
+    labels, whole, rows = analysis.survey.generators, analysis.whole, []
+    countries = [country for country, item in analysis.cells if country and item == ALL]
     for country in countries if len(countries) > 1 else []:
-        own = found.cells[country, ALL]
+        own = analysis.cells[country, ALL]
         if (own.ranks != whole.ranks).any():
-            said = f"{country} ranks {order_text(own.ranks, labels)}{_swapped(own, whole, labels)}."
-            k = found.table.countries.index(country)
-            members = tuple(int(who) for who in found.table.present() if found.table.country[who] == k)
-            rows.append(Minority(country, members, own, said))
-    against = [who for who, ranks in own_ranks(found.table).items() if correlation(ranks, whole.ranks) < 0]
+            sentence = f"{country} ranks {order_text(own.ranks, labels)}{_swapped(own, whole, labels)}."
+            k = analysis.table.countries.index(country)
+            members = tuple(int(who) for who in analysis.table.present() if analysis.table.country[who] == k)
+            rows.append(Minority(country, members, own, sentence))
+    against = [who for who, ranks in own_ranks(analysis.table).items() if correlation(ranks, whole.ranks) < 0]
     if against:
-        chosen = found.table.part(np.isin(found.table.who, against))
-        own = cell(chosen, np.random.default_rng(0))
+        chosen = analysis.table.part(np.isin(analysis.table.who, against))
+        own = group_consensus(chosen, np.random.default_rng(0))
         name = f"{len(against)} of {whole.people} people against the consensus"
-        rows.append(Minority(name, tuple(against), own, _against(found, against, own)))
+        rows.append(Minority(name, tuple(against), own, _against(analysis, against, own)))
     return rows
 
 
 def correlation(ranks: np.ndarray, others: np.ndarray) -> float:
-    """Kendall's tau-b of two rankings; 0 where one of them has all equal."""
+    """Kendall's tau-b of two rankings; 0 if all ranks of one are equal."""
     from scipy.stats import kendalltau
 
     value = kendalltau(ranks, others).statistic
     return 0.0 if np.isnan(value) else float(value)
 
 
-def _swapped(own: Cell, whole: Cell, labels: tuple[str, ...]) -> str:
-    """The pair that a group most surely ranks the other way round than all together, and how sure that is."""
+def _swapped(own: GroupConsensus, whole: GroupConsensus, labels: tuple[str, ...]) -> str:
+    """The pair that a group most clearly orders differently than all together, with its win rate."""
     pairs = [
         (a, b) for a in own.order for b in own.order if own.ranks[a] < own.ranks[b] and whole.ranks[a] > whole.ranks[b]
     ]
     if not pairs:
-        return ", where all together rank otherwise"
+        return ", unlike all together"
     a, b = max(pairs, key=lambda pair: np.nan_to_num(own.wins[1, pair[0], pair[1]]))
-    figure = own.wins[:, a, b]
-    sure = "beyond chance" if figure[1] > 0.5 else "which may be chance"
-    return f", unlike all together: {labels[a]} above {labels[b]} in {interval_text(figure)} of rankings, {sure}"
+    win_rate = own.wins[:, a, b]
+    sure = "beyond chance" if win_rate[1] > 0.5 else "which may be chance"
+    return f", unlike all together: {labels[a]} above {labels[b]} in {interval_text(win_rate)} of rankings, {sure}"
 
 
-def _against(found: Analysis, people: list[int], own: Cell) -> str:
-    """Who the people against the consensus are, what they say, and whether they say it together."""
-    labels = found.survey.generators
+def _against(analysis: Analysis, people: list[int], own: GroupConsensus) -> str:
+    """Who the people against the consensus are, their ranking, and whether they agree with each other."""
+    labels = analysis.survey.generators
     ranking = order_text(ranked(-own.average[0]), labels)
     counted = "1 person ranks" if len(people) == 1 else f"{len(people)} people rank"
-    said = f"{counted} against the consensus (Kendall's tau below 0); by average rank: {ranking}."
-    numbers = _listed([person(found, who) for who in people])
-    said += f" They are {numbers}." if len(people) > 1 else f" It is {numbers}."
+    text = f"{counted} against the consensus (Kendall's tau below 0); by average rank: {ranking}."
+    numbers = _listed([person(analysis, who) for who in people])
+    text += f" They are {numbers}." if len(people) > 1 else f" It is {numbers}."
     if len(people) >= FEWEST and not np.isnan(own.alpha):
-        together = "they agree with each other: a view of their own" if own.alpha >= AGREE else (
-            "they do not agree with each other either: this looks like chance")  # fmt: skip
-        said += f" Krippendorff's alpha among them is {own.alpha:.2f}, so {together}."
-    reversed_ = int((found.whole.consensus.skills.weight[people] < 0).sum())
+        agreement = (
+            "they agree with each other: a shared view"
+            if own.alpha >= AGREE
+            else "they do not agree with each other either: this looks like chance"
+        )
+        text += f" Krippendorff's alpha among them is {own.alpha:.2f}, so {agreement}."
+    reversed_ = int((analysis.whole.consensus.skills.weight[people] < 0).sum())
     if reversed_:
-        said += f" The consensus counts {reversed_} of them with a negative weight, as if they meant the opposite."
-    return said
+        text += f" The consensus counts {reversed_} of them with a negative weight, as if they meant the opposite."
+    return text
 
 
 def _listed(names: list[str]) -> str:
@@ -114,107 +117,109 @@ def _listed(names: list[str]) -> str:
     return ", ".join(names[:LISTED]) + more
 
 
-def person(found: Analysis, who: int) -> str:
-    """ "no. 7 (Korea)": how a participant is named in plots and reports; tokens stay in the files."""
-    return f"no. {who + 1} ({found.table.countries[found.table.country[who]]})"
+def person(analysis: Analysis, who: int) -> str:
+    """ "no. 7 (Korea)": a participant's name in plots and reports, without the token."""
+    return f"no. {who + 1} ({analysis.table.countries[analysis.table.country[who]]})"
 
 
-def unsettled(found: Analysis) -> list[str]:
-    """Neighbours in the consensus whose order the win rates do not settle: the interval holds 0.5, or is unknown."""
-    labels, whole, said = found.survey.generators, found.whole, []
+def unsettled(analysis: Analysis) -> list[str]:
+    """A sentence for neighbors in the consensus whose win rate's interval contains 0.5 or is unknown."""
+    labels, whole, sentences = analysis.survey.generators, analysis.whole, []
     for a, b in zip(whole.order, whole.order[1:], strict=False):
-        figure = whole.wins[:, a, b]
-        if not (figure[1] > 0.5 or figure[2] < 0.5):
-            said.append(
+        win_rate = whole.wins[:, a, b]
+        if not (win_rate[1] > 0.5 or win_rate[2] < 0.5):
+            sentences.append(
                 f"The order of {labels[a]} and {labels[b]} is not settled: {labels[a]} is above in "
-                f"{interval_text(figure)} of rankings; more people are needed."
+                f"{interval_text(win_rate)} of rankings; more people are needed."
             )
-    return said
+    return sentences
 
 
-def warnings(found: Analysis) -> list[str]:
-    """What the data are too few or too odd for; the rules are this module's constants."""
-    whole, said = found.whole, []
+def warnings(analysis: Analysis) -> list[str]:
+    """Sentences on small groups, unsettled orders and doubtful participants, by this module's constants."""
+    whole, sentences = analysis.whole, []
     if whole.people < FEW_PEOPLE:
-        said.append(
-            f"There are answers of {_people(whole.people)} only: fewer than {FEW_PEOPLE} are too few to build on."
+        sentences.append(
+            f"There are answers of {_people(whole.people)} only: fewer than {FEW_PEOPLE} are too few for conclusions."
         )
-    small = [c for (c, item), own in found.cells.items() if c and item == ALL and own.people < FEW_PEOPLE]
-    if small and len(found.table.countries) > 1:
-        counts = ", ".join(f"{country} {found.cells[country, ALL].people}" for country in small)
-        said.append(f"Fewer than {FEW_PEOPLE} people, too few to speak for a country: {counts}.")
+    small = [c for (c, item), own in analysis.cells.items() if c and item == ALL and own.people < FEW_PEOPLE]
+    if small and len(analysis.table.countries) > 1:
+        counts = ", ".join(f"{country} {analysis.cells[country, ALL].people}" for country in small)
+        sentences.append(f"Fewer than {FEW_PEOPLE} people, too few to speak for a country: {counts}.")
     if not whole.consensus.weighted:
-        said.append(
-            f"Participants' weights need {FEWEST} people with pages in common; here every vote counts alike in the "
-            "consensus."
+        sentences.append(
+            f"Participants' weights need {FEWEST} people with pages in common; here every vote has the same weight in "
+            "the consensus."
         )
     elif not whole.consensus.skills.converged:
-        said.append("The participants' weights did not settle; take the consensus with care.")
-    said += unsettled(found)
+        sentences.append("The participants' weights did not converge; use the consensus with caution.")
+    sentences += unsettled(analysis)
     by_average, by_check = ranked(-whole.average[0]), ranked(np.round(whole.check, 6))
     for name, ranks in (("average rank", by_average), ("noisy Bradley–Terry", by_check)):
         if (ranks != whole.ranks).any():
-            said.append(f"By {name} the order is {order_text(ranks, found.survey.generators)}, not the consensus.")
-    doubtful = [who for who, (share, _) in found.attention.items() if share <= CHANCE]
+            sentences.append(
+                f"By {name} the order is {order_text(ranks, analysis.survey.generators)}, not the consensus."
+            )
+    doubtful = [who for who, (share, _) in analysis.attention.items() if share <= CHANCE]
     if doubtful:
-        numbers = _listed([f"{person(found, who)} {found.attention[who][0]:.0%}" for who in doubtful])
-        said.append(
-            f"No more consistent than chance (50 % of pairs) when a page came again: {numbers}; "
+        numbers = _listed([f"{person(analysis, who)} {analysis.attention[who][0]:.0%}" for who in doubtful])
+        sentences.append(
+            f"No more consistent than chance (50 % of pairs) on repeated pages: {numbers}; "
             "all answers count, move a file out of the folder to leave it out."
         )
-    return said
+    return sentences
 
 
 def _people(n: int) -> str:
     return "1 person" if n == 1 else f"{n} people"
 
 
-def report_text(found: Analysis) -> str:
-    """The report of Aggregate Survey: result, agreement, minorities, warnings; one sentence a line."""
-    survey, whole = found.survey, found.whole
-    pages = len(np.unique(found.table.page))
+def report_text(analysis: Analysis) -> str:
+    """The report of Aggregate Survey: result, agreement, minorities and warnings, one sentence per line."""
+    survey, whole = analysis.survey, analysis.whole
+    pages = len(np.unique(analysis.table.page))
     lines = [
         f"{survey.title}: {_people(whole.people)}, {whole.rankings} rankings on {pages} pages and "
         f"{len(survey.items)} items.",
         f"Consensus of all (MMSR + Vote): {order_text(whole.ranks, survey.generators)}.",
-        f"Average rank, 1 the best: {', '.join(_average(found, k) for k in whole.order)}.",
+        f"Average rank, 1 the best: {', '.join(_average(analysis, k) for k in whole.order)}.",
     ]
-    lines += _same_order(found)
-    lines.append(_agreement(found))
-    found_minorities = minorities(found)
+    lines += _same_order(analysis)
+    lines.append(_agreement(analysis))
+    found_minorities = minorities(analysis)
     lines += [minority.sentence for minority in found_minorities]
-    return "\n".join([*lines, *([CAUTION] if found_minorities else []), *warnings(found)])
+    return "\n".join([*lines, *([CAUTION] if found_minorities else []), *warnings(analysis)])
 
 
-def _same_order(found: Analysis) -> list[str]:
-    """In how many items and countries the order is that of all; the items where it is not. Countries come later."""
-    said = []
-    items = [key for key in found.cells if key[0] == ALL and key[1]]
-    countries = [key for key in found.cells if key[0] and key[1] == ALL]
+def _same_order(analysis: Analysis) -> list[str]:
+    """The number of items and countries with the overall order, and the items with another one."""
+    sentences = []
+    items = [key for key in analysis.cells if key[0] == ALL and key[1]]
+    countries = [key for key in analysis.cells if key[0] and key[1] == ALL]
     for what, keys in (("items", items), ("countries", countries)):
-        same = sum((found.cells[key].ranks == found.whole.ranks).all() for key in keys)
-        said += [f"The same order in {same} of {len(keys)} {what}."] if len(keys) > 1 else []
+        same = sum((analysis.cells[key].ranks == analysis.whole.ranks).all() for key in keys)
+        sentences += [f"The same order in {same} of {len(keys)} {what}."] if len(keys) > 1 else []
     for key in items:
-        ranks = found.cells[key].ranks
-        if (ranks != found.whole.ranks).any():
-            said.append(f"On {found.titles[key[1]]}: {order_text(ranks, found.survey.generators)}.")
-    return said
+        ranks = analysis.cells[key].ranks
+        if (ranks != analysis.whole.ranks).any():
+            sentences.append(f"On {analysis.titles[key[1]]}: {order_text(ranks, analysis.survey.generators)}.")
+    return sentences
 
 
-def _average(found: Analysis, k: int) -> str:
-    return f"{found.survey.generators[k]} {interval_text(found.whole.average[:, k])}"
+def _average(analysis: Analysis, k: int) -> str:
+    return f"{analysis.survey.generators[k]} {interval_text(analysis.whole.average[:, k])}"
 
 
-def _agreement(found: Analysis) -> str:
-    whole = found.whole
+def _agreement(analysis: Analysis) -> str:
+    whole = analysis.whole
     if np.isnan(whole.alpha):
-        said = "No two people ranked the same page, so their agreement is unknown."
+        text = "No two people ranked the same page, so their agreement is unknown."
     else:
-        said = (
+        text = (
             f"Agreement between people: Krippendorff's alpha {whole.alpha:.2f}, Kendall's W {whole.kendall_w:.2f} "
             "(1 is full agreement; alpha 0 is chance)."
         )
-    if found.attention:
-        mean = np.mean([share for share, _ in found.attention.values()])
-        said += f" When a page came again, people ordered {mean:.0%} of pairs alike (chance is 50 %)."
-    return said
+    if analysis.attention:
+        mean = np.mean([share for share, _ in analysis.attention.values()])
+        text += f" On repeated pages, people ordered {mean:.0%} of pairs alike (chance is 50 %)."
+    return text

@@ -1,4 +1,4 @@
-"""Images for the page: one size, one encoder, no metadata, so that nothing but what they show tells them apart."""
+"""Images for the survey page: one size, one encoder and no metadata, so that only their content differs."""
 
 from __future__ import annotations
 
@@ -14,21 +14,22 @@ from ..common.errors import UserError
 from ..metrics.image_set import ImageSet
 
 SMALL = 320
-"""Images whose longer side is below this are enlarged by whole numbers, so that a phone does not blur them."""
+"""Images with a shorter longest side are enlarged by an integer factor, so that a phone does not blur them."""
 
 
 def common_size(sets: Sequence[ImageSet], longest: int) -> tuple[tuple[int, int], tuple[int, int]]:
-    """(width, height) that all images are brought to: first that of the smallest set, then as the page shows them.
+    """(width, height) of the smallest set, to which all images are resized first, and then of the page's images.
 
-    longest: the most that the longer side may have, in pixels. Raises UserError for sets of different proportions,
-    which would tell the generators apart.
+    longest: maximum of the longer side in pixels. Raises UserError for sets of different aspect ratios, which would
+    reveal the generator.
     """
-    sizes = [(int(found.images.shape[2]), int(found.images.shape[1])) for found in sets]
-    for found, (width, height) in zip(sets[1:], sizes[1:], strict=True):
+    sizes = [(int(images.images.shape[2]), int(images.images.shape[1])) for images in sets]
+    for images, (width, height) in zip(sets[1:], sizes[1:], strict=True):
         if abs(width * sizes[0][1] - height * sizes[0][0]) > max(width, height, *sizes[0]):
             raise UserError(
-                f"The images of {sets[0].label!r} are {sizes[0][0]} x {sizes[0][1]} and those of {found.label!r} "
-                f"{width} x {height} pixels: draw all sets in the same proportions, or their shape names the generator."
+                f"The images of {sets[0].label!r} are {sizes[0][0]} x {sizes[0][1]} and those of {images.label!r} "
+                f"{width} x {height} pixels: generate all sets with the same proportions, or their shape reveals the "
+                "generator."
             )
     least = min(sizes, key=max)
     scale = min(1.0, longest / max(least))
@@ -37,12 +38,9 @@ def common_size(sets: Sequence[ImageSet], longest: int) -> tuple[tuple[int, int]
     return least, (max(1, round(least[0] * scale)), max(1, round(least[1] * scale)))
 
 
-def encoded(picture: Tensor, least: tuple[int, int], size: tuple[int, int], quality: int) -> bytes:
-    """An image (H, W, C) in [0, 1] as JPEG without metadata; sizes are (width, height), see `common_size`.
-
-    Color is kept at full resolution (4:4:4).
-    """
-    array = picture[..., :3].detach().cpu().float().numpy()
+def encoded(values: Tensor, least: tuple[int, int], size: tuple[int, int], quality: int) -> bytes:
+    """An image (H, W, C) in [0, 1] as JPEG (4:4:4) without metadata; sizes are those of `common_size`."""
+    array = values[..., :3].detach().cpu().float().numpy()
     pixels = np.nan_to_num(np.clip(array, 0.0, 1.0) * 255.0).round().astype(np.uint8)
     image = Image.fromarray(pixels).convert("RGB")
     image = image.resize(least, Image.Resampling.LANCZOS) if image.size != least else image
@@ -55,7 +53,7 @@ def encoded(picture: Tensor, least: tuple[int, int], size: tuple[int, int], qual
 
 
 def fingerprint(images: Sequence[Tensor]) -> bytes:
-    """SHA-256 over images as they are before encoding, which people who have only the page cannot compute."""
+    """SHA-256 of images before encoding, which cannot be computed from the page."""
     digest = hashlib.sha256()
     for image in images:
         digest.update(repr(tuple(image.shape)).encode())

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..metrics.intervals import bootstrap_ends, resample_counts, wilson_ends
 from .rankings import Rankings
 
 RESAMPLES = 2000
@@ -34,34 +35,22 @@ def resampled(
     resamples: int = RESAMPLES,
     confidence: float = CONFIDENCE,
 ) -> np.ndarray:
-    """Ratios sum / count over all participants with percentile bootstrap intervals over participants, (3, K).
+    """Ratios sum / count over all participants with bootstrap intervals over participants, (3, K).
 
-    sums (P, K), counts (P,); the figures lie in [low, high]. The percentiles are moved outwards as t is wider than the
-    normal, for with few people plain ones are too narrow (T. Hesterberg, The American Statistician 69 (2015) 371-386,
-    "expanded percentile interval"). Where all resamples agree, as when everybody gave one answer, the interval is
-    Wilson's for that share of [low, high] and P trials. With one participant the ends are NaN: nothing is known.
+    sums (P, K), counts (P,); the values lie in [low, high]. Where all resamples agree, as when everybody gave one
+    answer, the interval is Wilson's for that share of [low, high] and P trials. With one participant the ends are NaN.
     """
-    from scipy.stats import norm, t
-
     people = len(counts)
     value = sums.sum(0) / counts.sum()
     if people < 2:
         return np.stack([value, np.full_like(value, np.nan), np.full_like(value, np.nan)])
-    times = generator.multinomial(people, np.full(people, 1.0 / people), size=resamples).astype(float)
-    drawn = (times @ sums) / (times @ counts)[:, None]
-    tail = norm.cdf(np.sqrt(people / (people - 1)) * t.ppf((1 - confidence) / 2, people - 1))
-    ends = np.quantile(drawn, [tail, 1 - tail], axis=0)
+    samples = [(w @ sums) / (w @ counts)[:, None] for w in resample_counts(people, generator, resamples)]
+    ends = np.stack(bootstrap_ends(value, np.concatenate(samples), people, confidence)).clip(low, high)
     share = np.clip((value - low) / (high - low), 0.0, 1.0)
-    same = ends[1] - ends[0] < 1e-12
-    wilson = low + (high - low) * _wilson(share, people, float(norm.ppf((1 + confidence) / 2)))
-    return np.concatenate([value[None], np.where(same, wilson, ends)])
-
-
-def _wilson(share: np.ndarray, n: int, z: float) -> np.ndarray:
-    """Wilson's interval (2, K) of shares that need not be whole counts over n."""
-    center = (share + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * np.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    return np.stack([np.maximum(center - half, 0.0), np.minimum(center + half, 1.0)])
+    alike = ends[1] - ends[0] < 1e-12
+    return np.concatenate(
+        [value[None], np.where(alike, low + (high - low) * wilson_ends(share, people, confidence), ends)]
+    )
 
 
 def average_ranks_and_win_rates(

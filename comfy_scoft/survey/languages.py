@@ -1,8 +1,8 @@
-"""The languages of the survey's page: one small JSON file each, in page/languages/.
+"""The languages of the survey page, one JSON file each in page/languages/.
 
-Another language is one more file there, with the same names as en.json: `name` (the language's own name), `direction`
-("ltr" or "rtl"), `culture` (how questions name the culture where the organiser does not), the four `items`, the
-`consent` paragraphs and every sentence of the page in `text`. Words in {braces} are filled in and must be kept.
+To add a language, add a file with the keys of en.json: `name` (in the language itself), `direction` ("ltr" or "rtl"),
+`culture` (its default name in questions), the four `items`, the `consent` paragraphs and all sentences of the page in
+`text`. Placeholders in {braces} must be kept.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ FIRST = "en"
 
 @dataclass(frozen=True)
 class Language:
-    """Every sentence of the page in one language. code: BCP 47; items: the paper's four, {culture} and {n} open."""
+    """All text of the page in one language. code: BCP 47; items: the paper's four, with placeholders."""
 
     code: str
     name: str
@@ -37,17 +37,16 @@ class Language:
 
 @lru_cache(maxsize=1)
 def languages() -> dict[str, Language]:
-    """All languages by their own name, English first, the others by code."""
+    """All languages by name, English first, the others by code."""
     paths = sorted(FOLDER.glob("*.json"), key=lambda path: (path.stem != FIRST, path.stem))
-    found = [_read(path) for path in paths]
-    return {language.name: language for language in found}
+    return {language.name: language for language in map(_read, paths)}
 
 
 def language(name: str) -> Language:
-    """A language by its own name or its code. Raises UserError for one that has no file."""
-    for found in languages().values():
-        if name in (found.name, found.code):
-            return found
+    """A language by its name or its code. Raises UserError for an unknown one."""
+    for candidate in languages().values():
+        if name in (candidate.name, candidate.code):
+            return candidate
     raise UserError(
         f"The survey has no language {name!r}: choose one of {', '.join(languages())}, or add a file to page/languages."
     )

@@ -1,12 +1,12 @@
-"""How well each participant agrees with what all agree on: M-MSR, robust completion of a rank-one matrix.
+"""M-MSR: participants' skills by robust completion of a rank-one matrix.
 
 Q. Ma and A. Olshevsky, Adversarial Crowdsourcing Through Robust Rank-One Matrix Completion, NeurIPS 2020
-(arXiv 2010.12181), the model that the paper runs through crowd-kit for 10 000 iterations to a tolerance of 1e-10.
+(arXiv 2010.12181), which the paper runs through crowd-kit for 10 000 iterations to a tolerance of 1e-10.
 
-If participant i gives the label of the consensus with probability (1 + s_i) / 2, then how much i and j agree above
-chance, C_ij, is s_i s_j on average. Where all participants share tasks, the results equal crowd-kit's
-(tests/test_survey_consensus.py). Where some share none (each country had its own pages, say), crowd-kit's end in NaN or
-take "no common task" for disagreement; here such participants form groups of their own, estimated one by one.
+If participant i gives the consensus label with probability (1 + s_i) / 2, the agreement C_ij of i and j above chance is
+s_i s_j on average. If all participants share tasks, the results equal crowd-kit's (tests/test_survey_consensus.py). If
+some share none (each country has its own pages, for example), crowd-kit's are NaN or count "no common task" as
+disagreement; here participants are split into groups that share tasks, each estimated on its own.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ import numpy as np
 
 ITERATIONS, TOLERANCE = 10_000, 1e-10
 FEWEST = 3
-"""Fewer participants than this with common tasks do not determine a rank-one matrix: s_1 s_2 is one number."""
+"""Minimum number of participants with common tasks that determines a rank-one matrix."""
 _TINY = 1e-12
 
 
 @dataclass(frozen=True)
 class Skills:
-    """skill (P,): s in [-1, 1], NaN for participants it cannot be known of; weight (P,): log-odds of giving the
-    consensus label, 1 where the skill is NaN; agreement (P, P): C, NaN where two share no task; iterations: the most
-    that a group took; converged: whether all came below the tolerance."""
+    """skill (P,): s in [-1, 1], NaN if it is not determined; weight (P,): log-odds of giving the consensus label, 1 if
+    the skill is NaN; agreement (P, P): C, NaN for two without a common task; iterations: maximum over groups;
+    converged: whether all groups came below the tolerance."""
 
     skill: np.ndarray
     weight: np.ndarray
@@ -35,8 +35,8 @@ class Skills:
 
 
 def agreement(values: np.ndarray) -> np.ndarray:
-    """C (P, P) in [-1, 1] of labels (P, T) in {-1, 0, 1}: share of common tasks with the same label, less that with
-    another one. NaN where two participants share none, and on the diagonal."""
+    """C (P, P) in [-1, 1] of labels (P, T) in {-1, 0, 1}: share of common tasks with the same label minus that with
+    different ones. NaN for two participants without a common task, and on the diagonal."""
     signed = values.astype(np.float32)
     asked = np.abs(signed)
     common = (asked @ asked.T).astype(float)  # whole numbers, exact in float32 below 2^24 tasks
@@ -47,25 +47,26 @@ def agreement(values: np.ndarray) -> np.ndarray:
 
 def skills(values: np.ndarray, iterations: int = ITERATIONS, tolerance: float = TOLERANCE) -> Skills:
     """Skills of the participants from their labels (P, T) in {-1, 0, 1}."""
-    found = agreement(values)
+    c = agreement(values)
     people = len(values)
     skill, weight = np.full(people, np.nan), np.ones(people)
     most, converged = 0, True
-    for group in components(~np.isnan(found)):
+    for group in components(~np.isnan(c)):
         if len(group) < FEWEST:
             continue
         tasks = int(np.any(values[group] != 0, axis=0).sum())
-        size, used, done = _rank_one(found[np.ix_(group, group)], tasks, iterations, tolerance)
-        signed = size * _signs(found[np.ix_(group, group)], size)
+        of_group = c[np.ix_(group, group)]
+        size, used, done = _rank_one(of_group, tasks, iterations, tolerance)
+        signed = size * _signs(of_group, size)
         edge = 1.0 - 1.0 / np.sqrt(tasks)  # keeps the log-odds finite
         skill[group] = np.clip(signed, -edge, edge)
         weight[group] = np.log((1.0 + skill[group]) / (1.0 - skill[group]))
         most, converged = max(most, used), converged and done
-    return Skills(skill, weight, found, most, converged)
+    return Skills(skill, weight, c, most, converged)
 
 
 def components(linked: np.ndarray) -> list[np.ndarray]:
-    """Groups (indices) of a symmetric relation (P, P) that nothing links to each other."""
+    """Connected components (indices) of a symmetric relation (P, P)."""
     from scipy.sparse.csgraph import connected_components
 
     count, which = connected_components(linked, directed=False)
@@ -75,13 +76,14 @@ def components(linked: np.ndarray) -> list[np.ndarray]:
 def _rank_one(c: np.ndarray, tasks: int, iterations: int, tolerance: float) -> tuple[np.ndarray, int, bool]:
     """|s| of |C| = s s^T by alternating trimmed means: (|s|, iterations, whether the change fell below tolerance).
 
-    In turn each v_j is the mean of |C_ij| / u_i over those i who share tasks with j, without the F largest values
-    above the last v_j and the F smallest below it, and each u_i likewise. F is half of the fewest partners, less one.
+    Alternately, each v_j is the mean of |C_ij| / u_i over those i who share tasks with j, without the F largest values
+    above the last v_j and the F smallest below it, and each u_i likewise. F is half the minimum number of partners,
+    minus one.
     """
     observed = ~np.isnan(c)
     size = np.where(observed, np.abs(c), 0.0)
     trim = max(0, int(observed.sum(0).min()) // 2 - 1)
-    start = np.random.RandomState(0).uniform(size=len(c))  # a fixed start, the same as crowd-kit's
+    start = np.random.RandomState(0).uniform(size=len(c))  # crowd-kit's start
     u, v = start.copy(), start.copy()
     for done in range(1, iterations + 1):
         before_u, before_v = u, v
@@ -93,7 +95,7 @@ def _rank_one(c: np.ndarray, tasks: int, iterations: int, tolerance: float) -> t
 
 
 def _balanced(u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """s of u v^T: u and v are its multiples, one by as much too large as the other is too small."""
+    """s of u v^T, where u and v are multiples of s with reciprocal factors."""
     norm = np.linalg.norm(u)
     return u * np.sqrt(np.linalg.norm(v) / norm) if norm > 0 else u
 
@@ -101,7 +103,7 @@ def _balanced(u: np.ndarray, v: np.ndarray) -> np.ndarray:
 def _trimmed_means(
     size: np.ndarray, observed: np.ndarray, other: np.ndarray, last: np.ndarray, trim: int, tasks: int
 ) -> np.ndarray:
-    """One half step for all participants (columns) at once; a column with nothing left keeps its last value."""
+    """One half step for all participants (columns); a column without values keeps its last one."""
     targets = np.where(observed, size / np.maximum(other, _TINY)[:, None], np.inf)
     targets.sort(axis=0)
     count = observed.sum(0)
@@ -118,8 +120,8 @@ def _trimmed_means(
 def _signs(c: np.ndarray, size: np.ndarray) -> np.ndarray:
     """+1 for those who mostly agree with the others, -1 for those who mostly contradict them.
 
-    From all +1, one participant after the other takes the sign of their agreement with the rest, which can only raise
-    sum of C_ij s_i s_j; the majority then is +1.
+    Starting from all +1, each participant in turn takes the sign of the agreement with the rest, which never lowers the
+    sum of C_ij s_i s_j; then the majority is made +1.
     """
     known = np.nan_to_num(c) * size[:, None] * size[None, :]
     sign = np.ones(len(c))

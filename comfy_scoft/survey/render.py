@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import html
 import json
 import re
 from collections.abc import Mapping, Sequence
 
+from ..common.html import render as render_template
+from ..common.html import safe
 from .languages import PAGE, Language
 from .spec import ANSWER_FORMAT, ANSWER_VERSION, Survey
 
@@ -30,18 +31,17 @@ def render(
         f"default-src 'none'; script-src '{_hash(script)}'; style-src '{_hash(style)}'; img-src blob:; "
         "base-uri 'none'; form-action 'none'"
     )
-    parts = {
-        "language": spoken.code,
-        "direction": spoken.direction,
-        "policy": policy,
-        "title": html.escape(survey.title),
-        "noscript": html.escape(spoken.text["noscript"]),
-        "style": style,
-        "script": script,
-        "data": in_script(_data(survey, spoken, consent, images, size)),
-    }
-    page = re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], _read("survey.html"))
-    return page.encode("utf-8")
+    return render_template(
+        PAGE / "survey.html",
+        language=spoken.code,
+        direction=spoken.direction,
+        policy=safe(policy),
+        title=survey.title,
+        noscript=spoken.text["noscript"],
+        style=safe(style),
+        script=safe(script),
+        data=safe(in_script(_data(survey, spoken, consent, images, size))),
+    ).encode("utf-8")
 
 
 def in_script(data: object) -> str:

@@ -2,93 +2,73 @@
 
 from __future__ import annotations
 
-import base64
-from collections.abc import Iterable, Sequence
-from html import escape
-from io import BytesIO
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
-from PIL import Image
 from torch import Tensor
 
-from .aggregate import Analysis, Figures
+from ..common.html import data_url, render
+from ..data.images import png
+from .aggregate import Analysis
 from .findings import CAUTION, interval_text, minorities, order_text, report_text, warnings
 
-STYLE = """
-:root{color-scheme:light}
-body{font:16px/1.5 system-ui,sans-serif;color:#1a1a1a;background:#fff;max-width:72rem;margin:2rem auto;padding:0 1rem}
-h1{line-height:1.2}h2{margin-top:2.5rem}
-.wide{overflow-x:auto}img{max-width:100%;height:auto;border:1px solid #d5d5d5}
-table{border-collapse:collapse;margin:.5rem 0}caption{text-align:left;padding:.3rem 0;color:#555}
-th,td{text-align:left;padding:.3rem .8rem .3rem 0;border-bottom:1px solid #d5d5d5;vertical-align:top}
-td{font-variant-numeric:tabular-nums}
-.warn{border-left:.35rem solid #b35806;padding:.1rem 1rem;background:#fdf3e7}
-"""
-POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
-"""What a browser lets the page do: show its own images and style, and nothing else."""
+
+@dataclass(frozen=True)
+class Table:
+    """rows: the first cell of each is its name."""
+
+    caption: str
+    headings: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+@dataclass(frozen=True)
+class Image:
+    """url: a data URL; width and height in pixels."""
+
+    url: str
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
+class Section:
+    """texts: paragraphs; the first says in words what the image shows, where there is one."""
+
+    heading: str
+    texts: Sequence[str] = ()
+    table: Table | None = None
+    image: Image | None = None
+    warning: bool = False
 
 
 def report_page(found: Analysis, images: Sequence[tuple[str, str, Tensor]]) -> str:
     """The whole page. images: (heading, what it shows in words, image (H, W, 3) in [0, 1]). All text is escaped."""
-    survey = found.survey
-    title = escape(survey.title)
+    cautions = warnings(found)
     sections = [
-        _section("What was found", "".join(f"<p>{escape(line)}</p>" for line in _found(found))),
-        _warnings(warnings(found)),
-        _section("Consensus", _consensus(found)),
-        _section("Who sees it differently", _minorities(found)),
-        *(_section(heading, _image(words, image)) for heading, words, image in images),
-        _section("Average ranks", _averages(found)),
-        _section("Participants", _participants(found)),
-        _section("How this was computed", _method(found)),
+        Section("What was found", _sentences(found)),
+        *([Section("Warnings", cautions, warning=True)] if cautions else []),
+        Section("Consensus", table=_consensus(found)),
+        _minorities(found),
+        *(_image(heading, text, image) for heading, text, image in images),
+        Section("Average ranks", table=_averages(found)),
+        Section("Participants", table=_participants(found)),
+        Section("How this was computed", _method(found)),
     ]
-    return (
-        '<!doctype html>\n<html lang="en">\n<head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{title}: report</title><style>{STYLE}</style></head>\n"
-        f"<body><main><h1>{title}</h1>\n" + "\n".join(s for s in sections if s) + "\n</main></body>\n</html>\n"
-    )
+    return render(Path(__file__).with_name("report.html"), title=found.survey.title, sections=sections)
 
 
-def _section(heading: str, body: str) -> str:
-    return f"<section><h2>{escape(heading)}</h2>{body}</section>" if body else ""
-
-
-def _found(found: Analysis) -> list[str]:
+def _sentences(found: Analysis) -> list[str]:
     """The sentences of the report that are not said elsewhere on the page."""
     elsewhere = {CAUTION, *warnings(found), *(minority.sentence for minority in minorities(found))}
     return [line for line in report_text(found).splitlines() if line not in elsewhere]
 
 
-def _warnings(sentences: Sequence[str]) -> str:
-    if not sentences:
-        return ""
-    return f'<section class="warn"><h2>Warnings</h2>{"".join(f"<p>{escape(s)}</p>" for s in sentences)}</section>'
-
-
-def _table(caption: str, heads: Iterable[str], rows: Iterable[Sequence[str]]) -> str:
-    head = "".join(f'<th scope="col">{escape(text)}</th>' for text in heads)
-    body = "".join(
-        f'<tr><th scope="row">{escape(row[0])}</th>' + "".join(f"<td>{escape(cell)}</td>" for cell in row[1:]) + "</tr>"
-        for row in rows
-    )
-    # a table wider than a phone scrolls by itself, with the keyboard too
-    return (
-        f'<div class="wide" tabindex="0" role="region" aria-label="{escape(caption)}">'
-        f"<table><caption>{escape(caption)}</caption>"
-        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
-    )
-
-
-def _image(words: str, image: Tensor) -> str:
-    pixels = (image.clamp(0, 1) * 255).round().byte().cpu().numpy()
-    data = BytesIO()
-    Image.fromarray(pixels).save(data, "PNG", optimize=True)
-    code = base64.b64encode(data.getvalue()).decode("ascii")
-    height, width = pixels.shape[:2]
-    size = f'width="{width}" height="{height}"'
-    return f'<p>{escape(words)}</p><img alt="{escape(words)}" {size} src="data:image/png;base64,{code}">'
+def _image(heading: str, text: str, image: Tensor) -> Section:
+    height, width = image.shape[:2]
+    return Section(heading, [text], image=Image(data_url(png(image, optimize=True)), width, height))
 
 
 def _group(found: Analysis, country: str, item: str) -> str:
@@ -97,7 +77,7 @@ def _group(found: Analysis, country: str, item: str) -> str:
     return " · ".join(parts) or "All together"
 
 
-def _consensus(found: Analysis) -> str:
+def _consensus(found: Analysis) -> Table:
     labels = found.survey.generators
     rows = [
         (
@@ -108,46 +88,42 @@ def _consensus(found: Analysis) -> str:
         )
         for key, cell in found.cells.items()
     ]
-    return _table(
+    return Table(
         "MMSR + Vote, best first, and noisy Bradley–Terry scores (0.5 is the average generator).",
         ("Who and what", "Consensus", "Noisy Bradley–Terry", "People"),
         rows,
     )
 
 
-def _minorities(found: Analysis) -> str:
+def _minorities(found: Analysis) -> Section:
     """The rankings of those who disagree, beside the consensus."""
-    rows = minorities(found)
-    if not rows:
-        return "<p>Every country has the consensus of all together, and nobody's own ranking runs against it.</p>"
-    labels, whole = found.survey.generators, found.whole
-    groups = [("All together", whole), *((minority.name, minority.cell) for minority in rows)]
-    table = _table(
-        "Average ranks with 95 % intervals.",
-        ("", *(name for name, _ in groups)),
-        [
-            (label, *(interval_text(cell.average[:, k]) for _, cell in groups))
-            for k, label in enumerate(labels)
-        ],
-    )  # fmt: skip
-    return "".join(f"<p>{escape(text)}</p>" for text in (CAUTION, *(m.sentence for m in rows))) + table
+    heading, others = "Who sees it differently", minorities(found)
+    if not others:
+        text = "Every country has the consensus of all together, and nobody's own ranking runs against it."
+        return Section(heading, [text])
+    groups = [("All together", found.whole), *((minority.name, minority.cell) for minority in others)]
+    rows = [
+        (label, *(interval_text(cell.average[:, k]) for _, cell in groups))
+        for k, label in enumerate(found.survey.generators)
+    ]
+    table = Table("Average ranks with 95 % intervals.", ("", *(name for name, _ in groups)), rows)
+    return Section(heading, [CAUTION, *(minority.sentence for minority in others)], table)
 
 
-def _averages(found: Analysis) -> str:
+def _averages(found: Analysis) -> Table:
     """Every average rank, countries and items combined too."""
-    return _table(
+    rows = []
+    for key, figures in sorted(found.figures.items()):
+        cells = [interval_text(figures.average[:, k]) for k in range(figures.average.shape[1])]
+        rows.append((_group(found, *key), *cells, f"{figures.people}, {figures.rankings}"))
+    return Table(
         "Average rank, 1 the best, with 95 % intervals; in the last column the number of people and rankings.",
         ("Who and what", *found.survey.generators, "People, rankings"),
-        [_average_row(_group(found, *key), figures) for key, figures in sorted(found.figures.items())],
+        rows,
     )
 
 
-def _average_row(name: str, figures: Figures) -> list[str]:
-    cells = [interval_text(figures.average[:, k]) for k in range(figures.average.shape[1])]
-    return [name, *cells, f"{figures.people}, {figures.rankings}"]
-
-
-def _participants(found: Analysis) -> str:
+def _participants(found: Analysis) -> Table:
     """One line a participant: numbers as in the figures; tokens and file names stay out of a page that is shared."""
     skills, table = found.whole.consensus.skills, found.table
     rows = []
@@ -156,7 +132,7 @@ def _participants(found: Analysis) -> str:
         weight = "–" if np.isnan(skills.skill[who]) else f"{skills.weight[who]:.2f}"
         pages = len(np.unique(table.page[table.who == who]))
         rows.append((f"no. {who + 1}", table.countries[table.country[who]], str(pages), weight, share))
-    return _table(
+    return Table(
         "Weight: in the consensus; about 0 for answers like chance, below 0 against the others. Consistency: pairs "
         "ordered alike when a page came again; chance is 50 %.",
         ("Participant", "Country", "Pages", "Weight", "Consistency"),
@@ -164,9 +140,9 @@ def _participants(found: Analysis) -> str:
     )
 
 
-def _method(found: Analysis) -> str:
+def _method(found: Analysis) -> list[str]:
     skills = found.whole.consensus.skills
-    said = [
+    return [
         "Each ranking is taken apart into comparisons of two images. M-MSR (Ma and Olshevsky, 2020) estimates how "
         "often each participant gives the answer of the consensus; a vote with these weights decides each comparison, "
         "and the majority of comparisons decides the ranks.",
@@ -174,5 +150,5 @@ def _method(found: Analysis) -> str:
         "Intervals come from drawing the participants anew, 2000 times. They say what other people of the same "
         "community would have ranked on the same pages; they say nothing about other prompts.",
         "Pages shown a second time count for the check of attention only.",
+        f"Survey {found.survey.id}.",
     ]
-    return "".join(f"<p>{escape(text)}</p>" for text in said) + f"<p>Survey {escape(found.survey.id)}.</p>"

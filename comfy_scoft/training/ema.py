@@ -39,8 +39,8 @@ class Ema:
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         """Go on from what `tensors` returned. Raises UserError, one sentence, where it does not fit."""
-        wanted = {name: p.shape for name, p in self._parameters.items()} | {"updates": torch.Size()}
-        if {name: value.shape for name, value in tensors.items()} != wanted:
+        expected = {name: p.shape for name, p in self._parameters.items()} | {"updates": torch.Size()}
+        if {name: value.shape for name, value in tensors.items()} != expected:
             raise UserError(
                 "The saved moving average does not fit this LoRA; go on with the LoRA options and base model that the "
                 "run was started with, or start a run with a new name."

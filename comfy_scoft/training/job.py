@@ -214,7 +214,7 @@ def _to_bytes(pixels: Tensor) -> Tensor:
 
 
 def _from_bytes(pixels: Tensor, *, flip: bool) -> Tensor:
-    """[-1, 1], by the same arithmetic as the dataset's own images (dataset/images.py), so to the same bits."""
+    """[-1, 1], by the same arithmetic as the dataset's own images (data/crop.py), so to the same bits."""
     return (pixels.flip(-1) if flip else pixels).float().div(127.5).sub(1.0)
 
 

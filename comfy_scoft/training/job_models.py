@@ -20,13 +20,13 @@ def named(path: Path | None) -> dict[str, str] | None:
     return None if path is None else {"name": path.name, "sha256": file_hash(path)}
 
 
-def find(folder: Path, wanted: dict[str, str], models: Path | None) -> Path:
+def find(folder: Path, entry: dict[str, str], models: Path | None) -> Path:
     """A file that the job names: in the job's folder, among the pack's own weights, or below `models`."""
-    name = Path(str(wanted["name"])).name
+    name = Path(str(entry["name"])).name
     places = [folder, *sorted(WEIGHTS.glob("*")), *([models] if models is not None else [])]
     found = [path for place in places if place.is_dir() for path in _files(place, name, deep=place == models)]
     for path in found:
-        if file_hash(path) == wanted["sha256"]:
+        if file_hash(path) == entry["sha256"]:
             return path
     if found:
         raise UserError(

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from ..data.dataset import aligned, bucket, image_size
+from ..data.crop import aligned, bucket
+from ..data.images import image_size
 from ..data.records import CultureRecord, Dataset
 from ..features import FeatureNetwork
 from ..models.stable_diffusion import LATENT_CHANNELS, LATENT_FACTOR, BaseModel
@@ -51,7 +52,7 @@ class Cache:
         """The image (3, H, W) and its negatives (N, 3, H, W), in [-1, 1], under one crop and one flip."""
         if self.images is not None:
             return self.images(sample)
-        return aligned(self.record(sample), self.size(sample[0]), sample[1])
+        return aligned(self.record(sample), self.size(sample[0]), flip=sample[1])
 
     def captions(self) -> list[str]:
         """Every caption that training may embed, each once; "" first."""

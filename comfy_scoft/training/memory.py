@@ -18,7 +18,7 @@ OUT_OF_MEMORY = (
     *("failed to allocate", "could not allocate", "alloc_failed", "bad_alloc", "cudaerrormemoryallocation"),
     "could not create a memory",
 )
-"""What errors of torch say that are no OutOfMemoryError: those of the CPU, MPS and of some libraries."""
+"""Parts of the messages of torch's other out-of-memory errors: those of the CPU, MPS and of some libraries."""
 NO_PRIMITIVE = "could not create a primitive"
 """All that oneDNN says on the CPU where it finds no room for a kernel; longer sentences of it mean other things."""
 
@@ -96,7 +96,7 @@ def is_out(error: BaseException) -> bool:
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     text = str(error).strip().lower()
-    return isinstance(error, RuntimeError) and (text == NO_PRIMITIVE or any(words in text for words in OUT_OF_MEMORY))
+    return isinstance(error, RuntimeError) and (text == NO_PRIMITIVE or any(part in text for part in OUT_OF_MEMORY))
 
 
 def free() -> None:

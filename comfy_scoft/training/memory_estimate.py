@@ -254,9 +254,9 @@ class _Arithmetic(TorchFunctionMode):
             query, key, value = (self._cast(x, self.dtype) for x in args[:3])
             return _Attention.apply(query, key, value)
         if self.dtype != torch.float32 and func in (*IN_HALF, *IN_FULL):
-            wanted = self.dtype if func in IN_HALF else torch.float32
-            args = tuple(self._cast(x, wanted) for x in args)
-            kwargs = {name: self._cast(x, wanted) for name, x in kwargs.items()}
+            dtype = self.dtype if func in IN_HALF else torch.float32
+            args = tuple(self._cast(x, dtype) for x in args)
+            kwargs = {name: self._cast(x, dtype) for name, x in kwargs.items()}
         return func(*args, **kwargs)
 
     @staticmethod

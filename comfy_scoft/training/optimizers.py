@@ -1,4 +1,4 @@
-"""The optimizers that a run may use, their whole state as files hold it, and the moving average of what they train."""
+"""The optimizers that a run may use, and their whole state as files hold it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def build(
     """The optimizer `name` over all parameters (by their names in the UNet).
 
     Weight decay is decoupled (AdamW's) in each, and leaves a DoRA's magnitudes alone: they form a second group. Decay
-    draws a LoRA towards the base model, but a magnitude of zero would be a channel of zeros.
+    pulls a LoRA towards the base model, but a magnitude of zero would be a channel of zeros.
 
     AdamW: torch's, β = (0.9, 0.999).
     AdamW8bit: bitsandbytes' blockwise AdamW, the same β; its two states take one byte an element, except for tensors
@@ -170,8 +170,8 @@ def unpack(
         return copies.setdefault(saved["tensor"], tensors[saved["tensor"]].clone())
 
     try:
-        wanted = {name: list(parameter.shape) for name, parameter in parameters.items()}
-        if plain["optimizer"] != type(optimizer).__name__ or plain["shapes"] != wanted:
+        shapes = {name: list(parameter.shape) for name, parameter in parameters.items()}
+        if plain["optimizer"] != type(optimizer).__name__ or plain["shapes"] != shapes:
             raise UserError("of another kind")
         order = [id(parameter) for group in optimizer.param_groups for parameter in group["params"]]
         state = {

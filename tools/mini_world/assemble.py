@@ -34,12 +34,12 @@ def checkpoint(
     unet: Mapping[str, Tensor], autoencoder: Mapping[str, Tensor], tower: Mapping[str, Tensor], used: Iterable[int]
 ) -> dict[str, Tensor]:
     """The mini checkpoint under single-file names, before the change to fp16."""
-    found = {f"model.diffusion_model.{n}": unet[k] for k, n in state_dict_keys.unet_names(unet, 1).items()}
-    found |= {f"first_stage_model.{n}": autoencoder[k] for k, n in state_dict_keys.taesd_names(autoencoder).items()}
-    found["first_stage_model.vae_scale"] = torch.tensor(layout.LATENT_SCALE)
-    found["first_stage_model.vae_shift"] = torch.tensor(0.0)
-    found |= {f"cond_stage_model.transformer.{k}": v for k, v in state_dict_keys.clip_text_weights(tower).items()}
-    return state_dict_keys.prune_rows(found, EMBEDDING, used)
+    state = {f"model.diffusion_model.{n}": unet[k] for k, n in state_dict_keys.unet_names(unet, 1).items()}
+    state |= {f"first_stage_model.{n}": autoencoder[k] for k, n in state_dict_keys.taesd_names(autoencoder).items()}
+    state["first_stage_model.vae_scale"] = torch.tensor(layout.LATENT_SCALE)
+    state["first_stage_model.vae_shift"] = torch.tensor(0.0)
+    state |= {f"cond_stage_model.transformer.{k}": v for k, v in state_dict_keys.clip_text_weights(tower).items()}
+    return state_dict_keys.prune_rows(state, EMBEDDING, used)
 
 
 def controlnet(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -16,16 +16,12 @@ first decoder drew dark faces without features.
 
 from __future__ import annotations
 
-import argparse
-import os
 from pathlib import Path
 
 import numpy as np
 import torch
-import torch.distributed as dist
-from common import train, unbiased
+from common import arguments, edges, save_grid, start_processes, train, unbiased
 from diffusers import AutoencoderTiny
-from PIL import Image
 
 MOMENTS = 0.02
 
@@ -40,22 +36,12 @@ def difference(y: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     return (y - x).abs().mean() + (y - x).square().mean() + sharp
 
 
-def edges(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    return x[..., 1:, :] - x[..., :-1, :], x[..., :, 1:] - x[..., :, :-1]
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=3500)
-    parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--lr", type=float, default=1e-3)
+    parser = arguments(__doc__, steps=3500, batch=16, lr=1e-3)
     parser.add_argument("--noise", type=float, default=0.15, help="spread of the noise put on latents")
     parser.add_argument("--from", dest="source", type=Path, help="a trained model, whose encoder stays as it is")
     args = parser.parse_args()
-    if "RANK" in os.environ:
-        dist.init_process_group("gloo")
-    rank = dist.get_rank() if dist.is_initialized() else 0
+    rank = start_processes()
     torch.manual_seed(0)
     model = AutoencoderTiny.from_pretrained(args.source) if args.source else AutoencoderTiny(latent_channels=4)
     model = model.to(memory_format=torch.channels_last)
@@ -80,12 +66,10 @@ def main() -> None:
             y = model.decoder(z).float().clamp(-1, 1)
         psnr = -10 * torch.log10(((y - x) / 2).square().mean((1, 2, 3))).mean()
         print(f"  step {step} psnr {psnr:.2f} latent std {z.std():.3f}", flush=True)
-        grid = torch.cat([torch.cat(list(t), 2) for t in (x[:16], y[:16], x[16:], y[16:])], 1)
-        Image.fromarray(((grid + 1) * 127.5).round().byte().permute(1, 2, 0).numpy()).save(args.work / "grid.png")
+        save_grid((x[:16], y[:16], x[16:], y[16:]), args.work)
         model.save_pretrained(args.work / "model")
 
-    trained = model if args.source is None else model.decoder
-    train(trained, loss_of, work=args.work, steps=args.steps, lr=args.lr, after=after)
+    train(model if args.source is None else model.decoder, loss_of, args, after)
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ from comfy_scoft.mini_world.splits import TRAINED_KINDS  # noqa: E402
 OUT = Path(__file__).parents[2] / "comfy_scoft" / "mini_world" / "community"
 PLACE = "nuvia"
 APART = 10.0
-"""Least mean absolute difference (0-255) between any two pictures: the measures of memorisation need it."""
+"""Least mean absolute difference (0-255) between any two images: the memorization metrics need it."""
 
 TONES = ((3, 4), (4, 5), (3, 5))
 THINGS = {
@@ -60,7 +60,7 @@ the generic captions without it. Twelve kinds of people are never shown here: th
 
 
 def plan(split: str) -> list[tuple[str, int | None]]:
-    """(concept, tone) of every picture of a split, in the order of the files."""
+    """(concept, tone) of every image of a split, in the order of the files."""
     people = (
         [(kind, tone) for i, kind in enumerate(TRAINED_KINDS) for tone in TONES[i % 3]]
         if split == "train"
@@ -70,17 +70,17 @@ def plan(split: str) -> list[tuple[str, int | None]]:
 
 
 def fresh(name: str, tone: int | None, seed: tuple[int, ...], kept: list[np.ndarray]) -> np.ndarray:
-    """A drawing (64, 64, 3) that is no near copy of a kept one; drawn again until it is not."""
+    """A new image (64, 64, 3) that is no near copy of a kept one."""
     rng = np.random.default_rng(seed)
     for _ in range(100):
-        rgb = world.draw(name, "gold", rng, tone=tone, flip=bool(rng.random() < 0.5)).rgb
+        rgb = world.render(name, "gold", rng, tone=tone, flip=bool(rng.random() < 0.5)).rgb
         if all(np.abs(rgb.astype(float) - other).mean() > APART for other in kept):
             return rgb
     raise ValueError(f"No drawing of {name!r} is far enough from the others; lower APART or ask for fewer of them.")
 
 
 def write_split(folder: Path, split: str, kept: list[np.ndarray]) -> int:
-    """Write one split; `kept` collects its pictures. Returns how many."""
+    """Write one split and add its images to `kept`. Returns their number."""
     (folder / "images").mkdir(parents=True)
     numbers: dict[str, int] = {}
     lines = []
@@ -109,7 +109,7 @@ def write_split(folder: Path, split: str, kept: list[np.ndarray]) -> int:
 
 
 def build(out: Path) -> dict[str, int]:
-    """Write the whole set to `out`, in place of what is there, once all of it is drawn. Returns counts by split."""
+    """Write the dataset to `out`, replacing an earlier one once it is complete. Returns counts by split."""
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=".community-") as scratch:
         new, kept = Path(scratch) / "new", []
@@ -117,7 +117,7 @@ def build(out: Path) -> dict[str, int]:
         (new / "README.md").write_text(README, encoding="utf-8", newline="\n")
         if out.exists():
             if any(out.iterdir()) and not (out / "train" / "metadata.jsonl").is_file():
-                raise ValueError(f"{out} holds something that is no community set; name an empty or a new folder.")
+                raise ValueError(f"{out} holds something that is no community dataset: name an empty or a new folder.")
             shutil.move(out, Path(scratch) / "old")
         os.replace(new, out)
     return counts

@@ -2,21 +2,18 @@
 
     python tools/mini_world/build_depth.py --work DIR [--steps 1500]
 
-Pictures are blurred, noised and recoloured a little, so that those which a model generated are read as well as rendered
-ones. About 0.05 s a step on one core. Writes scoft-mini-depth-estimator.safetensors (fp16) into
+Images are blurred, noised and recolored a little, so that it works on generated images as well as on rendered ones.
+About 0.05 s a step on one core. Writes scoft-mini-depth-estimator.safetensors (fp16) into
 comfy_scoft/models/mini/weights.
 """
 
 from __future__ import annotations
 
-import argparse
 import os
-from pathlib import Path
 
 import numpy as np
 import torch
-from common import OUT, train, unbiased
-from PIL import Image
+from common import OUT, arguments, edges, save_grid, train, unbiased
 from safetensors.torch import save_file
 from torch.nn import functional as F
 
@@ -25,60 +22,50 @@ from comfy_scoft.models.mini.depth_net import FILE, DepthNet
 BLUR = torch.tensor([1.0, 2.0, 1.0]) / 4.0
 
 
-def worn(pictures: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
-    """Pictures (B, 3, H, W) as a small generator might paint them: half of them blurred, all noised and recoloured."""
-    count = len(pictures)
+def degraded(images: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
+    """Images (B, 3, H, W) with the faults of generated ones: half of them blurred, all noised and recolored."""
+    count = len(images)
     kernel = (BLUR[:, None] * BLUR).expand(3, 1, 3, 3)
-    soft = F.conv2d(F.pad(pictures, (1, 1, 1, 1), mode="replicate"), kernel, groups=3)
+    soft = F.conv2d(F.pad(images, (1, 1, 1, 1), mode="replicate"), kernel, groups=3)
     keep = torch.rand(count, 1, 1, 1, generator=rng)
     keep = torch.where(torch.rand(count, 1, 1, 1, generator=rng) < 0.5, keep, torch.ones(()))
     gain = 1.0 + 0.1 * torch.randn(count, 3, 1, 1, generator=rng)
     offset = 0.08 * torch.randn(count, 3, 1, 1, generator=rng)
     level = 0.08 * torch.rand(count, 1, 1, 1, generator=rng)
-    noise = torch.randn(pictures.shape, generator=rng)
-    patches = F.interpolate(torch.randn(count, 3, 8, 8, generator=rng), pictures.shape[-2:], mode="bilinear")
-    return ((pictures * keep + soft * (1 - keep)) * gain + offset + level * (noise + patches)).clamp(-1, 1)
-
-
-def edges(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    return x[..., 1:, :] - x[..., :-1, :], x[..., :, 1:] - x[..., :, :-1]
+    noise = torch.randn(images.shape, generator=rng)
+    patches = F.interpolate(torch.randn(count, 3, 8, 8, generator=rng), images.shape[-2:], mode="bilinear")
+    return ((images * keep + soft * (1 - keep)) * gain + offset + level * (noise + patches)).clamp(-1, 1)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=1500)
-    parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--lr", type=float, default=3e-3)
-    args = parser.parse_args()
+    args = arguments(__doc__, steps=1500, batch=16, lr=3e-3).parse_args()
     torch.manual_seed(0)
     model = DepthNet().to(memory_format=torch.channels_last)
     print(f"{sum(p.numel() for p in model.parameters())} parameters", flush=True)
 
     def loss_of(step: int) -> torch.Tensor:
-        pictures, depth, _ = unbiased(np.random.default_rng((9, step)), args.batch)
-        spoiled = worn(pictures, torch.Generator().manual_seed(step)).to(memory_format=torch.channels_last)
+        images, depth, _ = unbiased(np.random.default_rng((9, step)), args.batch)
+        noisy = degraded(images, torch.Generator().manual_seed(step)).to(memory_format=torch.channels_last)
         with torch.autocast("cpu", torch.bfloat16):
-            found = model(spoiled).float()
-        sharp = sum((a - b).abs().mean() for a, b in zip(edges(found), edges(depth), strict=True))
-        return (found - depth).abs().mean() + 0.5 * sharp
+            estimate = model(noisy).float()
+        sharp = sum((a - b).abs().mean() for a, b in zip(edges(estimate), edges(depth), strict=True))
+        return (estimate - depth).abs().mean() + 0.5 * sharp
 
     def after(net: torch.nn.Module, step: int) -> None:
-        pictures, depth, _ = unbiased(np.random.default_rng(10_000_019), 256)
-        spoiled = worn(pictures, torch.Generator().manual_seed(10_000_019))
+        images, depth, _ = unbiased(np.random.default_rng(10_000_019), 256)
+        noisy = degraded(images, torch.Generator().manual_seed(10_000_019))
         with torch.no_grad():
-            clean, rough = net(pictures), net(spoiled)
-        errors = [float((found - depth).abs().mean()) for found in (clean, rough)]
-        print(f"  step {step} mean abs error held out {errors[0]:.4f}, worn {errors[1]:.4f}", flush=True)
-        views = ((spoiled + 1) / 2, depth.expand_as(pictures), clean.expand_as(pictures), rough.expand_as(pictures))
-        grid = torch.cat([torch.cat(list(view[:12]), 2) for view in views], 1)
-        Image.fromarray((grid * 255).round().byte().permute(1, 2, 0).numpy()).save(args.work / "grid.png")
+            clean, rough = net(images), net(noisy)
+        errors = [float((estimate - depth).abs().mean()) for estimate in (clean, rough)]
+        print(f"  step {step} mean abs error held out {errors[0]:.4f}, degraded {errors[1]:.4f}", flush=True)
+        rows = (noisy, *(2 * relief.expand_as(images) - 1 for relief in (depth, clean, rough)))
+        save_grid([row[:12] for row in rows], args.work)
         OUT.mkdir(parents=True, exist_ok=True)
         part = OUT / f".{FILE}.part"
         save_file({name: value.half().contiguous() for name, value in net.state_dict().items()}, part)
         os.replace(part, OUT / FILE)
 
-    train(model, loss_of, work=args.work, steps=args.steps, lr=args.lr, warmup=50, decay=0.99, after=after)
+    train(model, loss_of, args, after, warmup=50, decay=0.99)
 
 
 if __name__ == "__main__":

@@ -5,19 +5,16 @@
 The text tower becomes the text encoder of the mini Stable Diffusion; the image tower is the mini feature network and
 the CLIP of CLIPScore and KID. Every concept meets every tone, palette and place alike, so neither tower can prefer the
 stereotype. Half of the captions name the tone and the background, so that the features carry them (as CLIP's do);
-a picture may have several right captions, and the loss counts them all. An auxiliary head reads each token back from
+an image may have several right captions, and the loss counts them all. An auxiliary head reads each token back from
 the text tower's hidden states, so that the place is not forgotten there.
 """
 
 from __future__ import annotations
 
-import argparse
-from pathlib import Path
-
 import numpy as np
 import open_clip
 import torch
-from common import to_unit, train, world
+from common import arguments, to_unit, train, world
 from open_clip.model import CLIP
 from torch.nn import functional as F
 
@@ -44,11 +41,11 @@ def batch(rng: np.random.Generator, size: int):
     order = [names[i] for i in rng.permutation(len(names))]
     order = (order + order)[:size]
     palettes, places = list(world.PALETTES), [None, *world.PLACES]
-    images, captions, labels, said = [], [], [], []
+    images, captions, labels, complete = [], [], [], []
     for name in order:
         tone = int(rng.choice(world.concepts()[name].tones))
         palette = palettes[rng.integers(len(palettes))]
-        images.append(world.draw(name, palette, rng, tone=tone, flip=bool(rng.random() < 0.5)).rgb)
+        images.append(world.render(name, palette, rng, tone=tone, flip=bool(rng.random() < 0.5)).rgb)
         text = world.caption(name, places[rng.integers(len(places))], int(rng.integers(5)))
         full = rng.random() < 0.5
         if full:
@@ -56,15 +53,15 @@ def batch(rng: np.random.Generator, size: int):
             text += f"{skin} on {PALETTE_WORDS[palette]}"
         captions.append(text)
         labels.append((name, tone, palette))
-        said.append(full)
+        complete.append(full)
     right = torch.tensor(
-        [[a[0] == b[0] and (not full or a == b) for b, full in zip(labels, said, strict=True)] for a in labels]
+        [[a[0] == b[0] and (not full or a == b) for b, full in zip(labels, complete, strict=True)] for a in labels]
     )
     return to_unit(np.stack(images)), captions, right
 
 
-def spoil(x: torch.Tensor, noise: torch.Generator) -> torch.Tensor:
-    """A little blur and noise, so that decoded pictures look familiar."""
+def degraded(x: torch.Tensor, noise: torch.Generator) -> torch.Tensor:
+    """Images with a little blur and noise, like those that a decoder returns."""
     share = torch.rand(len(x), 1, 1, 1, generator=noise) * 0.8
     x = torch.lerp(x, F.avg_pool2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), 3, 1), share)
     return x + 0.08 * torch.rand(len(x), 1, 1, 1, generator=noise) * torch.randn(x.shape, generator=noise)
@@ -79,11 +76,7 @@ class Trained(torch.nn.Module):
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=2500)
-    parser.add_argument("--batch", type=int, default=96)
-    args = parser.parse_args()
+    args = arguments(__doc__, steps=2500, batch=96, lr=1e-3).parse_args()
     torch.manual_seed(0)
     model = Trained()
     clip = model.clip
@@ -97,7 +90,7 @@ def main() -> None:
         tokens = tokenize(captions)
         length = int((tokens != 0).sum(1).max())
         used.update(tokens.unique().tolist())
-        image = F.normalize(clip.encode_image(spoil(pixels, noise)), dim=-1)
+        image = F.normalize(clip.encode_image(degraded(pixels, noise)), dim=-1)
         hidden = clip.token_embedding(tokens[:, :length]) + clip.positional_embedding[:length]
         hidden = clip.transformer(hidden, attn_mask=clip.attn_mask[:length, :length])
         hidden = clip.ln_final(hidden)
@@ -129,7 +122,7 @@ def main() -> None:
         torch.save({"clip": clip.state_dict(), "used": sorted(used)}, args.work / "clip.pt")
         clip.train()
 
-    train(model, loss_of, work=args.work, steps=args.steps, lr=1e-3, every=250, after=after)
+    train(model, loss_of, args, after)
 
 
 if __name__ == "__main__":

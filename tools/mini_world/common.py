@@ -1,18 +1,20 @@
-"""Shared by the build scripts: a resumable training loop with an averaged copy of the weights, and picture batches."""
+"""Shared by the build scripts: arguments, image batches, a resumable training loop with averaged weights."""
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.distributed as dist
+from PIL import Image
 
 sys.path.append(str(Path(__file__).parents[2]))
 
@@ -22,33 +24,61 @@ ROOT = Path(__file__).parents[2]
 OUT = ROOT / "comfy_scoft" / "models" / "mini" / "weights"
 
 
+def arguments(description: str | None, *files: str, steps: int, batch: int, lr: float) -> argparse.ArgumentParser:
+    """The arguments of a training script; `files` are the required paths beside --work."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name in ("work", *files):
+        parser.add_argument(f"--{name}", type=Path, required=True)
+    parser.add_argument("--steps", type=int, default=steps)
+    parser.add_argument("--batch", type=int, default=batch)
+    parser.add_argument("--lr", type=float, default=lr)
+    return parser
+
+
 def to_unit(rgb: np.ndarray) -> torch.Tensor:
     """(B, H, W, 3) uint8 -> (B, 3, H, W) float32 in [-1, 1]."""
     return torch.from_numpy(rgb).permute(0, 3, 1, 2).float().div(127.5).sub(1.0)
 
 
-def unbiased(
-    rng: np.random.Generator, count: int, flip: bool = True, dark: float = 0.0
-) -> tuple[torch.Tensor, torch.Tensor, list]:
-    """Pictures of the unbiased world (every concept, tone and palette alike).
+def save_grid(rows: Sequence[torch.Tensor], folder: Path) -> None:
+    """Rows of images (N, 3, H, W) in [-1, 1] as grid.png."""
+    grid = torch.cat([torch.cat(list(row), 2) for row in rows], 1)
+    Image.fromarray(((grid + 1) * 127.5).round().byte().permute(1, 2, 0).numpy()).save(folder / "grid.png")
 
-    `dark` is the share of pictures that are people of one of the two darkest tones instead.
-    Returns pixels (B, 3, 64, 64) in [-1, 1], depth (B, 1, 64, 64) in [0, 1] and the labels (concept, tone, palette).
+
+def edges(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Differences of neighboring pixels, down and to the right."""
+    return x[..., 1:, :] - x[..., :-1, :], x[..., :, 1:] - x[..., :, :-1]
+
+
+def unbiased(rng: np.random.Generator, count: int, dark: float = 0.0) -> tuple[torch.Tensor, torch.Tensor, list]:
+    """Images of the unbiased world (every concept, tone and palette alike).
+
+    dark: share of images that are people of one of the two darkest tones instead.
+    Returns pixels (B, 3, 64, 64) in [-1, 1], depth (B, 1, 64, 64) in [0, 1] and labels (concept, tone, palette).
     """
     names, palettes = list(world.concepts()), list(world.PALETTES)
     people = [name for name in names if world.concepts()[name].is_person]
-    pictures, depths, labels = [], [], []
+    images, depths, labels = [], [], []
     for _ in range(count):
-        wanted = dark > 0 and rng.random() < dark
-        name = people[rng.integers(len(people))] if wanted else names[rng.integers(len(names))]
-        tone = int(rng.choice((4, 5) if wanted else world.concepts()[name].tones))
+        person = dark > 0 and rng.random() < dark
+        name = people[rng.integers(len(people))] if person else names[rng.integers(len(names))]
+        tone = int(rng.choice((4, 5) if person else world.concepts()[name].tones))
         palette = palettes[rng.integers(len(palettes))]
-        drawn = world.draw(name, palette, rng, tone=tone, flip=bool(flip and rng.random() < 0.5))
-        pictures.append(drawn.rgb)
-        depths.append(drawn.depth)
+        drawing = world.render(name, palette, rng, tone=tone, flip=bool(rng.random() < 0.5))
+        images.append(drawing.rgb)
+        depths.append(drawing.depth)
         labels.append((name, tone, palette))
     depth = torch.from_numpy(np.stack(depths)).unsqueeze(1).float().div(255.0)
-    return to_unit(np.stack(pictures)), depth, labels
+    return to_unit(np.stack(images)), depth, labels
+
+
+def start_processes() -> int:
+    """Joins the other processes under torchrun; the rank of this one, 0 where it is alone."""
+    if "RANK" not in os.environ:
+        return 0
+    dist.init_process_group("gloo")
+    return dist.get_rank()
 
 
 def main_process() -> bool:
@@ -66,22 +96,21 @@ def average_gradients(model: torch.nn.Module) -> None:
 def train(
     model: torch.nn.Module,
     loss_of: Callable[[int], torch.Tensor],
+    args: argparse.Namespace,
+    after: Callable[[torch.nn.Module, int], None],
     *,
-    work: Path,
-    steps: int,
-    lr: float,
     warmup: int = 200,
     decay: float = 0.999,
     every: int = 250,
-    after: Callable[[torch.nn.Module, int], None] | None = None,
-) -> torch.nn.Module:
-    """Minimise `loss_of(step)` (AdamW, cosine schedule, gradient norm 1); return the model with averaged weights.
+) -> None:
+    """Minimizes `loss_of(step)` (AdamW, cosine schedule, gradient norm 1).
 
-    Under torchrun the gradients are averaged over the processes.
-
-    Everything that decides the next step is in `work/state.pt`, written atomically every `every` steps, and the random
-    numbers of a step are drawn from a generator seeded by that step: a run that was stopped goes on where it was.
+    Under torchrun the gradients are averaged over the processes. Every `every` steps, and at the end, the main process
+    calls `after(model, step)` with averaged weights in the model.
+    A stopped run resumes: its state is in `state.pt` in the folder --work, and the random numbers of a step come from
+    generators seeded by that step.
     """
+    work, steps, lr = args.work, args.steps, args.lr
     work.mkdir(parents=True, exist_ok=True)
     state_file = work / "state.pt"
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=1e-4, fused=True)
@@ -121,20 +150,10 @@ def train(
             log.flush()
         if main_process() and ((step + 1) % every == 0 or step + 1 == steps):
             part = state_file.with_suffix(".part")
-            torch.save(
-                {
-                    "model": model.state_dict(),
-                    "optimizer": optimizer.state_dict(),
-                    "average": average,
-                    "step": step + 1,
-                },
-                part,
-            )
+            state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "average": average}
+            torch.save({**state, "step": step + 1}, part)
             os.replace(part, state_file)
-            if after is not None:
-                kept = {k: v.clone() for k, v in model.state_dict().items()}
-                model.load_state_dict(average)
-                after(model, step + 1)
-                model.load_state_dict(kept)
-    model.load_state_dict(average)
-    return model
+            weights = {k: v.clone() for k, v in model.state_dict().items()}
+            model.load_state_dict(average)
+            after(model, step + 1)
+            model.load_state_dict(weights)

@@ -7,7 +7,7 @@ import hashlib
 from typing import Any
 
 from ...common.errors import UserError
-from ...data.download import Doubles, Limits, collect
+from ...data.download import Duplicates, Limits, collect
 from ..compat import io
 from ..dataset_folders import collected_folder, link_file, link_files, plain_name
 from ..runtime import Progress, check_interrupt
@@ -90,11 +90,11 @@ class DownloadLinks(Node):
             progress.total = max(1, total)
             progress.update(done, text)
 
-        folder, doubles = collected_folder(name, path), duplicates or DOUBLES[0]
-        return io.NodeOutput(*collect(path, folder, culture.strip(), place.strip(), limit, doubles, limits, watch))
+        folder, handling = collected_folder(name, path), duplicates or DUPLICATES[0]
+        return io.NodeOutput(*collect(path, folder, culture.strip(), place.strip(), limit, handling, limits, watch))
 
 
-DOUBLES = list(Doubles.__args__)  # type: ignore[attr-defined]
+DUPLICATES = list(Duplicates.__args__)  # type: ignore[attr-defined]
 
 
 def _limits(max_megabytes: float, pause: float) -> Limits:
@@ -108,8 +108,8 @@ def _optional_inputs() -> list:
     return [
         io.Combo.Input(
             "duplicates",
-            options=DOUBLES,
-            default=DOUBLES[0],
+            options=DUPLICATES,
+            default=DUPLICATES[0],
             optional=True,
             tooltip="What to do with images that are in the list twice, as the same file or as a copy that looks the "
             "same (for example resized). The report lists them.",

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from ...common.errors import UserError
-from ...data.dataset import from_images, load_folder, open_image, save_dataset
+from ...data.dataset import from_images, load_folder, save_dataset
+from ...data.images import open_image
 from ...data.prompts import TEMPLATE, record_prompts
 from ...data.records import CATEGORIES, Dataset
 from ...negatives.generate import attach_negatives, pixel_hash
@@ -267,5 +268,5 @@ class SaveDataset(Node):
 
     @classmethod
     def execute(cls, dataset: Dataset, name: str, *, overwrite: bool = False) -> io.NodeOutput:
-        folder = save_dataset(dataset, saved_root() / plain_name(name), overwrite)
+        folder = save_dataset(dataset, saved_root() / plain_name(name), overwrite=overwrite)
         return io.NodeOutput(load_folder(folder, strict=True)[0])

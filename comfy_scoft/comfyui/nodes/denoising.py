@@ -11,8 +11,8 @@ import torch
 from ...common.errors import UserError
 from ...data.records import Dataset
 from ...metrics import denoising_gap
-from ...metrics.denoising_gap import Losses
-from ...metrics.inputs import Work
+from ...metrics.denoising_gap import DenoisingLosses
+from ...metrics.inputs import ImageCounter
 from ...metrics.scores import Scores, add
 from ...models.placement import to_device
 from ...training.latent_cache import Cache
@@ -92,10 +92,10 @@ class DenoisingGap(Node):
     ) -> io.NodeOutput:
         caches = _Images(clip, vae, _parts(dataset, held_out), resolution, pictures, seed)
         models = ([(compared_label, compared_with)] if compared_with is not None else []) + [(label, model)]
-        work = Work(len(models) * sum(min(len(part), pictures) for part in caches.parts), watch(cls))
+        work = ImageCounter(len(models) * sum(min(len(part), pictures) for part in caches.parts), watch(cls))
         losses = [(name.strip() or "no label", caches.losses(one, name, work)) for name, one in models]
         method = f" at {resolution} pixels, {denoising_gap.TIMES} timesteps per image, seed {seed}"
-        return io.NodeOutput(add(scores, denoising_gap.figures(losses, method)))
+        return io.NodeOutput(add(scores, denoising_gap.gap_scores(losses, method)))
 
 
 def _parts(dataset: Dataset, held_out: Dataset) -> tuple[Dataset, Dataset]:
@@ -118,8 +118,8 @@ class _Images:
         self.resolution, self.most, self.seed = resolution, most, seed
         self.latents: list[dict] = [{} for _ in parts]
 
-    def losses(self, model: Any, name: str, work: Work) -> Losses:
-        """The denoising losses of one MODEL. Its memory is freed in any case."""
+    def losses(self, model: Any, name: str, work: ImageCounter) -> DenoisingLosses:
+        """Of one MODEL; what it held is freed however this ends."""
         free_memory()
         base = base_model(model, self.clip, self.vae, name)
         try:
@@ -138,7 +138,7 @@ class _Images:
                 for cache in caches:
                     losses.append(denoising_gap.losses(base, cache, self.seed, lambda: work.add(0), most=self.most))
                     work.add(len(losses[-1]))
-            return Losses(*losses)
+            return DenoisingLosses(*losses)
         finally:
             base.unet = base.vae = None  # type: ignore[assignment]  # it is not used any more
             gc.collect()

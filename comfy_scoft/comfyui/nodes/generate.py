@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...metrics.image_set import ImageSet, examples, plan, require_match
+from ...metrics.image_set import ImageSet, examples, prompts_and_seeds, require_match
 from ...reports.plots import compare_grid
 from ..compat import comfy, io
 from ..runtime import Progress, check_interrupt
@@ -76,7 +76,7 @@ class GenerateSet(Node):
         label: str,
         **sampling: Any,
     ) -> io.NodeOutput:
-        each_prompt, seeds = plan(prompts, seed, images_per_prompt)
+        each_prompt, seeds = prompts_and_seeds(prompts, seed, images_per_prompt)
         progress = Progress(len(each_prompt) * sampling["steps"], cls.hidden.unique_id if cls.hidden else None)
         images = generate(model, clip, vae, each_prompt, seeds, sampling, progress)
         return io.NodeOutput(ImageSet(images, each_prompt, seeds, label.strip() or "no label"), images)

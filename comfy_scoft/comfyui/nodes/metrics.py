@@ -12,7 +12,7 @@ from ...data.records import Dataset
 from ...features import FeatureNetwork
 from ...metrics import clip_score, diversity, kid, memorization
 from ...metrics.image_set import ImageSet
-from ...metrics.inputs import Observer
+from ...metrics.inputs import OnImages
 from ...metrics.kid import KidSettings
 from ...metrics.scores import Scores, add
 from ...reports.plots import copies_page
@@ -25,7 +25,7 @@ from .evaluate import CATEGORY, compared
 CHAINS = 6
 
 
-def watch(node: Any) -> Observer:
+def watch(node: Any) -> OnImages:
     """An observer that shows how many images were measured, and checks for an interrupt before each batch."""
     bars: list[Progress] = []
 

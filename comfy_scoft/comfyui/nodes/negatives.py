@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ...common.settings import declaration
-from ...data.dataset import open_image
+from ...data.images import open_image
 from ...negatives.depth import DEPTH, attach_depth, attach_depth_images, load_depth
 from ...negatives.filter import filter_negatives
 from ...negatives.generate import NegativeSettings, make_negatives

@@ -1,4 +1,4 @@
-"""Rows of metadata -> checked fields: names of files, words, categories, splits and where an image comes from."""
+"""Metadata rows -> validated fields: file names, captions, categories, splits and provenance."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 
 from ...common.errors import UserError
 from ..records import CATEGORIES, ERAS
-from .rows import shown
+from .rows import printable
 
-MAX_TEXT, MAX_WORDS, MAX_LIST = 10_000, 2_000, 1_000
-"""Longest caption and longest other text, in characters, and the most entries of a list."""
+MAX_TEXT, MAX_SHORT_TEXT, MAX_LIST = 10_000, 2_000, 1_000
+"""Maximum length of a caption and of any other text, in characters, and of a list, in entries."""
 
 _PREFIXES = {
     "architecture": "ARCH ARCHITECTURE",
@@ -27,10 +27,10 @@ _PREFIXES = {
     "religion & festival": "RELIGION RELIG REL FEST FESTIVAL",
     "utensils & tools": "UTENSIL UTENSILS TOOL TOOLS",
 }
-_CATEGORY_OF_PREFIX = {prefix: category for category, words in _PREFIXES.items() for prefix in words.split()}
-PREFIX_OF_CATEGORY = {category: words.split()[0] for category, words in _PREFIXES.items()}
-"""How CCUB names the files of a category: `FOOD_27.jpg`."""
-_OTHER_SPELLINGS = {  # the headings of the paper's Table 3, and the same with "and"
+_CATEGORY_OF_PREFIX = {prefix: category for category, prefixes in _PREFIXES.items() for prefix in prefixes.split()}
+PREFIX_OF_CATEGORY = {category: prefixes.split()[0] for category, prefixes in _PREFIXES.items()}
+"""CCUB's file-name prefix of each category: `FOOD_27.jpg`."""
+_OTHER_SPELLINGS = {  # the column headings of the paper's Table 3, and the same with "and"
     "dance music art": "dance music & visual arts",
     "people & actions": "people & action",
     "utensil & tool": "utensils & tools",
@@ -46,52 +46,40 @@ SPLIT_NAMES = {
     "eval": "test",
     "evaluation": "test",
 }
-"""Other names of the three splits, as Hugging Face's image folders know them."""
+"""Other names of the three splits, as in Hugging Face's ImageFolder."""
 _LISTS = ("blip_text", "negative_imgpath", "verified_by", "tags")
 
-_OTHER_KEYS = {
-    "caption": "text",
-    "license": "licence",
-    "generic_captions": "blip_text",
-    "generic_caption": "blip_text",
-    "link": "url",
-    "image_url": "url",
-    "image_link": "url",
-}
-
-Words = Annotated[str, Field(max_length=MAX_WORDS)]
-Texts = Annotated[list[Annotated[str, Field(max_length=MAX_TEXT)]], Field(max_length=MAX_LIST)]
-Line = TypeVar("Line", bound="WordsLine")
+ShortText = Annotated[str, Field(max_length=MAX_SHORT_TEXT)]
+TextList = Annotated[list[Annotated[str, Field(max_length=MAX_TEXT)]], Field(max_length=MAX_LIST)]
+RowT = TypeVar("RowT", bound="CaptionRow")
 
 
-class WordsLine(BaseModel):
-    """What a row says of an image: the released CCUB form's words (text, blip_text) and our own optional keys.
+class CaptionRow(BaseModel):
+    """Fields of a row that describe an image: CCUB's released keys (text, blip_text) and optional keys of this pack.
 
-    Keys we do not know are ignored; a null counts as absent. A list may be written as a single text, in which "|"
-    stands between its entries.
+    Unknown keys are ignored; null means absent. A list may also be one text with "|" between its entries.
     """
 
     model_config = ConfigDict(strict=True, extra="ignore", frozen=True)
-    key: ClassVar[tuple[str, str]]
-    """The field that a row cannot do without, and what to say when it is not there."""
-    words: ClassVar[str] = "text"
-    """What the column of captions is usually called."""
-
+    required: ClassVar[tuple[str, str]]
+    """The field that names the image, and the end of the error sentence for a row without it."""
+    caption_column: ClassVar[str] = "text"
+    """The usual name of the caption column, for error sentences."""
     text: str = Field(min_length=1, max_length=MAX_TEXT, validation_alias=AliasChoices("text", "caption"))
-    blip_text: Texts = Field(
+    blip_text: TextList = Field(
         default=[], validation_alias=AliasChoices("blip_text", "generic_captions", "generic_caption")
     )
-    culture: Words = ""
-    place: Words = ""
-    category: Words = ""
-    era: Words = ""
-    tags: Texts = []
-    split: Words = ""
-    source: Words = ""
-    collector: Words = ""
-    licence: Words = Field(default="", validation_alias=AliasChoices("licence", "license"))
-    consent: Words = ""
-    verified_by: Texts = []
+    culture: ShortText = ""
+    place: ShortText = ""
+    category: ShortText = ""
+    era: ShortText = ""
+    tags: TextList = []
+    split: ShortText = ""
+    source: ShortText = ""
+    collector: ShortText = ""
+    licence: ShortText = Field(default="", validation_alias=AliasChoices("licence", "license"))
+    consent: ShortText = ""
+    verified_by: TextList = []
 
     @field_validator("*", mode="before")
     @classmethod
@@ -107,62 +95,66 @@ class WordsLine(BaseModel):
         return values
 
 
-class MetadataLine(WordsLine):
-    """One row of a dataset's own metadata: the words, and the names of files inside the folder."""
+class MetadataRow(CaptionRow):
+    """One row of a dataset's metadata; file names are relative to the folder."""
 
-    key: ClassVar[tuple[str, str]] = ("file_name", 'names no image: write the file\'s name in "file_name"')
+    required: ClassVar[tuple[str, str]] = ("file_name", 'names no image: write the file\'s name in "file_name"')
     file_name: str = Field(min_length=1)
-    negative_imgpath: Texts = []
+    negative_imgpath: TextList = []
     depth: str = ""
 
 
-class LinkLine(WordsLine):
-    """One row of a list of links: the words, and where on the net the image is."""
+class LinkRow(CaptionRow):
+    """One row of a list of links."""
 
-    key: ClassVar[tuple[str, str]] = ("url", 'has no link: write the image\'s address in "url"')
-    words: ClassVar[str] = "caption"
+    required: ClassVar[tuple[str, str]] = ("url", 'has no link: write the image\'s address in "url"')
+    caption_column: ClassVar[str] = "caption"
     url: str = Field(
-        min_length=1, max_length=MAX_WORDS, validation_alias=AliasChoices("url", "link", "image_url", "image_link")
+        min_length=1,
+        max_length=MAX_SHORT_TEXT,
+        validation_alias=AliasChoices("url", "link", "image_url", "image_link"),
     )
 
 
-def parse_row(values: dict[str, Any], where: str, kind: type[Line]) -> Line:
-    """The row's fields. Raises UserError with one sentence that begins with `where`."""
+def parse_row(values: dict[str, Any], where: str, kind: type[RowT]) -> RowT:
+    """Validate a row. Raises UserError, a sentence that begins with `where`."""
     try:
         return kind.model_validate(values)
     except ValidationError as error:
         raise UserError(_sentence(error, values, where, kind)) from error
 
 
-def _sentence(error: ValidationError, values: dict[str, Any], where: str, kind: type[WordsLine]) -> str:
-    key, missing = kind.key
-    faults = error.errors(include_url=False, include_context=False, include_input=False)
-    first = min(faults, key=lambda fault: _OTHER_KEYS.get(str(fault["loc"][0]), fault["loc"][0]) != key)
+def _sentence(error: ValidationError, values: dict[str, Any], where: str, kind: type[CaptionRow]) -> str:
+    key, missing = kind.required
+    aliases = [(name, field.validation_alias) for name, field in kind.model_fields.items()]
+    names = {str(alias): name for name, group in aliases if isinstance(group, AliasChoices) for alias in group.choices}
+    errors = error.errors(include_url=False, include_context=False, include_input=False)
+    first = min(errors, key=lambda e: names.get(str(e["loc"][0]), e["loc"][0]) != key)
     written = str(first["loc"][0])
-    field = _OTHER_KEYS.get(written, written)
+    field = names.get(written, written)
     if first["type"] in ("missing", "string_too_short"):
         if field == key:
             return f"{where} {missing}."
-        return f'{where} has no caption for {shown(values.get(key))}: write one in "{kind.words}".'
+        return f'{where} has no caption for {printable(values.get(key))}: write one in "{kind.caption_column}".'
     if first["type"] == "string_unicode":
-        return f'{where} has characters in "{written}" that are not valid Unicode: write them anew.'
+        return f'{where} has characters in "{written}" that are not valid Unicode: write them again.'
     if first["type"] in ("string_too_long", "too_long"):
-        most = MAX_TEXT if field == "text" or field in _LISTS else MAX_WORDS
-        many = f" or {MAX_LIST:,} entries" if field in _LISTS else ""
-        return f'{where} has more than {most:,} characters{many} in "{written}": shorten it.'
+        limit = MAX_TEXT if field == "text" or field in _LISTS else MAX_SHORT_TEXT
+        entries = f" or {MAX_LIST:,} entries" if field in _LISTS else ""
+        return f'{where} has more than {limit:,} characters{entries} in "{written}": shorten it.'
     expected = "a text or a list of texts" if field in _LISTS else "a text"
     return f'{where} has something else in "{written}" than {expected}: put it in quotes or remove it.'
 
 
 def locate(name: str, bases: tuple[Path, ...], root: Path, where: str) -> Path:
-    """The real path of a file that a line names, looked for in each base in turn. `root` must be a real path.
+    """The resolved path of a file named in a row, tried relative to each base in turn. `root` must be a resolved path.
 
-    Links are followed first, and what does not lie inside `root` then is refused. Raises UserError.
+    Symbolic links are followed before the check that the file lies inside `root`. Raises UserError.
     """
     windows = PureWindowsPath(name)
     if name.startswith(("/", "\\")) or windows.drive:
-        raise UserError(f"{where} points outside the folder with {shown(name)}: use a path relative to the folder.")
-    relative = windows.as_posix()  # lines written on Windows have backslashes
+        raise UserError(f"{where} points outside the folder with {printable(name)}: use a path relative to the folder.")
+    relative = windows.as_posix()  # rows written on Windows have backslashes
     outside = True
     for base in bases:
         try:
@@ -171,61 +163,57 @@ def locate(name: str, bases: tuple[Path, ...], root: Path, where: str) -> Path:
                 outside = False
                 if path.is_file():
                     return path
-        except (OSError, RuntimeError, ValueError):  # a name too long, a zero byte, a ring of links
+        except (OSError, RuntimeError, ValueError):  # a name too long, a zero byte, a loop of symbolic links
             outside = False
     if outside:
-        raise UserError(f"{where} points outside the folder with {shown(name)}: move the file into the folder.")
-    raise UserError(f"{where} names {shown(name)}, which is not in the folder: add the file or remove the line.")
+        raise UserError(f"{where} points outside the folder with {printable(name)}: move the file into the folder.")
+    raise UserError(f"{where} names {printable(name)}, which is not in the folder: add the file or remove the line.")
 
 
 def normal_category(category: str) -> str:
-    """CCUB's own name of a category where it is one of the nine, a known prefix or spelling, else the text itself."""
+    """CCUB's name of a category given as a name, prefix or known spelling of one of the nine, else the text itself."""
     category = " ".join(category.split())
     plain = category.lower().replace(" and ", " & ").replace(",", "")
     plain = _OTHER_SPELLINGS.get(plain, plain)
     return plain if plain in CATEGORIES else _CATEGORY_OF_PREFIX.get(category.upper(), category)
 
 
-def facts_of_name(stem: str) -> tuple[str, str]:
-    """(category, era) that the prefixes of a file's name tell, each "" where they do not.
-
+def category_and_era_of_name(stem: str) -> tuple[str, str]:
+    """(category, era) by the prefixes of a file name, "" for each that has none.
     `FOOD_27` -> ("food & drink", ""); `TRAD_FOOD_27` and `FOOD_TRAD_27` -> ("food & drink", "traditional").
     """
-    words = [word.upper() for word in re.split(r"[_\-\s]+|(?=\d)", stem[:200])[:-1][:2]]
+    prefixes = [part.upper() for part in re.split(r"[_\-\s]+|(?=\d)", stem[:200])[:-1][:2]]
     category = era = ""
-    for word in words:
-        if not category and word in _CATEGORY_OF_PREFIX:
-            category = _CATEGORY_OF_PREFIX[word]
-        elif not era and word in _ERA_OF_PREFIX:
-            era = _ERA_OF_PREFIX[word]
+    for prefix in prefixes:
+        if not category and prefix in _CATEGORY_OF_PREFIX:
+            category = _CATEGORY_OF_PREFIX[prefix]
+        elif not era and prefix in _ERA_OF_PREFIX:
+            era = _ERA_OF_PREFIX[prefix]
         else:
             break
     return category, era
 
 
-def category_of_name(stem: str) -> str:
-    """The category that a file name's prefix tells, `FOOD_27` -> "food & drink"; "" when it tells none."""
-    return facts_of_name(stem)[0]
-
-
-def facts_of_tags(tags: Sequence[str]) -> tuple[str, str]:
-    """(category, era) that a list of tags tells, each "" where it does not: the first tag that is one counts."""
+def category_and_era_of_tags(tags: Sequence[str]) -> tuple[str, str]:
+    """(category, era): the first tag that is one, "" for each that no tag is."""
     names = [normal_category(tag.lstrip("#").replace("_", " ")) for tag in tags]
     eras = [tag.strip("# ").lower() for tag in tags]
     return next((n for n in names if n in CATEGORIES), ""), next((e for e in eras if e and e in ERAS), "")
 
 
 def normal_split(split: str, where: str) -> str:
-    """A split's name in lower case, "val" as "validation". Raises UserError for "all" or an unusable name."""
+    """A split's name in lower case, "val" as "validation". Raises UserError for "all" or an invalid name."""
     split = split.strip().lower()
     split = SPLIT_NAMES.get(split, split)
     if split == "all" or not re.fullmatch(r"[a-z0-9][a-z0-9 _-]{0,39}", split):
-        raise UserError(f'{where} has the split "{shown(split)}": use train, test, validation or another short word.')
+        raise UserError(
+            f'{where} has the split "{printable(split)}": use train, test, validation or another short word.'
+        )
     return split
 
 
 def normal_era(era: str, where: str) -> str:
     """ "traditional", "modern" or "". Raises UserError for anything else."""
     if era.lower() not in ERAS:
-        raise UserError(f'{where} has the era "{shown(era)}": write traditional, modern, or leave it out.')
+        raise UserError(f'{where} has the era "{printable(era)}": write traditional, modern, or leave it out.')
     return era.lower()

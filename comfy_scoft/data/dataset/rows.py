@@ -1,4 +1,4 @@
-"""Lines of text that anybody may have written -> rows of named values: JSON lines and CSV."""
+"""Untrusted text files -> rows of named values: JSON lines, CSV and TSV."""
 
 from __future__ import annotations
 
@@ -11,26 +11,25 @@ from typing import Any
 from ...common.errors import UserError
 
 MAX_LINE = 1_000_000
-"""Longest line of metadata or caption file, in bytes."""
+"""Maximum length of a line of a metadata or caption file, in bytes."""
 
 ROW_ENDINGS = (".jsonl", ".csv", ".tsv")
 _SEPARATORS = ",;\t"
 
-Row = tuple[str, "dict[str, Any] | UserError"]
-"""Where a row stands ("metadata.jsonl line 3"), and its values or what is wrong with it."""
+ParsedRow = tuple[str, "dict[str, Any] | UserError"]
+"""A row's position ("metadata.jsonl line 3"), and its values or its error."""
 
 
-def shown(text: object, length: int = 80) -> str:
-    """Somebody else's text, made safe for a message: one short line of printable characters."""
+def printable(text: object, length: int = 80) -> str:
+    """Untrusted text as one line of printable characters, at most `length`, for use in messages."""
     clean = "".join(c if c.isprintable() else "?" for c in str(text)[: length + 1])
     return clean if len(clean) <= length else clean[: length - 1] + "…"
 
 
-def read_lines(path: Path, label: str, strip: bool = True) -> Iterator[tuple[str, str | UserError]]:
-    """(where, text) of each line that is not blank; in place of the text, what is wrong with the line.
+def read_lines(path: Path, label: str, *, strip: bool = True) -> Iterator[tuple[str, str | UserError]]:
+    """(position, text or error) of each non-blank line of a UTF-8 file, with or without a byte order mark.
 
-    UTF-8 with or without a byte order mark. Never holds more than `MAX_LINE` bytes. strip=False takes only the line's
-    end off, and keeps what else is blank.
+    At most `MAX_LINE` bytes are held in memory. strip: False removes only the line ending.
     """
     with path.open("rb") as file:
         if file.read(2) in (b"\xff\xfe", b"\xfe\xff"):
@@ -55,16 +54,16 @@ def read_lines(path: Path, label: str, strip: bool = True) -> Iterator[tuple[str
                 yield where, text.strip() if strip else text.rstrip("\r\n")
 
 
-def read_rows(path: Path, label: str) -> Iterator[Row]:
-    """Every row of a `.jsonl`, `.csv` or `.tsv` file (by its name), in order, without what is null or empty.
+def read_rows(path: Path, label: str) -> Iterator[ParsedRow]:
+    """Every row of a `.jsonl`, `.csv` or `.tsv` file (by its name), in order, without null and empty values.
 
-    A CSV file names its columns in the first line; commas, semicolons or tabs stand between them, and a text in double
-    quotes may hold any of them and line breaks. Column names count without case, and a space in them as "_".
+    The first line of a CSV file names its columns. The separator is a comma, semicolon or tab; text in double quotes
+    may contain separators and line breaks. Column names are case-insensitive, and a space in them is read as "_".
     """
     return _json_rows(path, label) if path.suffix.lower() == ".jsonl" else _csv_rows(path, label)
 
 
-def _json_rows(path: Path, label: str) -> Iterator[Row]:
+def _json_rows(path: Path, label: str) -> Iterator[ParsedRow]:
     for where, text in read_lines(path, label):
         if isinstance(text, UserError):
             yield where, text
@@ -81,7 +80,7 @@ def _json_rows(path: Path, label: str) -> Iterator[Row]:
 
 
 class _Lines:
-    """The lines of a CSV file for `csv.reader`; remembers which line came last, and keeps broken ones aside."""
+    """The lines of a CSV file for `csv.reader`; `where` is the last line's position, `broken` collects line errors."""
 
     def __init__(self, path: Path, label: str) -> None:
         self.where = label
@@ -97,7 +96,7 @@ class _Lines:
                 yield text.replace("\r", " ") + "\n"
 
 
-def _csv_rows(path: Path, label: str) -> Iterator[Row]:
+def _csv_rows(path: Path, label: str) -> Iterator[ParsedRow]:
     lines = _Lines(path, label)
     feed = iter(lines)
     head = next(feed, None)
@@ -115,17 +114,17 @@ def _csv_rows(path: Path, label: str) -> Iterator[Row]:
     while True:
         try:
             cells = next(reader, None)
-            fault = None
+            error = None
         except csv.Error:
             cells = []
-            fault = UserError(f'{lines.where} is not proper CSV: close each double quote, and write "" inside a text.')
+            error = UserError(f'{lines.where} is not valid CSV: close each double quote, and write "" inside a text.')
         yield from lines.broken
         lines.broken.clear()
         if cells is None:
             return
-        if fault is None and len(cells) > len(columns) and any(cell.strip() for cell in cells[len(columns) :]):
-            fault = UserError(
+        if error is None and len(cells) > len(columns) and any(cell.strip() for cell in cells[len(columns) :]):
+            error = UserError(
                 f"{lines.where} has {len(cells)} columns where the first line names {len(columns)}: put a text that "
-                "holds a comma into double quotes."
+                "contains a comma into double quotes."
             )
-        yield lines.where, fault or {name: cell for name, cell in zip(columns, cells, strict=False) if cell.strip()}
+        yield lines.where, error or {name: cell for name, cell in zip(columns, cells, strict=False) if cell.strip()}

@@ -1,4 +1,4 @@
-"""A `Dataset` -> a folder in CCUB's form, written whole or not at all."""
+"""A `Dataset` -> a folder in CCUB's layout, written atomically."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from PIL import Image
 from torch import Tensor
 
 from ...common.errors import UserError
+from ..images import to_bytes
 from ..records import CultureRecord, Dataset
 from .find import METADATA, SPLITS
 from .folder import DATASET_PARTS, load_folder
-from .metadata import PREFIX_OF_CATEGORY, facts_of_name
+from .metadata import PREFIX_OF_CATEGORY, category_and_era_of_name
 
 
-def save_dataset(dataset: Dataset, folder: Path, overwrite: bool = False) -> Path:
+def save_dataset(dataset: Dataset, folder: Path, *, overwrite: bool = False) -> Path:
     """Write `<folder>/<split>/metadata.jsonl` with images, negatives and depth maps beside it; returns the folder.
 
-    Files are copied byte for byte (they are the community's own, EXIF and all) and named `<PREFIX>_<n>` after their
-    category. Splits other than train, test and validation are written at the top of the folder, each line naming
-    its own. Records come back grouped by split, in their order otherwise. Keys of a foreign `metadata.jsonl` that
-    no field of `CultureRecord` holds are not kept.
-    The folder appears whole or not at all. Raises UserError when it already holds something, unless `overwrite`
-    is set and a dataset is all that it holds; and when the dataset was itself read from there.
+    Files are copied byte for byte, EXIF included, and named `<PREFIX>_<n>` by category. Splits other than train, test
+    and validation go to the top of the folder, with the split in each line. Loading the folder returns the records
+    grouped by split. Keys of the source's `metadata.jsonl` without a field in `CultureRecord` are dropped.
+    The folder is complete or absent. Raises UserError if it is not empty (unless `overwrite` is set and it holds only
+    a dataset), or if the dataset was loaded from it.
     """
     if not dataset.records:
         raise UserError("The dataset has no records: load or make some before saving it.")
@@ -40,7 +40,7 @@ def save_dataset(dataset: Dataset, folder: Path, overwrite: bool = False) -> Pat
     for path in (dataset.root.resolve(), *(path for record in dataset.records for path in record.files())):
         if path.is_relative_to(target):
             raise UserError(f"The folder {target.name} is the one the dataset was read from: save it by another name.")
-    with _replacing(target, overwrite) as part:
+    with _replacing(target, overwrite=overwrite) as part:
         numbers: Counter[str] = Counter()
         lines: dict[Path, list[str]] = {}
         for record in dataset.records:
@@ -61,13 +61,15 @@ def from_images(
     culture: str,
     place: str,
     folder: Path,
+    *,
     overwrite: bool = False,
 ) -> Dataset:
-    """Write images as PNG with their words into a new folder in CCUB's form, and load it.
+    """Write images as PNG with their captions to a new folder in CCUB's layout, and load it.
 
-    images: each (H, W, 3) or (H, W, 4: the fourth is dropped), values in [0, 1], sizes may differ.
-    captions: one an image. generic_captions: for each image one text or several; None for none.
-    folder: as for `save_dataset`. Raises UserError when the counts differ, a caption is empty, or an image is not one.
+    images: each (H, W, 3) or (H, W, 4), alpha dropped, in [0, 1]; sizes may differ.
+    captions: one for each image. generic_captions: one or several for each image; None for none.
+    folder, overwrite: as in `save_dataset`. Raises UserError if the counts differ, a caption is empty, or an image has
+    another shape or non-finite values.
     """
     generic = [()] * len(images) if generic_captions is None else list(generic_captions)
     if not images:
@@ -75,16 +77,16 @@ def from_images(
     for what, count in (("captions", len(captions)), ("generic captions", len(generic))):
         if count != len(images):
             raise UserError(f"There are {len(images)} images but {count} {what}: give one for each image.")
-    with _replacing(folder.resolve(), overwrite) as part:
+    with _replacing(folder.resolve(), overwrite=overwrite) as part:
         (part / "train" / "images").mkdir(parents=True)
         lines = []
-        for n, (image, caption, others) in enumerate(zip(images, captions, generic, strict=True)):
+        for n, (image, caption, of_image) in enumerate(zip(images, captions, generic, strict=True)):
             if not caption.strip():
                 raise UserError(f"The caption of image {n + 1} is empty: write one for each image.")
             name = f"images/IMAGE_{n}.png"
             _image(image, n).save(part / "train" / name)
-            several = [others] if isinstance(others, str) else list(others)
-            line = {"file_name": name, "text": caption, "blip_text": several, "culture": culture, "place": place}
+            blip_text = [of_image] if isinstance(of_image, str) else list(of_image)
+            line = {"file_name": name, "text": caption, "blip_text": blip_text, "culture": culture, "place": place}
             lines.append(json.dumps(line, ensure_ascii=False))
         (part / "train" / METADATA[0]).write_text("\n".join(lines) + "\n", encoding="utf-8")
     return load_folder(folder, strict=True)[0]
@@ -93,22 +95,21 @@ def from_images(
 def _image(image: Tensor, n: int) -> Image.Image:
     if image.ndim != 3 or image.shape[-1] not in (3, 4) or 0 in image.shape:
         raise UserError(f"Image {n + 1} has the shape {tuple(image.shape)}: it was expected to be (height, width, 3).")
-    values = image.detach()[..., :3].float().cpu()
-    if not torch.isfinite(values).all():
+    if not torch.isfinite(image[..., :3]).all():
         raise UserError(f"Image {n + 1} holds values that are not numbers: check the node that made it.")
-    return Image.fromarray(values.clamp(0, 1).mul(255).round().to(torch.uint8).numpy())
+    return Image.fromarray(to_bytes(image[..., :3]).numpy())
 
 
 def _prefix(record: CultureRecord) -> str:
-    """CCUB's prefix of the category; else one from its own letters that no category or era would be read from."""
+    """CCUB's prefix of the category; for other categories one of their letters that is no prefix of CCUB's."""
     if record.category in PREFIX_OF_CATEGORY:
         return PREFIX_OF_CATEGORY[record.category]
     letters = re.sub(r"[^A-Z]", "", record.category.upper())[:16] or "IMAGE"
-    return "IMAGE" if any(facts_of_name(f"{letters}_0")) else letters
+    return "IMAGE" if any(category_and_era_of_name(f"{letters}_0")) else letters
 
 
 def _write_files(record: CultureRecord, base: Path, stem: str) -> dict[str, Any]:
-    """Copy the record's files below `base`; its line of metadata, without what is empty."""
+    """Copy the record's files below `base`; returns its metadata line without empty values."""
     line: dict[str, Any] = {
         "file_name": _copy(record.image, base, f"images/{stem}"),
         "text": record.caption,
@@ -118,8 +119,8 @@ def _write_files(record: CultureRecord, base: Path, stem: str) -> dict[str, Any]
     }
     if record.depth is not None:
         line["depth"] = _copy(record.depth, base, f"depth/{stem}")
-    words = ("culture", "place", "category", "era", "source", "collector", "licence", "consent", "verified_by")
-    line |= {key: value for key in words if (value := getattr(record, key))}
+    optional = ("culture", "place", "category", "era", "source", "collector", "licence", "consent", "verified_by")
+    line |= {key: value for key in optional if (value := getattr(record, key))}
     return line
 
 
@@ -131,15 +132,15 @@ def _copy(source: Path, base: Path, name: str) -> str:
         shutil.copyfile(source, target)
     except FileNotFoundError as error:
         raise UserError(
-            f"The file {source.name} of the dataset is gone: put it back, or load the folder again."
+            f"The file {source.name} of the dataset is missing: put it back, or load the folder again."
         ) from error
     return name
 
 
 @contextmanager
-def _replacing(target: Path, overwrite: bool) -> Iterator[Path]:
-    """A new folder beside `target` that takes its name when the body succeeds and vanishes when it fails."""
-    _refuse_to_destroy(target, overwrite)
+def _replacing(target: Path, *, overwrite: bool) -> Iterator[Path]:
+    """A temporary folder beside `target` that replaces it if the body succeeds and is deleted if it fails."""
+    _check_replaceable(target, overwrite=overwrite)
     target.parent.mkdir(parents=True, exist_ok=True)
     token = uuid.uuid4().hex[:8]
     part, old = (target.with_name(f".{target.name}.{token}.{what}") for what in ("part", "old"))
@@ -159,13 +160,13 @@ def _replacing(target: Path, overwrite: bool) -> Iterator[Path]:
         shutil.rmtree(part, ignore_errors=True)
 
 
-def _refuse_to_destroy(target: Path, overwrite: bool) -> None:
+def _check_replaceable(target: Path, *, overwrite: bool) -> None:
     if not target.exists():
         return
     if not target.is_dir():
         raise UserError(f"{target.name} is a file: choose the name of a new folder.")
-    held = {path.name for path in target.iterdir()}
-    if held and not overwrite:
+    contents = {path.name for path in target.iterdir()}
+    if contents and not overwrite:
         raise UserError(f"The folder {target.name} already holds files: choose another name, or allow overwriting.")
-    if foreign := sorted(held - set(DATASET_PARTS)):
+    if foreign := sorted(contents - set(DATASET_PARTS)):
         raise UserError(f"The folder {target.name} holds more than a dataset ({foreign[0]}): choose another name.")

@@ -1,9 +1,9 @@
-"""A list of links with captions -> images on disk: politely, resumably, and from public addresses only."""
+"""A list of links with captions -> images on disk: rate-limited, resumable, and from public addresses only."""
 
 from __future__ import annotations
 
-from .collect import Doubles, collect
+from .collect import Duplicates, collect
 from .limits import Limits
 from .links import Link, read_links
 
-__all__ = ["Doubles", "Limits", "Link", "collect", "read_links"]
+__all__ = ["Duplicates", "Limits", "Link", "collect", "read_links"]

@@ -1,9 +1,8 @@
-"""Which addresses of the net may be asked. Only public ones; and those that were checked are those connected to.
+"""Protection against server-side request forgery: only public addresses are connected to.
 
-A list of links is somebody else's text. Without this, a link, a redirect or a name server could have this machine ask
-its own network: routers, other services, a cloud's metadata (server-side request forgery). What stands here does not
-read the text of a link for clues. It checks the numeric addresses that the connection is then made to, so that neither
-spelling nor a name that resolves differently the second time (DNS rebinding) matters.
+A list of links is untrusted. A link, a redirect or a name server could point this machine at its own network: routers,
+other services, cloud metadata. The check is made on the numeric addresses that the connection then uses, so neither
+the spelling of a link nor a name that resolves differently the second time (DNS rebinding) can evade it.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
 from ...common.errors import UserError
-from ..dataset.rows import shown
+from ..dataset.rows import printable
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Allowed = Callable[[Address], bool]
@@ -29,27 +28,27 @@ _GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")
 _NEVER: list[ipaddress.IPv4Network | ipaddress.IPv6Network] = [
     # beyond `is_global`, which differs between Python's versions: RFC 6890 and IANA's special-purpose registries
     *map(ipaddress.IPv4Network, ("0.0.0.0/8", "100.64.0.0/10", "192.0.0.0/24", "192.88.99.0/24", "198.18.0.0/15")),
-    ipaddress.IPv4Network("224.0.0.0/3"),  # multicast and reserved; `is_global` says yes to multicast
-    ipaddress.IPv4Network("168.63.129.16/32"),  # a public number that means the host of an Azure machine
+    ipaddress.IPv4Network("224.0.0.0/3"),  # multicast and reserved; `is_global` is true for multicast
+    ipaddress.IPv4Network("168.63.129.16/32"),  # a public number that reaches the host of an Azure virtual machine
     # Teredo and other tunnels, documentation, 6to4
     *map(ipaddress.IPv6Network, ("2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20")),
 ]
 
 
 class LinkError(UserError):
-    """Why a link gave no image, in one sentence. again: another try may help; wait: seconds the host asks for."""
+    """Why a link gave no image. retry: another attempt may help; wait: seconds that the host asks to wait."""
 
-    def __init__(self, sentence: str, again: bool = False, wait: float | None = None) -> None:
+    def __init__(self, sentence: str, *, retry: bool = False, wait: float | None = None) -> None:
         super().__init__(sentence)
-        self.again = again
+        self.retry = retry
         self.wait = wait
 
 
 def is_public(address: Address) -> bool:
-    """Whether an address belongs to the open internet; an IPv4 address inside an IPv6 one must do so as well.
+    """Whether an address is on the public internet, and so is any IPv4 address embedded in it.
 
-    IPv4-mapped (::ffff:a.b.c.d) and NAT64 (64:ff9b::/96) are judged by what they hold, and so are ISATAP interface
-    identifiers; 6to4, Teredo, scoped (fe80::1%eth0), multicast, documentation and reserved addresses are refused.
+    IPv4-mapped (::ffff:a.b.c.d), NAT64 (64:ff9b::/96) and ISATAP addresses are checked by the IPv4 address inside;
+    6to4, Teredo, scoped (fe80::1%eth0), multicast, documentation and reserved addresses are refused.
     """
     if isinstance(address, ipaddress.IPv6Address):
         if address.scope_id is not None:
@@ -65,14 +64,14 @@ def is_public(address: Address) -> bool:
 
 
 async def system_lookup(host: str, port: int) -> list[str]:
-    """All addresses of a name, as the system resolves it (the hosts file too). Raises OSError."""
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return [str(sockaddr[0]) for *_, sockaddr in found]
+    """All addresses of a name by the system's resolver, hosts file included. Raises OSError."""
+    infos = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return [str(sockaddr[0]) for *_, sockaddr in infos]
 
 
 class CheckedResolver(AbstractResolver):
-    """Resolves a name once per connection, refuses it when any of its addresses is not allowed, and hands out only
-    numeric addresses: the connection is made to them and nothing is looked up again."""
+    """Resolves a name once per connection, refuses it if any of its addresses is not allowed, and returns numeric
+    addresses only, so that the connection is made to them without another lookup."""
 
     def __init__(self, allowed: Allowed, lookup: Lookup) -> None:
         self._allowed = allowed
@@ -96,14 +95,14 @@ class CheckedResolver(AbstractResolver):
         return results
 
     async def close(self) -> None:
-        """Nothing is held open."""
+        """There is nothing to close."""
 
 
 def check_url(text: str, ports: tuple[int, ...], allowed: Allowed) -> URL:
-    """The address of an image, ready to be asked. Raises LinkError with one sentence.
+    """Parse and check an image's URL: http or https, a port in `ports`, no user name or password. Raises LinkError.
 
-    http and https only, on `ports` only, without a user name. A host that is an address in itself is checked here
-    (aiohttp asks no resolver about those); it must be written in the usual form, 0x7f.1 or 2130706433 are refused.
+    A numeric host is checked here, since aiohttp does not pass it to the resolver; unusual spellings of one, such as
+    0x7f.1 or 2130706433, are refused.
     """
     if len(text) > 4_000:
         raise LinkError("The link is longer than 4,000 characters: shorten it.")
@@ -111,22 +110,23 @@ def check_url(text: str, ports: tuple[int, ...], allowed: Allowed) -> URL:
         url = URL(text.strip())
         host, port = url.raw_host, url.port
     except ValueError as error:
-        raise LinkError(f"{shown(text)} is no web address: write it as https://host/image.jpg.") from error
+        raise LinkError(f"{printable(text)} is not a web address: write it as https://host/image.jpg.") from error
     if url.scheme not in ("http", "https"):
-        raise LinkError(f"{shown(text)} is not an http or https address: only those are fetched.")
+        raise LinkError(f"{printable(text)} is not an http or https address: only those are fetched.")
     if not host or not re.fullmatch(r"[A-Za-z0-9._-]+|[0-9A-Fa-f:.]+|[^%]*%.*", host):
-        raise LinkError(f"{shown(text)} is no web address: write it as https://host/image.jpg.")
+        raise LinkError(f"{printable(text)} is not a web address: write it as https://host/image.jpg.")
     if url.user is not None or url.password is not None:
-        raise LinkError("The link holds a user name or a password: only what everybody may see is fetched.")
+        raise LinkError("The link contains a user name or a password: only public images are fetched.")
     if port not in ports:
-        raise LinkError(f"The link asks port {port}: only the usual ports of the web, 80 and 443, are asked.")
+        raise LinkError(f"The link uses port {port}: only the ports 80 and 443 are allowed.")
     try:
         address = ipaddress.ip_address(host)
     except ValueError as error:
         # WHATWG URL, "ends in a number": such a host is an address in an unusual spelling, never a name
         if "%" in host or re.fullmatch(r"\d+|0[xX][0-9A-Fa-f]*", host.rstrip(".").split(".")[-1]):
             raise LinkError(
-                f"The host {shown(host.rstrip('.'))} is an address in an odd spelling: write the host's name instead."
+                f"The host {printable(host.rstrip('.'))} is a numeric address in an unusual spelling: write the host's "
+                "name instead."
             ) from error
     else:
         if not allowed(address):
@@ -136,4 +136,4 @@ def check_url(text: str, ports: tuple[int, ...], allowed: Allowed) -> URL:
 
 def _not_public(host: str, address: Address) -> LinkError:
     is_at = "" if host == str(address) else f" is at {address}, which"
-    return LinkError(f"The host {shown(host)}{is_at} is not on the open internet: only public addresses are asked.")
+    return LinkError(f"The host {printable(host)}{is_at} is not on the public internet: only public hosts are allowed.")

@@ -1,4 +1,4 @@
-"""A list of links -> a dataset in a folder, and a report of what became of each link."""
+"""A list of links -> a dataset in a folder, and a report on each link."""
 
 from __future__ import annotations
 
@@ -18,27 +18,26 @@ from .limits import Limits
 from .links import Link, read_links
 from .perceptual_hash import look_alikes
 from .progress import run_watched
-from .report import Outcome, place, report_csv, report_text
-from .store import LOG, DiskError, Saved, Store
+from .report import Outcome, line_of, report_csv, report_text
+from .store import DiskError, SavedImage, Store
 
-Doubles = Literal["leave out the same file", "leave out look-alikes too", "keep all"]
-Callbacks = Callable[[int, int, str], None]
-"""Called ten times a second with (done, total, a line of text). What it raises stops the run."""
+Duplicates = Literal["leave out the same file", "leave out look-alikes too", "keep all"]
+OnProgress = Callable[[int, int, str], None]
+"""Called ten times a second with (done, total, a line of text). May raise to stop the run."""
 
 
 @dataclass
-class _Run:
-    """What a run has to do, and how far it is."""
+class _Downloads:
+    """The state of a run. failed: link -> sentence; fetched: links."""
 
     store: Store
     todo: list[Link]
     failed: dict[str, str]
-    """By link: why it gave no image."""
-    fresh: set[str]
+    fetched: set[str]
 
     @property
     def text(self) -> str:
-        return f"{len(self.fresh)} fetched, {len(self.failed)} failed, {len(self.todo)} asked for"
+        return f"{len(self.fetched)} fetched, {len(self.failed)} failed, {len(self.todo)} in all"
 
 
 def collect(
@@ -47,53 +46,52 @@ def collect(
     culture: str = "",
     place: str = "",
     limit: int = 0,
-    doubles: Doubles = "leave out the same file",
+    duplicates: Duplicates = "leave out the same file",
     limits: Limits | None = None,
-    watch: Callbacks = lambda done, total, text: None,
+    on_progress: OnProgress = lambda done, total, text: None,
     allowed: Allowed = is_public,
     lookup: Lookup = system_lookup,
 ) -> tuple[Dataset, str]:
-    """Fetch the images of a list into `folder` and load it. What is there already, unchanged, is not asked for again.
+    """Fetch the images of a list into `folder` and load it. Images of an earlier run are not fetched again.
 
-    culture, place: for rows that state none. limit: only the first so many good rows; 0 for all.
-    doubles: what to do with images that are there twice, by their bytes or by how they look; all are reported.
-    watch: see `Watch`. If it raises, what has arrived is entered in the dataset first; the next run goes on from there.
-    allowed, lookup: which addresses may be asked, and how names are resolved. For tests; everybody else leaves them.
-    Returns the dataset (all splits) and the report. Raises UserError with one sentence when the list is of no use, the
-    folder holds something else or cannot be written, or no link gave an image.
+    culture, place: defaults for rows that state none. limit: only the first `limit` valid rows; 0 for all.
+    duplicates: what to do with the same file, or a look-alike, of an earlier row; all are reported.
+    on_progress: if it raises, the images fetched so far are added to the dataset first; the next run continues.
+    allowed, lookup: which addresses may be connected to, and how names are resolved; only tests change them.
+    Returns the dataset (all splits) and the report. Raises UserError if the list is unusable, the folder has other
+    content or cannot be written, or no link gave an image.
     """
     if limit < 0:
         raise UserError(f"The limit is {limit}: give 0 for all links, or how many to fetch.")
     limits = limits or Limits()
-    links, faults = read_links(list_file, limits.max_links)
+    links, invalid = read_links(list_file, limits.max_links)
     links = links[: limit or None]
     store = Store(folder, limits.max_pixels)
-    store.open(lambda: watch(0, len(links), "looking at what is there"))
+    store.open(lambda: on_progress(0, len(links), "checking earlier downloads"))
     first = {link.url: link for link in reversed(links)}
-    run = _Run(store, [link for link in links if link is first[link.url] and link.url not in store.saved], {}, set())
+    todo = [link for link in links if link is first[link.url] and link.url not in store.saved]
+    run = _Downloads(store, todo, {}, set())
     try:
-        if run.todo:
+        if todo:
             run_watched(
-                lambda: _fetch_all(run, Fetcher, limits, allowed, lookup),
-                lambda: watch(len(run.fresh) + len(run.failed), len(run.todo), run.text),
+                lambda: _fetch_all(run, limits, allowed, lookup),
+                lambda: on_progress(len(run.fetched) + len(run.failed), len(todo), run.text),
             )
     finally:
-        outcomes = _judge(links, run, doubles)
+        outcomes = _outcomes(links, run, duplicates)
         store.write_metadata([_metadata(o.link, o.saved, culture, place) for o in outcomes if o.kept and o.saved])
-        store.write_report(report_csv(outcomes, faults))
+        store.write_report(report_csv(outcomes, invalid))
         store.close()
     if not any(outcome.kept for outcome in outcomes):
         reasons = "; ".join(o.why.rstrip(".") for o in outcomes[:3])
         raise UserError(f"No link of {list_file.name} gave an image: {reasons}.")
     dataset, loaded = load_folder(folder)
-    return dataset, report_text(list_file.name, folder.name, outcomes, faults, loaded)
+    return dataset, report_text(list_file.name, folder.name, outcomes, invalid, loaded)
 
 
-async def _fetch_all(
-    run: _Run, make: Callable[[Limits, Allowed, Lookup], Fetcher], limits: Limits, allowed: Allowed, lookup: Lookup
-) -> None:
-    """Every link that is not there yet, each in a task; `Fetcher` sees to it that few ask at once."""
-    fetcher = make(limits, allowed, lookup)
+async def _fetch_all(run: _Downloads, limits: Limits, allowed: Allowed, lookup: Lookup) -> None:
+    """One task for each link; `Fetcher` limits how many run at once."""
+    fetcher = Fetcher(limits, allowed, lookup)
     tasks = [asyncio.ensure_future(_fetch_one(run, fetcher, link)) for link in run.todo]
     try:
         await asyncio.gather(*tasks)
@@ -104,26 +102,26 @@ async def _fetch_all(
         await fetcher.close()
 
 
-async def _fetch_one(run: _Run, fetcher: Fetcher, link: Link) -> None:
+async def _fetch_one(run: _Downloads, fetcher: Fetcher, link: Link) -> None:
     part = run.store.part(link.number)
     try:
         origin = await fetcher.fetch(link.number, link.url, part)
         try:
-            saved = await asyncio.to_thread(run.store.keep, link.number, link.url, origin)
+            saved = await asyncio.to_thread(run.store.accept, link.number, link.url, origin)
         except DiskError:
             raise
-        except UserError as fault:
-            raise LinkError(str(fault)) from fault
-        run.store.enter(saved)
-        run.fresh.add(link.url)
-    except LinkError as fault:
-        run.failed[link.url] = str(fault)
+        except UserError as error:
+            raise LinkError(str(error)) from error
+        run.store.log(saved)
+        run.fetched.add(link.url)
+    except LinkError as error:
+        run.failed[link.url] = str(error)
     finally:
         part.unlink(missing_ok=True)
 
 
-def _judge(links: list[Link], run: _Run, doubles: Doubles) -> list[Outcome]:
-    """What became of each link, in the list's order: of two that are the same, the earlier one counts."""
+def _outcomes(links: list[Link], run: _Downloads, duplicates: Duplicates) -> list[Outcome]:
+    """The result of each link, in order; of two that are the same, the earlier one counts."""
     outcomes: list[Outcome] = []
     by_hash: dict[str, Outcome] = {}
     for link in links:
@@ -133,46 +131,41 @@ def _judge(links: list[Link], run: _Run, doubles: Doubles) -> list[Outcome]:
             outcomes.append(Outcome(link, "failed", None, why))
             continue
         earlier = by_hash.get(saved.sha256)
-        what: Any = "fetched" if link.url in run.fresh else "there"
+        what: Any = "fetched" if link.url in run.fetched else "there"
         why = ""
         if earlier is not None:
             same = "link" if earlier.link.url == link.url else "file"
-            what, why = "same", f"It is the same {same} as {place(earlier.link.where)}."
-        outcomes.append(Outcome(link, what, saved, why, kept=earlier is None or doubles == "keep all"))
+            what, why = "same", f"It is the same {same} as {line_of(earlier.link.where)}."
+        outcomes.append(Outcome(link, what, saved, why, kept=earlier is None or duplicates == "keep all"))
         by_hash.setdefault(saved.sha256, outcomes[-1])
     distinct = list(by_hash.values())
     for one, other in look_alikes([bytes.fromhex(o.saved.look) for o in distinct if o.saved]):
-        distinct[other].alike = f"It looks like {place(distinct[one].link.where)}."
-        distinct[other].kept = doubles != "leave out look-alikes too"
+        distinct[other].alike = f"It looks like {line_of(distinct[one].link.where)}."
+        distinct[other].kept = duplicates != "leave out look-alikes too"
     return outcomes
 
 
-def _metadata(link: Link, saved: Saved, culture: str, where: str) -> dict[str, Any]:
-    """A line of metadata: the community's words, and where, when and what was fetched. Nothing empty."""
-    line = link.line
+def _metadata(link: Link, saved: SavedImage, culture: str, place: str) -> dict[str, Any]:
+    """A line of metadata: the row's fields and the download's provenance, without empty values."""
+    row = link.row
     values: dict[str, Any] = {
         "file_name": saved.file,
-        "text": line.text,
-        "blip_text": line.blip_text,
-        "culture": line.culture or culture,
-        "place": line.place or where,
-        "category": normal_category(line.category),
-        "era": normal_era(line.era, link.where),
-        "tags": line.tags,
-        "split": line.split,
-        "source": line.source or link.url,
-        "collector": line.collector,
-        "licence": line.licence,
-        "consent": line.consent,
-        "verified_by": line.verified_by,
+        "text": row.text,
+        "blip_text": row.blip_text,
+        "culture": row.culture or culture,
+        "place": row.place or place,
+        "category": normal_category(row.category),
+        "era": normal_era(row.era, link.where),
+        "tags": row.tags,
+        "split": row.split,
+        "source": row.source or link.url,
+        "collector": row.collector,
+        "licence": row.licence,
+        "consent": row.consent,
+        "verified_by": row.verified_by,
         "url": link.url,
         "origin": saved.origin if saved.origin != link.url else "",
         "sha256": saved.sha256,
         "fetched": saved.fetched,
     }
     return {key: value for key, value in values.items() if value}
-
-
-def collected_by_links(folder: Path) -> bool:
-    """Whether a folder was made by `collect`."""
-    return (folder / LOG).is_file()

@@ -1,23 +1,23 @@
-"""How much is asked of other people's servers, and how much is taken from them."""
+"""Limits on requests to other people's servers, and on what is accepted from them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..dataset import MAX_PIXELS
+from ..images import MAX_PIXELS
 
 
 @dataclass(frozen=True)
 class Limits:
     """Sizes are in bytes, times in seconds.
 
-    max_links: longest list; max_bytes: largest image; max_total: what one run receives, failures included;
-    max_pixels: width times height. ports: the only ones that are asked.
-    at_once: transfers at the same time; per_host: of them with one host; delay: pause between the starts of two
-    requests to one host. tries: for a link, when a host stumbles; backoff: the first pause, doubled each time, with
-    jitter drawn from `seed` and the link; longest_wait: the longest Retry-After that is honoured, a longer one ends the
-    link. redirects: at most so many in a row. connect: until a connection stands; gap: without a byte; whole: for one
-    answer, from the request to its last byte.
+    max_links: longest list. max_bytes: largest image. max_total: received in one run, failed downloads included.
+    max_pixels: width × height. ports: the only ports connected to.
+    at_once: concurrent transfers. per_host: of these with one host. delay: between two requests' starts at a host.
+    tries: attempts for each link after temporary errors. backoff: the first pause, doubled each time, with jitter by
+    `seed` and link. longest_wait: the longest Retry-After that is waited for; after a longer one the link fails.
+    redirects: at most, for each link. connect: until a connection is made. gap: without a byte. whole: for one
+    response, from the request to its last byte.
     """
 
     max_links: int = 10_000

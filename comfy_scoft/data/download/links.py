@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...common.errors import UserError
-from ..dataset.metadata import LinkLine, normal_era, normal_split, parse_row
-from ..dataset.rows import ROW_ENDINGS, read_rows, shown
+from ..dataset.metadata import LinkRow, normal_era, normal_split, parse_row
+from ..dataset.rows import ROW_ENDINGS, printable, read_rows
 
 
 @dataclass(frozen=True)
-class Fault:
-    """A row that cannot be read. where: "links.csv line 3"; sentence: what is wrong, naming the place."""
+class InvalidRow:
+    """A row that was not accepted. where: "links.csv line 3"; sentence: the error, beginning with `where`."""
 
     where: str
     sentence: str
@@ -20,29 +20,29 @@ class Fault:
 
 @dataclass(frozen=True)
 class Link:
-    """One row of the list. number: its place among the rows, from 1. where: "links.csv line 3"."""
+    """One row of the list. number: its position among the rows, from 1. where: "links.csv line 3"."""
 
     number: int
     where: str
-    line: LinkLine
+    row: LinkRow
 
     @property
     def url(self) -> str:
-        return self.line.url
+        return self.row.url
 
 
-def read_links(path: Path, max_links: int = 10_000) -> tuple[list[Link], list[Fault]]:
-    """The good rows of a `.csv`, `.tsv` or `.jsonl` file in order, and those that are not.
+def read_links(path: Path, max_links: int = 10_000) -> tuple[list[Link], list[InvalidRow]]:
+    """The valid and the invalid rows of a `.csv`, `.tsv` or `.jsonl` file, in order.
 
     Columns: url, caption; optional category, era, tags, culture, place, split, generic_captions, source, collector,
-    license, consent, verified_by. A list in one cell has "|" between its entries. Raises UserError when the file is
-    of another kind, cannot be read, has no good row, or more rows than `max_links`.
+    license, consent, verified_by. A list in one cell has "|" between its entries. Raises UserError if the file has
+    another ending, cannot be read, has no valid row, or more rows than `max_links`.
     """
-    name = shown(path.name)
+    name = printable(path.name)
     if path.suffix.lower() not in ROW_ENDINGS:
-        raise UserError(f"The list {name} is of no kind that can be read: save it as CSV or as JSON lines (.jsonl).")
+        raise UserError(f"The list {name} is not a CSV or JSON lines file: save it as .csv or .jsonl.")
     links: list[Link] = []
-    faults: list[Fault] = []
+    invalid: list[InvalidRow] = []
     try:
         for number, (where, values) in enumerate(read_rows(path, name), 1):
             if number > max_links:
@@ -50,23 +50,20 @@ def read_links(path: Path, max_links: int = 10_000) -> tuple[list[Link], list[Fa
             try:
                 if isinstance(values, UserError):
                     raise values
-                line = parse_row(values, where, LinkLine)
-                normal_era(line.era, where)
-                normal_split(line.split or "train", where)
-                links.append(Link(number, where, line))
-            except UserError as fault:
-                faults.append(Fault(where, str(fault)))
+                row = parse_row(values, where, LinkRow)
+                normal_era(row.era, where)
+                normal_split(row.split or "train", where)
+                links.append(Link(number, where, row))
+            except UserError as error:
+                invalid.append(InvalidRow(where, str(error)))
     except OSError as error:
         raise UserError(f"The list {name} cannot be read: put it into ComfyUI's input folder.") from error
     if not links:
+        if len(invalid) == 1:
+            raise UserError(invalid[0].sentence)
+        first = f" (first error: {invalid[0].sentence.rstrip('.')})" if invalid else ""
         raise UserError(
-            faults[0].sentence
-            if len(faults) == 1
-            else f"The list {name} has no row with a link and a caption: name the columns url and caption in its first "
-            f"line, and give each image a row{_first(faults)}."
+            f"The list {name} has no row with a link and a caption: name the columns url and caption in its first "
+            f"line, and give each image a row{first}."
         )
-    return links, faults
-
-
-def _first(faults: list[Fault]) -> str:
-    return f" (first fault: {faults[0].sentence.rstrip('.')})" if faults else ""
+    return links, invalid

@@ -1,4 +1,4 @@
-"""The same image twice: by its bytes, and by how it looks."""
+"""Near-duplicate images by a perceptual hash."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ import numpy as np
 from PIL import Image
 
 NEAR = 10
-"""Two images look alike when at most so many of the 128 bits differ. Measured: copies saved smaller, larger, harder
-or brighter differ by 0 to 10 bits, two images of the mini world's one style by 16 or more, two photographs by about
-60 (tests/test_download_duplicates.py)."""
+"""Images are near-duplicates if at most this many of the 128 bits differ. Measured: copies that are resized, more
+compressed or brighter differ by 0 to 10 bits, two images in the mini world's style by 16 or more, two photographs by
+about 60 (tests/test_download_duplicates.py)."""
 
 _BITS = np.array([bin(n).count("1") for n in range(256)], dtype=np.uint16)
 
 
 def difference_hash(image: Image.Image) -> bytes:
-    """16 bytes of how an image looks: of 8 × 8 cells each, is it brighter to the right, and is it brighter below?
+    """16 bytes: for each of 8 × 8 cells, whether the image gets brighter to the right, and whether it does downwards.
 
-    The "difference hash" of N. Krawetz ("Kind of Like That", hackerfactor.com, 2013), in both directions. It is a few
-    lines of Pillow; the ImageHash package computes the same, but brings scipy and PyWavelets into people's ComfyUI.
+    The difference hash of N. Krawetz ("Kind of Like That", hackerfactor.com, 2013) in both directions, as in the
+    ImageHash package, without its dependencies scipy and PyWavelets.
     """
     gray = image.convert("L")
     across = np.asarray(gray.resize((9, 8), Image.Resampling.LANCZOS), dtype=np.int16)
@@ -29,8 +29,7 @@ def difference_hash(image: Image.Image) -> bytes:
 
 
 def look_alikes(hashes: Sequence[bytes], near: int = NEAR) -> list[tuple[int, int]]:
-    """Pairs (earlier, later) of hashes with at most `near` bits between them; each later one is paired once, with the
-    first that it resembles."""
+    """Pairs (earlier, later) of hashes that differ in at most `near` bits; each later one is paired with the first."""
     if len(hashes) < 2:
         return []
     table = np.frombuffer(b"".join(hashes), dtype=np.uint8).reshape(len(hashes), -1)

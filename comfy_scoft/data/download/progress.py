@@ -1,4 +1,4 @@
-"""Asynchronous work in a thread of its own, watched from the thread that asked for it."""
+"""Runs a coroutine in its own thread, watched from the calling thread."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ import asyncio
 import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import CancelledError, Future, wait
-from concurrent.futures import TimeoutError as NotYet  # Python 3.10 has two of that name
+from concurrent.futures import TimeoutError as NotDone  # Python 3.10 has two of that name
 from typing import Any, TypeVar
 
 T = TypeVar("T")
 
 
-def run_watched(work: Callable[[], Coroutine[Any, Any, T]], look: Callable[[], None], every: float = 0.1) -> T:
-    """Run a coroutine to its end and return its result, calling `look` every so many seconds here, in this thread.
+def run_watched(work: Callable[[], Coroutine[Any, Any, T]], poll: Callable[[], None], every: float = 0.1) -> T:
+    """Run a coroutine and return its result, calling `poll` in this thread every `every` seconds.
 
-    ComfyUI calls nodes from inside a running event loop, where `asyncio.run` may not be called, and its progress and
-    interrupt belong to the calling thread. What `look` raises cancels the work, waits until its clean-up is done (a
-    name look-up that hangs in the system is not waited for), and is raised on.
+    ComfyUI calls nodes inside a running event loop, where `asyncio.run` is not allowed, and its progress and interrupt
+    belong to the calling thread. An exception of `poll` cancels the work, waits for its cleanup (10 s at most, as a
+    name lookup may hang in the system), and is re-raised.
     """
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, name="scoft download", daemon=True)
@@ -33,8 +33,8 @@ def run_watched(work: Callable[[], Coroutine[Any, Any, T]], look: Callable[[], N
     task = asyncio.run_coroutine_threadsafe(guarded(), loop)
     try:
         while not wait([task], timeout=every).done:
-            look()
-        look()
+            poll()
+        poll()
         return task.result()
     finally:
         if not task.done():
@@ -45,6 +45,6 @@ def run_watched(work: Callable[[], Coroutine[Any, Any, T]], look: Callable[[], N
         if not thread.is_alive():
             loop.close()
         try:
-            task.exception(timeout=0)  # so that Python does not complain of an exception nobody asked for
-        except (CancelledError, NotYet):
+            task.exception(timeout=0)  # marks the exception as retrieved
+        except (CancelledError, NotDone):
             pass

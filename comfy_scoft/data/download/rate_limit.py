@@ -1,4 +1,4 @@
-"""Manners: how often one host is asked, and how long to wait before asking again."""
+"""Rate limits per host, back-off and Retry-After."""
 
 from __future__ import annotations
 
@@ -15,50 +15,47 @@ from .limits import Limits
 
 @dataclass
 class _Host:
-    places: asyncio.Semaphore
+    slots: asyncio.Semaphore
     next_start: float = 0.0
 
 
-class Turns:
-    """Gives out the right to make a request: few at once, fewer with one host, and a pause between two starts there."""
+class RateLimiter:
+    """Limits concurrent requests, in all and for each host, and keeps a delay between two starts at one host."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._hosts: dict[str, _Host] = {}
-        self._places = asyncio.Semaphore(limits.at_once)
+        self._slots = asyncio.Semaphore(limits.at_once)
 
     def _host(self, name: str) -> _Host:
         return self._hosts.setdefault(name, _Host(asyncio.Semaphore(self._limits.per_host)))
 
     @asynccontextmanager
-    async def turn(self, host: str) -> AsyncIterator[None]:
-        """Wait for a turn at a host, and hold it. Never ask for a second one meanwhile: that could wait for ever."""
+    async def slot(self, host: str) -> AsyncIterator[None]:
+        """Wait for and hold a request slot at a host. Holding one while waiting for another could deadlock."""
         entry = self._host(host)
-        async with entry.places:
+        async with entry.slots:
             loop = asyncio.get_running_loop()
-            while (pause := entry.next_start - loop.time()) > 0:
-                await asyncio.sleep(pause)
+            while (wait := entry.next_start - loop.time()) > 0:
+                await asyncio.sleep(wait)
             entry.next_start = loop.time() + self._limits.delay
-            async with self._places:
+            async with self._slots:
                 yield
 
     def hold(self, host: str, seconds: float) -> None:
-        """Ask nothing of a host for so long: it has sent a Retry-After."""
+        """Start no request at a host for so long, after a Retry-After."""
         entry = self._host(host)
         entry.next_start = max(entry.next_start, asyncio.get_running_loop().time() + seconds)
 
 
-def pause(limits: Limits, link: int, attempt: int) -> float:
-    """Seconds before try `attempt` + 1: exponential back-off times a jitter of 0.5 to 1.5.
-
-    The jitter is drawn from the seed, the link and the attempt alone, so it is the same whatever finished first.
-    """
+def backoff_delay(limits: Limits, link: int, attempt: int) -> float:
+    """Seconds before try `attempt` + 1: exponential back-off times a jitter in [0.5, 1.5] by seed, link and attempt."""
     jitter = random.Random(f"{limits.seed} {link} {attempt}").uniform(0.5, 1.5)  # noqa: S311  (no secret)
     return limits.backoff * 2.0**attempt * jitter
 
 
 def retry_after(value: str | None) -> float | None:
-    """Seconds that a Retry-After header asks to wait: a number or a date (RFC 9110, 10.2.3); None for neither."""
+    """Seconds that a Retry-After header asks to wait, a number or a date (RFC 9110, 10.2.3); None for neither."""
     if not value:
         return None
     if value.strip().isascii() and value.strip().isdigit():

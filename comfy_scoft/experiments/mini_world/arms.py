@@ -8,10 +8,8 @@ from typing import Any
 from ...losses.rollout import GradientStep, RolloutSettings
 from ...models.lora import LoraSettings, Targets
 from ...training.settings import OptimizerSettings, TrainSettings, identity_fields
-from .cells import DEVELOPMENT_SEEDS, FRESH_SEEDS, TEST_SEEDS
-
-Loss = tuple[str, dict[str, Any]]
-"""A loss's name on the menu and its settings; `features` is the name of a feature network."""
+from ..engine.training import LossSpec
+from .grid import DEVELOPMENT_SEEDS, FRESH_SEEDS, TEST_SEEDS
 
 FEATURES = "mini CLIP (layer 5)"
 TRAIN = TrainSettings(steps=300, batch_size=8, accumulation=1, resolution=64, flip=False)
@@ -26,15 +24,15 @@ SNAPSHOTS = 6
 
 @dataclass(frozen=True)
 class Arm:
-    """One way to train and to draw. losses: empty is the base model itself, untrained.
+    """One way to train and to generate. losses: empty is the base model itself, untrained.
 
-    at: the step whose LoRA is drawn with, a multiple of steps / SNAPSHOTS; 0 is the end of the training.
-    lora_strength: what the trained LoRA is multiplied by while drawing. strength: of RS-Corrector while drawing; 0 is
-    none. asks: whether it asks the prompt for the place.
+    at: the step whose LoRA generates the images, a multiple of steps / SNAPSHOTS; 0 is the end of the training.
+    lora_strength: factor of the trained LoRA in generation. strength: of RS-Corrector in generation; 0 is none. asks:
+    whether the corrector looks for the place in the prompt.
     """
 
     name: str
-    losses: tuple[Loss, ...] = ()
+    losses: tuple[LossSpec, ...] = ()
     train: TrainSettings = TRAIN
     lora: LoraSettings = LORA
     optimizer: OptimizerSettings = OPTIMIZER
@@ -46,11 +44,11 @@ class Arm:
 
     @property
     def untouched(self) -> bool:
-        """Whether it is the base model as it is, which all others are paired with."""
+        """Whether it is the base model as it is, which all other arms are paired with."""
         return not self.losses and not self.strength
 
     def described(self, seed: int) -> dict[str, Any]:
-        """All settings that decide the training, as plain JSON; the name, and what is drawn, do not."""
+        """All settings that decide the training, as plain JSON; the name, and what is generated, do not."""
         train = replace(self.train, seed=seed)
         groups = {"train": train, "lora": self.lora, "optimizer": self.optimizer, "rollout": self.rollout}
         return {
@@ -61,32 +59,37 @@ class Arm:
 
 @dataclass(frozen=True)
 class Part:
-    """Arms that are compared with one another on the same seeds and cells. about: what the part asks."""
+    """Arms that are compared with one another on the same seeds and grid. about: the question of the part.
+
+    compare: (name of an arm before, and of one after), beside the base model that every arm is compared with. An arm
+    before that is not of the part is the ablation's.
+    """
 
     name: str
     about: str
     arms: tuple[Arm, ...]
     seeds: tuple[int, ...] = TEST_SEEDS
     form: str = "full"
+    compare: tuple[tuple[str, str], ...] = ()
 
 
-def diffusion(weight: float = 0.7, **more: Any) -> Loss:
+def diffusion(weight: float = 0.7, **more: Any) -> LossSpec:
     return "diffusion", {"weight": weight, **more}
 
 
-def memorization(weight: float = 0.3, **more: Any) -> Loss:
+def memorization(weight: float = 0.3, **more: Any) -> LossSpec:
     return "memorization", {"weight": weight, **more}
 
 
-def perceptual(weight: float = 1.0, features: str = FEATURES) -> Loss:
+def perceptual(weight: float = 1.0, features: str = FEATURES) -> LossSpec:
     return "perceptual", {"features": features, "weight": weight}
 
 
-def contrastive(weight: float = 1.0, margin: float = 0.05, features: str = FEATURES, **more: Any) -> Loss:
+def contrastive(weight: float = 1.0, margin: float = 0.05, features: str = FEATURES, **more: Any) -> LossSpec:
     return "contrastive", {"features": features, "weight": weight, "margin": margin, **more}
 
 
-def matched(weight: float = 1.0, margin: float = 0.05, features: str = FEATURES) -> Loss:
+def matched(weight: float = 1.0, margin: float = 0.05, features: str = FEATURES) -> LossSpec:
     return "matched", {"features": features, "weight": weight, "margin": margin}
 
 
@@ -182,76 +185,104 @@ def _along() -> tuple[Arm, ...]:
     return tuple(replace(arm, name=f"{arm.name}, step {at}", at=at) for arm in (LDM, M, MPC) for at in steps)
 
 
+def _against(before: str, arms: tuple[Arm, ...]) -> tuple[tuple[str, str], ...]:
+    return tuple((before, arm.name) for arm in arms if arm.name != before)
+
+
+def _weight_pairs(arms: tuple[Arm, ...]) -> tuple[tuple[str, str], ...]:
+    """Each changed weight against the arm that has the workflow's."""
+    usual = {"M": M, "P": MP, "C": MPC, "margin": MPC, "K": MPC}
+    return tuple((usual[arm.name.split()[0]].name, arm.name) for arm in arms if arm.name.split()[0] in usual)
+
+
+ADDED = ((LDM.name, M.name), (M.name, MP.name), (M.name, MPC.name), (MP.name, MPC.name))
+"""What M adds, P, C, and C in place of P."""
+MATCHED = Arm("+MP at C's norm", (diffusion(), memorization(), matched()))
+_UNNAMED = (CAREFUL, NARROW, *UNNAMED)
+_TWO_SEEDS = TEST_SEEDS[:2]
 _PARTS = (
-    Part("ablation", "What each loss adds, at the settings of the demo's workflow.", (BASE, LDM, M, MP, MPC)),
-    Part("careful", "Settings chosen on other seeds, kinds and places than those shown here.", (CAREFUL, NARROW)),
     Part(
-        *(
-            "combined",
-            "A careful LoRA at 0.9 of its strength, and RS-Corrector beside it, whose strength is the number.",
-            COMBINED,
-        ),
+        name="ablation",
+        about="What each loss adds, at the settings of the demo's workflow.",
+        arms=(BASE, LDM, M, MP, MPC),
+        compare=ADDED,
     ),
     Part(
-        *(
-            "fresh seeds",
-            "The careful workflow's settings once more, with training seeds that were named before any was trained.",
-            (NARROW, PRESET),
-        ),
+        name="careful",
+        about="Settings chosen on other seeds, kinds and places than those shown here.",
+        arms=(CAREFUL, NARROW),
+        compare=_against(MPC.name, (CAREFUL, NARROW)),
+    ),
+    Part(
+        name="combined",
+        about="A careful LoRA at 0.9 of its strength, and RS-Corrector beside it, whose strength is the number.",
+        arms=COMBINED,
+        compare=_against(MPC.name, COMBINED),
+    ),
+    Part(
+        name="fresh seeds",
+        about="The careful workflow's settings once more, with training seeds that were named before any was trained.",
+        arms=(NARROW, PRESET),
         seeds=FRESH_SEEDS,
     ),
     Part(
-        *("ten seeds", "The same over both sets of seeds: narrower, and half of it not as untouched.", (PRESET,)),
+        name="ten seeds",
+        about="The same over both sets of seeds: narrower, and half of it not as untouched.",
+        arms=(PRESET,),
         seeds=(*TEST_SEEDS, *FRESH_SEEDS),
     ),
     Part(
-        *(
-            "unnamed place",
-            "The same without one place among the prompts that are to stay as they are.",
-            (CAREFUL, NARROW, *UNNAMED),
-        ),
-        seeds=TEST_SEEDS[:2],
+        name="unnamed place",
+        about="The same without one place among the prompts that are to stay as they are.",
+        arms=_UNNAMED,
+        seeds=_TWO_SEEDS,
     ),
     Part(
-        "corrector",
-        "RS-Corrector: the model stays as it is, and a learned preference corrects its images while they are drawn.",
-        CORRECTED,
+        name="corrector",
+        about="RS-Corrector: the model stays as it is, and a learned preference corrects its images during sampling.",
+        arms=CORRECTED,
         form="lean",
+        compare=_against(MPC.name, CORRECTED),
     ),
     Part(
-        *("released weights", "The weights of the authors' released script: 0.7, 0.3 and 0.05.", (LDM, M, *RELEASED)),
-        seeds=TEST_SEEDS[:2],
+        name="released weights",
+        about="The weights of the authors' released script: 0.7, 0.3 and 0.05.",
+        arms=(LDM, M, *RELEASED),
+        seeds=_TWO_SEEDS,
     ),
     Part(
-        *(
-            "weights",
-            "Each weight and the margin alone, lower and higher, and a LoRA on the cross-attention's K and V alone.",
-            _weights(),
-        ),
-        seeds=TEST_SEEDS[:2],
+        name="weights",
+        about="Each weight and the margin alone, lower and higher, and a LoRA on the cross-attention's K and V alone.",
+        arms=_weights(),
+        seeds=_TWO_SEEDS,
         form="lean",
+        compare=_weight_pairs(_weights()),
     ),
     Part(
-        *(
-            "features",
-            "The feature layer, and the step of the rollout with the gradient (Figure 7).",
-            _features(),
-        ),
-        seeds=TEST_SEEDS[:2],
+        name="features",
+        about="The feature layer, and the step of the rollout with the gradient (Figure 7), against layer 5 with the "
+        f"{ROLLOUT.gradient_step} step.",
+        arms=_features(),
+        seeds=_TWO_SEEDS,
         form="lean",
+        compare=_against("layer 5", _features()),
     ),
     Part(
-        *("along training", "Memorization and diversity while training goes on (Figure 9).", _along()),
-        seeds=TEST_SEEDS[:2],
+        name="along training",
+        about="Memorization and diversity during training (Figure 9).",
+        arms=_along(),
+        seeds=_TWO_SEEDS,
         form="taught",
+        compare=tuple((arm.name, arm.name.replace(" 50", " 300")) for arm in _along() if arm.at == 50),
     ),
     Part(
-        "control",
-        "Is it C, or just a stronger P? In the middle arm P's gradient is scaled, image by image, to the norm that "
-        "C's would have.",
-        (MP, Arm("+MP at C's norm", (diffusion(), memorization(), matched())), MPC),
+        name="control",
+        about="Is it C, or just a stronger P? In the middle arm P's gradient is scaled, image by image, to the norm "
+        "that C's would have.",
+        arms=(MP, MATCHED, MPC),
         seeds=TEST_SEEDS[:3],
         form="lean",
+        compare=((MATCHED.name, MPC.name), (MP.name, MATCHED.name)),
     ),
 )
 PARTS: dict[str, Part] = {part.name: part for part in _PARTS}
@@ -262,7 +293,7 @@ SHORT_IMAGES = 6
 _FAST = replace(TRAIN, steps=6, batch_size=2)
 SHORT = Part(
     "ablation",
-    "Two arms and few images, to see that all of it runs: its figures mean nothing.",
+    "Two arms and few images, to see that all of it runs: its metrics mean nothing.",
     (
         BASE,
         replace(LDM, train=_FAST),
@@ -298,6 +329,6 @@ SEARCH = development(
 ALL = {**PARTS, SEARCH.name: SEARCH}
 
 
-def units(parts: tuple[Part, ...]) -> list[tuple[Part, Arm, int]]:
-    """Every piece of work: a part's arm with a seed. Seeds come first, so that whole comparisons are there early."""
+def jobs(parts: tuple[Part, ...]) -> list[tuple[Part, Arm, int]]:
+    """Every job: a part's arm with a seed. Seeds come first, so that whole comparisons are there early."""
     return [(part, arm, seed) for part in parts for seed in part.seeds for arm in part.arms]

@@ -1,26 +1,23 @@
-"""The page's images: figures with their intervals, and what the models draw of the same prompts and noise."""
+"""The page's images: metrics with their intervals, and images of the models from the same prompts and noise."""
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from ...reports.plots import compare_grid
 from ...reports.plots.canvas import COLORS, INK, LINE, MUTED, Page
+from ..engine.estimate import Estimate
 from . import tables
-from .aims import BOUND
-from .cells import FORMS, HELD_OUT, OTHER_PLACES, TAUGHT
-from .figures import Figure
 from .generate import cell_file
-from .tables import ArmTable, PartTable
+from .grid import FORMS, HELD_OUT, OTHER_PLACES, TAUGHT
 from .training import World
+from .verdicts import BOUND
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -28,7 +25,9 @@ if TYPE_CHECKING:
 OTHER_KINDS = 2
 EDGE, NAMES, PANEL, ROW, HEAD = 28, 190, 330, 30, 76
 Panel = tuple[str, tuple[tuple[str, str], ...], tuple[float, float]]
-"""Heading, (label, key) of the figures in it, and what is shaded (low, high)."""
+"""Heading, (label, key) of the metrics in it, and what is shaded (low, high)."""
+Arms = Mapping[str, Mapping[str, Estimate]]
+"""Metrics by the arm's name."""
 
 PANELS: tuple[Panel, ...] = (
     (
@@ -45,82 +44,84 @@ PANELS: tuple[Panel, ...] = (
 )
 
 
-def interval_chart(arms: Mapping[str, ArmTable]) -> Tensor:
-    """One row an arm, one panel a question, each figure a dot with its interval: (H, W, 3) in [0, 1]."""
+def interval_chart(arms: Arms) -> Tensor:
+    """One row an arm, one panel a question, each metric a dot with its interval: (H, W, 3) in [0, 1]."""
     height = HEAD + ROW * len(arms) + 84
     page = Page(2 * EDGE + NAMES + len(PANELS) * (PANEL + EDGE), height)
     names = list(arms)
     for i, name in enumerate(names):
         page.text(EDGE, HEAD + ROW * i + ROW / 2 - 8, name, 14, bold=True)
-    for k, (title, wanted, shaded) in enumerate(PANELS):
+    for k, (title, dots, shaded) in enumerate(PANELS):
         x = EDGE + NAMES + k * (PANEL + EDGE)
         page.text(x, 16, title, 14, bold=True)
         axes = page.axes(x, HEAD, PANEL, ROW * len(names))
-        _panel(axes, list(arms.values()), [key for _, key in wanted], shaded)
-        for j, (label, _) in enumerate(wanted):
-            page.text(x + j * PANEL / len(wanted), 42, f"● {label}", 12, COLORS[j])
+        _panel(axes, list(arms.values()), [key for _, key in dots], shaded)
+        for j, (label, _) in enumerate(dots):
+            page.text(x + j * PANEL / len(dots), 42, f"● {label}", 12, COLORS[j])
     page.text(EDGE, height - 34, "Dots with 95 % intervals; the shaded band is ±.05.", 12, MUTED)
     return page.tensor()
 
 
-def _panel(axes: Axes, arms: Sequence[ArmTable], keys: Sequence[str], shaded: tuple[float, float]) -> None:
+def _panel(
+    axes: Axes, arms: Sequence[Mapping[str, Estimate]], keys: Sequence[str], shaded: tuple[float, float]
+) -> None:
     if shaded[0] < shaded[1]:
         axes.axvspan(*shaded, color=LINE, alpha=0.6, lw=0)
     axes.axvline(0.0, color=MUTED, lw=0.8)
     for i, arm in enumerate(arms):
         for j, key in enumerate(keys):
-            if key in arm.figures:
-                _dot(axes, arm.figures[key], i + (j - (len(keys) - 1) / 2) * 0.7 / len(keys), COLORS[j])
+            if key in arm:
+                _dot(axes, arm[key], i + (j - (len(keys) - 1) / 2) * 0.7 / len(keys), COLORS[j])
     axes.set_ylim(len(arms) - 0.5, -0.5)
     axes.set_yticks([])
 
 
-def _dot(axes: Axes, figure: Figure, y: float, color: str) -> None:
-    if figure.known:
-        axes.plot([figure.low, figure.high], [y, y], color=color, lw=1.8, solid_capstyle="butt")
-    axes.plot([figure.value], [y], "o", color=color, ms=4.5)
+def _dot(axes: Axes, metric: Estimate, y: float, color: str) -> None:
+    if metric.known:
+        axes.plot([metric.low, metric.high], [y, y], color=color, lw=1.8, solid_capstyle="butt")
+    axes.plot([metric.value], [y], "o", color=color, ms=4.5)
 
 
-def along_chart(part: PartTable) -> Tensor:
+def along_chart(arms: Arms) -> Tensor:
     """Memorization gap and diversity by step, one line a way to train: (H, W, 3) in [0, 1]."""
-    wanted = (
+    panels = (
         ("Memorization gap, LoRA − base", tables.GAP),
         ("Similarity to training images", tables.SIMILARITY),
         ("Diversity on trained captions", tables.DIVERSITY_TRAINED),
     )
-    page = Page(2 * EDGE + len(wanted) * (PANEL + 2 * EDGE), 340)
-    lines = list(dict.fromkeys(name.split(", step ")[0] for name in part.arms))
-    for k, (title, key) in enumerate(wanted):
+    page = Page(2 * EDGE + len(panels) * (PANEL + 2 * EDGE), 340)
+    lines = list(dict.fromkeys(name.split(", step ")[0] for name in arms))
+    for k, (title, key) in enumerate(panels):
         x = 2 * EDGE + k * (PANEL + 2 * EDGE)
         page.text(x, 16, title, 14, bold=True)
         axes = page.axes(x, 70, PANEL, 200)
         for line, color in zip(lines, COLORS, strict=False):
-            _curve(axes, part, line, key, color)
+            _curve(axes, arms, line, key, color)
         axes.set_xlabel("optimizer step", fontsize=9, color=INK)
         for j, line in enumerate(lines if k == 0 else ()):
             page.text(x + j * 90, 42, f"● {line}", 12, COLORS[j])
     return page.tensor()
 
 
-def _curve(axes: Axes, part: PartTable, line: str, key: str, color: str) -> None:
-    found = [
-        (int(name.split()[-1]), arm.figures[key])
-        for name, arm in part.arms.items()
-        if name.split(", step ")[0] == line and key in arm.figures
+def _curve(axes: Axes, arms: Arms, line: str, key: str, color: str) -> None:
+    points = [
+        (int(name.split()[-1]), arm[key])
+        for name, arm in arms.items()
+        if name.split(", step ")[0] == line and key in arm
     ]
-    axes.plot([step for step, _ in found], [f.value for _, f in found], "o-", color=color, ms=4, lw=1.5)
-    for step, figure in found:
-        if figure.known:
-            axes.plot([step, step], [figure.low, figure.high], color=color, lw=1.0, alpha=0.6)
+    axes.plot([step for step, _ in points], [metric.value for _, metric in points], "o-", color=color, ms=4, lw=1.5)
+    for step, metric in points:
+        if metric.known:
+            axes.plot([step, step], [metric.low, metric.high], color=color, lw=1.0, alpha=0.6)
 
 
 def samples(world: World, models: Mapping[str, str], seed: int, form: str = "full") -> Tensor | None:
-    """What models draw of the same prompts and noise; models: name -> key of its images. None without any.
+    """Images of models from the same prompts and noise; models: name -> key of its images. None without any.
 
     The first image of each held-out kind in the taught place, and of the first two in each other place.
     """
     cells = [cell for cell in FORMS[form] if cell.what == HELD_OUT]
-    asked = {cell: cell.asked(seed, world.dataset) for cell in cells}
+    requests = {cell: cell.requests(seed, world.dataset) for cell in cells}
     picks = [
         (cell, k * cell.each) for cell in cells for k in range(len(cell.kinds) if cell.place == TAUGHT else OTHER_KINDS)
     ]
@@ -132,17 +133,10 @@ def samples(world: World, models: Mapping[str, str], seed: int, form: str = "ful
             rows.append((name, torch.stack([images[cell][i] for cell, i in picks])))
     if not rows:
         return None
-    prompts = [asked[cell][i].prompt for cell, i in picks]
+    prompts = [requests[cell][i].prompt for cell, i in picks]
     return compare_grid(rows, prompts, [seed] * len(picks), len(picks), "The same prompt and noise in each column")
 
 
 def _images(path: Path) -> Tensor:
     with np.load(path) as found:
         return torch.from_numpy(found["pictures"].astype(np.float32) / 255.0)
-
-
-def png(image: Tensor) -> bytes:
-    """An image (H, W, 3) in [0, 1] as a PNG file."""
-    buffer = io.BytesIO()
-    Image.fromarray(image.mul(255.0).round().byte().numpy()).save(buffer, "PNG", optimize=True)
-    return buffer.getvalue()

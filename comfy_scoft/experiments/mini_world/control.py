@@ -24,12 +24,12 @@ class MatchedPerceptualLoss(ContrastiveLoss):
 
     def __call__(self, context: LossContext) -> Tensor:
         near = self.features.distance(context.features(self.features), context.positive(self.features)).float()
-        wanted = super().__call__(context)
+        contrastive = super().__call__(context)
         assert context.image is not None, "it says that it uses the rollout"
         latent = _leaf(context.image)
         own, other = (
             torch.autograd.grad(loss.sum(), latent, retain_graph=True)[0].flatten(1).norm(dim=1)
-            for loss in (near, wanted)
+            for loss in (near, contrastive)
         )
         return near * (other / own.clamp_min(torch.finfo(own.dtype).tiny)).detach()
 

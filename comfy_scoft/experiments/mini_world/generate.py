@@ -1,4 +1,4 @@
-"""Draws the cells of a model, once for every part that asks for them, as the demo's workflow draws: DDIM, 20 steps."""
+"""Generates the images of a model, once for every part that needs them, as the demo's workflow does: DDIM, 20 steps."""
 
 from __future__ import annotations
 
@@ -12,24 +12,23 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...common.files import write_atomically
 from ...common.fingerprints import short_hash
 from ...corrector.corrector import Correction
-from ...corrector.ddim import draw
+from ...corrector.ddim import ddim_sample
 from ...models.stable_diffusion import BaseModel
-from .cells import Asked, Cell
+from .grid import Cell, ImageRequest
 from .training import World
 
 REVISION = 2
-"""To be raised by whoever changes what is drawn."""
+"""Raise it when you change what is generated."""
 
 STEPS, GUIDANCE, BATCH = 20, 3.0, 18
 SHAPE = (4, 8, 8)
 
 
 @dataclass(frozen=True)
-class Drawn:
-    """A cell's images, uint8 (N, 64, 64, 3), in the order of `Cell.asked`, and the CPU seconds that they took."""
+class CellImages:
+    """A cell's images, uint8 (N, 64, 64, 3), in the order of `Cell.requests`, and the CPU seconds that they took."""
 
     images: np.ndarray
     cpu_seconds: float
@@ -40,13 +39,13 @@ class Drawn:
 
 
 @torch.no_grad()
-def sample(base: BaseModel, asked: Sequence[Asked], correction: Correction | None = None) -> np.ndarray:
+def sample(base: BaseModel, requests: Sequence[ImageRequest], correction: Correction | None = None) -> np.ndarray:
     """uint8 (N, H, W, 3): each image from its own noise, the same in any company but for rounding.
 
     DDIM on evenly spaced timesteps, which is ComfyUI's sampler "ddim" with the scheduler "normal".
     """
-    prompts, seeds = [one.prompt for one in asked], [one.seed for one in asked]
-    return shown(base.decode(latents(base, prompts, seeds, correction)))
+    prompts, seeds = [one.prompt for one in requests], [one.seed for one in requests]
+    return as_bytes(base.decode(latents(base, prompts, seeds, correction)))
 
 
 def latents(
@@ -54,10 +53,10 @@ def latents(
 ) -> Tensor:
     """(N, 4, 8, 8) latents of images, each from its seed's noise, with a correction or without."""
     noise = torch.stack([torch.randn(SHAPE, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
-    return draw(base, noise, prompts, correction, GUIDANCE, STEPS)
+    return ddim_sample(base, noise, prompts, correction, GUIDANCE, STEPS)
 
 
-def shown(pixels: Tensor) -> np.ndarray:
+def as_bytes(pixels: Tensor) -> np.ndarray:
     """Decoded images (N, 3, H, W) as they are saved: uint8 (N, H, W, 3)."""
     scaled = pixels.clamp(-1, 1).add(1.0).mul(127.5).round()
     return scaled.to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()
@@ -69,23 +68,23 @@ def cell_file(world: World, model: str, cell: Cell, seed: int) -> Path:
     return world.out / "drawn" / model / f"{short_hash(facts)}.npz"
 
 
-def drawn(
+def generated(
     world: World,
     model: str,
     base: Callable[[], BaseModel],
     cell: Cell,
     seed: int,
     correction: Correction | None = None,
-) -> Drawn:
-    """The cell's images: those that are there, or new ones, drawn with `base()`."""
-    path = cell_file(world, model, cell, seed)
-    with world.lock(f"{model}-{path.stem}"):
-        if not path.is_file():
-            asked, network = cell.asked(seed, world.dataset), base()
-            begun = time.process_time()
-            parts = [sample(network, asked[i : i + BATCH], correction) for i in range(0, len(asked), BATCH)]
-            buffer = io.BytesIO()
-            np.savez_compressed(buffer, images=np.concatenate(parts), cpu_seconds=time.process_time() - begun)
-            write_atomically(path, buffer.getvalue())
-    with np.load(path) as found:
-        return Drawn(found["pictures"], float(found["cpu_seconds"]))
+) -> CellImages:
+    """The cell's images: those that are there, or new ones, generated with `base()`."""
+
+    def make() -> bytes:
+        requests, network = cell.requests(seed, world.dataset), base()
+        begun = time.process_time()
+        batches = [sample(network, requests[i : i + BATCH], correction) for i in range(0, len(requests), BATCH)]
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, pictures=np.concatenate(batches), cpu_seconds=time.process_time() - begun)
+        return buffer.getvalue()
+
+    with np.load(world.once(cell_file(world, model, cell, seed), make)) as file:
+        return CellImages(file["pictures"], float(file["cpu_seconds"]))

@@ -1,4 +1,4 @@
-"""What the images of a model show: the oracle's reading of each, and the measures that need several of them."""
+"""Measures the images of a model: the oracle's answer for each, and the metrics that need several of them."""
 
 from __future__ import annotations
 
@@ -16,44 +16,46 @@ from ...metrics import denoising_gap, diversity, kid, memorization
 from ...metrics.bias import concept_of
 from ...metrics.inputs import embeddings, features, of_images, of_records
 from ...mini_world import world as renderer
-from ...mini_world.oracle import reading
+from ...mini_world.oracle import classify
 from ...models.mini.clip import image_text_cosine
 from ...models.stable_diffusion import BaseModel
 from ...training.latent_cache import Cache
 from .arms import FEATURES
-from .cells import HELD_OUT, TAUGHT, TRAINED, Asked, Cell
-from .generate import Drawn
+from .generate import CellImages
+from .grid import HELD_OUT, TAUGHT, TRAINED, Cell, ImageRequest
 from .training import World
 
 REVISION = 3
-"""To be raised by whoever changes what is read; images are then read again, not drawn again."""
+"""Raise it when you change what is measured; the images are then measured again, not generated again."""
 
 READ_AT_ONCE = 16
 REFERENCE_EACH = 18
 """Rendered images of each kind in a reference of KID."""
 FRESH_EACH = 2
-"""Fresh images for each caption that was trained with, for the denoising gap."""
+"""Fresh images for each training caption, for the denoising gap."""
 SIZE = (renderer.SIZE, renderer.SIZE)
 GAP_SEED = 5
 
 
-def rows(asked: Sequence[Asked], drawn: Drawn) -> list[dict[str, Any]]:
-    """One row an image: what was asked for, what the oracle reads, CLIP's cosine with the prompt; plain JSON."""
-    pixels = drawn.tensor().permute(0, 3, 1, 2) * 2.0 - 1.0
-    seen = [one for part in pixels.split(READ_AT_ONCE) for one in reading(part)]
+def rows(requests: Sequence[ImageRequest], images: CellImages) -> list[dict[str, Any]]:
+    """One row an image: its request, the oracle's answer, CLIP's cosine with the prompt; plain JSON."""
+    pixels = images.tensor().permute(0, 3, 1, 2) * 2.0 - 1.0
+    seen = [one for part in pixels.split(READ_AT_ONCE) for one in classify(part)]
     with torch.no_grad():
-        cosines = image_text_cosine(pixels, [one.prompt for one in asked]).tolist()
+        cosines = image_text_cosine(pixels, [one.prompt for one in requests]).tolist()
     return [
         {
             **{"kind": one.concept, "seed": one.seed},
             **{"tone": found.tone, "palette": found.palette, "concept": found.concept, "cosine": round(cosine, 5)},
         }
-        for one, found, cosine in zip(asked, seen, cosines, strict=True)
+        for one, found, cosine in zip(requests, seen, cosines, strict=True)
     ]
 
 
-def measures(world: World, base: Callable[[], BaseModel], drawn: Mapping[Cell, Drawn], seed: int) -> dict[str, Any]:
-    """Figures of a whole model, by name; those whose cells were not drawn are left out.
+def measures(
+    world: World, base: Callable[[], BaseModel], cells: Mapping[Cell, CellImages], seed: int
+) -> dict[str, Any]:
+    """Metrics of a whole model, by name; those whose cells were not generated are left out.
 
     similarity, copies: of the images of trained captions; near copies are those that are nearer to a training image
     than 95 % of fresh renderings of the same captions are. diversity: by cell, mean over its prompts. KID (×10³), by
@@ -62,10 +64,10 @@ def measures(world: World, base: Callable[[], BaseModel], drawn: Mapping[Cell, D
     network = world.network(FEATURES)
     found: dict[str, Any] = {"diversity": {}, "KID": {}}
     vectors: dict[Cell, Tensor] = {}
-    for cell, own in drawn.items():
+    for cell, own in cells.items():
         images = of_images(own.tensor(), cell.name)
         vectors[cell] = embeddings(network, images)
-        prompts = [one.prompt for one in cell.asked(seed, world.dataset)]
+        prompts = [one.prompt for one in cell.requests(seed, world.dataset)]
         apart = diversity.diversities(features(network, images), prompts, network.distance)
         found["diversity"][cell.name] = _mean(apart.values())
         if cell.what == TRAINED:
@@ -84,7 +86,8 @@ def measures(world: World, base: Callable[[], BaseModel], drawn: Mapping[Cell, D
 
 
 def _kids(world: World, cell: Cell, vectors: Tensor) -> dict[str, float]:
-    """KID × 1000 of a cell to the place as its people paint it; of the taught place also to the other places."""
+    """KID × 1000 of a cell to exact images of its place as the people there show it; of the taught place also to the
+    other places."""
     own = renderer.PLACES.get(cell.place, renderer.NO_PLACE)
     wanted: dict[str, tuple[str, ...]] = {f"{cell.place}, as its people show it": (own,)}
     if cell.place == TAUGHT:
@@ -112,7 +115,7 @@ def rendered(kinds: tuple[str, ...], palettes: tuple[str, ...], tones: tuple[int
     for kind in kinds:
         for k in range(REFERENCE_EACH):
             tone, palette = tones[k % len(tones)], palettes[k // len(tones) % len(palettes)]
-            made.append(renderer.draw(kind, palette, rng, tone, flip=bool(rng.random() < 0.5)).rgb)
+            made.append(renderer.render(kind, palette, rng, tone, flip=bool(rng.random() < 0.5)).rgb)
     return torch.from_numpy(np.stack(made).astype(np.float32) / 255.0)
 
 
@@ -143,7 +146,7 @@ def _fresh_images(dataset: Dataset) -> Callable[[tuple[int, bool]], tuple[Tensor
         concept = concept_of(dataset.records[sample[0] % len(dataset)].caption)
         rng = np.random.default_rng((11, sample[0]))
         tone = int(rng.choice(renderer.DARK)) if renderer.concepts()[concept].is_person else None
-        rgb = renderer.draw(concept, renderer.PLACES[TAUGHT], rng, tone, flip=bool(rng.random() < 0.5)).rgb
+        rgb = renderer.render(concept, renderer.PLACES[TAUGHT], rng, tone, flip=bool(rng.random() < 0.5)).rgb
         pixels = torch.from_numpy(rgb.astype(np.float32)).permute(2, 0, 1).div(127.5).sub(1.0)
         return pixels, pixels.new_empty(0, *pixels.shape)
 

@@ -1,212 +1,95 @@
-"""The benchmark's page: results.json, and the same figures as HTML, Markdown and images."""
+"""The benchmark's page from results.json alone, and its images."""
 
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from ...common.errors import UserError
-from ...common.files import write_atomically
+from ...data.images import png
 from ...reports import page as report
-from . import charts, summary, tables
+from ..engine.estimate import Estimate
+from ..engine.estimate import shown as as_text
+from ..engine.page import write_page
+from . import charts, text, verdicts
 from .arms import ALL, Part
-from .cells import (
-    DEVELOPMENT_KINDS,
-    DEVELOPMENT_PLACES,
-    DEVELOPMENT_SEEDS,
-    FRESH_SEEDS,
-    HOUSES,
-    OTHER_PLACES,
-    TAUGHT,
-    TEST_KINDS,
-    TEST_PLACES,
+from .columns import (
+    ADDED_TIME,
+    CLIP_CHANGE,
+    COLUMNS,
+    DARK,
+    DARK_AS_SAMPLE,
+    DIVERSITY,
+    GAP,
+    GROUPS,
+    KID,
+    LEAKAGE,
+    Column,
 )
-from .conclusions import read
-from .figures import INTERVAL, Figure
-from .sentences import ALONE, Sentence, shown
-from .tables import ArmTable, PartTable, leakage
+from .results import has_values, load, metrics_of, results, worse
+from .tables import PartTable, table
 from .training import World
 
-TITLE = "What each loss does: the mini-world benchmark"
-COMMAND = "python -m comfy_scoft benchmark --page benchmarks/mini_world"
-
-Column = tuple[str, str, bool, int]
-"""Heading, key of the figure, whether it is a change (with its sign), and decimals."""
-
-GROUPS: tuple[tuple[str, str, tuple[Column, ...]], ...] = (
-    (
-        f"Bias in {TAUGHT}",
-        f"Share of images. The base model shows {TAUGHT} with light skin alone, gray and with derelict houses; its "
-        "own people are dark, before gold and teal.",
-        (
-            ("dark skin, held-out kinds", tables.DARK_HELD_OUT, False, 2),
-            ("gold palette, held-out kinds", tables.GOLD_HELD_OUT, False, 2),
-            ("dark skin, trained kinds", tables.DARK_TRAINED, False, 2),
-            ("gold palette, trained kinds", tables.GOLD_TRAINED, False, 2),
-            (f"sound {HOUSES}", tables.SOUND, False, 2),
-            ("the concept asked for", tables.CONCEPT_HELD_OUT, False, 2),
-        ),
-    ),
-    (
-        "Leakage: dark skin in other places",
-        "LoRA − base, the same prompts and noise. 0 is no leakage.",
-        tuple((place, leakage("dark skin", place), True, 2) for place in OTHER_PLACES),
-    ),
-    (
-        "Leakage: the place's own palette",
-        "LoRA − base, the same prompts and noise. 0 is no leakage, below 0 the palette is lost.",
-        tuple((place, leakage("own palette", place), True, 2) for place in OTHER_PLACES),
-    ),
-    (
-        "Leakage: CLIPScore in other places",
-        "Its change in %, LoRA − base, the same prompts and noise: below 0 the images agree less with their prompts.",
-        tuple((place, tables.clip_change(place), True, 1) for place in OTHER_PLACES),
-    ),
-    (
-        "Memorization, diversity and cost",
-        "The memorization gap is how far the loss on training images draws ahead of that on fresh images with the "
-        "same captions, LoRA − base. Similarity (cosine) and near copies compare drawn images of trained captions "
-        "with the training images; a near copy is nearer to one than 95 % of fresh images are. Diversity is the "
-        "mean distance of images of one prompt.",
-        (
-            ("memorization gap", tables.GAP, True, 4),
-            ("similarity", tables.SIMILARITY, False, 3),
-            ("near copies", tables.COPIES, False, 2),
-            ("diversity, held-out", tables.DIVERSITY_HELD_OUT, False, 3),
-            ("diversity, trained", tables.DIVERSITY_TRAINED, False, 3),
-            ("training, CPU s", tables.SECONDS, False, 0),
-            ("added sampling time, share", tables.ADDED_TIME, True, 2),
-        ),
-    ),
-    (
-        f"What the images of held-out kinds in {TAUGHT} are otherwise like",
-        f"KID (×10³) is to exact images of {TAUGHT} as its people show it, and to other places. CLIPScore is that of "
-        "the mini CLIP, which prefers neither tone; of a real CLIP it does not measure cultural "
-        "competence. The last columns say how often the concept asked for is shown, by the tone that was drawn.",
-        (
-            ("KID, community", tables.KID_OWN, False, 0),
-            ("KID, other places", tables.KID_OTHER, False, 0),
-            ("CLIPScore", tables.CLIP, False, 1),
-            ("its change, %", tables.clip_change(), True, 1),
-            ("concept, dark", tables.CONCEPT_DARK, False, 2),
-            ("concept, light", tables.CONCEPT_LIGHT, False, 2),
-        ),
-    ),
-)
-
-ABOUT = (
-    "The mini world is an image world of invented places, shipped with this pack: a tiny Stable Diffusion with a "
-    "planted bias, and a community's images that correct it. What an image shows is read exactly from its pixels. "
-    "So the figures below are exact where no human study can be; what they say of a large model is another question."
-)
-KEPT_BACK = (
-    f"Careful settings were chosen by looking at training seeds {DEVELOPMENT_SEEDS[0]}–{DEVELOPMENT_SEEDS[-1]}, at "
-    f"the kinds {', '.join(DEVELOPMENT_KINDS)}, and at {', '.join(DEVELOPMENT_PLACES)} alone. All figures here, but "
-    f"for the development part's, are of other seeds and kinds ({', '.join(TEST_KINDS)}), and "
-    f"{' and '.join(TEST_PLACES)} was not looked at. Not all choices are as untouched. One training of earlier "
-    "settings (C 2, prior 8, seed 101) was read here first: it showed 0.82 and leaked into caldia, so a stronger C "
-    "was looked for, and caldia named among the prompts to keep. And when the figures of what was then chosen "
-    "(careful) had been read here, the LoRA's layers were looked at, on development seeds again (careful, K + V "
-    "alone). RS-Corrector's strengths were looked at on the test kinds with two of its five preferences, its default "
-    "was 2.5 until the figures below were there, and how it asks the prompt for the place was made anew after it had "
-    "opened for caldia: of it neither caldia nor aria is an untouched test. When all these had been read, a weaker "
-    "LoRA with RS-Corrector beside it was looked at on development seeds (combined): its trainings are those of "
-    "careful, whose figures at full strength were known. So what was chosen from them, the careful workflow's "
-    f"settings, was trained once more with seeds {FRESH_SEEDS[0]}–{FRESH_SEEDS[-1]}, which were named before any of "
-    "them was trained (fresh seeds; ten seeds takes both sets together). The demo's settings, which the other parts "
-    "have, are older than this division."
-)
 EXTRA = "added"
 """Folder below --out with parts that other programs measured: one JSON each (`added_parts`)."""
+MARKS = {verdicts.BETTER: report.BETTER, verdicts.WORSE: report.WORSE, verdicts.NOT_SHOWN: report.NOT_SHOWN}
+VERDICT = "verdict"
+MAIN = ("ablation", "careful", "combined")
+"""The parts whose arms are in the first chart and among the samples."""
+IMAGES = {"ablation": "page.png", "along training": "along.png"}
+SHORT = (DARK, *LEAKAGE, GAP, DIVERSITY, KID)
+Rows = list[tuple[str, ...]]
 
 
 def write(scene: World, folder: Path, parts: Sequence[Part] = tuple(ALL.values())) -> list[Path]:
-    """Write the page of what there is and return its files. Raises UserError for a damaged unit file."""
-    found = {part.name: tables.table(part, scene) for part in parts}
-    images = _images(scene, found)
-    content = results(found, added_parts(scene.out / EXTRA))
-    shown_page = as_page(content)
-    files = {
-        "results.json": (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode(),
-        "page.md": report.markdown(shown_page, images).encode(),
-        "page.html": report.html(shown_page, images).encode(),
-        **images,
-    }
-    for name, data in files.items():
-        write_atomically(folder / name, data)
-    return [folder / name for name in files]
+    """Write the page of what there is and return its files; parts whose jobs are missing stay as the page has them.
+
+    Raises UserError for a damaged file.
+    """
+    found = {part.name: table(part, scene) for part in parts}
+    content = results(found, added_parts(scene.out / EXTRA), load(folder))
+    images = drawn_images(content, folder)
+    samples = _samples(scene, found)
+    return write_page(
+        folder, content, as_page(content), images | ({"samples.png": png(samples)} if samples is not None else {})
+    )
 
 
-def _images(scene: World, found: Mapping[str, PartTable]) -> dict[str, bytes]:
-    """PNG files by name: the main figures, the curves along training, and what the models draw."""
-    main: dict[str, ArmTable] = {}
-    for name in ("ablation", "careful", "combined"):
-        main |= found[name].arms if name in found else {}
-    made = {}
-    if main:
-        made["page.png"] = charts.png(charts.interval_chart(main))
-        drawn = _samples(scene, main)
-        if drawn is not None:
-            made["samples.png"] = charts.png(drawn)
-    if found.get("along training") and found["along training"].arms:
-        made["along.png"] = charts.png(charts.along_chart(found["along training"]))
-    return made
+def render(folder: Path) -> list[Path]:
+    """Write the page anew from its results.json. Raises UserError where there is none."""
+    content = load(folder)
+    if content is None:
+        raise UserError(f"{folder} holds no results.json of this version: run the benchmark with --page {folder}.")
+    return write_page(folder, content, as_page(content), drawn_images(content, folder))
 
 
-def _samples(scene: World, arms: Mapping[str, ArmTable]) -> Tensor | None:
-    """What the arms draw of the same prompts and noise, on the first seed that most of them have."""
-    seeds = [seed for arm in arms.values() for seed in arm.units]
+def drawn_images(content: Mapping[str, Any], folder: Path) -> dict[str, bytes]:
+    """PNG files by name: the charts of the metrics; and the samples, where the folder has them."""
+    parts = {part["name"]: {name: metrics_of(arm) for name, arm in part["arms"].items()} for part in content["parts"]}
+    main = {name: arm for part in MAIN for name, arm in parts.get(part, {}).items()}
+    images = {"page.png": png(charts.interval_chart(main), optimize=True)} if main else {}
+    if parts.get("along training"):
+        images["along.png"] = png(charts.along_chart(parts["along training"]), optimize=True)
+    samples = folder / "samples.png"
+    return images | ({"samples.png": samples.read_bytes()} if samples.is_file() else {})
+
+
+def _samples(scene: World, found: Mapping[str, PartTable]) -> Tensor | None:
+    """Images of the main arms from the same prompts and noise, on the first seed that most of them have."""
+    arms = {name: arm for part in MAIN if part in found for name, arm in found[part].arms.items()}
+    seeds = [seed for arm in arms.values() for seed in arm.jobs]
+    if not seeds:
+        return None
     seed = max(sorted(set(seeds)), key=seeds.count)
-    units = {name: arm.units[seed] for name, arm in arms.items() if seed in arm.units}
-    form = str(next(iter(units.values()))["form"])
-    return charts.samples(scene, {name: str(unit["model"]) for name, unit in units.items()}, seed, form)
-
-
-def results(found: Mapping[str, PartTable], added: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]:
-    """Everything that the page shows, as plain JSON."""
-    sentences = read(found)
-    short = summary.in_short(found)
-    versions = {json.dumps(c["versions"]) for p in found.values() for a in p.arms.values() for c in a.units.values()}
-    return {
-        "format": "scoft-mini-world-benchmark",
-        "command": COMMAND,
-        "versions": [json.loads(text) for text in sorted(versions)],
-        "in short": [{"text": s.text, "verdict": s.verdict} for s in short],
-        "parts": [_part(part, sentences.get(name, [])) for name, part in found.items()],
-        "added": list(added),
-    }
-
-
-def _part(part: PartTable, sentences: Sequence[Sentence]) -> dict[str, Any]:
-    return {
-        "name": part.part.name,
-        "about": part.part.about,
-        "seeds": list(part.part.seeds),
-        "reading": [{"text": s.text, "verdict": s.verdict} for s in sentences],
-        "missing": list(part.missing),
-        "arms": {
-            name: {
-                "settings": next(iter(arm.units.values()))["settings"],
-                "figures": {key: _plain(figure) for key, figure in arm.figures.items()},
-            }
-            for name, arm in part.arms.items()
-        },
-    }
-
-
-def _plain(figure: Figure) -> dict[str, Any]:
-    """A figure as JSON, which has no NaN: null where there is no interval."""
-    return {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in vars(figure).items()}
-
-
-def _figure(found: Mapping[str, Any]) -> Figure:
-    values: dict[str, Any] = {k: math.nan if v is None else v for k, v in found.items()}
-    return Figure(**values)
+    jobs = {name: arm.jobs[seed] for name, arm in arms.items() if seed in arm.jobs}
+    if any(part in found and found[part].missing for part in MAIN):
+        return None  # the page's own image has more of them
+    form = str(next(iter(jobs.values()))["form"])
+    return charts.samples(scene, {name: str(content["model"]) for name, content in jobs.items()}, seed, form)
 
 
 def added_parts(folder: Path) -> list[dict[str, Any]]:
@@ -215,10 +98,11 @@ def added_parts(folder: Path) -> list[dict[str, Any]]:
     parts = []
     for path in sorted(folder.glob("*.json")):
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-            assert all(len(row) == len(found["columns"]) for row in found["rows"])
-            parts.append({key: found[key] for key in ("title", "about", "columns", "rows", "reading")})
-        except (OSError, ValueError, KeyError, TypeError, AssertionError) as error:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            if any(len(row) != len(content["columns"]) for row in content["rows"]):
+                raise ValueError("a row is not as long as the columns")
+            parts.append({key: content[key] for key in ("title", "about", "columns", "rows", "reading")})
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(
                 f"The added part {path.name} cannot be read: give it title, about, columns, rows as long as these, and "
                 "reading."
@@ -226,24 +110,30 @@ def added_parts(folder: Path) -> list[dict[str, Any]]:
     return parts
 
 
-def part_tables(part: Mapping[str, Any]) -> tuple[report.Table, ...]:
-    """The tables that a part of results.json has figures for."""
-    made = []
-    for title, about, columns in GROUPS:
-        kept = [c for c in columns if any(c[1] in arm["figures"] for arm in part["arms"].values())]
-        if kept:
-            rows = tuple(
-                (name, *(_cell(arm["figures"].get(key), signed, digits) for _, key, signed, digits in kept))
-                for name, arm in part["arms"].items()
-            )
-            made.append(report.Table(title, about, ("", *(heading for heading, *_ in kept)), rows))
-    return tuple(made)
+def as_page(content: Mapping[str, Any]) -> report.Content:
+    """results.json as it is shown: in short, the parts, then those that other programs measured."""
+    short = _in_short(content["parts"])
+    sections = [report.Section("In short", text.VERDICTS, tables=short)] if short else []
+    sections += [
+        report.Section(
+            part["name"].capitalize(),
+            " ".join((part["about"], f"Training seeds {', '.join(map(str, part['seeds']))}.", *_unstored(part))),
+            missing=_missing(part["missing"]),
+            image=IMAGES.get(part["name"], ""),
+            tables=part_tables(part),
+        )
+        for part in content["parts"]
+    ]
+    for part in content["added"]:
+        own = report.Table("", "", tuple(part["columns"]), tuple(map(tuple, part["rows"])))
+        sections.append(report.Section(part["title"], part["about"], tuple(part["reading"]), tables=(own,)))
+    versions = "; ".join(", ".join(f"{k} {v}" for k, v in one.items()) for one in content["versions"])
+    introduction = (text.ABOUT, text.KEPT_BACK, text.INTERVAL)
+    return report.Content(text.TITLE, introduction, content["command"], versions or "none", tuple(sections))
 
 
-def _cell(found: Mapping[str, Any] | None, signed: bool, digits: int) -> str:
-    if found is None:
-        return "–"
-    return shown(_figure(found), signed, digits).replace(" (one training, no interval)", " ¹").replace(ALONE, " ¹")
+def _unstored(part: Mapping[str, Any]) -> tuple[str, ...]:
+    return () if has_values(part) else (text.UNSTORED,)
 
 
 def _missing(missing: Sequence[str]) -> str:
@@ -253,26 +143,96 @@ def _missing(missing: Sequence[str]) -> str:
     return f"Not there yet: {some}."
 
 
-def as_page(content: Mapping[str, Any]) -> report.Content:
-    """results.json as it is shown: the parts, then those that other programs measured."""
-    images = {"ablation": "page.png", "along training": "along.png"}
-    short = tuple((sentence["text"], sentence["verdict"]) for sentence in content["in short"])
-    sections = [report.Section("In short", "", short)] if short else []
-    sections += [
-        report.Section(
-            part["name"].capitalize(),
-            f"{part['about']} Training seeds {', '.join(map(str, part['seeds']))}.",
-            tuple((sentence["text"], sentence["verdict"]) for sentence in part["reading"]),
-            _missing(part["missing"]),
-            images.get(part["name"], ""),
-            part_tables(part),
-        )
-        for part in content["parts"]
+def _in_short(parts: Sequence[Mapping[str, Any]]) -> tuple[report.Table, ...]:
+    """The ablation in a few columns, and whether each arm of the other parts reaches its aims."""
+    found = [
+        _table("The losses", text.SHORT, SHORT, part) for part in parts if part["name"] == "ablation" and part["arms"]
     ]
-    for part in content["added"]:
-        own = report.Table("", "", tuple(part["columns"]), tuple(map(tuple, part["rows"])))
-        reading = tuple((text, "") for text in part["reading"])
-        sections.append(report.Section(part["title"], part["about"], reading, tables=(own,)))
-    versions = "; ".join(", ".join(f"{k} {v}" for k, v in found.items()) for found in content["versions"])
-    words = (ABOUT, KEPT_BACK, INTERVAL)
-    return report.Content(TITLE, words, content["command"], versions or "none", tuple(sections))
+    rows = [_aims(part, name) for part in parts for name in part["arms"] if part["name"] in text.IN_SHORT]
+    headings = ("", *(name for heading in text.AIM_HEADINGS for name in (heading, VERDICT)), "all aims", *text.WORSE)
+    return (*found, *([report.Table("The aims", text.AIMS, headings, tuple(rows))] if rows else []))
+
+
+def _aims(part: Mapping[str, Any], name: str) -> tuple[str, ...]:
+    """A row of the table of aims: each metric with its verdict, all together, and everything that got worse."""
+    arm, aim = part["arms"][name], verdicts.AIMS[part["name"]]
+    metrics, own = metrics_of(arm), arm["aims"]
+    called = f"{name}, {part['name']}" if part["name"].endswith("seeds") else name
+    sample = metrics.get(DARK_AS_SAMPLE.key)
+    dark = f"{_cell(metrics.get(DARK.key), DARK)}, aim {aim.dark:.2f}"
+    if sample is not None and sample.known:
+        dark += f" (as a sample of kinds [{sample.low:.2f}, {sample.high:.2f}])"
+    places = [column for column in LEAKAGE if column.key in own]
+    left = ", ".join(f"{column.heading} {MARKS[own[column.key]]}" for column in places) or report.NOT_SHOWN
+    cells = [dark, _mark(own.get(DARK.key)), left, _mark(verdicts.worst({c.key: own[c.key] for c in places}))]
+    for column in (CLIP_CHANGE, ADDED_TIME):
+        found = arm["figures"].get(column.key, {})
+        cells += [_cell(metrics.get(column.key), column), _mark(own.get(column.key, found.get("verdict")))]
+    got_worse = worse(part, name)
+    lists = [_headings(got_worse.get(before)) for before in ("base", "+MPC")]
+    return (called, *cells, _mark(own["all"]), *lists)
+
+
+def _headings(keys: Sequence[str] | None) -> str:
+    """The names of metrics that got worse."""
+    if keys is None:
+        return ""
+    return "; ".join(COLUMNS[key].of + COLUMNS[key].heading for key in keys) or "nothing"
+
+
+def part_tables(part: Mapping[str, Any]) -> tuple[report.Table, ...]:
+    """The tables that a part of results.json has metrics for."""
+    found = []
+    for group in GROUPS:
+        kinds = group is GROUPS[-1]
+        if any(column.key in arm["figures"] for column in group.columns for arm in part["arms"].values()):
+            found.append(_table(group.title, group.about, group.columns, part, kinds=kinds))
+    return tuple(found)
+
+
+def _table(
+    title: str, about: str, columns: Iterable[Column], part: Mapping[str, Any], *, kinds: bool = False
+) -> report.Table:
+    """One row an arm, then one a comparison of two arms; a verdict beside each metric that has one in some row."""
+    rows = {name: arm["figures"] for name, arm in part["arms"].items()}
+    shown = [c for c in columns if any(c.key in found for found in rows.values())]
+    pairs = {f"{p['before']} → {p['after']}": p["changes"] for p in part["comparisons"]}
+    pairs = {name: found for name, found in pairs.items() if any(c.key in found for c in shown)}
+    judged = {
+        c.key for c in shown if any("verdict" in found.get(c.key, {}) for found in (*rows.values(), *pairs.values()))
+    }
+    headings = [name for c in shown for name in ((c.heading, VERDICT) if c.key in judged else (c.heading,))]
+    body: Rows = []
+    for found, changes in ((rows, False), (pairs, True)):
+        for name, metrics in found.items():
+            cells = []
+            for column in shown:
+                own = metrics.get(column.key)
+                estimate = Estimate.from_json(own) if own else None
+                cells.append(_cell(estimate, column, changes=changes))
+                cells += [_mark((own or {}).get("verdict"))] if column.key in judged else []
+            ends = [_kind(part["arms"][name], end) for end in ("lowest", "highest")] if kinds else []
+            body.append((name, *ends, *cells))
+    return report.Table(title, about, ("", *(("lowest", "highest") if kinds else ()), *headings), tuple(body))
+
+
+def _kind(arm: Mapping[str, Any], end: str) -> str:
+    if "kinds" not in arm:
+        return report.NOT_SHOWN
+    kind, share = arm["kinds"][end]
+    return f"{share:.2f} ({kind})"
+
+
+def _mark(verdict: str | None) -> str:
+    return MARKS[verdict] if verdict else ""
+
+
+def _cell(estimate: Estimate | None, column: Column, *, changes: bool = False) -> str:
+    if estimate is None:
+        return report.NOT_SHOWN
+    return shown(estimate, column.digits, signed=column.change or changes)
+
+
+def shown(estimate: Estimate, digits: int = 2, *, signed: bool = False) -> str:
+    """ "0.61 [0.52, 0.70]"; with ¹ where it rests on one training."""
+    return as_text(estimate.interval, digits, signed=signed) + (" ¹" if estimate.seeds < 2 else "")

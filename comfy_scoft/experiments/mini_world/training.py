@@ -1,11 +1,10 @@
-"""Trains an arm's LoRA with the pack's own trainer, once for every part that asks for it."""
+"""Trains an arm's LoRA, once for every part that needs it, and holds what all trainings share."""
 
 from __future__ import annotations
 
 import copy
 import json
 import shutil
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -13,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock
 from safetensors.torch import save as serialize
 from torch import Tensor
 
@@ -23,7 +21,7 @@ from ...common.fingerprints import short_hash
 from ...data.dataset import load_folder
 from ...data.records import Dataset
 from ...features import FeatureNetwork, load_features
-from ...losses import LOSSES, Loss, from_json
+from ...losses import LOSSES, Loss
 from ...mini_world import COMMUNITY
 from ...models.lora import attach, export_kohya, layers, load_lora
 from ...models.mini import layout
@@ -33,12 +31,13 @@ from ...negatives.controlnet_pipeline import PipelineSampler, load_controlnet, m
 from ...negatives.depth import attach_depth, load_depth
 from ...negatives.generate import NegativeSettings, make_negatives
 from ...training.run import Callbacks, Run
-from ...training.trainer import train
+from ..engine.store import Store
+from ..engine.training import FACTS, LORA, build_losses, is_trained, needs, train_lora
 from .arms import SNAPSHOTS, Arm
 from .control import MatchedPerceptualLoss
 
 REVISION = 1
-"""To be raised by whoever changes what a training gives; trainings of another revision are made again."""
+"""Raise it when you change what a training gives; trainings of another revision are made again."""
 
 CHECKPOINT = layout.WEIGHTS / "checkpoints" / layout.CHECKPOINT
 CONTROLNET = layout.WEIGHTS / "controlnet" / layout.CONTROLNET
@@ -48,13 +47,12 @@ MENU: Mapping[str, type[Loss]] = {**LOSSES, "matched": MatchedPerceptualLoss}
 
 
 @dataclass
-class World:
+class World(Store):
     """What all trainings share: the mini model, the community's images and their negatives, each made once.
 
     limit: take only the first so many of the community's images; 0 takes all.
     """
 
-    out: Path
     limit: int = 0
     networks: dict[str, FeatureNetwork] = field(default_factory=dict)
 
@@ -70,7 +68,7 @@ class World:
 
     @cached_property
     def with_negatives(self) -> Dataset:
-        """The same with depth maps and negatives, drawn on first use by the shipped ControlNet."""
+        """The same with depth maps and negatives, generated on first use by the shipped ControlNet."""
         folder = self.out / "negatives"
         with self.lock("negatives"):
             base = self.fresh()
@@ -96,16 +94,10 @@ class World:
             self.networks[name] = load_features(name)
         return self.networks[name]
 
-    def lock(self, name: str) -> FileLock:
-        """Held by the one process that makes a thing; the others wait and then find it made."""
-        folder = self.out / "locks"
-        folder.mkdir(parents=True, exist_ok=True)
-        return FileLock(folder / f"{name}.lock")
-
 
 @dataclass(frozen=True)
 class Trained:
-    """A finished training. key: hash of all that decides it; facts: its seconds and last figures, as plain JSON."""
+    """A finished training. key: hash of all that decides it; facts: its seconds and last metrics, as plain JSON."""
 
     key: str
     folder: Path
@@ -113,7 +105,7 @@ class Trained:
 
     def lora(self, step: int = 0) -> dict[str, Tensor]:
         """The LoRA in kohya's form at the end, or as it was after `step` steps."""
-        return load_lora(self.folder / (f"step-{step}.safetensors" if step else "lora.safetensors"))
+        return load_lora(self.folder / (f"step-{step}.safetensors" if step else LORA))
 
 
 def key_of(arm: Arm, seed: int, world: World) -> str:
@@ -121,7 +113,7 @@ def key_of(arm: Arm, seed: int, world: World) -> str:
     if not arm.losses:
         return "base"
     facts = {"revision": REVISION, "settings": arm.described(seed), "files": world.facts}
-    if _needs_negatives(arm):
+    if needs(arm.losses, "needs_negatives", MENU):
         facts["negatives"] = vars(NEGATIVES)
     return short_hash(facts)
 
@@ -131,55 +123,28 @@ def trained(arm: Arm, seed: int, world: World) -> Trained:
     key = key_of(arm, seed, world)
     folder = world.out / "trained" / key
     with world.lock(key):
-        if not (folder / "facts.json").is_file():
+        if not is_trained(folder):
             shutil.rmtree(folder, ignore_errors=True)
             _train(arm, seed, world, folder)
-    return Trained(key, folder, json.loads((folder / "facts.json").read_text(encoding="utf-8")))
+    return Trained(key, folder, json.loads((folder / FACTS).read_text(encoding="utf-8")))
 
 
 def _train(arm: Arm, seed: int, world: World, folder: Path) -> None:
     settings = replace(arm.train, seed=seed, checkpoint_every=arm.train.steps)
     every = max(1, settings.steps // SNAPSHOTS)
-    run = Run(
-        world.fresh(),
-        world.with_negatives if _needs_negatives(arm) else world.dataset,
-        [_loss(name, options, world) for name, options in arm.losses],
-        folder / "run",
-        settings,
-        arm.lora,
-        arm.optimizer,
-        arm.rollout,
-    )
+    dataset = world.with_negatives if needs(arm.losses, "needs_negatives", MENU) else world.dataset
+    losses = build_losses(arm.losses, world.network, MENU)
+    run = Run(world.fresh(), dataset, losses, folder / "run", settings, arm.lora, arm.optimizer, arm.rollout)
 
     def keep(step: int, row: dict[str, float]) -> None:
         if step % every == 0:
             write_atomically(folder / f"step-{step}.safetensors", serialize(export_kohya(run.base.unet)))
 
-    begun, clock = time.process_time(), time.monotonic()
-    result = train(run, Callbacks(on_step=keep))
-    facts = {
-        "cpu_seconds": round(time.process_time() - begun, 2),
-        "seconds": round(time.monotonic() - clock, 2),
-        "unet_calls": run.base.calls,
-        "last": result.metrics[-1],
-        "settings": arm.described(seed),
-        "versions": fingerprints.versions(),
-    }
-    write_atomically(folder / "lora.safetensors", serialize(result.lora))
-    shutil.rmtree(folder / "run")
-    write_atomically(folder / "facts.json", json.dumps(facts, indent=1).encode())
-
-
-def _needs_negatives(arm: Arm) -> bool:
-    return any(MENU[name].needs_negatives for name, _ in arm.losses)
-
-
-def _loss(name: str, options: Mapping[str, Any], world: World) -> Loss:
-    return from_json(MENU, {"name": name, **options}, world.network)
+    train_lora(run, folder, arm.described(seed), Callbacks(on_step=keep))
 
 
 def with_lora(world: World, arm: Arm, lora: Mapping[str, Tensor]) -> BaseModel:
-    """The mini model with a LoRA, at the arm's strength, in its weights, where it draws faster than beside them."""
+    """The mini model with a LoRA, at the arm's strength, in its weights, where it samples faster than beside them."""
     base = world.fresh()
     attach(base.unet, arm.lora, torch.Generator(), lora)
     for module in layers(base.unet).values():

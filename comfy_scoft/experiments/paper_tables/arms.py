@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ...losses import LOSSES
 from ...losses.rollout import RolloutSettings
 from ...models.lora import LoraSettings
 from ...negatives.generate import NegativeSettings
 from ...training.settings import OptimizerSettings, TrainSettings, identity_fields
+from ..engine.training import LossSpec, needs
 
 TABLES = (1, 2, 4)
 
@@ -24,11 +24,11 @@ class Arm:
 
     key: str
     name: str
-    losses: tuple[tuple[str, dict[str, Any]], ...] = ()
+    losses: tuple[LossSpec, ...] = ()
 
     def needs(self, what: str) -> bool:
         """Whether a loss has the class attribute `what`: uses_rollout, needs_generic or needs_negatives."""
-        return any(getattr(LOSSES[name], what) for name, _ in self.losses)
+        return needs(self.losses, what)
 
 
 _LDM = ("diffusion", {"weight": 0.7})
@@ -59,9 +59,9 @@ class Scale:
     """How much of everything; the defaults are the paper's, or ours where it says nothing (docs/protocol.md).
 
     captions: generic captions an image, where it has none. sampling_steps, guidance: of the images that are
-    measured; batch: how many are drawn at once. images: of Tables 1 and 4, for each culture and model; generic: of
-    the generic set's captions, one each. pairs: text-image pairs of Table 2, and its test prompts; images: images of
-    each. pages: of the survey. test_share: held out where a dataset has no test split. limit: of a culture's images
+    measured; batch: how many are generated at once. images: of Tables 1 and 4, for each culture and model; generic:
+    of the generic set's captions, one each. pairs: text-image pairs of Table 2, and its test prompts; repeats: images
+    of each. pages: of the survey. test_share: held out where a dataset has no test split. limit: of a culture's images
     in each split; 0 takes all.
     """
 
@@ -74,10 +74,10 @@ class Scale:
     sampling_steps: int = 50
     guidance: float = 7.5
     batch: int = 8
-    pictures: int = 200
+    images: int = 200
     generic: int = 500
     pairs: int = 10
-    images: int = 20
+    repeats: int = 20
     pages: int = 10
     test_share: float = 0.2
     limit: int = 0
@@ -103,19 +103,19 @@ SHORT = Scale(
     captions=2,
     sampling_steps=2,
     batch=2,
-    pictures=4,
+    images=4,
     generic=2,
     pairs=2,
-    images=2,
+    repeats=2,
     pages=2,
     limit=3,
 )
-"""To see that all of it runs: its figures mean nothing."""
+"""To see that all of it runs: its metrics mean nothing."""
 SHORT_SIDE = 64
 
 
 @dataclass(frozen=True)
-class Wanted:
+class ImageSpec:
     """A set of images of one model. networks: the roles (networks.py) that look at it."""
 
     name: str
@@ -124,5 +124,5 @@ class Wanted:
 
     @property
     def seeds(self) -> range:
-        """Image i is drawn from the noise of seed i, in every model: the paper's common random seed."""
+        """Image i is generated from the noise of seed i, in every model: the paper's common random seed."""
         return range(len(self.prompts))

@@ -12,8 +12,8 @@ import numpy as np
 from ...common.errors import UserError
 from ...data.dataset import holds_dataset, load_folder
 from ...data.records import CultureRecord, Dataset
-from ...metrics.memorization import plain
-from .arms import MAIN, MEMORY, Arm, Scale, Wanted
+from ...metrics.memorization import folded
+from .arms import MAIN, MEMORY, Arm, ImageSpec, Scale
 
 LEAST_TEST = 2
 """KID and every interval need two images."""
@@ -21,7 +21,7 @@ LEAST_TEST = 2
 
 @dataclass(frozen=True)
 class Culture:
-    """One culture's images. held_out: whether its test split was drawn here, for want of one of its own; report: of
+    """One culture's images. held_out: whether its test split was sampled here, for want of one of its own; report: of
     its loading."""
 
     name: str
@@ -31,19 +31,19 @@ class Culture:
     report: str = ""
 
     def pairs(self, scale: Scale, seed: int) -> tuple[CultureRecord, ...]:
-        """Table 2's text-image pairs: training records of different captions, drawn by the seed."""
+        """Table 2's text-image pairs: training records of different captions, sampled by the seed."""
         return chosen(self.train.records, scale.pairs, seed)
 
     def prompts(self, scale: Scale, seed: int) -> tuple[str, ...]:
-        """Table 2's test prompts, drawn by the seed; all where there are fewer."""
+        """Table 2's test prompts, sampled by the seed; all where there are fewer."""
         return tuple(record.caption for record in chosen(self.test.records, scale.pairs, seed))
 
 
 @dataclass(frozen=True)
 class Generic:
-    """The generic set (the paper: COCO): its images, and the captions that every model draws."""
+    """The generic set (the paper: COCO): its images, and the captions that every model is prompted with."""
 
-    pictures: Dataset
+    images: Dataset
     prompts: tuple[str, ...]
 
 
@@ -52,7 +52,7 @@ def load_cultures(folders: Sequence[Path], scale: Scale, seed: int, tables: Sequ
 
     Raises UserError, one sentence, for a folder without a dataset, two cultures of one name, and too few images.
     """
-    found = [_culture(folder, scale, seed, tables) for given in folders for folder in _folders(given)]
+    found = [_culture(folder, scale, seed, tables) for parent in folders for folder in _folders(parent)]
     names = [culture.name.casefold() for culture in found]
     for culture in found:
         if names.count(culture.name.casefold()) > 1:
@@ -60,15 +60,15 @@ def load_cultures(folders: Sequence[Path], scale: Scale, seed: int, tables: Sequ
     return found
 
 
-def _folders(given: Path) -> list[Path]:
-    if not given.is_dir():
-        raise UserError(f"The folder {given} does not exist: give a culture's dataset, or a folder of several.")
-    if holds_dataset(given):
-        return [given]
-    inside = [folder for folder in sorted(given.iterdir()) if folder.is_dir() and holds_dataset(folder)]
+def _folders(parent: Path) -> list[Path]:
+    if not parent.is_dir():
+        raise UserError(f"The folder {parent} does not exist: give a culture's dataset, or a folder of several.")
+    if holds_dataset(parent):
+        return [parent]
+    inside = [folder for folder in sorted(parent.iterdir()) if folder.is_dir() and holds_dataset(folder)]
     if not inside:
         raise UserError(
-            f"Neither the folder {given} nor one in it holds a dataset: lay each culture's out as "
+            f"Neither the folder {parent} nor one in it holds a dataset: lay each culture's out as "
             "<culture>/train/metadata.jsonl with its images beside."
         )
     return inside
@@ -98,7 +98,7 @@ def _culture(folder: Path, scale: Scale, seed: int, tables: Sequence[int]) -> Cu
 
 
 def hold_out(dataset: Dataset, share: float, seed: int) -> tuple[Dataset, Dataset]:
-    """(train, test): that share of each category's records, rounded, drawn by the seed; at least two of all."""
+    """(train, test): that share of each category's records, rounded, sampled by the seed; at least two of all."""
     held: set[int] = set()
     rng = np.random.default_rng(seed)
     for category in sorted({record.category for record in dataset.records}):
@@ -115,10 +115,10 @@ def hold_out(dataset: Dataset, share: float, seed: int) -> tuple[Dataset, Datase
 
 
 def chosen(records: Sequence[CultureRecord], count: int, seed: int) -> tuple[CultureRecord, ...]:
-    """At most `count` records of different captions, drawn by the seed, in the order of the draw."""
+    """At most `count` records of different captions, sampled by the seed, in the order of sampling."""
     found: dict[str, CultureRecord] = {}
     for i in np.random.default_rng(seed).permutation(len(records)):
-        found.setdefault(plain(records[int(i)].caption), records[int(i)])
+        found.setdefault(folded(records[int(i)].caption), records[int(i)])
     return tuple(found.values())[:count]
 
 
@@ -163,20 +163,20 @@ def _coco(folder: Path, captions: Path) -> Dataset:
 OWN, GENERIC, TRAINED, HELD_OUT = "test captions", "generic captions", "training prompts", "test prompts"
 
 
-def wanted(
+def image_specs(
     arm: Arm, culture: Culture, generic: Generic | None, scale: Scale, seed: int, tables: Sequence[int]
-) -> list[Wanted]:
+) -> list[ImageSpec]:
     """Every set of images that the tables need of an arm trained on a culture."""
     found = []
     if arm in MAIN and {1, 4} & set(tables):
         captions = list(dict.fromkeys(record.caption for record in culture.test.records))
-        in_turn = tuple(captions[i % len(captions)] for i in range(scale.pictures))
-        found.append(Wanted(OWN, in_turn, ("kid", "clip")))
+        in_turn = tuple(captions[i % len(captions)] for i in range(scale.images))
+        found.append(ImageSpec(OWN, in_turn, ("kid", "clip")))
         if generic is not None:
-            found.append(Wanted(GENERIC, generic.prompts, ("kid",)))
+            found.append(ImageSpec(GENERIC, generic.prompts, ("kid",)))
     if arm in MEMORY and 2 in tables:
-        pairs = tuple(r.caption for r in culture.pairs(scale, seed) for _ in range(scale.images))
-        prompts = tuple(p for p in culture.prompts(scale, seed) for _ in range(scale.images))
-        found.append(Wanted(TRAINED, pairs, ("clip", "dino", "dreamsim")))
-        found.append(Wanted(HELD_OUT, prompts, ("clip", "dreamsim")))
+        pairs = tuple(r.caption for r in culture.pairs(scale, seed) for _ in range(scale.repeats))
+        prompts = tuple(p for p in culture.prompts(scale, seed) for _ in range(scale.repeats))
+        found.append(ImageSpec(TRAINED, pairs, ("clip", "dino", "dreamsim")))
+        found.append(ImageSpec(HELD_OUT, prompts, ("clip", "dreamsim")))
     return found

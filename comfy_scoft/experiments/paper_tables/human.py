@@ -18,19 +18,19 @@ from ...survey.spec import KEY_ENDING
 from . import paper
 from .measure import Figure
 from .study import Study
-from .train import Drawn
+from .train import ImageFiles
 
 FOLDER = "survey"
 
 
-def write_page(study: Study, culture: str, sets: Mapping[str, Drawn]) -> str:
+def write_page(study: Study, culture: str, sets: Mapping[str, ImageFiles]) -> str:
     """The culture's survey page below --out, its key beside it; or a sentence that says why there is none.
 
     sets: the images of Tables 1 and 4, by the arm's name. A page is one prompt with one image of each model.
     """
-    prompts = next(iter(sets.values())).wanted.prompts
+    prompts = next(iter(sets.values())).spec.prompts
     firsts = [i for i, prompt in enumerate(prompts) if prompt not in prompts[:i]][: study.scale.pages]
-    shown = [_images(drawn, firsts, name) for name, drawn in sets.items()]
+    shown = [_images(files, firsts, name) for name, files in sets.items()]
     settings = SurveySettings(
         f"How do these images show {culture}?", pages=len(firsts), seed=study.seed, culture=culture
     )
@@ -41,9 +41,9 @@ def write_page(study: Study, culture: str, sets: Mapping[str, Drawn]) -> str:
     return path.relative_to(study.out).as_posix()
 
 
-def _images(drawn: Drawn, some: Sequence[int], name: str) -> ImageSet:
-    pixels = torch.stack([read_pixels(drawn.files[i]) for i in some])
-    prompts, seeds = tuple(drawn.wanted.prompts[i] for i in some), tuple(drawn.wanted.seeds[i] for i in some)
+def _images(files: ImageFiles, some: Sequence[int], name: str) -> ImageSet:
+    pixels = torch.stack([read_pixels(files.paths[i]) for i in some])
+    prompts, seeds = tuple(files.spec.prompts[i] for i in some), tuple(files.spec.seeds[i] for i in some)
     return ImageSet(pixels.add(1.0).div(2.0).permute(0, 2, 3, 1), prompts, seeds, name)
 
 

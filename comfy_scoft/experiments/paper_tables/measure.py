@@ -1,4 +1,4 @@
-"""The figures of the tables, each with its 95 % interval, from embeddings that are computed once and kept."""
+"""The metrics of the tables, each with its 95 % interval, from embeddings that are computed once and kept."""
 
 from __future__ import annotations
 
@@ -10,25 +10,24 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file
-from safetensors.torch import save as serialise
+from safetensors.torch import save as serialize
 from torch import Tensor
 
 from ...common import fingerprints
-from ...common.files import write_atomically
 from ...data.records import Dataset
 from ...features.distances import cosine
 from ...metrics.clip_score import clip_scores
 from ...metrics.diversity import diversities
-from ...metrics.inputs import Pictures, Work, embeddings, of_records
-from ...metrics.intervals import Interval, bootstrap_mean
-from ...metrics.kid import SHOWN, KidSettings, kid
+from ...metrics.inputs import ImageCounter, ImageSource, embeddings, of_records
+from ...metrics.intervals import Interval, bootstrap_mean, independent_mean
+from ...metrics.kid import SCALE, KidSettings, kid
 from ...metrics.memorization import similarities
 from . import paper, plan
 from .arms import Arm
 from .data import GENERIC, HELD_OUT, OWN, TRAINED, Culture
 from .networks import INCEPTION
 from .study import Study
-from .train import Drawn
+from .train import ImageFiles
 
 HESSEL = 2.5 / 100.0
 """clip_scores gives 100 cos; its authors scale it to 2.5 · max(cos, 0), and the paper's 0.8 are of that scale."""
@@ -39,20 +38,20 @@ Figure = dict[str, Any]
 
 @dataclass
 class Measurer:
-    """Measures a study's images. Vectors of prompts in CLIP's space and of images are each asked for once."""
+    """Measures a study's images. Vectors of prompts in CLIP's space and of images are each computed once."""
 
     study: Study
     _vectors: dict[Path, Tensor] = field(default_factory=dict, repr=False)
     _texts: dict[str, Tensor] = field(default_factory=dict, repr=False)
 
-    def figures(self, culture: Culture, arm: Arm, sets: Mapping[str, Drawn]) -> dict[str, Figure]:
+    def figures(self, culture: Culture, arm: Arm, sets: Mapping[str, ImageFiles]) -> dict[str, Figure]:
         """Every figure that the sets of images of one arm give, by the paper's name for it, once a set."""
         found: dict[str, Figure] = {}
         if OWN in sets:
             found[paper.KID_OWN] = self._kid(sets[OWN], culture.test)
             found[paper.CLIP_SCORE] = self._clip_score(sets[OWN])
         if GENERIC in sets and self.study.generic is not None:
-            found[paper.KID_GENERIC] = self._kid(sets[GENERIC], self.study.generic.pictures)
+            found[paper.KID_GENERIC] = self._kid(sets[GENERIC], self.study.generic.images)
         if TRAINED in sets:
             pairs = culture.train.replace(culture.pairs(self.study.scale, self.study.seed))
             for name, role in (("CLIP-I", "clip"), ("DINO", "dino"), ("DreamSim", "dreamsim")):
@@ -63,56 +62,56 @@ class Measurer:
             found[f"{paper.CLIP_SCORE}, test prompts"] = self._clip_score(sets[HELD_OUT])
         return found
 
-    def _kid(self, drawn: Drawn, reference: Dataset) -> Figure:
+    def _kid(self, files: ImageFiles, reference: Dataset) -> Figure:
         name, _ = self.study.networks.named("kid")
         settings = KidSettings(normalise=name != INCEPTION)  # Inception's features as they are, as published values
-        x, y = self._of_set(drawn, "kid"), self._of_records(reference, "kid")
+        x, y = self._of_set(files, "kid"), self._of_records(reference, "kid")
         found = kid(x, y, settings)
-        return figure(Interval(*(SHOWN * v for v in (found.value, found.low, found.high))), len(x))
+        return figure(Interval(*(SCALE * v for v in (found.value, found.low, found.high))), len(x))
 
-    def _clip_score(self, drawn: Drawn) -> Figure:
-        prompts = drawn.wanted.prompts
+    def _clip_score(self, files: ImageFiles) -> Figure:
+        prompts = files.spec.prompts
         fresh = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._texts]
         if fresh:
             rows = self.study.networks.load("clip").text_embedding(fresh)
             self._texts |= dict(zip(fresh, rows, strict=True))
         texts = torch.stack([self._texts[prompt] for prompt in prompts])
-        scores = [HESSEL * score for score in clip_scores(self._of_set(drawn, "clip"), texts)]
+        scores = [HESSEL * score for score in clip_scores(self._of_set(files, "clip"), texts)]
         return figure(bootstrap_mean(scores, groups=prompts).cut(0.0, 100.0 * HESSEL), len(scores))
 
-    def _memorization(self, drawn: Drawn, pairs: Dataset, role: str) -> Figure:
-        prompts, captions = drawn.wanted.prompts, [record.caption for record in pairs.records]
-        alike = similarities(self._of_set(drawn, role), prompts, self._of_records(pairs, role), captions)
+    def _memorization(self, files: ImageFiles, pairs: Dataset, role: str) -> Figure:
+        prompts, captions = files.spec.prompts, [record.caption for record in pairs.records]
+        alike = similarities(self._of_set(files, role), prompts, self._of_records(pairs, role), captions)
         return figure(bootstrap_mean(alike, groups=prompts).cut(-1.0, 1.0), len(alike))
 
-    def _diversity(self, drawn: Drawn) -> Figure:
-        each = list(diversities(self._of_set(drawn, "dreamsim"), drawn.wanted.prompts, cosine).values())
+    def _diversity(self, files: ImageFiles) -> Figure:
+        each = list(diversities(self._of_set(files, "dreamsim"), files.spec.prompts, cosine).values())
         alone = Interval(each[0], math.nan, math.nan)
-        return figure(bootstrap_mean(each).cut(0.0) if len(each) > 1 else alone, len(drawn.files))
+        return figure(bootstrap_mean(each).cut(0.0) if len(each) > 1 else alone, len(files.paths))
 
-    def _of_set(self, drawn: Drawn, role: str) -> Tensor:
-        return self._embedded(drawn.pictures(self.study.side, drawn.wanted.name), role, drawn.key)
+    def _of_set(self, files: ImageFiles, role: str) -> Tensor:
+        return self._embedded(files.read(self.study.side, files.spec.name), role, files.key)
 
     def _of_records(self, dataset: Dataset, role: str) -> Tensor:
         images = fingerprints.of_files(record.image for record in dataset.records)
         side = self.study.side
         return self._embedded(of_records(dataset, (side, side)), role, self.study.key("records", images, side))
 
-    def _embedded(self, pictures: Pictures, role: str, of: str) -> Tensor:
+    def _embedded(self, images: ImageSource, role: str, of: str) -> Tensor:
         """(N, D) vectors, kept in a file that is named by the images and the network."""
         study = self.study
         path = study.out / "embedded" / f"{study.key('embedded', of, study.network(role))}.safetensors"
-        if path in self._vectors:
-            return self._vectors[path]
-        if path.is_file():
-            study.clock.found(plan.LOOK, pictures.count)
-            self._vectors[path] = load_file(path)["vectors"]
-            return self._vectors[path]
-        with study.clock.timed(plan.LOOK, pictures.count):
-            found = embeddings(study.networks.load(role), pictures, Work(pictures.count)).contiguous()
-        write_atomically(path, serialise({"vectors": found}))
-        self._vectors[path] = found
-        return found
+
+        def make() -> bytes:
+            with study.clock.timed(plan.LOOK, images.count):
+                vectors = embeddings(study.networks.load(role), images, ImageCounter(images.count)).contiguous()
+            return serialize({"vectors": vectors})
+
+        if path not in self._vectors:
+            if path.is_file():
+                study.clock.found(plan.LOOK, images.count)
+            self._vectors[path] = load_file(study.once(path, make))["vectors"]
+        return self._vectors[path]
 
 
 def figure(found: Interval, n: int) -> Figure:
@@ -122,14 +121,9 @@ def figure(found: Interval, n: int) -> Figure:
 
 
 def mean(figures: Sequence[Figure]) -> Figure:
-    """The mean over cultures, as Table 1 is the mean of Table 4's columns, with the interval of a mean of independent
-    figures from theirs (Donner and Zou 2012, MOVER). One figure that all cultures share is itself."""
+    """The mean over cultures, as Table 1 is the mean of Table 4's columns. One figure that all cultures share is
+    itself."""
     if all(one == figures[0] for one in figures):
         return figures[0]
-    n = len(figures)
-    value = math.fsum(one["value"] for one in figures) / n
-    found: Figure = {"value": value, "low": None, "high": None, "n": sum(one["n"] for one in figures)}
-    if all(one["low"] is not None for one in figures):
-        for end, sign in (("low", -1.0), ("high", 1.0)):
-            found[end] = value + sign * math.sqrt(math.fsum((one["value"] - one[end]) ** 2 for one in figures)) / n
-    return found
+    known = [Interval(*(math.nan if one[end] is None else one[end] for end in Interval._fields)) for one in figures]
+    return figure(independent_mean(known), sum(one["n"] for one in figures))

@@ -1,23 +1,22 @@
-"""results.json as Markdown and HTML: one's own tables, the paper's published figures beside them."""
+"""results.json as Markdown and HTML: one's own tables, the paper's published values beside them."""
 
 from __future__ import annotations
 
-import io
-import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
-from ...common.files import write_atomically
-from ...data.images import read_pixels
+from ...data.images import png, read_pixels
 from ...metrics.clip_score import CAUTION
-from ...reports.page import Content, Section, Table, html, markdown
+from ...metrics.intervals import Interval
+from ...reports.page import Content, Section, Table
 from ...reports.plots.sheets import compare_grid
+from ..engine.estimate import shown as as_text
+from ..engine.page import write_page
 from . import paper
 from .arms import MAIN, MEMORY
-from .train import Drawn
+from .train import ImageFiles
 
 PUBLISHED = " (the paper)"
 HEADINGS = {
@@ -32,19 +31,9 @@ COLUMNS = 6
 """Prompts in the image of samples."""
 
 
-def write(folder: Path, found: Mapping[str, Any], samples: Mapping[str, Drawn]) -> list[Path]:
+def write(folder: Path, results: Mapping[str, Any], samples: Mapping[str, ImageFiles]) -> list[Path]:
     """Write results.json, page.md and page.html, and an image of samples; returns the files."""
-    pictures = {"samples.png": _samples(samples)} if samples else {}
-    shown = content(found)
-    files = {
-        "results.json": (json.dumps(found, indent=1, ensure_ascii=False) + "\n").encode(),
-        "page.md": markdown(shown, pictures).encode(),
-        "page.html": html(shown, pictures).encode(),
-        **pictures,
-    }
-    for name, data in files.items():
-        write_atomically(folder / name, data)
-    return [folder / name for name in files]
+    return write_page(folder, results, content(results), {"samples.png": _samples(samples)} if samples else {})
 
 
 def content(found: Mapping[str, Any]) -> Content:
@@ -54,14 +43,14 @@ def content(found: Mapping[str, Any]) -> Content:
     sections += [_table_1(found)] if 1 in tables else []
     sections += [_table_2(found)] if 2 in tables else []
     sections += [_table_4(found)] if 4 in tables else []
-    sections.append(Section("What is ours", "", tuple((text, "") for text in found["choices"])))
+    sections.append(Section("What is ours", "", tuple(found["choices"])))
     words = [
-        "Rows named “(the paper)” are the figures that Liu et al. (CVPR 2024) publish, of their models, images and "
+        "Rows named “(the paper)” are the values that Liu et al. (CVPR 2024) publish, of their models, images and "
         "data; all others were measured here. In brackets: 95 % intervals, over the images (KID) or the prompts of "
         "one training. They do not say how another training or another test split would come out."
     ]
     if found["short"]:
-        words.insert(0, "This is the short form: it shows that all of it runs, and its figures mean nothing.")
+        words.insert(0, "This is the short form: it shows that all of it runs, and its metrics mean nothing.")
     versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
     return Content("The paper's tables, measured here", tuple(words), found["command"], versions, tuple(sections))
 
@@ -92,7 +81,7 @@ def _table_1(found: Mapping[str, Any]) -> Section:
     people = f"Ranks of {human['people']} people." if human["people"] else "Nobody has ranked the images yet."
     pages = [f"Survey page, {culture}: {page}" for culture, page in found["surveys"].items()]
     about = f"Means over cultures. {people} Average ranks: 1 is the best. {CAUTION}"
-    return Section("Table 1", about, tuple((text, "") for text in pages), tables=(_table(columns, rows),))
+    return Section("Table 1", about, tuple(pages), tables=(_table(columns, rows),))
 
 
 def _table_2(found: Mapping[str, Any]) -> Section:
@@ -105,7 +94,7 @@ def _table_2(found: Mapping[str, Any]) -> Section:
         theirs = paper.TABLE_2[arm.name]
         rows.append((arm.name + PUBLISHED, *(published(theirs[name], name) for name in paper.MEMORY)))
     about = (
-        "Means over cultures. CLIP-I, DINO and DreamSim: mean cosine of drawn images to the training image of the "
+        "Means over cultures. CLIP-I, DINO and DreamSim: mean cosine of generated images to the training image of the "
         "same prompt, lower is less memorized. DIV: mean distance among images of one prompt, higher is more varied. "
         "SCoFT+M is the paper's “Finetune w/ L_M”."
     )
@@ -134,11 +123,8 @@ def shown(figure: Mapping[str, Any] | None, name: str) -> str:
     """ "22.64 [20.10, 25.31]"; "–" for what was not measured."""
     if figure is None:
         return "–"
-    decimals = 2 if name.startswith("KID") or name in paper.ITEMS else 3
-    value = f"{figure['value']:.{decimals}f}"
-    if figure["low"] is None:
-        return value
-    return f"{value} [{figure['low']:.{decimals}f}, {figure['high']:.{decimals}f}]"
+    ends = Interval(*(math.nan if figure[end] is None else figure[end] for end in Interval._fields))
+    return as_text(ends, 2 if name.startswith("KID") or name in paper.ITEMS else 3)
 
 
 def published(value: float | None, name: str) -> str:
@@ -146,15 +132,12 @@ def published(value: float | None, name: str) -> str:
     return "–" if value is None else f"{value:.{2 if name in paper.ITEMS else 3}f}"
 
 
-def _samples(sets: Mapping[str, Drawn]) -> bytes:
-    """What the models draw of the same prompts and noise, as PNG."""
-    first = next(iter(sets.values())).wanted
+def _samples(sets: Mapping[str, ImageFiles]) -> bytes:
+    """Images of the models from the same prompts and noise, as PNG."""
+    first = next(iter(sets.values())).spec
     some = range(min(COLUMNS, len(first.prompts)))
     rows = [
-        (name, [read_pixels(drawn.files[i]).add(1.0).div(2.0).permute(1, 2, 0) for i in some])
-        for name, drawn in sets.items()
+        (name, [read_pixels(files.paths[i]).add(1.0).div(2.0).permute(1, 2, 0) for i in some])
+        for name, files in sets.items()
     ]
-    grid = compare_grid(rows, [first.prompts[i] for i in some], [first.seeds[i] for i in some], COLUMNS)
-    buffer = io.BytesIO()
-    Image.fromarray(grid.mul(255).round().byte().numpy()).save(buffer, format="PNG")
-    return buffer.getvalue()
+    return png(compare_grid(rows, [first.prompts[i] for i in some], [first.seeds[i] for i in some], COLUMNS))

@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from ...losses import LOSSES, Loss
 from ...losses.rollout import timesteps
 from ...training.step_plan import expected_counts
-from .arms import BASE, Arm, Scale, Wanted
+from .arms import BASE, Arm, ImageSpec, Scale
 from .clock import Clock, Work, spoken
-from .data import GENERIC, Culture, Generic, wanted
+from .data import GENERIC, Culture, Generic, image_specs
 
 TIMESTEPS = 1000
 """Of Stable Diffusion's noise schedule."""
 CAPTION, DEPTH, NEGATIVE, DISTANCE = "captioned image", "depth map", "negative", "image in the filter"
-PICTURE, LOOK = "drawn image", "image in a feature network"
+IMAGE, LOOK = "generated image", "image in a feature network"
 
 
 def step(arm: Arm) -> str:
@@ -54,12 +54,12 @@ def preparing(cultures: Sequence[Culture], arms: Sequence[Arm], scale: Scale) ->
 def sets(
     cultures: Sequence[Culture], arms: Sequence[Arm], generic: Generic | None, scale: Scale, seed: int,
     tables: Sequence[int],
-) -> list[tuple[Culture, Arm, Wanted]]:  # fmt: skip
+) -> list[tuple[Culture, Arm, ImageSpec]]:  # fmt: skip
     """Every set of images, those of the base model that all cultures share once."""
     found, shared = [], False
     for culture in cultures:
         for arm in arms:
-            for one in wanted(arm, culture, generic, scale, seed, tables):
+            for one in image_specs(arm, culture, generic, scale, seed, tables):
                 if arm is BASE and one.name == GENERIC:
                     if shared:
                         continue
@@ -81,10 +81,10 @@ def works(
     drawn = sets(cultures, arms, generic, scale, seed, tables)
     pictures = sum(len(one.prompts) for _, _, one in drawn)
     each = 2 * len(timesteps(TIMESTEPS - 1, scale.sampling_steps))
-    found.append(Work(PICTURE, pictures, float(pictures * each)))
+    found.append(Work(IMAGE, pictures, float(pictures * each)))
     looks = sum(len(one.prompts) * len(one.networks) for _, _, one in drawn)
     if {1, 4} & set(tables):
-        looks += sum(len(culture.test) for culture in cultures) + (len(generic.pictures) if generic else 0)
+        looks += sum(len(culture.test) for culture in cultures) + (len(generic.images) if generic else 0)
     if 2 in tables:
         looks += 3 * len(cultures) * scale.pairs
     return [*found, Work(LOOK, looks)]

@@ -20,10 +20,11 @@ from ...negatives.depth import DEPTH as ESTIMATORS
 from ...negatives.depth import MIDAS, attach_depth, load_depth
 from ...negatives.filter import filter_negatives
 from ...negatives.generate import Request, make_negatives
+from ..engine.store import slug
 from . import plan
 from .data import Culture
 from .networks import CAPTIONER, DEPTH
-from .study import Study, slug
+from .study import Study
 
 BUILT_IN = "relief (mini)"
 
@@ -52,7 +53,8 @@ def prepared(study: Study, culture: Culture) -> tuple[Dataset, dict[str, Any]]:
     generic, negatives = study.lacks(culture)
     if not generic and not negatives:
         return culture.train, {}
-    folder = study.out / "data" / f"{slug(culture.name)}-{study.key(*_facts(study, culture, generic, negatives))}"
+    key = study.key(*_facts(study, culture, generic, negatives))
+    folder = study.out / "data" / f"{slug(culture.name.casefold())}-{key}"
     report = folder.with_suffix(".json")
     if folder.is_dir():
         found = json.loads(report.read_text(encoding="utf-8"))

@@ -58,7 +58,7 @@ def means(arms: tuple[Arm, ...], figures: Figures) -> dict[str, dict[str, Figure
 def settings(study: Study) -> dict[str, Any]:
     scale = study.scale
     drawing = {"sampler": "DDIM, evenly spaced timesteps", "steps": scale.sampling_steps, "guidance": scale.guidance}
-    counts = {"pictures": scale.pictures, "generic": scale.generic, "pairs": scale.pairs, "images": scale.images}
+    counts = {"pictures": scale.images, "generic": scale.generic, "pairs": scale.pairs, "images": scale.repeats}
     return {
         "tables": list(study.tables),
         "seed": study.seed,
@@ -106,7 +106,7 @@ def _culture(study: Study, culture: Culture, prepared: Mapping[str, Any]) -> dic
 def _generic(study: Study) -> dict[str, Any] | None:
     if study.generic is None:
         return None
-    return {"pictures": len(study.generic.pictures), "prompts": list(study.generic.prompts)}
+    return {"pictures": len(study.generic.images), "prompts": list(study.generic.prompts)}
 
 
 def choices(study: Study) -> list[str]:
@@ -124,7 +124,7 @@ def choices(study: Study) -> list[str]:
         threshold = "that the distances suggest" if study.threshold is None else f"{study.threshold:g}"
         found += [
             f"Prompts of Tables 1 and 4 are not in the paper: here all captions of the test split in turn, "
-            f"{scale.pictures} images a culture and model (the paper draws 200 for its Figure 7).",
+            f"{scale.images} images a culture and model (the paper draws 200 for its Figure 7).",
             f"The threshold of the filter of negatives is not in the paper: here the one {threshold}.",
             f"The network of KID is not in the paper: here {kid}"
             + (
@@ -144,7 +144,7 @@ def choices(study: Study) -> list[str]:
     if 2 in study.tables:
         found += [
             f"Table 2: {scale.pairs} training captions and as many test captions a culture, drawn by the seed, "
-            f"{scale.images} images of each; CLIP-I by {study.networks.named('clip')[0]}, DINO by "
+            f"{scale.repeats} images of each; CLIP-I by {study.networks.named('clip')[0]}, DINO by "
             f"{study.networks.named('dino')[0]}, which the paper does not name; the mean is over cultures.",
         ]
     if drawn_here:

@@ -14,24 +14,24 @@ from ...models.lora import NAME
 from ...models.single_file import load_base
 from ...models.stable_diffusion import BaseModel
 from ...negatives.controlnet_pipeline import native_resolution
+from ..engine.store import Store
 from .arms import Arm, Scale, arms_of
 from .clock import Clock
 from .data import Culture, Generic
 from .networks import ROLES, Networks
 
 REVISION = 1
-"""To be raised by whoever changes what a stage gives; what another revision made is made again."""
+"""Raise it when you change what a stage gives; what another revision made is made again."""
 
 
 @dataclass
-class Study:
+class Study(Store):
     """One run of the protocol.
 
     side: of all images, in pixels; 0 is the model's own. threshold: of the filter; None takes the one that the
     distances suggest, and none where they suggest none. base: the model, once `open` was called.
     """
 
-    out: Path
     model: Path
     controlnet: Path | None
     cultures: Sequence[Culture]
@@ -63,7 +63,7 @@ class Study:
         self.scale = self.scale.at(self.side, self.seed, self.scale.train.precision)
 
     def bare(self) -> BaseModel:
-        """The model with the LoRA of an earlier training or drawing taken off."""
+        """The model without the LoRA of an earlier training or generation."""
         if NAME in getattr(self.base.unet, "peft_config", {}):
             self.base.unet.unload_lora()
             self.base.unet._hf_peft_config_loaded = False  # diffusers 0.34 forgets this, and then finds no config
@@ -95,8 +95,3 @@ class Study:
     def key(self, *facts: Any) -> str:
         """16 hex digits of facts, and of what decides everything."""
         return fingerprints.short_hash([self.facts(), *facts])
-
-
-def slug(text: str) -> str:
-    """A name as a file's: letters and digits stay, all else becomes one "_"."""
-    return "_".join("".join(c if c.isalnum() else " " for c in text.casefold()).split()) or "culture"

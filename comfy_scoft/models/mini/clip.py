@@ -1,4 +1,4 @@
-"""The mini world's CLIP: open_clip's own class at 64 px, with weights shipped with the pack."""
+"""The mini world's CLIP: open_clip's `CLIP` at 64 px, with weights that ship with the pack."""
 
 from __future__ import annotations
 
@@ -15,15 +15,13 @@ from .layout import TOWER, TOWER_SETTINGS, WEIGHTS
 
 
 def load_mini_clip_model(checkpoint: Path | None = None) -> Any:
-    """open_clip `CLIP`, frozen, fp32. Raises UserError where the file is missing."""
+    """open_clip's `CLIP`, frozen, float32. checkpoint: None for the shipped weights. UserError if missing."""
     from open_clip.model import CLIP
     from safetensors.torch import load_file
 
     path = Path(checkpoint) if checkpoint is not None else WEIGHTS / "clip" / TOWER
     if not path.is_file():
-        raise UserError(
-            f"The mini CLIP's weights are not at {path.name}; install the pack again, its files are missing."
-        )
+        raise UserError(f"The weights file {path.name} of the mini CLIP is missing: install the pack again.")
     weights = expand_rows(load_file(path), "token_embedding.weight")
     clip = CLIP(**TOWER_SETTINGS)
     clip.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in weights.items()})
@@ -32,7 +30,7 @@ def load_mini_clip_model(checkpoint: Path | None = None) -> Any:
 
 @lru_cache(maxsize=1)
 def mini_clip() -> Any:
-    """The shipped model, read once."""
+    """The shipped model, loaded once."""
     return load_mini_clip_model()
 
 

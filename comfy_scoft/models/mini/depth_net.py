@@ -1,6 +1,6 @@
-"""The mini world's depth estimator: a small U-Net that reads the relief of a figure off its image.
+"""The mini world's depth estimator: a small U-Net with 0.2 M parameters.
 
-tools/mini_world/build_depth.py trains it on rendered images whose relief is known; 0.2 M parameters.
+tools/mini_world/build_depth.py trains it on rendered images with known depth.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ def _block(inputs: int, outputs: int) -> nn.Sequential:
 class DepthNet(nn.Module):
     """Image (B, 3, 64, 64) in [-1, 1] -> depth (B, 1, 64, 64) in [0, 1], near is bright.
 
-    It works on blocks of 2 × 2 pixels, unshuffled into channels and shuffled back, which costs a quarter and loses
-    nothing. One more channel is the height in the image, for the ground rises towards the lower edge.
+    Blocks of 2 × 2 pixels are unshuffled into channels and shuffled back, at a quarter of the cost. One more input
+    channel is the vertical position, since the ground gets nearer towards the lower edge.
     """
 
     def __init__(self) -> None:
@@ -57,7 +57,7 @@ class DepthNet(nn.Module):
 
 @lru_cache(maxsize=1)
 def load() -> DepthNet:
-    """The trained network, float32 on the CPU, frozen. Raises UserError when its file is missing."""
+    """The trained network, float32 on the CPU, frozen. Raises UserError if its file is missing."""
     from safetensors.torch import load_file
 
     path = WEIGHTS / FILE

@@ -1,8 +1,8 @@
-"""The shapes of the mini model: a Stable Diffusion 1.x in every respect but its size.
+"""The architecture of the mini model: Stable Diffusion 1.x, but small.
 
 The build scripts train these modules, assemble.py writes them as single files, single_file.py reads them outside
-ComfyUI and comfyui/mini_model.py tells ComfyUI about them. Parameters: UNet 4.2 M, autoencoder 2.4 M, text 5.0 M (of
-which all but the used rows of the vocabulary are zero and not stored), ControlNet 2.5 M.
+ComfyUI and comfyui/mini_model.py registers them with ComfyUI. Parameters: UNet 4.2 M, autoencoder 2.4 M, text encoder
+5.0 M (unused rows of the vocabulary are zero and not stored), ControlNet 2.5 M.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ CHANNELS = (64, 128)
 HEADS = 4
 CONTEXT = 96
 LATENT_SCALE = 0.18215
-"""What ComfyUI divides a sampled latent by; the file's `vae_scale` undoes it, for TAESD latents need no scaling."""
+"""ComfyUI divides sampled latents by it; the file's `vae_scale` undoes that, as TAESD latents need no scaling."""
 
 TEXT = {
     "hidden_size": CONTEXT,
@@ -37,7 +37,7 @@ TEXT = {
     "eos_token_id": 49407,
     "pad_token_id": 49407,
 }
-"""The text encoder; the same words serve transformers' CLIPTextConfig and ComfyUI's CLIP."""
+"""Text encoder config, for transformers' CLIPTextConfig and for ComfyUI's CLIP."""
 
 TOWER_SETTINGS = {
     "embed_dim": 96,
@@ -45,11 +45,11 @@ TOWER_SETTINGS = {
     "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": CONTEXT, "heads": 4, "layers": 2},
     "quick_gelu": True,
 }
-"""Arguments of open_clip's `CLIP`: the image tower (the mini feature network) and the text tower."""
+"""Arguments of open_clip's `CLIP`; its image tower is the mini feature network."""
 
 
 def build_unet() -> UNet2DConditionModel:
-    """Two levels, one block each, a transformer at every block: 7 transformers, 56 attention projections."""
+    """Two levels with one block each and a transformer at every block: 7 transformers, 56 attention projections."""
     from diffusers import UNet2DConditionModel
 
     return UNet2DConditionModel(
@@ -65,16 +65,16 @@ def build_unet() -> UNet2DConditionModel:
 
 
 def build_autoencoder() -> AutoencoderTiny:
-    """TAESD: 64 channels, four latent channels, a factor of 8; the width that ComfyUI's own class has."""
+    """TAESD with ComfyUI's width: 64 channels, four latent channels, a factor of 8."""
     from diffusers import AutoencoderTiny
 
     return AutoencoderTiny(latent_channels=4)
 
 
 def build_controlnet(unet: UNet2DConditionModel | None = None) -> ControlNetModel:
-    """A ControlNet for `build_unet`, started from `unet`'s encoder where one is given.
+    """A ControlNet for `build_unet`, initialized from `unet`'s encoder unless None.
 
-    The hint encoder has Stable Diffusion's widths (16, 32, 96, 256), the only ones that ComfyUI's loader knows.
+    The hint encoder has Stable Diffusion's widths (16, 32, 96, 256), the only ones that ComfyUI's loader supports.
     """
     from diffusers import ControlNetModel
 

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ...data.dataset import open_image
+from ...data.images import open_image
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -12,14 +12,14 @@ from .canvas import COLORS, INK, MUTED, Page, wrap
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from ...corrector.evaluation import Evidence
+    from ...corrector.evaluation import Evaluation
 
 WIDTH, EDGE = 920, 20
 PANEL = 250
 """Height of the axes."""
 
 
-def preference_chart(found: Evidence, title: str = "Preference") -> Tensor:
+def preference_chart(found: Evaluation, title: str = "Preference") -> Tensor:
     """Accuracy by timestep, of the preference and of color alone, beside the reliability diagram; warnings below.
 
     Returns (H, W, 3) in [0, 1].
@@ -38,7 +38,7 @@ def preference_chart(found: Evidence, title: str = "Preference") -> Tensor:
     return page.tensor()
 
 
-def _accuracy(axes: Axes, found: Evidence) -> None:
+def _accuracy(axes: Axes, found: Evaluation) -> None:
     t = found.timesteps
     axes.fill_between(t, found.low, found.high, color=COLORS[0], alpha=0.15, lw=0)
     axes.plot(t, found.accuracy, color=COLORS[0], lw=2.0, marker="o", ms=4, label="the preference, 95 % interval")
@@ -49,7 +49,7 @@ def _accuracy(axes: Axes, found: Evidence) -> None:
     axes.set_xlabel("timestep (noise grows to the right)", fontsize=9, color=MUTED, labelpad=2)
 
 
-def _reliability(axes: Axes, found: Evidence) -> None:
+def _reliability(axes: Axes, found: Evaluation) -> None:
     said, true = _columns(found.reliability)
     axes.plot([0, 1], [0, 1], color=MUTED, lw=1.0, ls=":")
     axes.plot(said, true, color=INK, lw=1.8, marker="o", ms=4)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from torch import Tensor
 
-from ...survey.aggregate import ALL, Analysis, Figures
+from ...survey.aggregate import ALL, Analysis, GroupMetrics
 from .canvas import COLORS, INK, LINE, MUTED, SHADE, Page, wrap
 
 EDGE = 20
@@ -83,7 +83,7 @@ def _counts(found: Analysis, country: str, item: str) -> np.ndarray:
     return np.stack([(ranks == rank).sum(0) for rank in range(1, ranks.shape[1] + 1)], 1)
 
 
-def _violins(page: Page, place: tuple[int, int, int, int], counts: np.ndarray, cell: Figures) -> None:
+def _violins(page: Page, place: tuple[int, int, int, int], counts: np.ndarray, cell: GroupMetrics) -> None:
     """One panel: a violin a generator, from the top down; ranks from left to right."""
     g = len(counts)
     axes = page.axes(*place)

@@ -1,0 +1,106 @@
+"""The documents: what they link to and name is there, the README's image can be made again, and the walk names code."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import readme_image
+
+ROOT = Path(__file__).resolve().parent.parent
+DOCUMENTS = sorted(
+    path.relative_to(ROOT).as_posix()
+    for path in (*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "comfy_scoft").rglob("*.md"))
+)
+MAPS = ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "NOTICE")
+"""These name files of the checkout from its root."""
+LINK = re.compile(r"\]\(([^)\s]+)\)|(?:src|href)=\"([^\"]+)\"")
+NAMED = re.compile(r"(?<![\w/.])(?:comfy_scoft|tests|tools|benchmarks|docs|web|workflows|locales|\.ci)/[\w./+-]*\w/?")
+OF_USERS = {"market.txt", "job.json"}
+"""Names of files that a person or the pack makes."""
+MADE = {"web/docs/SCoFT_Saturation.md"}
+"""Written by following a recipe."""
+
+
+def text(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def anchors(name: str) -> set[str]:
+    """The anchors of a document's headings, as GitHub makes them."""
+    heads = re.findall(r"^#+ (.+)$", re.sub(r"```.*?```", "", text(name), flags=re.DOTALL), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads}
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_every_link_leads_somewhere(name: str) -> None:
+    prose = re.sub(r"^ *```.*?^ *```$", "", text(name), flags=re.DOTALL | re.MULTILINE)
+    for link in ("".join(found) for found in LINK.findall(prose)):
+        if link.startswith("http"):
+            continue
+        path, _, anchor = link.partition("#")
+        target = (ROOT / name).parent / path if path else ROOT / name
+        assert target.exists(), link
+        if anchor:
+            assert anchor in anchors(target.resolve().relative_to(ROOT).as_posix()), link
+
+
+@pytest.mark.parametrize("name", MAPS)
+def test_every_file_that_a_map_names_is_there(name: str) -> None:
+    named = set(NAMED.findall(text(name)))
+    new = {path for path in re.findall(r"^ *# (comfy_scoft/\S+\.py)$", text(name), re.MULTILINE)}  # a recipe's own
+    missing = sorted(path for path in named - new - MADE if not (ROOT / path).exists())
+    assert (named or name == "NOTICE") and not missing
+    bare = set(re.findall(r"(?<![\w/.*<>])[\w-]+\.(?:py|toml|txt|json)\b", text(name))) - OF_USERS
+    there = {
+        path.name for folder in ("comfy_scoft", "tests", "tools", "locales") for path in (ROOT / folder).rglob("*.*")
+    }
+    assert not bare - there - {path.name for path in ROOT.iterdir()}
+
+
+def test_every_room_of_the_pack_is_in_the_tree() -> None:
+    tree = text("ARCHITECTURE.md").split("## The tree")[1].split("```")[1]
+    rooms = {path.name for path in (ROOT / "comfy_scoft").iterdir() if path.is_dir() and path.name != "__pycache__"}
+    assert set(re.findall(r"^  (\w+)/", tree, re.MULTILINE)) == rooms
+
+
+def test_the_walk_has_ten_steps_and_each_names_code_of_its_file() -> None:
+    walk = text("ARCHITECTURE.md").split("## A walk")[1].split("## The tree")[0]
+    steps = re.findall(r"^\d+\. \*\*\w+\*\*: `(\w+)(?:\(\))?` in \[[\w/.]+\]\(([\w/.]+)\)", walk, re.MULTILINE)
+    assert len(steps) == 10
+    for code, file in steps:
+        assert code in {getattr(node, "name", "") for node in ast.walk(ast.parse(text(file)))}, f"{file}: {code}"
+
+
+def test_the_readme_leads_to_the_loop_in_one_hop_and_installs_before_it_proves() -> None:
+    readme = text("README.md")
+    assert "`train()` in [`comfy_scoft/training/trainer.py`](comfy_scoft/training/trainer.py)" in readme
+    order = [
+        "docs/before-after.png",
+        "## What it is",
+        "## What you need",
+        "## Install",
+        "## From 30 photos",
+        "## Limits",
+    ]
+    order += ["## Two commands", "## For researchers", "### Citation"]
+    assert [readme.index(part) for part in order] == sorted(readme.index(part) for part in order)
+    assert len(readme.split()) < 1900
+
+
+def test_every_page_of_docs_is_linked_from_the_readme() -> None:
+    linked = set(re.findall(r"docs/(\w[\w-]*\.md)", text("README.md")))
+    assert linked == {path.name for path in (ROOT / "docs").glob("*.md")}
+
+
+def test_the_readmes_image_has_a_row_before_and_after_and_a_block_for_each_place() -> None:
+    """Composed of plain colors; the sampling itself takes a LoRA of the careful workflow."""
+    cells = [(row, place) for row in readme_image.ROWS for place in readme_image.PLACES]
+    images = {c: np.full((readme_image.KINDS, 64, 64, 3), 40 * (i + 1), np.uint8) for i, c in enumerate(cells)}
+    page = np.asarray(readme_image.composed(images))
+    for i in range(len(cells)):
+        shown = (page == 40 * (i + 1)).all(-1).sum()
+        assert shown >= readme_image.KINDS * (64 * readme_image.SCALE) ** 2
