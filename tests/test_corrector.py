@@ -113,7 +113,7 @@ def test_one_gate_serves_a_batch_and_no_gate_asks_nothing() -> None:
 
 @pytest.mark.parametrize("wrong", [{"strength": -1.0}, {"strength": float("nan")}, {"start": -0.1}, {"end": 1.1}])
 def test_settings_out_of_range_are_refused(wrong: dict) -> None:
-    with pytest.raises(ValueError, match=r"give a strength in 0 … 100, and start and end in 0 … 1\.$"):
+    with pytest.raises(ValueError, match=r"^(strength|start|end) is .+, but it must be a number from 0 to 10*\.$"):
         Correction(random_preference(), **wrong)
 
 

@@ -277,7 +277,7 @@ def test_a_terminated_command_line_says_one_sentence_and_keeps_what_was_learned(
     process.send_signal(signal.SIGTERM)
     stdout, stderr = process.communicate(timeout=200)
     assert process.returncode == 130 and stdout == ""
-    assert sentences(stderr) == ["Stopped. What was learned is kept; add --resume to go on."]
+    assert sentences(stderr) == ["Stopped. The last checkpoint is saved; add --resume to continue."]
     step = checkpoint.newest_step(folder)
     assert 3 <= step < 100_000 and not checkpoint.damaged(folder)
     content = json.loads(path.read_text())

@@ -170,13 +170,33 @@ def test_a_run_that_is_stopped_says_so(
         if step == 2:
             raise KeyboardInterrupt
 
+    lines: list[str] = []
+    monkeypatch.setattr(runtime.Progress, "say", lambda self, text: lines.append(text))
     observe = nodes_training.training.TrainingProgress.on_step
     monkeypatch.setattr(nodes_training.training.TrainingProgress, "on_step", stop)
     with pytest.raises(KeyboardInterrupt):
         train(sockets, steps=3)
     assert events(told)[-1]["state"] == "stopped" and events(told)[-1]["step"] == 2
+    assert lines[-1] == "Stopped at step 2 and saved. Set resume to latest to go on."
     told.clear()
     monkeypatch.setattr(nodes_training.training.TrainingProgress, "on_step", observe)
     train(sockets, steps=3, resume="run")
     assert all(data["curves"][0]["steps"][:2] == [1, 2] for data in events(told)), "the whole run, from its beginning"
     assert events(told)[-1]["step"] == 3
+
+
+def test_a_run_that_is_stopped_before_its_first_step_says_that_nothing_is_saved(
+    place: Any,  # noqa: F811
+    sockets: dict,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def stop(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    lines: list[str] = []
+    monkeypatch.setattr(runtime.Progress, "say", lambda self, text: lines.append(text))
+    monkeypatch.setattr(nodes_training.training, "prepare", stop)
+    with pytest.raises(KeyboardInterrupt):
+        train(sockets)
+    assert lines[-1] == "Stopped before the first step. Nothing is saved."
+    assert not list((place / "output" / "scoft" / "runs").iterdir())

@@ -226,13 +226,13 @@ def test_what_is_there_is_not_drawn_again_and_the_filter_shows_what_it_leaves_ou
     monkeypatch.setattr(negatives_cli, "PipelineSampler", Broken)
     options = [*OPTIONS, "--out", str(tmp_path / "out"), "--features", "mini CLIP (layer 5)", "--threshold", "2"]
     assert negatives_cli.main(options) == 130
-    assert "Stopped. What was made is kept" in capsys.readouterr().err
+    assert "Stopped. Finished negatives are kept" in capsys.readouterr().err
     assert negatives_cli.main(options) == 0 and Broken.calls == 4
     said = capsys.readouterr().out
     assert "0 of 6 negatives kept, 6 dropped" in said and said.splitlines()[-1].startswith("0 negatives in ")
     assert (tmp_path / "out/filtered.png").read_bytes().startswith(b"\x89PNG")
     assert negatives_cli.main(options) == 1
-    assert "holds a result already: give another --out, or remove it." in capsys.readouterr().err
+    assert "already holds a result: choose another --out, or remove it." in capsys.readouterr().err
 
 
 @pytest.mark.long

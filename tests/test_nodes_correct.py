@@ -191,7 +191,7 @@ def test_the_gate_says_when_the_text_is_of_another_encoder(models) -> None:
 
 def test_a_preference_of_another_family_is_refused(models) -> None:
     assert {family: bridge.family(model) for family, model in models.items()} == {k: k for k in WIDTHS}
-    with pytest.raises(ValueError, match=r"learned for sdxl and this MODEL is sd1, whose latents mean something else"):
+    with pytest.raises(ValueError, match=r"learned for sdxl, but this MODEL is sd1, which has other latents"):
         corrected(models["sd1"], preference=random_preference("sdxl"))
     with pytest.raises(ValueError, match="The latents have 4 channels and the preference was learned on 16"):
         drawn(corrected(models["sd1"], preference=random_preference("sd1", 16)))

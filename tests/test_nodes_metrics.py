@@ -173,7 +173,7 @@ def test_the_denoising_gap_refuses_what_says_nothing(mini: tuple, community: Dat
     train, test = community.split("train"), community.split("test")
     given = {"model": model, "clip": clip, "vae": vae, "label": "a", "resolution": 64}
     for data, kept, sentence in (
-        (test, train, "no image of the split 'train', and only those are trained on"),
+        (test, train, "no image of the split 'train', the only one that is trained on"),
         (train, train, "trained on too, so it would show nothing"),
     ):
         with pytest.raises(ValueError, match=sentence):

@@ -62,3 +62,10 @@ def test_the_widget_of_a_setting_is_its_declaration() -> None:
     assert all(type(option) is str for option in targets.options) and targets.tooltip == "another"
     assert isinstance(widgets.widget(TrainSettings, "flip"), io.Boolean.Input)
     assert widgets.widget(FeatureOptions, "views", id="count").id == "count"
+
+
+def test_comfyui_shows_a_persons_mistake_without_the_packs_path_and_any_other_error_by_its_own_name() -> None:
+    import execution
+
+    assert execution.full_type_name(UserError) == "comfy_scoft.UserError"
+    assert [execution.full_type_name(kind) for kind in (RuntimeError, ValueError)] == ["RuntimeError", "ValueError"]

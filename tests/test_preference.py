@@ -116,7 +116,7 @@ def test_sets_that_cannot_teach_are_refused(preferred, stereotyped, sentence: st
 
 
 def test_settings_out_of_range_are_refused() -> None:
-    with pytest.raises(ValueError, match="steps >= 1"):
+    with pytest.raises(ValueError, match="^steps is 0, but it must be a whole number from 1 to "):
         PreferenceSettings(steps=0)
 
 

@@ -300,7 +300,7 @@ def changed(**changes) -> list[ImageSet]:
         (changed(label=LABELS[1]), {}, "Two sets are labeled 'generator-beta'"),
         (changed(images=image_sets()[1].images), {}, "hold the same images"),
         (changed(images=torch.rand(4, 64, 96, 3)), {}, "same proportions"),
-        (image_sets(), {"pages": 0}, "at least one page"),
+        (image_sets(), {"pages": 0}, "pages is 0, but it must be a whole number from 1 to 500"),
         (image_sets(), {"pages": 5}, "asks for 5 pages, but the sets hold 4"),
         (image_sets(), {"attention_checks": 4}, "cannot repeat 3 pages"),
         (image_sets(), {"language": "Klingon"}, "no language 'Klingon': choose one of English"),
@@ -309,7 +309,7 @@ def changed(**changes) -> list[ImageSet]:
         (image_sets(), {"items": "Only a title"}, "'Only a title' has no question"),
         (image_sets(), {"items": "Dress | a?\ndress | b?"}, "is there twice"),
         (image_sets(), {"items": "Stereotypes | a?\nEstereotipos | b?", "language": "es"}, "is there twice"),
-        (image_sets(), {"quality": 0}, "quality from 1 to 95"),
+        (image_sets(), {"quality": 0}, "quality is 0, but it must be a whole number from 1 to 95"),
     ],
 )
 def test_a_mistake_is_said_in_one_sentence(sets: list[ImageSet], settings: dict, said: str) -> None:

@@ -36,7 +36,7 @@ FEATURES: dict[str, Callable[[Path | None], FeatureNetwork]] = {
 
 
 def load_features(
-    name: str, checkpoint: Path | None = None, options: FeatureOptions | None = None, allow_download: bool = False
+    name: str, checkpoint: Path | None = None, options: FeatureOptions | None = None, *, allow_download: bool = False
 ) -> FeatureNetwork:
     """The network of that name; `checkpoint` is a local file of weights, where the network needs one.
 

@@ -67,9 +67,9 @@ def load_vgg_pre_relu(checkpoint: Path | None = None) -> FeatureNetwork:
     return _vgg("VGG16 (pre-ReLU)", checkpoint, overwritten=False)
 
 
-def _vgg(name: str, checkpoint: Path | None, overwritten: bool) -> FeatureNetwork:
+def _vgg(name: str, checkpoint: Path | None, *, overwritten: bool) -> FeatureNetwork:
     weights = _vgg_weights(name, checkpoint)
-    model = VGGMaps(overwritten)
+    model = VGGMaps(overwritten=overwritten)
     model.layers.load_state_dict(weights)
     return FeatureNetwork(
         name,
@@ -94,7 +94,7 @@ class VGGMaps(nn.Module):
     WIDTHS = (64, 64, 0, 128, 128, 0, 256, 256, 256, 0, 512, 512, 512, 0, 512, 512, 512)
     """Channels of each convolution; 0 is a halving of the image's sides."""
 
-    def __init__(self, overwritten: bool) -> None:
+    def __init__(self, *, overwritten: bool) -> None:
         super().__init__()
         self.overwritten = overwritten
         self.layers = nn.Sequential()

@@ -115,7 +115,7 @@ class BaseModel:
             mean, std = found.latents, torch.zeros_like(found.latents)
         return mean.to(pixels.dtype) * self.vae_scaling, std.to(pixels.dtype) * self.vae_scaling
 
-    def decode(self, z: Tensor, small: bool = False) -> Tensor:
+    def decode(self, z: Tensor, *, small: bool = False) -> Tensor:
         """Scaled latents (B, 4, h, w) -> pixels (B, 3, 8h, 8w), about [-1, 1] and not clamped; differentiable.
 
         small: by `small_vae`, which reads scaled latents as they are.

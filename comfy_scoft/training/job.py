@@ -195,7 +195,7 @@ def _tensors(run: Run, check_interrupt: Callable[[], None], *, images: bool) -> 
     }
     if all(text.pooled is not None for text in texts):
         tensors["text.pooled"] = torch.cat([text.pooled for text in texts if text.pooled is not None]).cpu()
-    sets = [("dataset", cache, cache.samples(run.settings.flip))]
+    sets = [("dataset", cache, cache.samples(flip=run.settings.flip))]
     sets += [("validation", held_out, held_out.samples(flip=False))] if held_out is not None else []
     for name, own, samples in sets:
         for i, sample in enumerate(samples):
@@ -310,7 +310,7 @@ def _cache(job: Job, base: BaseModel, name: str, train: TrainSettings) -> Cache:
     """The cache of the job's `dataset` or `validation`, filled with its latents."""
     tensors, dataset = job.tensors, _dataset(job, job.content[name])
     cache = Cache(base, dataset, train.resolution, train.buckets)
-    for i, sample in enumerate(cache.samples(train.flip and name == "dataset")):
+    for i, sample in enumerate(cache.samples(flip=train.flip and name == "dataset")):
         cache.latents[sample] = tensors[f"{name}.{i}.mean"].clone(), tensors[f"{name}.{i}.std"].clone()
 
     def images(sample: Sample) -> tuple[Tensor, Tensor]:

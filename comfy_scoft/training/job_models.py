@@ -38,7 +38,7 @@ def find(folder: Path, entry: dict[str, str], models: Path | None) -> Path:
     )
 
 
-def _files(place: Path, name: str, deep: bool) -> list[Path]:
+def _files(place: Path, name: str, *, deep: bool) -> list[Path]:
     folders = [Path(root) for root, _, names in os.walk(place) if name in names] if deep else [place]
     return [folder / name for folder in folders if (folder / name).is_file()]
 

@@ -59,7 +59,7 @@ class Cache:
         captions = [caption for r in self.dataset.records for caption in (r.caption, *r.generic_captions)]
         return list(dict.fromkeys(["", *captions]))
 
-    def samples(self, flip: bool = True) -> list[Sample]:
+    def samples(self, *, flip: bool = True) -> list[Sample]:
         """Every sample of the dataset, with the flipped ones if those are trained on."""
         flips = (False, True) if flip else (False,)
         return [(index, flipped) for index in range(len(self.dataset)) for flipped in flips]
@@ -80,7 +80,7 @@ class Cache:
             self.latents[sample] = mean[0].float().cpu(), std[0].float().cpu()
         return self.latents[sample]
 
-    def features(self, network: FeatureNetwork, sample: Sample, crop: bool = False) -> tuple[Tensor, Tensor]:
+    def features(self, network: FeatureNetwork, sample: Sample, *, crop: bool = False) -> tuple[Tensor, Tensor]:
         """Features of an image (C, …) and of its N negatives (N, C, …), under one crop and one flip.
 
         crop: of their central part alone, as `center` cuts it out.
@@ -95,15 +95,15 @@ class Cache:
             self._features[key] = features[0], features[1:]
         return self._features[key]
 
-    def positive(self, network: FeatureNetwork, samples: Sequence[Sample], crop: bool = False) -> Tensor:
+    def positive(self, network: FeatureNetwork, samples: Sequence[Sample], *, crop: bool = False) -> Tensor:
         """Features of B images, (B, C, …)."""
-        return torch.stack([self.features(network, s, crop)[0] for s in samples]).to(self.base.device)
+        return torch.stack([self.features(network, s, crop=crop)[0] for s in samples]).to(self.base.device)
 
     def negatives(
-        self, network: FeatureNetwork, samples: Sequence[Sample], crop: bool = False
+        self, network: FeatureNetwork, samples: Sequence[Sample], *, crop: bool = False
     ) -> tuple[Tensor, Tensor]:
         """Features of the negatives of B images, (B, N, C, …) padded with zeros, and the mask (B, N) of real ones."""
-        rows = [self.features(network, s, crop)[1] for s in samples]
+        rows = [self.features(network, s, crop=crop)[1] for s in samples]
         most = max(len(row) for row in rows)
         padded = torch.zeros(len(rows), most, *rows[0].shape[1:])
         mask = torch.zeros(len(rows), most, dtype=torch.bool)
@@ -121,8 +121,8 @@ class Cache:
         """
         if distributed.count == 1:
             return
-        mine = distributed.share(self.samples(flip))
-        computed = {s: (self.latent(s), [self.features(n, s, crop) for n in networks]) for s in mine}
+        mine = distributed.share(self.samples(flip=flip))
+        computed = {s: (self.latent(s), [self.features(n, s, crop=crop) for n in networks]) for s in mine}
         for theirs in distributed.gather(computed):
             for sample, (latent, features) in theirs.items():
                 self.latents[sample] = latent

@@ -47,18 +47,19 @@ def pass_counts(
     """
     rollouts = rollouts if uses_rollout(losses) else ()
     plain = [loss.calls for loss in losses if not loss.uses_rollout]
-    own, first = _calls(plain, images, bool(rollouts) and rollout.gradient_step is GradientStep.FIRST)
+    on_image = [loss.calls for loss in losses if loss.uses_rollout]
+    own, first = _calls(plain, images, prediction=bool(rollouts) and rollout.gradient_step is GradientStep.FIRST)
     if not rollouts:
         return own + (Counts(1, images * first) if first else Counts())
     count = len(rollouts)
-    there, more = _calls([loss.calls for loss in losses if loss.uses_rollout], count, False, {"caption", "empty"})
+    there, more = _calls(on_image, count, prediction=False, frozen={"caption", "empty"})
     batched = Counts(1, images * first + count * more)  # all frozen predictions at (z_t, t)
     steps = Counts(max(rollouts) - 1, 2 * sum(length - 1 for length in rollouts))  # caption and empty prompt
     recorded = Counts(1, 0, count) if rollout.gradient_step is not GradientStep.FIRST else Counts()
     return own + there + batched + steps + recorded
 
 
-def _calls(calls: Sequence[Calls], images: int, prediction: bool, frozen: Iterable[str] = ()) -> tuple[Counts, int]:
+def _calls(calls: Sequence[Calls], images: int, *, prediction: bool, frozen: Iterable[str] = ()) -> tuple[Counts, int]:
     """The calls that losses make one by one, and the number of frozen predictions, which are made together."""
     with_graph = int(prediction or any(c.prediction for c in calls)) + sum(c.own for c in calls)
     base = int(any(c.base_generic for c in calls)) + sum(c.own_base for c in calls)

@@ -160,9 +160,9 @@ class LoadFeatures(Node):
 
     @classmethod
     def execute(cls, network: str, checkpoint: str, **options: Any) -> io.NodeOutput:
-        chosen, allowed = FeatureOptions(**options), checkpoint == DOWNLOAD
+        own, path = FeatureOptions(**options), _weights_file(checkpoint)
         with training_mode():  # weights made in inference mode could not pass a gradient on
-            return io.NodeOutput(load_features(network, _weights_file(checkpoint), chosen, allowed))
+            return io.NodeOutput(load_features(network, path, own, allow_download=checkpoint == DOWNLOAD))
 
 
 def _weights_file(checkpoint: str) -> Path | None:

@@ -112,7 +112,7 @@ INVENTED = "velmora tirsk ombela quandor zhelu pastrin ikkaro noubel".split()
 
 
 def _careful(
-    name: str, prompts: str = NAMED, weight: float = 6.0, prior: float = 20.0, steps: int = 900, kv: bool = False
+    name: str, prompts: str = NAMED, weight: float = 6.0, prior: float = 20.0, steps: int = 900, *, kv: bool = False
 ) -> Arm:
     """weight: of the contrastive loss; prior: of the one that holds the other prompts; kv: a LoRA on K and V alone."""
     return Arm(

@@ -113,7 +113,7 @@ def calibrate(clock: Clock, base: BaseModel, side: int, batch: int) -> None:
     counts. base: on its device, without a LoRA; a backward pass down to its input costs what one to a LoRA does."""
     shape = (4, side // LATENT_FACTOR, side // LATENT_FACTOR)
 
-    def once(count: int, gradient: bool) -> float:
+    def once(count: int, *, gradient: bool) -> float:
         z = torch.randn((count, *shape), generator=torch.Generator().manual_seed(0)).to(base.device)
         t = torch.full((count,), 500, device=base.device)
         begun = time.monotonic()
@@ -126,6 +126,6 @@ def calibrate(clock: Clock, base: BaseModel, side: int, batch: int) -> None:
 
     for kind, count, gradient in ((FORWARD, 2 * batch, False), (TRAINING, 1, True)):
         if kind not in clock.seconds:
-            once(count, gradient)
-            clock.did(kind, count, once(count, gradient))
+            once(count, gradient=gradient)
+            clock.did(kind, count, once(count, gradient=gradient))
     clock.keep()

@@ -53,7 +53,7 @@ def prepared(study: Study, culture: Culture) -> tuple[Dataset, dict[str, Any]]:
     generic, negatives = study.lacks(culture)
     if not generic and not negatives:
         return culture.train, {}
-    key = study.key(*_facts(study, culture, generic, negatives))
+    key = study.key(*_facts(study, culture, generic=generic, negatives=negatives))
     folder = study.out / "data" / f"{slug(culture.name.casefold())}-{key}"
     report = folder.with_suffix(".json")
     if folder.is_dir():
@@ -63,13 +63,13 @@ def prepared(study: Study, culture: Culture) -> tuple[Dataset, dict[str, Any]]:
         study.clock.found(plan.NEGATIVE, found["negatives"])
         study.clock.found(plan.DISTANCE, found["negatives"] + len(culture.train) if found["negatives"] else 0)
     else:
-        dataset, found = _made(study, culture, generic, negatives)
+        dataset, found = _made(study, culture, generic=generic, negatives=negatives)
         write_atomically(report, (json.dumps(found, indent=1) + "\n").encode())
         save_dataset(dataset, folder)  # appears whole, after its report
     return load_folder(folder, culture.name, culture.name)[0], found
 
 
-def _facts(study: Study, culture: Culture, generic: bool, negatives: bool) -> list[Any]:
+def _facts(study: Study, culture: Culture, *, generic: bool, negatives: bool) -> list[Any]:
     facts: list[Any] = [culture.name, culture.train.identity(), study.seed]
     if generic:
         weights = _captioner(study, culture) / BLIP.weights
@@ -84,7 +84,7 @@ def _facts(study: Study, culture: Culture, generic: bool, negatives: bool) -> li
     return facts
 
 
-def _made(study: Study, culture: Culture, generic: bool, negatives: bool) -> tuple[Dataset, dict[str, Any]]:
+def _made(study: Study, culture: Culture, *, generic: bool, negatives: bool) -> tuple[Dataset, dict[str, Any]]:
     dataset, work = culture.train, study.out / "work"
     counts = {"captioned": 0, "depth maps": 0, "negatives": 0, "dropped": 0}
     if generic:

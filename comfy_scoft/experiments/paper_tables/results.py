@@ -24,7 +24,7 @@ Figures = Mapping[str, Mapping[str, Mapping[str, Figure]]]
 
 def results(
     study: Study, figures: Figures, prepared: Mapping[str, Mapping[str, Any]], surveys: Mapping[str, str],
-    human: Mapping[str, Any] | None, command: str, short: bool,
+    human: Mapping[str, Any] | None, command: str, *, short: bool,
 ) -> dict[str, Any]:  # fmt: skip
     """What the page shows and what decided it. prepared: culture -> what was made for it; surveys: culture -> page."""
     return {

@@ -78,7 +78,15 @@ class Page:
         self._canvas = FigureCanvasAgg(self.figure)
 
     def text(
-        self, x: float, y: float, text: str, size: int = 14, color: str = INK, bold: bool = False, align: str = "left"
+        self,
+        x: float,
+        y: float,
+        text: str,
+        size: int = 14,
+        color: str = INK,
+        *,
+        bold: bool = False,
+        align: str = "left",
     ) -> None:
         """One line whose baseline is about `size` below y. Dollar signs are dollar signs."""
         self.figure.text(
@@ -141,7 +149,7 @@ class Page:
 
 
 @lru_cache(maxsize=4096)
-def text_width(text: str, size: int = 14, bold: bool = False) -> float:
+def text_width(text: str, size: int = 14, *, bold: bool = False) -> float:
     """Width of one line in pixels."""
     from matplotlib.font_manager import FontProperties
 
@@ -163,7 +171,7 @@ def clean(text: str) -> str:
     return " ".join("".join(c for c in text if c.isspace() or unicodedata.category(c) != "Cc").split())
 
 
-def wrap(text: str, width: float, lines: int, size: int = 14, bold: bool = False) -> list[str]:
+def wrap(text: str, width: float, lines: int, size: int = 14, *, bold: bool = False) -> list[str]:
     """Break a text into at most `lines` lines of at most `width` pixels; what is left out ends in an ellipsis.
 
     Breaks at spaces, and inside a word only where the word is wider than a line (so also in scripts without spaces).
@@ -175,14 +183,14 @@ def wrap(text: str, width: float, lines: int, size: int = 14, bold: bool = False
         if text_width(rest[:400], size, bold) <= width and len(rest) <= 400:
             return [*out, rest]
         room = width - (text_width(ELLIPSIS, size, bold) if last else 0)
-        fits = _prefix(rest, room, size, bold)
+        fits = _prefix(rest, room, size, bold=bold)
         cut = fits if last or " " not in rest[: fits + 1] else rest.rindex(" ", 0, fits + 1)
         out.append(rest[:cut].rstrip() + (ELLIPSIS if last else ""))
         rest = rest[cut:].lstrip()
     return out or [""]
 
 
-def _prefix(text: str, width: float, size: int, bold: bool) -> int:
+def _prefix(text: str, width: float, size: int, *, bold: bool) -> int:
     """How many letters (at least one) fit into the width; by halving."""
     low, high = 1, min(len(text), 400)
     while low < high:

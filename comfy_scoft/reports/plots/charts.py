@@ -92,14 +92,16 @@ def loss_chart(
     for i, (key, name, logarithmic) in enumerate(panels):
         x, y = i % columns * PANEL[0], 50 + i // columns * PANEL[1]
         color = COLORS[i % len(COLORS)] if key != "loss" else INK
-        axes = _panel(page, (x, y), wrap(name, PANEL[0] - MARGIN[0], 1, 14)[0], *series(rows, key), color, logarithmic)
+        axes = _panel(
+            page, (x, y), wrap(name, PANEL[0] - MARGIN[0], 1, 14)[0], *series(rows, key), color, logarithmic=logarithmic
+        )
         if key == HELD_OUT:
             _beside(axes, rows, color)
     return page.tensor()
 
 
 def _panel(
-    page: Page, at: tuple[int, int], name: str, steps: np.ndarray, values: np.ndarray, color: str, logarithmic: bool
+    page: Page, at: tuple[int, int], name: str, steps: np.ndarray, values: np.ndarray, color: str, *, logarithmic: bool
 ) -> Axes:
     left, top, right, bottom = MARGIN
     axes = page.axes(at[0] + left, at[1] + top, PANEL[0] - left - right, PANEL[1] - top - bottom)

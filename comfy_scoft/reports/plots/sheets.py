@@ -44,7 +44,7 @@ def contact_sheet(dataset: Dataset, limit: int = 12, negatives: int = 5) -> Tens
         x, y = EDGE + i % across * strip, 78 + i // across * (TILE + GAP)
         for k, name in enumerate(names if i < across else []):
             page.text(x + k * (TILE + GAP), 54, name, 13, MUTED)
-        _strip(page, (x, y), record, depth, negatives)
+        _strip(page, (x, y), record, depth=depth, negatives=negatives)
         _words(page, (x + (1 + depth + shown) * (TILE + GAP) + 4, y), record, negatives)
     return page.tensor()
 
@@ -54,7 +54,7 @@ def _count(total: int, shown: int) -> str:
     return f"{total} {noun}" if shown == total else f"the first {shown} of {total} {noun}"
 
 
-def _strip(page: Page, at: tuple[int, int], record: CultureRecord, depth: bool, negatives: int) -> None:
+def _strip(page: Page, at: tuple[int, int], record: CultureRecord, *, depth: bool, negatives: int) -> None:
     """The images of one record; an empty frame where a record lacks what others have."""
     files: list[Path | None] = [record.image, *([record.depth] if depth else []), *record.negatives[:negatives]]
     for i, path in enumerate(files):

@@ -246,7 +246,7 @@ def win_matrix(found: Analysis, item: str = ALL) -> Tensor:
             page.box(x, y, cell - 2, line - 2, fill=_hex(colors(value)) if known else SHADE)
             if known:
                 ink = "white" if abs(value - 0.5) > 0.33 else INK
-                page.text(x + cell / 2, y + 12, f"{value:.0%}", 17, ink, True, "center")
+                page.text(x + cell / 2, y + 12, f"{value:.0%}", 17, ink, bold=True, align="center")
                 interval = f"[{low:.0%}, {high:.0%}]" if np.isfinite(low) else "interval unknown"
                 page.text(x + cell / 2, y + 38, interval, 12, ink, align="center")
     page.text(EDGE, top + line * g + 16, "In brackets: 95 % intervals, other people on the same pages.", 12, MUTED)

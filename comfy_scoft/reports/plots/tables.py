@@ -94,7 +94,7 @@ def count_table(dataset: Dataset) -> Tensor:
         page.text(era_x, y + 8, wrap(era, 100, 1, 14)[0], 14, MUTED if era == UNSAID else INK)
         for k, n in enumerate(cells):
             x = left + cell * k + cell / 2
-            page.text(x, y + 8, str(n) if n else "–", 14, INK if n else MUTED, total and n > 0, "center")
+            page.text(x, y + 8, str(n) if n else "–", 14, INK if n else MUTED, bold=total and n > 0, align="center")
         if total:
             page.line(EDGE, y + row_height, page.width - 2 * EDGE, LINE)
     return page.tensor()
