@@ -58,7 +58,7 @@ def content(found: Mapping[str, Any]) -> Content:
 def _compared(found: Mapping[str, Any]) -> str:
     settings = found["settings"]
     cultures = "; ".join(
-        f"{c['name']}: {c['training images']} training and {len(c['test images'])} test images"
+        f"{c['name']}: {c['training pictures']} training and {len(c['test pictures'])} test images"
         for c in found["cultures"]
     )
     files = "; ".join(f"{role} {' '.join(facts)}" for role, facts in found["files"].items())

@@ -94,8 +94,8 @@ def _culture(study: Study, culture: Culture, prepared: Mapping[str, Any]) -> dic
     pairs = culture.pairs(study.scale, study.seed)
     return {
         "name": culture.name,
-        "training images": len(culture.train),
-        "test images": [record.image.name for record in culture.test.records],
+        "training pictures": len(culture.train),
+        "test pictures": [record.image.name for record in culture.test.records],
         "test split drawn here": culture.held_out,
         "prepared": dict(prepared),
         "training pairs": [[record.image.name, record.caption] for record in pairs],
