@@ -53,7 +53,7 @@ def test_the_node_describes_pictures_and_the_dataset_can_be_saved_with_them(fold
     found, report = caption(dataset)
     assert [len(record.generic_captions) for record in found.records] == [2, 2, 2]
     assert report.startswith("3 of 3 images captioned by BLIP, 3 of them newly")
-    assert caption(dataset, batch_size=1)[0] == found and caption(found)[1].startswith("0 of 3 pictures")
+    assert caption(dataset, batch_size=1)[0] == found and caption(found)[1].startswith("0 of 3 images")
     assert all(record.generic_captions == () for record in dataset.records)
     saved = nodes_data.SaveDataset.execute(found, "described")[0]
     lines = (saved.root / "train/metadata.jsonl").read_text(encoding="utf-8").splitlines()
