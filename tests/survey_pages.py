@@ -19,7 +19,7 @@ from comfy_scoft.survey.build import SurveySettings, build, save
 from comfy_scoft.survey.spec import Survey
 
 SETTINGS = SurveySettings(pages=2, attention_checks=1, seed=1, items="Fit | Which fits?\nHurt | Which hurts least?")
-UNANSWERED = ".card:not(.ranked) .image"
+UNANSWERED = ".card:not(.ranked) .picture"
 NEXT, BACK = ".onward .main", ".onward button:not(.main)"
 LOADED = "() => [...document.images].every(image => image.complete && image.naturalWidth > 0)"
 
@@ -70,7 +70,7 @@ def fill_in(page: Page, made: Made) -> None:
         images = shown(page)
         order = next(p.images for p in made.survey.pages if set(p.images) == set(images))
         for image in order[:-1]:
-            page.click(f'[data-image="{image}"]:not(.ranked) .image')
+            page.click(f'[data-image="{image}"]:not(.ranked) .picture')
         onward(page)
 
 

@@ -44,7 +44,7 @@ def test_a_survey_is_filled_in_by_dragging_with_a_mouse(small: Made) -> None:
             images = shown(page)
             wanted = [images[1], images[2], images[0]]
             for place in (2, 0, 1):
-                drag(page, f'[data-image="{wanted[place]}"] .image', f'[data-place="{place}"]')
+                drag(page, f'[data-image="{wanted[place]}"] .picture', f'[data-place="{place}"]')
             badged(page, ["3", "1", "2"])
             drag(page, '[data-place="0"] button', '[data-place="2"]')  # the image there takes the place left
             badged(page, ["1", "3", "2"])
@@ -82,7 +82,7 @@ def test_a_survey_is_filled_in_by_finger_on_a_phone(small: Made) -> None:
         while page.locator(".ranking").count():
             page.locator(UNANSWERED).nth(2).tap()
             badged(page, ["", "", "1"])
-            page.locator(".card .image").nth(2).tap()
+            page.locator(".card .picture").nth(2).tap()
             badged(page, ["", "", ""], "a second tap takes the image back")
             page.locator(UNANSWERED).first.tap()
             badged(page, ["1", "", ""])
@@ -90,9 +90,9 @@ def test_a_survey_is_filled_in_by_finger_on_a_phone(small: Made) -> None:
             badged(page, ["1", "2", "3"], "the last image left takes the last place")
             page.locator('[data-place="0"] button').tap()
             badged(page, ["", "2", "3"])
-            page.locator(".card .image").nth(2).tap()
+            page.locator(".card .picture").nth(2).tap()
             badged(page, ["", "2", ""], "a place that is given free stays free")
-            page.locator(".card .image").nth(2).tap()
+            page.locator(".card .picture").nth(2).tap()
             badged(page, ["3", "2", "1"])
             onward(page, page.locator(NEXT).tap)
         onward(page, page.locator(NEXT).tap)
@@ -113,9 +113,9 @@ def test_a_survey_is_filled_in_with_a_keyboard_alone(small: Made) -> None:
         page.keyboard.type("12.5")
         onward(page, lambda: press("Enter"))
         while page.locator(".ranking").count():
-            tab_to(page, ".card:nth-child(2) .image")
+            tab_to(page, ".card:nth-child(2) .picture")
             press("Enter")
-            tab_to(page, ".card:nth-child(3) .image")
+            tab_to(page, ".card:nth-child(3) .picture")
             press("3")
             badged(page, ["", "1", "3"])
             press("Delete")
@@ -123,9 +123,9 @@ def test_a_survey_is_filled_in_with_a_keyboard_alone(small: Made) -> None:
             press("1")
             badged(page, ["", "", "1"], "an image that had no place leaves none to the other")
             press("2")
-            tab_to(page, ".card:nth-child(1) .image", back=True)
+            tab_to(page, ".card:nth-child(1) .picture", back=True)
             press("1")
-            tab_to(page, ".card:nth-child(2) .image")
+            tab_to(page, ".card:nth-child(2) .picture")
             press(" ")
             badged(page, ["1", "3", "2"])
             tab_to(page, '[data-place="0"] button')
