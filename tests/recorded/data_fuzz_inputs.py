@@ -24,7 +24,7 @@ VALUES: list[Any] = [
 ]
 KEYS = (
     "file_name text caption blip_text generic_captions negative_imgpath culture place category era tags split depth "
-    "source collector license license consent verified_by url link junk __class__ key model_config"
+    "source collector licence license consent verified_by url link junk __class__ key model_config"
 ).split()
 NAMES = [
     "a",
