@@ -211,7 +211,7 @@ def test_each_sentence_of_an_error_is_one_that_the_code_says(name: str) -> None:
 
 def test_a_sentence_that_the_code_does_not_say_is_found() -> None:
     known = "There is no prompt to generate; write at least one, each on its own line."
-    filled_in = "The seed is -3, but it must be 0 or more."
+    filled_in = "A survey compares 2 to 6 image sets, not 7: connect one Generate Set for each model."
     assert all(any(pattern.fullmatch(text) for pattern in sentences()) for text in (known, filled_in))
     for wrong in (known[:-1], known.replace("generate", "paint"), "Something went wrong."):
         assert not any(pattern.fullmatch(wrong) for pattern in sentences())

@@ -139,7 +139,7 @@ def score_table(scores: Sequence[Score], title: str = "Scores", notes: Sequence[
     table: dict[tuple[str, str], Score] = {}
     for score in scores:
         if (score.name, score.group) in table:
-            raise UserError(f"There are two figures for {score.name!r} in {score.group!r}; name them differently.")
+            raise UserError(f"There are two metrics for {score.name!r} in {score.group!r}; name them differently.")
         table[score.name, score.group] = score
     names, groups = list(dict.fromkeys(n for n, _ in table)), list(dict.fromkeys(g for _, g in table))
     width = EDGE + FIRST + CELL * max(2, len(groups)) + EDGE
@@ -153,7 +153,7 @@ def score_table(scores: Sequence[Score], title: str = "Scores", notes: Sequence[
         page.block(EDGE + FIRST + CELL * k, top - 8 - 19 * len(lines), lines, 14, bold=True)
     page.line(EDGE, top, width - 2 * EDGE, INK, 1.2)
     if not names:
-        page.text(EDGE, top + 20, "There are no figures.", 15, MUTED)
+        page.text(EDGE, top + 20, "There are no metrics.", 15, MUTED)
     for i, name in enumerate(names):
         _score_line(page, top + i * LINE_HEIGHT, name, [table.get((name, group)) for group in groups])
     page.block(EDGE, top + LINE_HEIGHT * max(1, len(names)) + 12, foot, 12, color=MUTED)
