@@ -112,7 +112,7 @@ def ours(
 
     def prepare() -> dict[str, float]:
         cache, _ = run.caches()
-        samples = cache.samples(settings.flip)
+        samples = cache.samples(flip=settings.flip)
         networks = [loss.features for loss in losses if loss.features is not None]
         jobs: dict[str, Callable[[], Any]] = {
             "texts": lambda: [base.embed(text) for text in run.captions()],

@@ -189,7 +189,7 @@ def test_fast_mode_makes_fewer_calls_and_decodes_with_the_small_autoencoder(tmp_
     decoded: list[bool] = []
     base = next(owner for owner, name, _ in variant.targets if name == "decode")
     decode = base.decode
-    base.decode = lambda z, small=False: decoded.append(small) or decode(z, small)
+    base.decode = lambda z, small=False: decoded.append(small) or decode(z, small=small)
     with driven([variant.body], CPU) as (loop,), counted(variant.unet) as found:
         loop.block()
     assert found["calls"] == 2 + 4 and decoded == [True]

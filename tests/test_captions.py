@@ -279,7 +279,7 @@ def test_blip_is_known_by_its_weights_and_says_which_folder_is_none(tmp_path):
 
 @pytest.mark.long
 def test_blip_base_at_its_real_size_describes_alike_in_any_company(tmp_path, monkeypatch):
-    monkeypatch.setattr(captions, "MOST", 8)
+    monkeypatch.setattr(captions, "MAX_TOKENS", 8)
     captioner = load_captioner("BLIP", blip_folder(tmp_path / "blip", real=True))
     images = images_of(2, (640, 427))
     together = captioner.describe(images, seeds(2), lambda: None)

@@ -122,7 +122,7 @@ GOOD = {
 }
 
 
-def write(folder: Path, words: locale_texts.Words) -> None:
+def write(folder: Path, words: locale_texts.Texts) -> None:
     for name, value in locale_texts.to_files(words).items():
         locale_texts.write_json(folder / "es" / f"{name}.json", value)
 

@@ -61,7 +61,7 @@ def scarce(base: BaseModel, fails: Callable[[str, int], bool], error: BaseExcept
 
     def scarce_decode(z: torch.Tensor, small: bool = False) -> torch.Tensor:
         ask("decode" if torch.is_grad_enabled() else "draw", int(z.shape[0] * z.shape[-1] ** 2))
-        return decode(z, small)
+        return decode(z, small=small)
 
     base.predict, base.decode = scarce_predict, scarce_decode  # type: ignore[method-assign]
     return base

@@ -114,7 +114,7 @@ def test_the_mini_model_takes_what_was_counted(change: dict, data: Dataset, tmp_
         base.embed(text)
     for sample in run.caches()[0].samples():
         run.caches()[0].latent(sample)
-        run.caches()[0].features(network, sample, run.settings.decode == "crop")
+        run.caches()[0].features(network, sample, crop=run.settings.decode == "crop")
     weights = sum(p.untyped_storage().nbytes() for m in (base.unet, base.vae, network.module) for p in m.parameters())
     assert counted.weights == pytest.approx(weights, rel=0.01)
     most, images = allocated(lambda: train(run)), run.settings.images

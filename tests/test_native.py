@@ -17,7 +17,7 @@ import comfy_inprocess as tiny
 import pytest
 import torch
 from comfy_server import ComfyServer
-from test_evaluate_workflow import lora  # noqa: F401  (a fixture: a LoRA file under the workflows' name for it)
+from mini_lora import save_random_lora
 from test_layers import PACK, ROOT, imports
 
 comfy_package = tiny.start()
@@ -239,8 +239,9 @@ def test_offenders_are_found(tmp_path: Path) -> None:
 
 @pytest.mark.long
 @pytest.mark.parametrize("name", ["survey", "rs-corrector"])
-def test_a_workflow_of_the_mini_model_runs_to_its_end(name: str, comfy: ComfyServer, lora: str) -> None:  # noqa: F811
+def test_a_workflow_of_the_mini_model_runs_to_its_end(name: str, comfy: ComfyServer) -> None:
     """Shortened; the other workflows run in test_end_to_end, test_evaluate_workflow and test_workflows_sd."""
+    save_random_lora(comfy)
     prompt = json.loads((ROOT / "workflows" / "api" / f"{name}.json").read_text(encoding="utf-8"))
     short: dict[str, dict[str, Any]] = {"SCoFT_GenerateSet": {"steps": 2, "images_per_prompt": 1}}
     short |= {"SCoFT_LearnPreference": {"steps": 20}, "SCoFT_BuildSurvey": {"pages": 2}}

@@ -98,8 +98,8 @@ def load_transformers(folder: Path, device: torch.device) -> DepthEstimator:
 
     def estimate(images: Tensor) -> Tensor:
         seen_as = images.float().add(1.0).mul(127.5).round().clamp(0, 255).to("cpu", torch.uint8)
-        images = [Image.fromarray(image.permute(1, 2, 0).numpy()) for image in seen_as]
-        seen = processor(images=images, return_tensors="pt")["pixel_values"].to(device)
+        as_pil = [Image.fromarray(image.permute(1, 2, 0).numpy()) for image in seen_as]
+        seen = processor(images=as_pil, return_tensors="pt")["pixel_values"].to(device)
         with torch.no_grad():
             found = net(pixel_values=seen).predicted_depth
         if metric:  # metres: far is large; all others answer with closeness
