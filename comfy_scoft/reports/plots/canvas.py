@@ -180,9 +180,9 @@ def wrap(text: str, width: float, lines: int, size: int = 14, *, bold: bool = Fa
     rest = clean(text)
     while rest and len(out) < lines:
         last = len(out) == lines - 1
-        if text_width(rest[:400], size, bold) <= width and len(rest) <= 400:
+        if text_width(rest[:400], size, bold=bold) <= width and len(rest) <= 400:
             return [*out, rest]
-        room = width - (text_width(ELLIPSIS, size, bold) if last else 0)
+        room = width - (text_width(ELLIPSIS, size, bold=bold) if last else 0)
         fits = _prefix(rest, room, size, bold=bold)
         cut = fits if last or " " not in rest[: fits + 1] else rest.rindex(" ", 0, fits + 1)
         out.append(rest[:cut].rstrip() + (ELLIPSIS if last else ""))
@@ -195,7 +195,7 @@ def _prefix(text: str, width: float, size: int, *, bold: bool) -> int:
     low, high = 1, min(len(text), 400)
     while low < high:
         middle = (low + high + 1) // 2
-        low, high = (middle, high) if text_width(text[:middle], size, bold) <= width else (low, middle - 1)
+        low, high = (middle, high) if text_width(text[:middle], size, bold=bold) <= width else (low, middle - 1)
     return low
 
 
