@@ -65,6 +65,19 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.fixture
+def estimated() -> None:
+    """A test that takes this has the real memory estimate and the real chart."""
+
+
+@pytest.fixture(autouse=True)
+def quick(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No memory estimate and no chart, which take longer than the training; both have tests of their own."""
+    if "estimated" not in request.fixturenames:
+        monkeypatch.setattr(nodes_training.training, "fits", lambda run, options, free: (options, ""))
+        monkeypatch.setattr(nodes_training.training, "chart", lambda rows, title: torch.zeros(1, 8, 8, 3))
+
+
 @pytest.fixture(scope="module")
 def sockets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return {

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
-from test_nodes_training import KNOBS, execute, place, same, sockets, train  # noqa: F401  (fixtures)
+from test_nodes_training import KNOBS, estimated, execute, place, quick, same, sockets, train  # noqa: F401  (fixtures)
 from toys import toy_dataset
 
 from comfy_scoft.comfyui import training_progress
@@ -28,6 +28,7 @@ def folder(place: Path, name: str = "run") -> Path:  # noqa: F811
 def test_held_out_pictures_are_measured_and_shown_and_teach_nothing(
     place: Path,  # noqa: F811
     sockets: dict,  # noqa: F811
+    estimated: None,  # noqa: F811
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
