@@ -37,7 +37,7 @@ def test_negatives_like_their_picture_are_dropped_and_named(painted):
     assert found.dataset.records[1] == painted.records[1] and len(painted.records[0].negatives) == 3
     lines = found.report().splitlines()
     assert lines[0] == "2 of 3 negatives kept, 1 dropped"
-    assert lines[1] == "Reason: closer than 0.05 to their own image, by colors"
+    assert lines[1] == "Reason: closer than 0.05 to their own image, by colours"
     assert lines[-1] == "- red.png, negative 1: distance 0.000"
     distance = 1 - 255 / (255**2 + 128**2) ** 0.5
     assert f"half below {distance:.3f}, largest 1.000" in lines[2]

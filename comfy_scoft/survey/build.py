@@ -35,7 +35,7 @@ class SurveySettings:
     language: its own name or code. consent: paragraphs, one per line.
     """
 
-    title: str = setting("How do these images show your culture?", "Heading of the page, and the file's name.")
+    title: str = setting("How do these pictures show your culture?", "Heading of the page, and the file's name.")
     items: str = setting(
         default_items(),
         "One question per line: 'title | question | instructions'. Rank 1 is the best for the culture; {culture} and "

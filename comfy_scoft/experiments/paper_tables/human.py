@@ -32,7 +32,7 @@ def write_page(study: Study, culture: str, sets: Mapping[str, ImageFiles]) -> st
     firsts = [i for i, prompt in enumerate(prompts) if prompt not in prompts[:i]][: study.scale.pages]
     shown = [_images(files, firsts, name) for name, files in sets.items()]
     settings = SurveySettings(
-        f"How do these images show {culture}?", pages=len(firsts), seed=study.seed, culture=culture
+        f"How do these pictures show {culture}?", pages=len(firsts), seed=study.seed, culture=culture
     )
     try:
         path = save(*build(shown, settings), study.out / FOLDER)
