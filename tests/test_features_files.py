@@ -176,7 +176,9 @@ def test_the_node_passes_its_choices_on_and_a_download_only_when_chosen(comfyui_
     from comfy_scoft.comfyui.nodes import losses as nodes_losses
 
     node, asked = nodes_losses.LoadFeatures, []
-    monkeypatch.setattr(nodes_losses, "load_features", lambda *given: asked.append(given))
+    monkeypatch.setattr(
+        nodes_losses, "load_features", lambda *given, allow_download: asked.append((*given, allow_download))
+    )
     node.execute(network=MINI, checkpoint=nodes_losses.BUILT_IN)
     chosen = {"layer": 3, "distance": "own", "views": 2}
     node.execute(network=MINI, checkpoint=nodes_losses.DOWNLOAD, **chosen)
