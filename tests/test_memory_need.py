@@ -133,7 +133,7 @@ def test_more_pictures_pixels_and_numbers_need_more_and_saving_needs_less(data: 
 
     plain = total()
     for more in (
-        {"pictures": 2},
+        {"images": 2},
         {"resolution": 128},
         {"rank": 64},
         {"ema": 0.9},
