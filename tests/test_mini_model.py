@@ -126,7 +126,7 @@ def test_parentheses_are_text_not_weights_and_long_captions_are_cut(loaded, base
     assert torch.equal(embed("an (elf:1.5)").hidden, base.embed("an (elf:1.5)").hidden)
     assert embed("elf " * 200).hidden.shape == (1, 77, layout.CONTEXT)
     assert embed("elf").pooled is None
-    with pytest.raises(ValueError, match="96 numbers a token but the MODEL reads 768"):
+    with pytest.raises(ValueError, match="96 numbers per token, but the MODEL reads 768"):
         to_diffusers.embedder(loaded[1], pooled=False, width=768)("elf")
 
 
