@@ -229,7 +229,7 @@ def test_what_does_not_fit_starts_with_the_first_economy_that_does_and_says_so(d
     assert memory_options == MemoryOptions(micro_batch=2)
     assert line == (
         f"Memory: about {gigabytes(wanted)} needed, but only {gigabytes(wanted - 1)} free, so it starts with one "
-        f"micro-step at a time, which needs about {gigabytes(half)}."
+        f"batch at a time, which needs about {gigabytes(half)}."
     )
     memory_options, line = fits(run, MemoryOptions(), 1000.0)
     assert memory_options == MemoryOptions(1, "UNet and decoder"), (
