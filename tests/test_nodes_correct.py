@@ -253,7 +253,7 @@ def test_a_preference_is_learned_kept_loaded_and_applied(models, vae, tmp_path: 
     found, chart, words = learn(models["sd1"], vae, images_of(8, 1, 0.5), images_of(6, 2, 0.0), **asked)
     assert found.family == "sd1" and found.head.channels == 4 and found.facts["latent size"] == [8, 8]
     assert found.facts["place"]["others"] == ["lund", "oslo"] and found.place is not None
-    assert chart.shape[0] == 1 and chart.shape[-1] == 3 and "It corrects prompts that ask for kora" in words
+    assert chart.shape[0] == 1 and chart.shape[-1] == 3 and "It corrects prompts for kora" in words
     path = Path(SavePreference.execute(found, "kora", "Kora", "CC0").args[0])
     assert path == tmp_path / "scoft" / "preferences" / "kora_00001.safetensors"
     (combo,) = LoadPreference.define_schema().inputs
