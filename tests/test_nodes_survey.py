@@ -85,9 +85,9 @@ def test_the_node_writes_the_page_and_its_key_under_comfyuis_output(comfy_folder
     with torch.inference_mode():
         answer = BuildSurvey.execute(first, second, **{**given, "pages": 2, "set_4": third})
     survey, path = answer.args
-    assert Path(path) == comfy_folders / "output/scoft/surveys" / "how-do-these-images-show-your-culture.html"
+    assert Path(path) == comfy_folders / "output/scoft/surveys" / "how-do-these-pictures-show-your-culture.html"
     assert survey.generators == LABELS[:3] and len(survey.pages) == 3
-    assert answer.ui["text"][0].startswith("output/scoft/surveys/how-do-these-images-show-your-culture.html\n")
+    assert answer.ui["text"][0].startswith("output/scoft/surveys/how-do-these-pictures-show-your-culture.html\n")
     assert data_of(Path(path).read_bytes())["id"] == survey.id
     assert given == {name: getattr(SurveySettings(), name) for name in given}
 

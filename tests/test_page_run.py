@@ -110,7 +110,7 @@ def test_a_loss_node_that_is_passed_by_is_the_ablation(editor: ComfyPage) -> Non
     found = rows(editor.server, "page-ablation")
     assert len(found) == 4 and all("diffusion" in row and "memorization" not in row for row in found)
     assert any("contrastive" in row for row in found)
-    expect(editor.chart.locator("th")).to_have_text(["diffusion", "contrastive", "held-out"])
+    expect(editor.chart.locator("th")).to_have_text(["diffusion", "contrastive", "validation"])
 
 
 def test_a_page_that_is_loaded_again_shows_the_run_from_its_beginning_and_can_stop_it(editor: ComfyPage) -> None:

@@ -209,7 +209,7 @@ def test_a_damaged_key_is_refused_in_one_sentence(built, change: dict, said: str
 def test_files_are_never_overwritten_and_the_same_survey_is_not_written_twice(built, tmp_path: Path) -> None:
     survey, page = built
     first = save(survey, page, tmp_path / "surveys")
-    assert first.name == "how-do-these-images-show-your-culture.html" and first.read_bytes() == page
+    assert first.name == "how-do-these-pictures-show-your-culture.html" and first.read_bytes() == page
     key = first.with_name(first.stem + ".survey.json")
     assert from_json(json.loads(key.read_text(encoding="utf-8"))) == survey
     assert save(survey, page, tmp_path / "surveys") == first

@@ -34,7 +34,7 @@ def test_a_picture_is_enlarged_and_ranked_there(small: Made) -> None:
     with open_page() as page:
         enter(page, small.url)
         page.locator(".enlarge").nth(1).click()
-        expect(page.locator("#viewer h2")).to_have_text("Image B")
+        expect(page.locator("#viewer h2")).to_have_text("Picture B")
         page.wait_for_function(LOADED)
         wide = page.locator("#viewer img").bounding_box()
         card = page.locator(".card img").first.bounding_box()
@@ -42,7 +42,7 @@ def test_a_picture_is_enlarged_and_ranked_there(small: Made) -> None:
         page.locator("#viewer .rank").nth(2).click()
         expect(page.locator("#viewer .rank[aria-pressed=true]")).to_have_text(["3"])
         page.locator("#viewer .nav button").nth(1).click()
-        expect(page.locator("#viewer h2")).to_have_text("Image C")
+        expect(page.locator("#viewer h2")).to_have_text("Picture C")
         page.keyboard.press("1")
         page.keyboard.press("Escape")
         badged(page, ["", "3", "1"])
@@ -57,9 +57,9 @@ def test_changes_are_said_to_screen_readers(small: Made) -> None:
         said = text["said_placed"].format(letter="B", rank=1, n=3)
         expect(page.locator("#live")).to_have_text(said)
         for name in (
-            "Image B, place 1 of 3",
-            "Image A, no place yet",
-            "Place 1: Image B. Press to take it back.",
+            "Picture B, place 1 of 3",
+            "Picture A, no place yet",
+            "Place 1: Picture B. Press to take it back.",
         ):
             expect(page.get_by_role("button", name=name, exact=True)).to_have_count(1)
         page.locator(UNANSWERED).nth(1).click()
