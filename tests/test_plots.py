@@ -224,7 +224,7 @@ def test_score_table_bears_missing_figures() -> None:
     ]
     assert is_image(plots.score_table([]))
     assert is_image(plots.score_table(scores))
-    with pytest.raises(ValueError, match="two figures for 'a' in 'g'"):
+    with pytest.raises(ValueError, match="two metrics for 'a' in 'g'"):
         plots.score_table([Score("a", "g", 1, 1, 1, 1), Score("a", "g", 2, 2, 2, 1)])
 
 

@@ -241,10 +241,11 @@ def test_noise_offset_shifts_whole_channels_by_its_share_and_off_changes_no_draw
         means = torch.stack([draw.noise.mean((1, 2)) for draw in draws[offset]])
         assert float(means.var()) == pytest.approx(expected, rel=0.15)
     for one, other in zip(*draws.values(), strict=True):
-        assert torch.equal(one.z, other.z) and (one.t, one.generic, one.choice) == (
+        assert torch.equal(one.z, other.z) and (one.t, one.generic, one.rollout_rand, one.loss_rand) == (
             other.t,
             other.generic,
-            other.choice,
+            other.rollout_rand,
+            other.loss_rand,
         )
         shift = other.noise - one.noise
         assert torch.allclose(shift, shift[:, :1, :1].expand_as(shift), atol=1e-6)
@@ -252,7 +253,7 @@ def test_noise_offset_shifts_whole_channels_by_its_share_and_off_changes_no_draw
 
 def test_a_run_goes_on_from_another_lora(data: Dataset, tmp_path: Path) -> None:
     first = train(toy_run(tmp_path, [DiffusionLoss()], run_folder=tmp_path / "first", dataset=data))
-    shape = {"start": first.lora, "steps": 1, "learning_rate": 1e-9, "weight_decay": 0.0, "dataset": data}
+    shape = {"start": first.lora, "steps": 1, "learning_rate": 1e-8, "weight_decay": 0.0, "dataset": data}
     again = train(toy_run(tmp_path, [DiffusionLoss()], run_folder=tmp_path / "again", **shape))
     for key, value in first.lora.items():
         assert torch.allclose(again.lora[key].float(), value.float(), atol=1e-3), key

@@ -103,7 +103,7 @@ def image_and_features(
 ) -> tuple[torch.Tensor, ...]:
     """Of the first micro-step: the latent that is decoded, the rollout's image, and what the loss holds that to."""
     network, seen, decode = PlainFeatures(), [], type(run.base).decode
-    run.base.decode = lambda z, small=False: (seen.append(z.detach()), decode(run.base, z, small))[1]  # type: ignore
+    run.base.decode = lambda z, small=False: (seen.append(z.detach()), decode(run.base, z, small=small))[1]  # type: ignore
 
     def keep(self: PerceptualLoss, context: LossContext) -> torch.Tensor:
         seen.extend([context.image.detach(), context.positive(network), context.negatives(network)[0]])
