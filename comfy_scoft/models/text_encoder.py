@@ -78,7 +78,7 @@ def _encoder(part: Mapping[str, Any], weights: Weights, advice: str) -> Callable
             found = encoder(ids, output_hidden_states=kind != "last")
             last = found[0]
             hidden = last if kind == "last" else found.hidden_states[-2]
-            if kind == "penultimate, normalized":
+            if kind == "penultimate, normalised":
                 hidden = _body(encoder).final_layer_norm(hidden)
             end = int((ids[0] == END).nonzero()[0])
             return TextEmbedding(hidden, last[:, end] @ projection if pooled else None)

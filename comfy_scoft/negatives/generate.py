@@ -202,7 +202,7 @@ def job_of(
     provenance: dict[str, Any] = {
         "models": identity,
         "settings": sampling,
-        "image and depth": content,
+        "picture and depth": content,
         "prompts": prompts,
     }
     provenance |= {"seeds": seeds}
