@@ -226,7 +226,7 @@ def test_each_record_keeps_where_its_negatives_come_from(dataset, tmp_path):
     said = json.loads(found.records[2].negatives[0].with_name("provenance.json").read_text(encoding="utf-8"))
     assert said["models"] == "these models" and said["settings"]["steps"] == 1
     assert said["prompts"] == ["thing 2 in nuvia", "object 2 in nuvia", "thing 2 in nuvia"]
-    assert said["seeds"] == [noise_seed(0, said["image and depth"], k) for k in range(3)]
+    assert said["seeds"] == [noise_seed(0, said["picture and depth"], k) for k in range(3)]
 
 
 def test_another_model_depth_or_picture_is_drawn_anew(dataset, tmp_path):
