@@ -19,6 +19,7 @@ import nodes  # noqa: E402
 from comfy_scoft.comfyui import mini_model, to_diffusers  # noqa: E402
 from comfy_scoft.models import single_file, state_dict_keys  # noqa: E402
 from comfy_scoft.models.mini import layout  # noqa: E402
+from comfy_scoft.models.text_encoder import embedder, token_ids  # noqa: E402
 from comfy_scoft.negatives.controlnet_pipeline import load_controlnet  # noqa: E402
 
 sys.path.append(str(Path(__file__).parents[1] / "tools" / "mini_world"))
@@ -187,6 +188,27 @@ def test_text_tower_is_the_same_under_both_names(files: Path) -> None:
         hidden = source.token_embedding(ids) + source.positional_embedding
         expected = source.ln_final(source.transformer(hidden, attn_mask=source.attn_mask))
         assert torch.allclose(encoder(ids)[0], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(("family", "layers", "normalized"), [("sd1", 2, True), ("sd2", 1, True), ("sdxl", 1, False)])
+def test_each_family_reads_its_layer_of_the_text_encoder(
+    family: str, layers: int, normalized: bool, files: Path
+) -> None:
+    """Against open_clip's own blocks, with the small tower's weights: of two layers the last, or the one before it."""
+    from open_clip.model import CLIP
+
+    weights = load_file(files / "clip" / layout.TOWER)
+    tower = {k: v.float() for k, v in state_dict_keys.expand_rows(weights, "token_embedding.weight").items()}
+    source = CLIP(**layout.TOWER_SETTINGS).eval()
+    source.load_state_dict(tower, strict=True)
+    part = single_file.configuration(family)["text"][-1] | {"names": "open_clip", "config": layout.TEXT}
+    embed = embedder([part], lambda _prefix: dict(tower), "")
+    with torch.no_grad():
+        hidden = source.token_embedding(token_ids(CAPTIONS[0], part["pad"])) + source.positional_embedding
+        for block in source.transformer.resblocks[:layers]:
+            hidden = block(hidden, attn_mask=source.attn_mask)
+        expected = source.ln_final(hidden) if normalized else hidden
+    assert torch.allclose(embed(CAPTIONS[0]).hidden, expected, atol=1e-4)
 
 
 def test_tokens_are_comfyuis(loaded) -> None:

@@ -6,6 +6,7 @@ Nothing is downloaded: the sizes are in `configs/`, and the vocabulary is the on
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from enum import StrEnum
 from functools import lru_cache
 from typing import Any
 
@@ -22,6 +23,15 @@ UNUSED = ("position_ids", "logit_scale", "text_projection.weight")
 """Parts of a CLIP that a file may carry and the hidden states do not need."""
 
 Weights = dict[str, Tensor]
+
+
+class Hidden(StrEnum):
+    """The states that the UNet reads: the last layer's (normalized, as CLIP gives them), or the penultimate layer's,
+    normalized (SD 2.x) or as they are (SD XL)."""
+
+    LAST = "last"
+    PENULTIMATE_NORMALIZED = "penultimate, normalized"
+    PENULTIMATE = "penultimate"
 
 
 def token_ids(caption: str, pad: int = END) -> Tensor:
@@ -59,8 +69,7 @@ def embedder(parts: Sequence[Mapping[str, Any]], read: Callable[[str], Weights],
 
 
 def _encoder(part: Mapping[str, Any], weights: Weights, advice: str) -> Callable[[str], TextEmbedding]:
-    """One encoder. "hidden" is what the UNet reads: the last layer's states (normalized, as CLIP gives them), or the
-    penultimate layer's, normalized (SD 2.x) or as they are (SD XL)."""
+    """One encoder."""
     projection = None
     if part["names"] == "open_clip":
         projection = weights.get("text_projection")
@@ -68,17 +77,17 @@ def _encoder(part: Mapping[str, Any], weights: Weights, advice: str) -> Callable
             projection = weights["text_projection.weight"].T
         weights = _open_clip(weights, advice)
     encoder = text_encoder({**layout.TEXT, **part["config"]}, weights, advice)
-    pad, kind, pooled = part["pad"], part["hidden"], part.get("pooled", False)
+    pad, kind, pooled = part["pad"], Hidden(part["hidden"]), part.get("pooled", False)
     if pooled and projection is None:
         raise UserError(f"The file lacks the text projection of its second text encoder: {advice}")
 
     def embed(caption: str) -> TextEmbedding:
         ids = token_ids(caption, pad)
         with torch.no_grad():
-            found = encoder(ids, output_hidden_states=kind != "last")
+            found = encoder(ids, output_hidden_states=kind != Hidden.LAST)
             last = found[0]
-            hidden = last if kind == "last" else found.hidden_states[-2]
-            if kind == "penultimate, normalised":
+            hidden = last if kind == Hidden.LAST else found.hidden_states[-2]
+            if kind == Hidden.PENULTIMATE_NORMALIZED:
                 hidden = _body(encoder).final_layer_norm(hidden)
             end = int((ids[0] == END).nonzero()[0])
             return TextEmbedding(hidden, last[:, end] @ projection if pooled else None)
