@@ -6,8 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from survey_crowd import PAPER_WIN_RATES, Crowd, simulated_rankings, worth_of
 
-from benchmarks.survey_crowd import PAPER_WIN_RATES, Crowd, simulated_rankings, worth_of
 from comfy_scoft.survey import responses
 from comfy_scoft.survey.rankings import Rankings
 from comfy_scoft.survey.spec import Ranking, Response, Survey

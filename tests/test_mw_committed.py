@@ -70,7 +70,6 @@ def test_the_page_is_rendered_from_the_results_beside_it() -> None:
     images = {path.name: path.read_bytes() for path in FOLDER.glob("*.png")}
     content = page.as_page(RESULTS)
     assert (FOLDER / "page.md").read_text(encoding="utf-8") == report.markdown(content, images)
-    assert (FOLDER / "page.html").read_text(encoding="utf-8") == report.html(content, images)
 
 
 def test_the_verdicts_are_those_of_the_rules_today() -> None:

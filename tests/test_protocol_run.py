@@ -17,9 +17,9 @@ import pytest
 import torch
 from protocol_inputs import ROOT, arguments, results, write_inputs
 from safetensors.torch import load_file
+from survey_crowd import answer_file
 from torch.nn import functional as F
 
-from benchmarks.survey_crowd import answer_file
 from comfy_scoft.__main__ import main as command
 from comfy_scoft.cli import paper_tables as cli
 from comfy_scoft.data.captions import CaptionFile

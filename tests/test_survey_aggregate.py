@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 import survey_simulation as simulation
 from survey_answers import EXAMPLE, alike, answered, noisy
-
-from benchmarks.survey_crowd import (
+from survey_crowd import (
     PAPER_GENERATORS,
     PAPER_WIN_RATES,
     Crowd,
@@ -19,6 +18,7 @@ from benchmarks.survey_crowd import (
     simulated_survey,
     worth_of,
 )
+
 from comfy_scoft.metrics.scores import Scores
 from comfy_scoft.survey.aggregate import ALL, aggregate
 from comfy_scoft.survey.findings import minorities, report_text, warnings

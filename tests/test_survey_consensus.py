@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from survey_answers import EXAMPLE, alike, answered, noisy
+from survey_crowd import PAPER_WIN_RATES, Crowd, simulated_rankings, simulated_survey, worth_of
 
-from benchmarks.survey_crowd import PAPER_WIN_RATES, Crowd, simulated_rankings, simulated_survey, worth_of
 from comfy_scoft.survey import mmsr
 from comfy_scoft.survey.aggregate import aggregate
 from comfy_scoft.survey.agreement import kendall_w, krippendorff_alpha, mean_kendall_w

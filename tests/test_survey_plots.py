@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from survey_crowd import simulated_survey
 
-from benchmarks.survey_crowd import simulated_survey
 from comfy_scoft.reports.plots import survey as plots
 from comfy_scoft.reports.plots.canvas import Page
 from comfy_scoft.survey import responses

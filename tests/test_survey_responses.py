@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import survey_fuzz
+from survey_crowd import Crowd, answer_file, simulated_ranks, simulated_survey
 
-from benchmarks.survey_crowd import Crowd, answer_file, simulated_ranks, simulated_survey
 from comfy_scoft.survey import answer_file as answer_files
 from comfy_scoft.survey import responses
 from comfy_scoft.survey.responses import join, load_responses

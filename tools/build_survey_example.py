@@ -15,10 +15,11 @@ from pathlib import Path
 import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
-if str(ROOT) not in sys.path:
-    sys.path.append(str(ROOT))
+for place in (ROOT, ROOT / "tests"):
+    if str(place) not in sys.path:
+        sys.path.append(str(place))
 
-from benchmarks.survey_crowd import (  # noqa: E402
+from survey_crowd import (  # noqa: E402
     PAPER_GENERATORS,
     Crowd,
     answer_file,
@@ -26,6 +27,7 @@ from benchmarks.survey_crowd import (  # noqa: E402
     simulated_survey,
     worth_of,
 )
+
 from comfy_scoft.common.files import write_atomically  # noqa: E402
 from comfy_scoft.survey.spec import KEY_ENDING, Survey, to_json  # noqa: E402
 

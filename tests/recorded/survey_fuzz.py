@@ -26,12 +26,13 @@ from typing import Any
 import numpy as np
 
 if __name__ == "__main__":
-    sys.path.append(str(Path(__file__).resolve().parents[2]))
+    sys.path += [str(Path(__file__).resolve().parents[n]) for n in (2, 1)]
 
-from benchmarks.survey_crowd import Crowd, answer_file, simulated_ranks, simulated_survey  # noqa: E402
+from survey_crowd import Crowd, answer_file, simulated_ranks, simulated_survey  # noqa: E402
+
+from comfy_scoft.common.files import write_atomically  # noqa: E402
 from comfy_scoft.survey.responses import load_responses  # noqa: E402
 from comfy_scoft.survey.spec import Survey  # noqa: E402
-from comfy_scoft.training.checkpoint import write_atomically  # noqa: E402
 
 RECORD = Path(__file__).parent / "records" / "survey_fuzz.json"
 BATCH = 500

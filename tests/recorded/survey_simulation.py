@@ -23,14 +23,15 @@ from typing import Any
 import numpy as np
 
 if __name__ == "__main__":
-    sys.path.append(str(Path(__file__).resolve().parents[2]))
+    sys.path += [str(Path(__file__).resolve().parents[n]) for n in (2, 1)]
 
-from benchmarks.survey_crowd import PAPER_WIN_RATES, Crowd, expected_ranks, simulated_rankings, win_rate, worth_of  # noqa: E402
+from survey_crowd import PAPER_WIN_RATES, Crowd, expected_ranks, simulated_rankings, win_rate, worth_of  # noqa: E402
+
+from comfy_scoft.common.files import write_atomically  # noqa: E402
 from comfy_scoft.survey.bradley_terry import comparisons, noisy_bradley_terry  # noqa: E402
 from comfy_scoft.survey.consensus import consensus, ranked  # noqa: E402
 from comfy_scoft.survey.intervals import average_ranks_and_win_rates  # noqa: E402
 from comfy_scoft.survey.rankings import Rankings, binary_labels  # noqa: E402
-from comfy_scoft.training.checkpoint import write_atomically  # noqa: E402
 
 RECORD = Path(__file__).parent / "records" / "survey_simulation.json"
 PEOPLE, PAGES, ITEMS = 51, 766, 4
