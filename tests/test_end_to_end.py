@@ -189,7 +189,7 @@ def test_training_works_again_in_the_same_server_and_gives_the_same_lora(
 
 
 def test_an_interrupt_stops_training_and_leaves_a_checkpoint_to_go_on_from(comfy: ComfyServer) -> None:
-    long = until(shortened("stopped", steps=100_000), "SCoFT_TrainLora")
+    long = until(shortened("stopped", steps=5_000), "SCoFT_TrainLora")
     number = comfy.client.queue(long)
     metrics = comfy.base / "output" / "scoft" / "runs" / "stopped" / "metrics.jsonl"
     _wait_for(lambda: any(row["step"] > 0 for row in runs.read_metrics(metrics.parent)))
@@ -201,7 +201,7 @@ def test_an_interrupt_stops_training_and_leaves_a_checkpoint_to_go_on_from(comfy
     done = checkpoint.newest_step(metrics.parent)
     assert done >= 1 and comfy.client.running() == []
     go_on = copy.deepcopy(long)
-    go_on[only(go_on, "SCoFT_TrainLora")]["inputs"] |= {"steps": 100_000, "resume": "latest"}
+    go_on[only(go_on, "SCoFT_TrainLora")]["inputs"] |= {"steps": 5_000, "resume": "latest"}
     number = comfy.client.queue(go_on)
     _wait_for(lambda: any(row["step"] > done for row in runs.read_metrics(metrics.parent)))
     comfy.client.interrupt()

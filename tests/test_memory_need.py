@@ -194,7 +194,10 @@ def full_size(family: str) -> BaseModel:
 
 @pytest.mark.parametrize(
     "family, resolution, off, checkpointed, rollout",
-    [("sd1", 512, (3.5, 8.0), (2.0, 4.0), (8.0, 12.0)), ("sdxl", 1024, (14.0, 24.0), (7.0, 12.0), (30.0, 45.0))],
+    [
+        ("sd1", 512, (3.5, 8.0), (2.0, 4.0), (8.0, 12.0)),
+        pytest.param("sdxl", 1024, (14.0, 24.0), (7.0, 12.0), (30.0, 45.0), marks=pytest.mark.long),
+    ],
 )
 def test_full_sized_models_need_what_they_are_known_to(
     family: str, resolution: int, off: tuple, checkpointed: tuple, rollout: tuple, data: Dataset, tmp_path: Path

@@ -29,7 +29,7 @@ SMALL = {
     "PrimitiveStringMultiline": {"value": "a cook in nuvia\na hero in borea\na judge"},
 }
 WATCHED = {"batch_size": 2, "validate_every": 5, "preview_every": 5}
-ENDLESS = 100_000
+ENDLESS = 5_000
 """Steps of a run that is stopped."""
 SCRIPT = "**/extensions/comfy_scoft/**"
 TEXT = "id => app.graph.getNodeById(id).widgets.find(w => w.name === '$$node-text-preview')?.value ?? ''"

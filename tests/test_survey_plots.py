@@ -94,7 +94,12 @@ def test_figures_name_generators_and_people_beside_what_they_show(draw, example)
     [
         (("base", "SCoFT"), ["nuvia"], 1),
         (("base", "SCoFT"), [""], 2),
-        (("Stable Diffusion", "a LoRA with a rather long name of its own", "$c$", "d", "e", "f"), COUNTRIES, 51),
+        pytest.param(
+            ("Stable Diffusion", "a LoRA with a rather long name of its own", "$c$", "d", "e", "f"),
+            COUNTRIES,
+            51,
+            marks=pytest.mark.long,
+        ),
     ],
     ids=["one person", "two people", "six generators, ten countries"],
 )

@@ -74,7 +74,13 @@ def test_as_many_trained_pictures_as_held_out_ones_are_measured_evenly_spread(se
     assert spread([(0, False)], 4) == [(0, False)]
 
 
-@pytest.mark.parametrize("change", [{}, {"ema": 0.9}, {"dropout": 0.5}, {"precision": "bf16"}, {"micro_batch": 1}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"ema": 0.9, "dropout": 0.5},
+        *(pytest.param(c, marks=pytest.mark.long) for c in ({}, {"precision": "bf16"}, {"micro_batch": 1})),
+    ],
+)
 def test_measuring_changes_nothing_that_is_learned(change: dict, sets, tmp_path: Path) -> None:
     data, held_out = sets
     found = []
