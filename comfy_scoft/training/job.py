@@ -14,7 +14,7 @@ import dataclasses
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -154,7 +154,7 @@ def load_run(job: Job, folder: Path, models: Path | None = None, *, resume: bool
         cache=cache,
         validation=None if held_out is None else held_out.dataset,
         held_out=held_out,
-        start=_with_prefix(job.tensors, "start.") or None,
+        start={k.removeprefix("start."): v for k, v in job.tensors.items() if k.startswith("start.")} or None,
         data=file_hash(job.folder / TENSORS)[:16],
     )
 
@@ -226,10 +226,7 @@ def _content(run: Run, name: str, networks: list[FeatureNetwork], checkpoint: Pa
         "version": VERSION,
         "name": name,
         "written_with": versions(),
-        "settings": {
-            key: {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-            for key, value in zip(SETTINGS, settings, strict=True)
-        },
+        "settings": {key: dataclasses.asdict(value) for key, value in zip(SETTINGS, settings, strict=True)},
         "losses": [loss.as_json(networks.index) for loss in run.losses],
         "features": [{"name": network.name, "file": named(network.source)} for network in networks],
         "base": {
@@ -319,7 +316,3 @@ def _cache(job: Job, base: BaseModel, name: str, train: TrainSettings) -> Cache:
 
     cache.images = images
     return cache
-
-
-def _with_prefix(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}

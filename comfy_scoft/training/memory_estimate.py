@@ -144,7 +144,7 @@ def _features(network: FeatureNetwork, pixels: Tensor) -> float:
     extract = Extract()
     empty = {name: value.detach().to("meta") for name, value in extract.state_dict().items()}
     kept = _Kept({id_of(value) for value in empty.values()})
-    with suppress(NotImplementedError, RuntimeError), kept, _Arithmetic(torch.float32):
+    with suppress(NotImplementedError, RuntimeError), torch.enable_grad(), kept, _Arithmetic(torch.float32):
         torch.func.functional_call(extract, empty, ())  # up to where it asks for numbers, if it does
     return kept.size * (1 + (network.views.count if network.views else 0))
 
@@ -199,7 +199,7 @@ def _remembered(module: Any, forward: Callable[[], Tensor], *, checkpointing: bo
 
     if checkpointing:
         module.enable_gradient_checkpointing(block)
-    with kept, _Arithmetic(dtype):
+    with torch.enable_grad(), kept, _Arithmetic(dtype):
         forward()
     return kept.size + max(blocks)
 
@@ -209,14 +209,13 @@ def id_of(tensor: Tensor) -> int:
     return tensor.untyped_storage()._cdata
 
 
-class _Kept:
+class _Kept(torch.autograd.graph.saved_tensors_hooks):
     """Within it, what autograd saves is counted, each storage once; `own` are storages that are counted elsewhere."""
 
     def __init__(self, own: set[int]) -> None:
+        super().__init__(self.pack, lambda tensor: tensor)
         self.own = own
         self.storages: dict[int, torch.UntypedStorage] = {}  # holds them, so that none takes another's place
-        self._hooks = torch.autograd.graph.saved_tensors_hooks(self.pack, lambda tensor: tensor)
-        self._graph = torch.enable_grad()
 
     def pack(self, tensor: Tensor) -> Tensor:
         if id_of(tensor) not in self.own:
@@ -226,15 +225,6 @@ class _Kept:
     @property
     def size(self) -> float:
         return float(sum(storage.nbytes() for storage in self.storages.values()))
-
-    def __enter__(self) -> _Kept:
-        self._graph.__enter__()
-        self._hooks.__enter__()
-        return self
-
-    def __exit__(self, *fault: Any) -> None:
-        self._hooks.__exit__(*fault)
-        self._graph.__exit__(*fault)
 
 
 class _Arithmetic(TorchFunctionMode):
