@@ -92,9 +92,7 @@ def _whose(record: dict[str, Any], fields: dict[str, Any], metadata: Mapping[str
         verified = f"{plain(data.get('verified', 0))} of {plain(total)} images, by {verified}"
 
     in_dataset = _tally(_part(data, "consent"), total)
-    consent = " ".join(
-        part for part in (plain(fields.get("consent", "")), in_dataset and f"In the dataset: {in_dataset}") if part
-    )
+    consent = " ".join(filter(None, [plain(fields.get("consent", "")), in_dataset and f"In the dataset: {in_dataset}"]))
 
     def stated(own: str, foreign: str) -> str:
         return plain(fields.get(own) or metadata.get(f"modelspec.{foreign}", ""))
