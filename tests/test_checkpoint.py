@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from comfy_scoft.common.files import write_atomically
 from comfy_scoft.training import checkpoint
 from comfy_scoft.training.checkpoint import State
 from comfy_scoft.training.ema import Ema
@@ -167,11 +168,11 @@ def test_the_state_is_plain_json_with_versions_and_no_pickle(tmp_path: Path) -> 
 
 def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch) -> None:
     target = tmp_path / "deep" / "file.txt"
-    checkpoint.write_atomically(target, b"one")
+    write_atomically(target, b"one")
     monkeypatch.setattr(os, "fsync", lambda descriptor: (_ for _ in ()).throw(OSError("unplugged")))
     with pytest.raises(OSError, match="unplugged"):
-        checkpoint.write_atomically(target, b"two")
+        write_atomically(target, b"two")
     assert target.read_bytes() == b"one"
     monkeypatch.undo()
-    checkpoint.write_atomically(target, b"two")
+    write_atomically(target, b"two")
     assert target.read_bytes() == b"two" and [p.name for p in target.parent.iterdir()] == ["file.txt"]

@@ -22,7 +22,7 @@ from comfy_scoft.training.latent_cache import Cache
 def test_it_measures_what_validation_measures(tmp_path: Path) -> None:
     base = toy_base()
     caches = [Cache(base, toy_dataset(tmp_path / name, (0,) * 3, seed=k), 64) for k, name in enumerate("ab")]
-    expected = validation.Validation(caches[0], caches[1], seed=5).measure()
+    expected = validation.measure(caches[0], caches[1], seed=5)
     for cache, key in zip(caches, (validation.TRAINED, validation.HELD_OUT), strict=True):
         found = denoising_gap.losses(base, cache, 5, times=validation.TIMES)
         assert len(found) == 3 and sum(found) / 3 == pytest.approx(expected[key], rel=1e-6)

@@ -38,7 +38,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 
 def remembered(module: nn.Module, forward: Callable[[], Any]) -> float:
     """Bytes that autograd really keeps on the CPU, weights left out."""
-    with _Kept({id_of(value) for value in (*module.parameters(), *module.buffers())}) as kept:
+    kept = _Kept({id_of(value) for value in (*module.parameters(), *module.buffers())})
+    with kept:
         forward()
     return kept.size
 

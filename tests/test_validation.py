@@ -23,7 +23,7 @@ from comfy_scoft.training.batches import seed_of
 from comfy_scoft.training.latent_cache import Cache
 from comfy_scoft.training.run import Callbacks, Run
 from comfy_scoft.training.trainer import train
-from comfy_scoft.training.validation import HELD_OUT, TRAINED, Validation, reading, spread
+from comfy_scoft.training.validation import HELD_OUT, TRAINED, measure, reading, spread
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def measured(run: Run, batch: int = 4) -> dict[str, float]:
     attach(run.base.unet, run.lora, torch.Generator().manual_seed(0))
     assert run.validation is not None
     caches = Cache(run.base, run.dataset, 64), Cache(run.base, run.validation, 64)
-    return Validation(*caches, seed=run.settings.seed).measure(batch=batch)
+    return measure(*caches, seed=run.settings.seed, batch=batch)
 
 
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])

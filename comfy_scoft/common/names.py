@@ -7,8 +7,6 @@ import re
 from .errors import UserError
 
 _NAME = re.compile(r"\w(?:[\w.-]{0,98}\w)?")
-
-
 _RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 
 

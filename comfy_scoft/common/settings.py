@@ -76,7 +76,10 @@ def check(settings: Any) -> None:
             continue
         value, declared = getattr(settings, each.name), each.metadata[KEY]
         if isinstance(each.default, Choice):
-            object.__setattr__(settings, each.name, checked_choice(each.name, value, type(each.default)))
+            known = [str(choice) for choice in type(each.default)]
+            if not isinstance(value, str) or value not in known:
+                raise UserError(f"{each.name} is {shown(value)}, but it must be one of {', '.join(known)}.")
+            object.__setattr__(settings, each.name, type(each.default)(value))
         elif isinstance(each.default, bool | str):
             if not isinstance(value, type(each.default)):
                 expected = "true or false" if isinstance(each.default, bool) else "text"
@@ -84,14 +87,6 @@ def check(settings: Any) -> None:
         else:
             whole = isinstance(each.default, int)
             check_number(each.name, value, whole=whole, min=declared.min, max=declared.max)
-
-
-def checked_choice(name: str, value: Any, choices: type[Choice]) -> Choice:
-    """The Choice of that value. Raises UserError for an unknown one."""
-    known = [str(each) for each in choices]
-    if not isinstance(value, str) or value not in known:
-        raise UserError(f"{name} is {shown(value)}, but it must be one of {', '.join(known)}.")
-    return choices(value)
 
 
 def check_number(name: str, value: Any, *, whole: bool, min: float | None, max: float | None) -> None:

@@ -41,8 +41,8 @@ def load_base(path: Path, prediction: str | None = None, dtype: torch.dtype = to
     carry a mark, and SD 2.x is told by one bias, as ComfyUI does. Raises UserError, one sentence, for a missing file,
     one that is not safetensors, and a model of another family.
     """
-    path = Path(path)
-    names = _names(path)
+    with _opened(path) as file:
+        names = list(file.keys())
     lacking = [part for part, starts in _PREFIXES.items() if not any(n.startswith(starts) for n in names)]
     if lacking:
         raise UserError(f"{path.name} holds no {' and no '.join(lacking)} weights of Stable Diffusion: {ADVICE}")
@@ -67,11 +67,6 @@ def configuration(family: str) -> dict[str, Any]:
         text = {"prefix": "cond_stage_model.transformer.", "names": "transformers", "hidden": "last", "pad": 49407}
         return {"text": [{**text, "config": layout.TEXT}], "latent_scale": layout.LATENT_SCALE}
     return json.loads((CONFIGS / f"{family}.json").read_text(encoding="utf-8"))
-
-
-def _names(path: Path) -> list[str]:
-    with _opened(path) as file:
-        return list(file.keys())
 
 
 def _read(path: Path, prefix: str, dtype: torch.dtype) -> Weights:
@@ -142,9 +137,8 @@ def autoencoder(weights: Mapping[str, Tensor], what: str = "the VAE", advice: st
             raise UserError(f"{_sentence(what)} is a TAESD of another model family: {advice}")
         with torch.device("meta"):
             tiny = AutoencoderTiny(latent_channels=4)
-        return state_dict_keys.fill(
-            tiny, state_dict_keys.taesd_names(tiny.state_dict()), weights, f"{what} (TAESD)", advice
-        ), scale
+        tiny_names = state_dict_keys.taesd_names(tiny.state_dict())
+        return state_dict_keys.fill(tiny, tiny_names, weights, f"{what} (TAESD)", advice), scale
     if "post_quant_conv.weight" not in weights or weights["decoder.conv_in.weight"].shape[1] != 4:
         raise UserError(f"{_sentence(what)} is not one of Stable Diffusion 1.x, 2.x or XL: {advice}")
     channels: list[int] = []

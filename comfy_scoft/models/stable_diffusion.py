@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -67,7 +68,7 @@ class BaseModel:
 
     def __post_init__(self) -> None:
         assert self.family in FAMILIES, self.family
-        self.embed = _remembered(self.embed)
+        self.embed = cache(self.embed)
 
     @property
     def device(self) -> torch.device:
@@ -155,14 +156,3 @@ def _without_half(device: torch.device) -> AbstractContextManager[Any]:
     """Switches autocast to float16 off, where SD XL's autoencoder overflows. bfloat16 has float32's range and stays."""
     half = torch.is_autocast_enabled(device.type) and torch.get_autocast_dtype(device.type) == torch.float16
     return torch.autocast(device.type, enabled=False) if half else nullcontext()
-
-
-def _remembered(embed: Callable[[str], TextEmbedding]) -> Callable[[str], TextEmbedding]:
-    known: dict[str, TextEmbedding] = {}
-
-    def look_up(caption: str) -> TextEmbedding:
-        if caption not in known:
-            known[caption] = embed(caption)
-        return known[caption]
-
-    return look_up

@@ -75,7 +75,10 @@ def _encoder(part: Mapping[str, Any], weights: Weights, advice: str) -> Callable
         projection = weights.get("text_projection")
         if projection is None and "text_projection.weight" in weights:  # as ComfyUI saves it
             projection = weights["text_projection.weight"].T
-        weights = _open_clip(weights, advice)
+        try:
+            weights = state_dict_keys.clip_text_weights(weights)
+        except KeyError as error:
+            raise UserError(f"The weights of the text encoder do not fit: {error} is missing: {advice}") from error
     encoder = text_encoder({**layout.TEXT, **part["config"]}, weights, advice)
     pad, kind, pooled = part["pad"], Hidden(part["hidden"]), part.get("pooled", False)
     if pooled and projection is None:
@@ -93,13 +96,6 @@ def _encoder(part: Mapping[str, Any], weights: Weights, advice: str) -> Callable
             return TextEmbedding(hidden, last[:, end] @ projection if pooled else None)
 
     return embed
-
-
-def _open_clip(weights: Weights, advice: str) -> Weights:
-    try:
-        return state_dict_keys.clip_text_weights(weights)
-    except KeyError as error:
-        raise UserError(f"The weights of the text encoder do not fit: {error} is missing: {advice}") from error
 
 
 def _body(encoder: nn.Module) -> Any:

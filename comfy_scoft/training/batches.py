@@ -7,7 +7,7 @@ number.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TypeVar
@@ -53,20 +53,11 @@ def samples_of_batch(
     cache: Cache, settings: TrainSettings, rollout: RolloutSettings, timesteps: int, batch: int
 ) -> list[TrainingSample]:
     """The images of a batch. timesteps: length of the noise schedule."""
-    seed = seed_of(settings.seed, batch)
-    generator, own = (torch.Generator().manual_seed(s) for s in (seed, seed_of(settings.seed, batch, 1)))
+    seed, own = seed_of(settings.seed, batch), torch.Generator().manual_seed(seed_of(settings.seed, batch, 1))
     samples = []
-    for sample in images_of_batch(len(cache.dataset), settings, batch, generator):
+    for sample, posterior, noise, t, generic, rollout_rand in _random_numbers(cache, settings, timesteps, batch):
         mean, std = cache.latent(sample)
-        z = mean + std * torch.randn(mean.shape, generator=generator)
-        noise = torch.randn(mean.shape, generator=generator)
-        t = int(torch.randint(timesteps, (), generator=generator))
-        record = cache.record(sample)
-        captions = record.generic_captions or (record.caption,)
-        generic = captions[int(torch.randint(len(captions), (), generator=generator))]
-        rollout_rand = float(torch.rand((), generator=generator))
-        if settings.noise_offset:
-            noise = noise + settings.noise_offset * torch.randn((len(mean), 1, 1), generator=generator)
+        z = mean + std * posterior
         loss_rand = float(torch.rand((), generator=own))
         has_rollout = rollout_in_batch(rollout, batch)
         samples.append(TrainingSample(sample, z, noise, t, generic, has_rollout, rollout_rand, seed, loss_rand))
@@ -74,19 +65,25 @@ def samples_of_batch(
 
 
 def timesteps_of_batch(cache: Cache, settings: TrainSettings, timesteps: int, batch: int) -> list[int]:
-    """The `t` of each image of `samples_of_batch`, without its latent: only the random numbers before it are made."""
+    """The `t` of each image of `samples_of_batch`, without its latent."""
+    return [t for _, _, _, t, _, _ in _random_numbers(cache, settings, timesteps, batch)]
+
+
+def _random_numbers(
+    cache: Cache, settings: TrainSettings, timesteps: int, batch: int
+) -> Iterator[tuple[Sample, Tensor, Tensor, int, str, float]]:
+    """Of each image of a batch: itself, the noise of its latent's posterior, and noise, t, generic and rollout_rand."""
     generator = torch.Generator().manual_seed(seed_of(settings.seed, batch))
-    found = []
     for sample in images_of_batch(len(cache.dataset), settings, batch, generator):
-        shape = cache.latent_shape(sample)
-        torch.randn(shape, generator=generator)
-        torch.randn(shape, generator=generator)
-        found.append(int(torch.randint(timesteps, (), generator=generator)))
-        torch.randint(max(1, len(cache.record(sample).generic_captions)), (), generator=generator)
-        torch.rand((), generator=generator)
+        shape, record = cache.latent_shape(sample), cache.record(sample)
+        posterior, noise = torch.randn(shape, generator=generator), torch.randn(shape, generator=generator)
+        t = int(torch.randint(timesteps, (), generator=generator))
+        captions = record.generic_captions or (record.caption,)
+        generic = captions[int(torch.randint(len(captions), (), generator=generator))]
+        rollout_rand = float(torch.rand((), generator=generator))
         if settings.noise_offset:
-            torch.randn((shape[0], 1, 1), generator=generator)
-    return found
+            noise = noise + settings.noise_offset * torch.randn((shape[0], 1, 1), generator=generator)
+        yield sample, posterior, noise, t, generic, rollout_rand
 
 
 def rollout_in_batch(rollout: RolloutSettings, batch: int) -> bool:
@@ -124,11 +121,6 @@ def grouped(items: Sequence[Item], most: int, shape: Callable[[Item], Sequence[i
         for group in shapes.values()
         for i in range(0, len(group), most or len(group))
     ]
-
-
-def passes_of(samples: Sequence[TrainingSample], most: int) -> list[list[TrainingSample]]:
-    """The samples of each forward and backward pass: of one shape, at most `most` (0: no limit)."""
-    return grouped(samples, most, lambda sample: sample.z.shape)
 
 
 def seed_of(seed: int, *numbers: int) -> int:

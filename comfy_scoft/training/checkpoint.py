@@ -18,15 +18,13 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import nn
 
 from ..common.errors import UserError
-from ..common.files import file_hash, write_atomically
+from ..common.files import file_hash
 from . import optimizers
 from .ema import Ema
 from .memory import MemoryOptions
-
-__all__ = ["Saved", "State", "damaged", "newest", "newest_step", "restore", "save", "write_atomically"]
 
 STATE, LORA, OPTIMIZER, EMA = "state.json", "lora.safetensors", "optimizer.safetensors", "ema.safetensors"
 
@@ -91,7 +89,8 @@ def save(run: Path, state: State, settings: Mapping[str, Any], versions: Mapping
 def _write(part: Path, state: State, settings: Mapping[str, Any], versions: Mapping[str, str]) -> None:
     """Write a checkpoint's files and have them on the disk. Raises OSError where that does not work."""
     tensors, plain = optimizers.pack(state.parameters, state.optimizer)
-    files = {LORA: _on_cpu(state.parameters), OPTIMIZER: tensors}
+    lora = {name: parameter.detach().cpu().contiguous() for name, parameter in state.parameters.items()}
+    files = {LORA: lora, OPTIMIZER: tensors}
     if state.ema is not None:
         files[EMA] = state.ema.tensors()
     try:
@@ -160,20 +159,14 @@ def restore(saved: Saved, state: State) -> None:
         state.ema.load(load_file(saved.folder / EMA))
     if facts["scaler"]:
         state.scaler.load_state_dict(facts["scaler"])
-    state.memory_options = _gone_on(MemoryOptions(**facts["economy"]), MemoryOptions(**facts["asked"]), state)
+    # The saved options go on, with the savings that are needed now. Where the settings ask for others than before,
+    # theirs do; only what decides the result (how the rollout's image is decoded) stays.
+    before = MemoryOptions(**facts["economy"])
+    if MemoryOptions(**facts["asked"]) != state.asked:
+        before = MemoryOptions(decode=before.decode)
+    state.memory_options = state.memory_options.with_savings(before)
     state.averages, state.row = dict(facts["averages"]), dict(facts["row"])
     state.step = state.saved = saved.step
-
-
-def _gone_on(saved: MemoryOptions, asked: MemoryOptions, state: State) -> MemoryOptions:
-    """The memory options to go on with: the saved ones, with the savings that are needed now. Where the settings ask
-    for others than before, theirs; only what decides the result (how the rollout's image is decoded) stays."""
-    before = saved if asked == state.asked else MemoryOptions(decode=saved.decode)
-    return state.memory_options.with_savings(before)
-
-
-def _on_cpu(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
 
 
 def _folders(run: Path) -> list[Path]:

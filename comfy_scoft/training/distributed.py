@@ -115,7 +115,12 @@ def launched(backend: str | None = None, timeout: timedelta | None = None) -> tu
     backend: torch's way to connect them; None takes the usual one for the device. timeout: how long a process waits for
     the others; None is torch's own (10 or 30 minutes). Raises UserError for variables that do not belong together.
     """
-    rank, count = _place()
+    try:
+        rank, count = int(os.environ.get("RANK", "0")), max(1, int(os.environ.get("WORLD_SIZE", "1")))
+    except ValueError as error:
+        raise UserError("RANK and WORLD_SIZE must be whole numbers: set both, or neither.") from error
+    if not 0 <= rank < count:
+        raise UserError(f"RANK is {rank} of WORLD_SIZE {count}: ranks begin at 0 and end before WORLD_SIZE.")
     if count == 1:
         return Distributed(), torch.device("cuda" if torch.cuda.is_available() else "cpu")
     from accelerate import PartialState
@@ -130,14 +135,3 @@ def launched(backend: str | None = None, timeout: timedelta | None = None) -> tu
     given = {name: value for name, value in options.items() if value is not None}
     state = PartialState(cpu=not torch.cuda.is_available(), **given)
     return Distributed(state.process_index, state.num_processes), state.device
-
-
-def _place() -> tuple[int, int]:
-    """(rank, number of processes), as launchers set them."""
-    try:
-        rank, count = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-    except ValueError as error:
-        raise UserError("RANK and WORLD_SIZE must be whole numbers: set both, or neither.") from error
-    if not 0 <= rank < max(1, count):
-        raise UserError(f"RANK is {rank} of WORLD_SIZE {count}: ranks begin at 0 and end before WORLD_SIZE.")
-    return rank, max(1, count)

@@ -21,8 +21,6 @@ class Ema:
     def __init__(self, parameters: dict[str, nn.Parameter], decay: float) -> None:
         from diffusers.training_utils import EMAModel
 
-        if not 0.0 <= decay < 1.0:
-            raise UserError(f"The decay of the moving average is {decay}, but it must be at least 0 and below 1.")
         self._parameters = parameters
         self.consistent = True
         self._model = EMAModel(parameters.values(), decay=decay)

@@ -14,7 +14,7 @@ import dataclasses
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -154,7 +154,7 @@ def load_run(job: Job, folder: Path, models: Path | None = None, *, resume: bool
         cache=cache,
         validation=None if held_out is None else held_out.dataset,
         held_out=held_out,
-        start=_with_prefix(job.tensors, "start.") or None,
+        start={k.removeprefix("start."): v for k, v in job.tensors.items() if k.startswith("start.")} or None,
         data=file_hash(job.folder / TENSORS)[:16],
     )
 
@@ -213,11 +213,6 @@ def _to_bytes(pixels: Tensor) -> Tensor:
     return pixels.add(1.0).mul(127.5).round().to(torch.uint8)
 
 
-def _from_bytes(pixels: Tensor, *, flip: bool) -> Tensor:
-    """[-1, 1], by the same arithmetic as the dataset's own images (data/crop.py), so to the same bits."""
-    return (pixels.flip(-1) if flip else pixels).float().div(127.5).sub(1.0)
-
-
 def _content(run: Run, name: str, networks: list[FeatureNetwork], checkpoint: Path | None) -> dict[str, Any]:
     base = run.base
     settings: tuple[Any, ...] = (run.settings, run.lora, run.optimizer, run.rollout)
@@ -226,10 +221,7 @@ def _content(run: Run, name: str, networks: list[FeatureNetwork], checkpoint: Pa
         "version": VERSION,
         "name": name,
         "written_with": versions(),
-        "settings": {
-            key: {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-            for key, value in zip(SETTINGS, settings, strict=True)
-        },
+        "settings": {key: dataclasses.asdict(value) for key, value in zip(SETTINGS, settings, strict=True)},
         "losses": [loss.as_json(networks.index) for loss in run.losses],
         "features": [{"name": network.name, "file": named(network.source)} for network in networks],
         "base": {
@@ -248,13 +240,14 @@ def _content(run: Run, name: str, networks: list[FeatureNetwork], checkpoint: Pa
 
 
 def _listed(dataset: Dataset) -> dict[str, Any]:
-    return {"name": dataset.name, "records": [_record(record) for record in dataset.records]}
-
-
-def _record(record: CultureRecord) -> dict[str, Any]:
-    """A record as JSON; of its images only their names, and how many negatives there are."""
-    texts = {f.name: getattr(record, f.name) for f in dataclasses.fields(record) if f.name not in _PATHS}
-    return {**texts, "image": record.image.name, "negatives": len(record.negatives)}
+    """A dataset as JSON; of its records' images only their names, and how many negatives there are."""
+    texts = [field.name for field in dataclasses.fields(CultureRecord) if field.name not in _PATHS]
+    records = [
+        {name: getattr(record, name) for name in texts}
+        | {"image": record.image.name, "negatives": len(record.negatives)}
+        for record in dataset.records
+    ]
+    return {"name": dataset.name, "records": records}
 
 
 def _dataset(job: Job, listed: dict[str, Any]) -> Dataset:
@@ -314,12 +307,11 @@ def _cache(job: Job, base: BaseModel, name: str, train: TrainSettings) -> Cache:
         cache.latents[sample] = tensors[f"{name}.{i}.mean"].clone(), tensors[f"{name}.{i}.std"].clone()
 
     def images(sample: Sample) -> tuple[Tensor, Tensor]:
+        """[-1, 1], by the same arithmetic as the dataset's own images (data/crop.py), so to the same bits."""
         index, flip = sample
-        return _from_bytes(tensors[f"pixels.{index}"], flip=flip), _from_bytes(tensors[f"negatives.{index}"], flip=flip)
+        both = tensors[f"pixels.{index}"], tensors[f"negatives.{index}"]
+        pixels, negatives = ((x.flip(-1) if flip else x).float().div(127.5).sub(1.0) for x in both)
+        return pixels, negatives
 
     cache.images = images
     return cache
-
-
-def _with_prefix(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}

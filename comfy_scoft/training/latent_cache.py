@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from ..data.crop import aligned, bucket
 from ..data.images import image_size
@@ -104,12 +105,8 @@ class Cache:
     ) -> tuple[Tensor, Tensor]:
         """Features of the negatives of B images, (B, N, C, …) padded with zeros, and the mask (B, N) of real ones."""
         rows = [self.features(network, s, crop=crop)[1] for s in samples]
-        most = max(len(row) for row in rows)
-        padded = torch.zeros(len(rows), most, *rows[0].shape[1:])
-        mask = torch.zeros(len(rows), most, dtype=torch.bool)
-        for i, row in enumerate(rows):
-            padded[i, : len(row)] = row
-            mask[i, : len(row)] = True
+        padded = pad_sequence(rows, batch_first=True)
+        mask = torch.arange(padded.shape[1]) < torch.tensor([[len(row)] for row in rows])
         return padded.to(self.base.device), mask.to(self.base.device)
 
     def fill(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ from ..features import FeatureNetwork
 from ..losses import feature_networks
 from ..models.lora import attach
 from ..models.placement import unet_dtype
-from ..models.stable_diffusion import LATENT_FACTOR
+from ..models.stable_diffusion import LATENT_CHANNELS, LATENT_FACTOR
 from .memory import MemoryOptions, ladder
 from .run import Run
 from .settings import Decode, Precision
@@ -58,9 +58,10 @@ def need(run: Run, memory_options: MemoryOptions) -> Need:
     each = 8.0 + OPTIMIZER_BYTES[run.optimizer.optimizer] + (4.0 if run.optimizer.ema else 0.0)
     networks = feature_networks(run.losses)
     full = [run.base.vae, *(network.module for network in networks)]
-    graph = _remembered(
-        unet, lambda: _predict(run, unet, side), checkpointing=memory_options.checkpointing.unet, dtype=dtype
-    )
+    base = replace(run.base, unet=unet)
+    z, t = torch.zeros(1, LATENT_CHANNELS, side, side, device="meta", dtype=dtype), torch.zeros(1, device="meta")
+    checkpointing = memory_options.checkpointing.unet
+    graph = _remembered(unet, lambda: base.predict(z, t, [""]), checkpointing=checkpointing, dtype=dtype)
     each_image, each_rollout = graphs(run.losses, run.rollout)
     return Need(
         weights=dtype.itemsize * float(_count(run.base.unet)) + 4.0 * sum(_count(module) for module in full),
@@ -115,7 +116,7 @@ def _decoder(run: Run, memory_options: MemoryOptions, side: int, networks: list[
     """Bytes that the backward pass through the decoder and the feature networks remembers of one rollout's image."""
     vae = _empty(run.base.small_vae if memory_options.decode is Decode.TAESD and run.base.small_vae else run.base.vae)
     decoded = side // 2 if memory_options.decode is Decode.CROP else side
-    z = torch.zeros(1, 4, decoded, decoded, device="meta", requires_grad=True)
+    z = torch.zeros(1, LATENT_CHANNELS, decoded, decoded, device="meta", requires_grad=True)
     dtype = torch.bfloat16 if run.settings.precision is Precision.BF16 else torch.float32  # fp16 is not for decoders
     decode = _remembered(
         vae,
@@ -144,7 +145,7 @@ def _features(network: FeatureNetwork, pixels: Tensor) -> float:
     extract = Extract()
     empty = {name: value.detach().to("meta") for name, value in extract.state_dict().items()}
     kept = _Kept({id_of(value) for value in empty.values()})
-    with suppress(NotImplementedError, RuntimeError), kept, _Arithmetic(torch.float32):
+    with suppress(NotImplementedError, RuntimeError), torch.enable_grad(), kept, _Arithmetic(torch.float32):
         torch.func.functional_call(extract, empty, ())  # up to where it asks for numbers, if it does
     return kept.size * (1 + (network.views.count if network.views else 0))
 
@@ -164,18 +165,6 @@ def _empty(module: Any) -> Any:
 
 def _count(module: nn.Module) -> int:
     return sum(p.numel() for name, p in module.named_parameters() if ".lora_" not in name)
-
-
-def _predict(run: Run, unet: Any, side: int) -> Tensor:
-    """A UNet call on tensors without numbers, for one image."""
-    text, dtype = run.base.embed(""), unet.dtype
-    z = torch.zeros(1, 4, side, side, device="meta", dtype=dtype)
-    added = None
-    if text.pooled is not None:
-        added = {"text_embeds": text.pooled.to("meta", dtype), "time_ids": torch.zeros(1, 6, device="meta")}
-    hidden = text.hidden.to("meta", dtype)
-    t = torch.zeros(1, device="meta")
-    return unet(z, t, encoder_hidden_states=hidden, added_cond_kwargs=added, return_dict=False)[0]
 
 
 def _remembered(module: Any, forward: Callable[[], Tensor], *, checkpointing: bool, dtype: torch.dtype) -> float:
@@ -199,7 +188,7 @@ def _remembered(module: Any, forward: Callable[[], Tensor], *, checkpointing: bo
 
     if checkpointing:
         module.enable_gradient_checkpointing(block)
-    with kept, _Arithmetic(dtype):
+    with torch.enable_grad(), kept, _Arithmetic(dtype):
         forward()
     return kept.size + max(blocks)
 
@@ -209,14 +198,13 @@ def id_of(tensor: Tensor) -> int:
     return tensor.untyped_storage()._cdata
 
 
-class _Kept:
+class _Kept(torch.autograd.graph.saved_tensors_hooks):
     """Within it, what autograd saves is counted, each storage once; `own` are storages that are counted elsewhere."""
 
     def __init__(self, own: set[int]) -> None:
+        super().__init__(self.pack, lambda tensor: tensor)
         self.own = own
         self.storages: dict[int, torch.UntypedStorage] = {}  # holds them, so that none takes another's place
-        self._hooks = torch.autograd.graph.saved_tensors_hooks(self.pack, lambda tensor: tensor)
-        self._graph = torch.enable_grad()
 
     def pack(self, tensor: Tensor) -> Tensor:
         if id_of(tensor) not in self.own:
@@ -226,15 +214,6 @@ class _Kept:
     @property
     def size(self) -> float:
         return float(sum(storage.nbytes() for storage in self.storages.values()))
-
-    def __enter__(self) -> _Kept:
-        self._graph.__enter__()
-        self._hooks.__enter__()
-        return self
-
-    def __exit__(self, *fault: Any) -> None:
-        self._hooks.__exit__(*fault)
-        self._graph.__exit__(*fault)
 
 
 class _Arithmetic(TorchFunctionMode):

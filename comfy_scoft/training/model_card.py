@@ -12,7 +12,7 @@ import os
 import re
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,11 +22,11 @@ from safetensors.torch import save as serialize
 from torch import Tensor
 
 from ..common.errors import UserError
+from ..common.files import write_atomically
 from ..common.fingerprints import versions
 from ..common.names import checked_name
 from ..data.dataset import counts
 from ..data.records import Dataset
-from .checkpoint import write_atomically
 from .model_card_text import KEY, card_text
 from .resume import run_identity
 from .run import Run
@@ -187,7 +187,13 @@ def _kohya(record: Mapping[str, Any]) -> dict[str, str]:
     """kohya's names for what a record says. `ss_tag_frequency` counts cultures, places and categories, no captions."""
     base, data, train = record["base"], record["dataset"], record["train"]
     version, architecture = KOHYA_NAMES.get(base["family"], ("", ""))
-    tags = _tags(data)
+    tags: Counter[str] = Counter()
+    for found in (data["culture"], data["place"]):
+        tags.update({tag: number for tag, number in found.items() if tag})
+    for category, _, number in data["counts"]:
+        if category:
+            tags[category] += number
+    frequency = {data["name"]: dict(tags)}
     size = train["resolution"]
     images = {"num_train_images": data["pictures"], "resolution": [size, size], "enable_bucket": train["buckets"]}
     return {
@@ -195,8 +201,10 @@ def _kohya(record: Mapping[str, Any]) -> dict[str, str]:
         "ss_sd_model_name": base["name"],
         "ss_v2": str(base["family"] == "sd2"),
         "ss_dataset_dirs": json.dumps({data["name"]: {"n_repeats": 1, "img_count": data["pictures"]}}),
-        "ss_datasets": json.dumps([images | {"batch_size_per_device": train["batch_size"], "tag_frequency": tags}]),
-        "ss_tag_frequency": json.dumps(tags),
+        "ss_datasets": json.dumps(
+            [images | {"batch_size_per_device": train["batch_size"], "tag_frequency": frequency}]
+        ),
+        "ss_tag_frequency": json.dumps(frequency),
         "ss_num_train_images": str(data["pictures"]),
         "ss_resolution": f"({size}, {size})",
         "ss_batch_size_per_device": str(train["batch_size"]),
@@ -217,20 +225,6 @@ def _kohya(record: Mapping[str, Any]) -> dict[str, str]:
         "modelspec.resolution": f"{size}x{size}",
         "modelspec.prediction_type": "v" if base["prediction"] == "v_prediction" else "epsilon",
     }
-
-
-def _tags(data: Mapping[str, Any]) -> dict[str, dict[str, int]]:
-    tags: Counter[str] = Counter()
-    for found in (data["culture"], data["place"], _by_category(data["counts"])):
-        tags.update({tag: number for tag, number in found.items() if tag})
-    return {data["name"]: dict(tags)}
-
-
-def _by_category(rows: Iterable[Any]) -> dict[str, int]:
-    found: Counter[str] = Counter()
-    for category, _, number in rows:
-        found[category] += number
-    return dict(found)
 
 
 def _one_line(record: Mapping[str, Any], fields: CardFields) -> str:

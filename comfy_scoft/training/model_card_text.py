@@ -63,15 +63,10 @@ def _own(metadata: Mapping[str, str]) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _part(whole: Any, key: str) -> dict[str, Any]:
-    """An entry that should be a dict; in a file from elsewhere it may be anything."""
-    found = whole.get(key) if isinstance(whole, dict) else None
-    return found if isinstance(found, dict) else {}
-
-
-def _rows(whole: dict[str, Any], key: str) -> list[Any]:
+def _part(whole: dict[str, Any], key: str, kind: type = dict) -> Any:
+    """An entry that should be of that kind; in a file from elsewhere it may be anything, which is an empty one."""
     found = whole.get(key)
-    return found if isinstance(found, list) else []
+    return found if isinstance(found, kind) else kind()
 
 
 def _list(rows: list[tuple[str, Any]]) -> str:
@@ -97,9 +92,7 @@ def _whose(record: dict[str, Any], fields: dict[str, Any], metadata: Mapping[str
         verified = f"{plain(data.get('verified', 0))} of {plain(total)} images, by {verified}"
 
     in_dataset = _tally(_part(data, "consent"), total)
-    consent = " ".join(
-        part for part in (plain(fields.get("consent", "")), in_dataset and f"In the dataset: {in_dataset}") if part
-    )
+    consent = " ".join(filter(None, [plain(fields.get("consent", "")), in_dataset and f"In the dataset: {in_dataset}"]))
 
     def stated(own: str, foreign: str) -> str:
         return plain(fields.get(own) or metadata.get(f"modelspec.{foreign}", ""))
@@ -128,7 +121,7 @@ def _data(data: dict[str, Any]) -> str:
         f"caption each, {plain(data.get('generic_captions', 0))} generic captions and "
         f"{plain(data.get('negatives', 0))} negatives."
     )
-    rows = [row for row in _rows(data, "counts") if isinstance(row, list) and len(row) == 3]
+    rows = [row for row in _part(data, "counts", list) if isinstance(row, list) and len(row) == 3]
     table = "\n".join(f"| {plain(a) or NOT_STATED} | {plain(b) or NOT_STATED} | {plain(n)} |" for a, b, n in rows)
     return f"{head}\n\n| category | era | images |\n| --- | --- | ---: |\n{table}" if table else head
 
@@ -137,7 +130,7 @@ def _made(record: dict[str, Any], metadata: Mapping[str, str]) -> str:
     if not record:
         return _made_elsewhere(metadata)
     base, train = _part(record, "base"), _part(record, "train")
-    losses = [loss for loss in _rows(record, "losses") if isinstance(loss, dict)]
+    losses = [loss for loss in _part(record, "losses", list) if isinstance(loss, dict)]
     rows: list[tuple[str, Any]] = [
         ("Method", "SCoFT, self-contrastive fine-tuning (Liu et al., CVPR 2024)"),
         ("Base model", f"{plain(base.get('name', ''))} (family {plain(base.get('family', ''))})"),
@@ -176,15 +169,10 @@ def _made_elsewhere(metadata: Mapping[str, str]) -> str:
     return "## How it was made\n\n" + _list([(label, plain(metadata.get(key, ""))) for label, key in known.items()])
 
 
-def _unset(value: Any) -> bool:
-    """Whether an option is not used, so that the card leaves it out."""
-    return value is None or value is False or value == ""
-
-
 def _settings(values: dict[str, Any], *without: str) -> str:
-    def shown(value: Any) -> str:
-        return f"{value:.4g}" if isinstance(value, float) else plain(value)
-
-    given = {key: value for key, value in values.items() if key not in without and not _unset(value)}
-    named = {plain(str(key).replace("_", " ")): value for key, value in given.items()}
-    return ", ".join(f"{name} {shown(value)}" for name, value in named.items())
+    """`rank 64, alpha 64`, without the options that are not used."""
+    shown = {}
+    for key, value in values.items():
+        if key not in without and value is not None and value is not False and value != "":
+            shown[plain(key.replace("_", " "))] = f"{value:.4g}" if isinstance(value, float) else plain(value)
+    return ", ".join(f"{name} {value}" for name, value in shown.items())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -11,13 +10,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-from PIL import Image
 from safetensors.torch import save as serialize
 from torch import Tensor
 
 from ..common.errors import UserError
+from ..common.files import write_atomically
 from ..common.names import checked_name
+from ..data.images import write_png
 from ..losses import Loss, named
 from . import checkpoint
 from .run import Callbacks, Run
@@ -101,7 +100,7 @@ def train_and_log(
         if run.resume or checkpoint.newest_step(run.folder) <= 0:
             text = "".join(json.dumps(row) + "\n" for row in rows)
             with writing(run.folder):
-                checkpoint.write_atomically(run.folder / METRICS, text.encode())
+                write_atomically(run.folder / METRICS, text.encode())
 
         def on_step(step: int, row: dict[str, float]) -> None:
             rows.append(row)
@@ -113,12 +112,12 @@ def train_and_log(
 
         def on_preview(step: int, image: Tensor) -> None:
             with writing(run.folder):
-                save_image(run.folder / "previews" / f"step-{step:08d}.png", image)
+                write_png(image.permute(1, 2, 0), run.folder / "previews" / f"step-{step:08d}.png")
             callbacks.on_preview(step, image)
 
         result = train(run, replace(callbacks, on_step=on_step, on_preview=on_preview))
         with writing(run.folder):
-            checkpoint.write_atomically(run.folder / f"{run.folder.name}.safetensors", serialize(result.lora))
+            write_atomically(run.folder / f"{run.folder.name}.safetensors", serialize(result.lora))
         return result, rows
 
 
@@ -167,7 +166,7 @@ def writing(folder: Path) -> Iterator[None]:
 def tracker(run: Run) -> Iterator[Callable[[int, dict[str, float]], None]]:
     """A function that also logs a row to the tracker that the settings name; TensorBoard reads the run's folder."""
     if run.settings.tracker is Tracker.OFF:
-        yield _nothing
+        yield lambda step, row: None
         return
     try:
         import tensorboard  # noqa: F401
@@ -193,18 +192,6 @@ def discard_empty(folder: Path) -> None:
         if {entry.name for entry in folder.iterdir()} <= {LOCK}:
             (folder / LOCK).unlink(missing_ok=True)
             folder.rmdir()
-
-
-def save_image(path: Path, image: Tensor) -> None:
-    """Write an image (3, H, W) in [0, 1] as PNG."""
-    values = image.mul(255.0).round().to(torch.uint8).permute(1, 2, 0).numpy()
-    buffer = io.BytesIO()
-    Image.fromarray(values).save(buffer, "PNG")
-    checkpoint.write_atomically(path, buffer.getvalue())
-
-
-def _nothing(*args: object) -> None:
-    pass
 
 
 def weighted_losses(rows: Sequence[Mapping[str, float]], losses: Sequence[Loss]) -> list[float]:

@@ -13,7 +13,7 @@ from ..common.errors import NonFiniteLoss, OtherProcess, UserError
 from ..losses import feature_networks, named
 from ..models.lora import attach, export_kohya
 from . import memory, optimizers, preview, validation
-from .batches import TrainingSample, batches_of_step, passes_of, samples_of_batch
+from .batches import TrainingSample, batches_of_step, grouped, samples_of_batch
 from .checkpoint import State
 from .distributed import FAULT, FINE, SHORT
 from .ema import Ema, averaged
@@ -118,7 +118,8 @@ def update(run: Run, state: State, terms: dict[str, float]) -> None:
 class Trainer:
     """A run in progress: its state, and all that the loop does beside a step's arithmetic.
 
-    state: what has been learned. cache: latents and features of the training images. metrics: the rows so far.
+    state: what has been learned. cache, held_out: latents and features of the training
+    and of the held-out images. metrics: the rows so far.
     """
 
     def __init__(self, run: Run, callbacks: Callbacks) -> None:
@@ -131,8 +132,7 @@ class Trainer:
         self.state = new_state(run)
         start_or_resume(run, self.state, callbacks.on_message)
         self.state.memory_options.apply(run.base)
-        self.cache, held_out = run.caches()
-        self.validation = None if held_out is None else validation.Validation(self.cache, held_out, run.settings.seed)
+        self.cache, self.held_out = run.caches()
         crop = self.state.memory_options.decode is Decode.CROP
         self.cache.fill(run.distributed, feature_networks(run.losses), flip=run.settings.flip, crop=crop)
         self.identity = run_identity(run)
@@ -147,7 +147,8 @@ class Trainer:
             for batch in batches_of_step(run.settings, self.state.step)
             for sample in samples_of_batch(self.cache, run.settings, run.rollout, length, batch)
         ]
-        return passes_of(run.distributed.share(samples), self.state.memory_options.micro_batch)
+        most = self.state.memory_options.micro_batch
+        return grouped(run.distributed.share(samples), most, lambda sample: sample.z.shape)
 
     def with_enough_memory(self, gradients: Callable[[Trainer], Terms]) -> dict[str, float]:
         """Call `gradients`, add up the gradients of all processes, and return the mean of each term.
@@ -200,8 +201,9 @@ class Trainer:
         if not run.distributed.main:
             return
         with averaged(state.ema), precision(run):
-            if self.validation is not None and validation.is_due(run.settings, state.step):
-                self.log({"step": state.step, **self.validation.measure(check)})
+            if self.held_out is not None and validation.is_due(run.settings, state.step):
+                found = validation.measure(self.cache, self.held_out, run.settings.seed, check)
+                self.log({"step": state.step, **found})
             if preview.is_due(run.settings, state.step):
                 image = preview.generate(run.base, run.settings, check)
                 if image is not None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -26,39 +25,30 @@ OVERFIT = 1.02
 """Held-out loss over its lowest value, from which on overfitting is named."""
 
 
-@dataclass
-class Validation:
-    """Measures held-out images and as many trained-on ones. cache: of the trained; held_out: of the held-out."""
+def measure(
+    trained: Cache, held_out: Cache, seed: int, check_interrupt: Callable[[], None] = lambda: None, batch: int = TIMES
+) -> dict[str, float]:
+    """Mean of `losses` over the held-out images and over as many trained-on ones, without a graph.
 
-    cache: Cache
-    held_out: Cache
-    seed: int
-
-    def measure(self, check_interrupt: Callable[[], None] = lambda: None, batch: int = TIMES) -> dict[str, float]:
-        """Mean of ‖target − ε_θ(z_t, t, c)‖² (Eq. 1, unweighted) over each of the two sets, without a graph.
-
-        batch: predictions in one UNet call, fewer by itself where memory runs out. check_interrupt: called before each.
-        """
-        count = min(len(self.held_out.dataset), MOST)
-        try:
-            return {
-                HELD_OUT: self._mean(self.held_out, count, check_interrupt, batch),
-                TRAINED: self._mean(self.cache, count, check_interrupt, batch),
-            }
-        except (RuntimeError, MemoryError) as error:
-            if not memory.is_out(error):
-                raise
-            if batch == 1:
-                raise UserError(
-                    "Memory ran out while held-out images were measured, so training stopped and what was learned is "
-                    "kept; close other programs, or set validate_every to 0, and go on with resume."
-                ) from error
-        memory.free()
-        return self.measure(check_interrupt, 1)
-
-    def _mean(self, cache: Cache, count: int, check_interrupt: Callable[[], None], batch: int) -> float:
-        samples = spread(cache.samples(flip=False), count)
-        return float(losses(cache.base, cache, samples, self.seed, check_interrupt, batch).double().mean())
+    batch: predictions in one UNet call, fewer by itself where memory runs out. check_interrupt: called before each.
+    """
+    count = min(len(held_out.dataset), MOST)
+    means = {}
+    try:
+        for key, cache in ((HELD_OUT, held_out), (TRAINED, trained)):
+            samples = spread(cache.samples(flip=False), count)
+            means[key] = float(losses(cache.base, cache, samples, seed, check_interrupt, batch).double().mean())
+        return means
+    except (RuntimeError, MemoryError) as error:
+        if not memory.is_out(error):
+            raise
+        if batch == 1:
+            raise UserError(
+                "Memory ran out while held-out images were measured, so training stopped and what was learned is "
+                "kept; close other programs, or set validate_every to 0, and go on with resume."
+            ) from error
+    memory.free()
+    return measure(trained, held_out, seed, check_interrupt, 1)
 
 
 def is_due(settings: TrainSettings, step: int) -> bool:
