@@ -49,9 +49,7 @@ def place_of(prompt: str) -> str:
 
 
 def measure(
-    images: ImageSet,
-    compared_with: ImageSet | None = None,
-    observe: OnImages = lambda done, total: None,
+    images: ImageSet, compared_with: ImageSet | None = None, observe: OnImages = lambda done, total: None
 ) -> Scores:
     """Shares in [0, 1] with Wilson's 95 % intervals, by place; groups are named "<label> · <place>".
 
