@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..metrics.intervals import wilson_interval
 from ..models.noise_schedule import NoiseSchedule
-from .preference import Preference, image_log_odds, sigmas
+from .preference import Preference, image_log_odds, noised
 
 POINTS = 10
 """Timesteps measured, evenly spaced."""
@@ -135,10 +135,8 @@ def _noised(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Every image NOISES times with different noise at t: z_t, σ, and +1 for preferred, −1 for stereotyped."""
     z = torch.cat(pair).repeat_interleave(NOISES, 0)
-    now = torch.full((len(z),), t)
     sign = torch.cat([torch.ones(len(pair[0])), -torch.ones(len(pair[1]))]).repeat_interleave(NOISES)
-    z_t = schedule.add_noise(z, torch.randn(z.shape, generator=generator), now)
-    return z_t, sigmas(schedule, now), sign
+    return *noised(z, schedule, torch.full((len(z),), t), generator), sign
 
 
 def _some_cells(maps: list[Tensor]) -> Tensor:

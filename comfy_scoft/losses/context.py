@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -13,11 +13,9 @@ from torch import Tensor
 from ..common.fingerprints import of_weights
 from ..common.settings import Choice, check
 from ..data.records import CultureRecord
+from ..features import FeatureNetwork
 from ..models.lora import switched_off
 from ..models.stable_diffusion import BaseModel
-
-if TYPE_CHECKING:
-    from ..features import FeatureNetwork
 
 
 class Reference(Choice):

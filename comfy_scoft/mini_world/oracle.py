@@ -227,23 +227,19 @@ def _tone(image: Tensor, pose: Pose) -> int:
     return int(nearest.bincount(minlength=5).argmax()) + 1
 
 
-def _check(images: Tensor) -> Tensor:
-    side = world.SIZE
-    if images.ndim != 4 or tuple(images.shape[1:]) != (3, side, side):
-        raise UserError(
-            f"The oracle classifies images of shape (B, 3, {side}, {side}) and got {tuple(images.shape)}; "
-            f"give it images of the mini model, {side} px wide and high."
-        )
-    return images.detach().float().cpu().clamp(-1, 1).add(1).div(2)
-
-
 @torch.no_grad()
 def classify(images: Tensor) -> list[ImageLabels]:
     """The labels of each image; images (B, 3, 64, 64) in [-1, 1] (clamped), any device.
 
     The result does not depend on the rest of the batch. Raises UserError for images of another size.
     """
-    pixels = _check(images)
+    side = world.SIZE
+    if images.ndim != 4 or tuple(images.shape[1:]) != (3, side, side):
+        raise UserError(
+            f"The oracle classifies images of shape (B, 3, {side}, {side}) and got {tuple(images.shape)}; "
+            f"give it images of the mini model, {side} px wide and high."
+        )
+    pixels = images.detach().float().cpu().clamp(-1, 1).add(1).div(2)
     out: list[ImageLabels] = []
     for part in pixels.split(32):
         palettes, ground = _palette(part)
