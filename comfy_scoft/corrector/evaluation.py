@@ -111,7 +111,7 @@ def measure(
         color.append(_balanced_accuracy(_color_log_odds(training_z_t, training_sign, z_t), sign))
     odds, truth = torch.stack(cells), sign.repeat_interleave(cells[0].shape[0] // len(sign))
     count = sum(map(len, held_out))
-    intervals = [wilson_interval(round(value * count), count) for value in accuracy]
+    _, low, high = zip(*(wilson_interval(round(value * count), count) for value in accuracy), strict=True)
     image = torch.arange(len(truth)) // (len(truth) // count)
     calibrated = odds.clone()
     for half in (image % 2 == 0, image % 2 == 1):
@@ -119,8 +119,8 @@ def measure(
     return Evaluation(
         tuple(points),
         tuple(accuracy),
-        tuple(interval.low for interval in intervals),
-        tuple(interval.high for interval in intervals),
+        low,
+        high,
         tuple(color),
         fitted_temperature(odds, truth),
         (calibration_error(odds, truth), calibration_error(calibrated, truth)),

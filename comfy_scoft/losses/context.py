@@ -151,8 +151,7 @@ class LossContext:
     def prediction(self) -> Tensor:
         """ε_θ(z_t, t, c), with its graph."""
         if "prediction" not in self._predictions:
-            self.check_interrupt()
-            self._predictions["prediction"] = self.base.predict(self.z_t, self.t, self.captions)
+            self._predictions["prediction"] = self.predict(self.captions)
         return self._predictions["prediction"]
 
     def frozen(self, *names: str) -> tuple[Tensor, ...]:
