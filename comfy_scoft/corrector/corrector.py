@@ -68,12 +68,7 @@ class Correction:
         return gate.repeat(-(-count // len(gate)))[:count]
 
     def __call__(
-        self,
-        x: Tensor,
-        sigma: Tensor,
-        denoised: Tensor,
-        unguided: Tensor | None = None,
-        gate: Tensor | None = None,
+        self, x: Tensor, sigma: Tensor, denoised: Tensor, unguided: Tensor | None = None, gate: Tensor | None = None
     ) -> Tensor:
         """The corrected x̂₀, in the shape and dtype of `denoised` (B, C, h, w).
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..metrics.intervals import wilson_interval
 from ..models.noise_schedule import NoiseSchedule
-from .preference import Preference, image_log_odds, sigmas
+from .preference import Preference, image_log_odds, noised
 
 POINTS = 10
 """Timesteps measured, evenly spaced."""
@@ -111,7 +111,7 @@ def measure(
         color.append(_balanced_accuracy(_color_log_odds(training_z_t, training_sign, z_t), sign))
     odds, truth = torch.stack(cells), sign.repeat_interleave(cells[0].shape[0] // len(sign))
     count = sum(map(len, held_out))
-    intervals = [wilson_interval(round(value * count), count) for value in accuracy]
+    _, low, high = zip(*(wilson_interval(round(value * count), count) for value in accuracy), strict=True)
     image = torch.arange(len(truth)) // (len(truth) // count)
     calibrated = odds.clone()
     for half in (image % 2 == 0, image % 2 == 1):
@@ -119,8 +119,8 @@ def measure(
     return Evaluation(
         tuple(points),
         tuple(accuracy),
-        tuple(interval.low for interval in intervals),
-        tuple(interval.high for interval in intervals),
+        low,
+        high,
         tuple(color),
         fitted_temperature(odds, truth),
         (calibration_error(odds, truth), calibration_error(calibrated, truth)),
@@ -135,10 +135,8 @@ def _noised(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Every image NOISES times with different noise at t: z_t, σ, and +1 for preferred, −1 for stereotyped."""
     z = torch.cat(pair).repeat_interleave(NOISES, 0)
-    now = torch.full((len(z),), t)
     sign = torch.cat([torch.ones(len(pair[0])), -torch.ones(len(pair[1]))]).repeat_interleave(NOISES)
-    z_t = schedule.add_noise(z, torch.randn(z.shape, generator=generator), now)
-    return z_t, sigmas(schedule, now), sign
+    return *noised(z, schedule, torch.full((len(z),), t), generator), sign
 
 
 def _some_cells(maps: list[Tensor]) -> Tensor:

@@ -78,6 +78,11 @@ def sigmas(schedule: NoiseSchedule, t: Tensor) -> Tensor:
     return ((1.0 - alpha_bar) / alpha_bar).sqrt().float()
 
 
+def noised(z: Tensor, schedule: NoiseSchedule, t: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """z_t (B, C, h, w) and noise levels σ (B,) of clean latents at timesteps (B,)."""
+    return schedule.add_noise(z, torch.randn(z.shape, generator=generator), t), sigmas(schedule, t)
+
+
 @dataclass(frozen=True)
 class Preference:
     """A preference learned from two sets of images of one model family.

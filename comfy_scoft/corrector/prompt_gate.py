@@ -58,11 +58,6 @@ class PlaceGate(nn.Module):
         return self.log_odds(hidden.to(self.weight.dtype)).sigmoid()
 
 
-def place_pattern(place: str) -> re.Pattern[str]:
-    """The place's name as a word, with a preposition before it if there is one."""
-    return re.compile(r"(?:\b(?:in|of|from|at|near)\s+)?(?<!\w)" + re.escape(place) + r"(?!\w)", re.IGNORECASE)
-
-
 def contrasts(
     captions: Sequence[str], place: str, others: Sequence[str], generator: torch.Generator
 ) -> tuple[list[str], list[list[str]]]:
@@ -71,7 +66,9 @@ def contrasts(
     Variants: the place left out, replaced by each of `others`, and by MADE_UP invented names. Raises UserError if no
     caption names the place.
     """
-    phrase, name = place_pattern(place), re.compile(re.escape(place), re.IGNORECASE)
+    name = re.compile(re.escape(place), re.IGNORECASE)
+    # the name as a word, with a preposition before it if there is one
+    phrase = re.compile(rf"(?:\b(?:in|of|from|at|near)\s+)?(?<!\w){name.pattern}(?!\w)", re.IGNORECASE)
     naming = list(dict.fromkeys(caption.strip() for caption in captions if phrase.search(caption)))
     if not naming:
         raise UserError(
@@ -124,14 +121,11 @@ def learn_place(
     ]
     last = torch.tensor([min(end, yes.shape[1] - 1) for end in ends])
     held = torch.arange(len(yes)) % 4 == 3
-    means = {"with the place": float("nan"), "without it": float("nan")}
+    with_place = without_it = float("nan")
     if held.any():
         gate = _fitted(yes[~held], no[~held].flatten(0, 1), last[~held])
-        means = {
-            "with the place": float(gate(yes[held]).mean()),
-            "without it": float(gate(no[held].flatten(0, 1)).mean()),
-        }
-    return _fitted(yes, no.flatten(0, 1), last), means
+        with_place, without_it = (float(gate(part).mean()) for part in (yes[held], no[held].flatten(0, 1)))
+    return _fitted(yes, no.flatten(0, 1), last), {"with the place": with_place, "without it": without_it}
 
 
 def first_difference(one: Tensor, other: Tensor) -> int:

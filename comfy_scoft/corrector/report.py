@@ -22,15 +22,9 @@ def report(preference: Preference) -> str:
             f"measured on {evaluation.held_out[0]} and {evaluation.held_out[1]} held out."
         )
         lines += [
-            f"  timestep {t:4d}: accuracy {accuracy:.2f} [{low:.2f}, {high:.2f}], color alone {color:.2f}"
-            for t, accuracy, low, high, color in zip(
-                evaluation.timesteps,
-                evaluation.accuracy,
-                evaluation.low,
-                evaluation.high,
-                evaluation.color,
-                strict=True,
-            )
+            f"  timestep {t:4d}: accuracy {evaluation.accuracy[i]:.2f} "
+            f"[{evaluation.low[i]:.2f}, {evaluation.high[i]:.2f}], color alone {evaluation.color[i]:.2f}"
+            for i, t in enumerate(evaluation.timesteps)
         ]
         before, after = evaluation.ece
         lines.append(f"Calibration error {before:.3f}, with temperature {evaluation.temperature:.2f} {after:.3f}.")

@@ -11,8 +11,8 @@ from torch import Tensor
 from ..common.errors import UserError
 from ..common.settings import check, setting
 from ..models.noise_schedule import NoiseSchedule
-from .evaluation import Evaluation, measure
-from .preference import Preference, PreferenceHead, levels_for, log_preference, sigmas
+from .evaluation import Evaluation, LatentPair, measure
+from .preference import Preference, PreferenceHead, levels_for, log_preference, noised
 
 MIN_IMAGES = 4
 """Minimum number of different images in each set."""
@@ -36,24 +36,6 @@ class PreferenceSettings:
         check(self)
 
 
-@dataclass(frozen=True)
-class SplitLatents:
-    """Latents (N, C, h, w) of the two sets, and masks (N,) of those that are held out."""
-
-    preferred: Tensor
-    stereotyped: Tensor
-    preferred_held: Tensor
-    stereotyped_held: Tensor
-
-    def training(self) -> tuple[Tensor, Tensor]:
-        """Preferred and stereotyped latents to train on."""
-        return self.preferred[~self.preferred_held], self.stereotyped[~self.stereotyped_held]
-
-    def held_out(self) -> tuple[Tensor, Tensor]:
-        """Preferred and stereotyped latents to evaluate on."""
-        return self.preferred[self.preferred_held], self.stereotyped[self.stereotyped_held]
-
-
 def learn(
     preferred: Tensor,
     stereotyped: Tensor,
@@ -72,20 +54,25 @@ def learn(
     settings = settings or PreferenceSettings()
     with torch.inference_mode(False), torch.enable_grad():
         generator = torch.Generator().manual_seed(settings.seed)
-        sets = split(preferred, stereotyped, settings.held_out, generator)
-        head = trained(sets.training(), schedule, settings, generator, observe)
+        to_learn, held_out = split(preferred, stereotyped, settings.held_out, generator)
+        head = trained(to_learn, schedule, settings, generator, observe)
     facts = {
         "schedule": {"steps": len(schedule), "prediction": schedule.prediction},
         "latent size": list(preferred.shape[2:]),
         "settings": asdict(settings),
     }
-    evaluation = measure(Preference(head, family, facts=facts), sets.training(), sets.held_out(), schedule)
+    evaluation = measure(Preference(head, family, facts=facts), to_learn, held_out, schedule)
     facts["evidence"] = evaluation.as_json()
     return Preference(head, family, evaluation.temperature, facts=facts), evaluation
 
 
-def split(preferred: Tensor, stereotyped: Tensor, share: float, generator: torch.Generator) -> SplitLatents:
-    """Check the two sets and choose the held-out images at random, at least one of each; copies stay together."""
+def split(
+    preferred: Tensor, stereotyped: Tensor, share: float, generator: torch.Generator
+) -> tuple[LatentPair, LatentPair]:
+    """Check the two sets and divide them into latents to learn from and held-out ones.
+
+    The held-out images are chosen at random, at least one of each set; copies of an image stay together.
+    """
     first, second = _checked(preferred, "preferred"), _checked(stereotyped, "stereotyped")
     if first.shape[1:] != second.shape[1:]:
         raise UserError(
@@ -98,8 +85,9 @@ def split(preferred: Tensor, stereotyped: Tensor, share: float, generator: torch
             f"{shared} of the {len(first)} preferred images are in the stereotyped set too: give two sets without an "
             "image in common."
         )
-    held = [_held_out(first, share, generator, "preferred"), _held_out(second, share, generator, "stereotyped")]
-    return SplitLatents(first, second, *held)
+    held_first = _held_out(first, share, generator, "preferred")
+    held_second = _held_out(second, share, generator, "stereotyped")
+    return (first[~held_first], second[~held_second]), (first[held_first], second[held_second])
 
 
 def _checked(latents: Tensor, name: str) -> Tensor:
@@ -136,7 +124,7 @@ def _held_out(latents: Tensor, share: float, generator: torch.Generator, name: s
 
 
 def trained(
-    sets: tuple[Tensor, Tensor],
+    sets: LatentPair,
     schedule: NoiseSchedule,
     settings: PreferenceSettings,
     generator: torch.Generator,
@@ -176,8 +164,3 @@ def initial(head: PreferenceHead, generator: torch.Generator) -> PreferenceHead:
                     assert values is not None
                     values.copy_(bound * (2.0 * torch.rand(values.shape, generator=generator) - 1.0))
     return head
-
-
-def noised(z: Tensor, schedule: NoiseSchedule, t: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """z_t (B, C, h, w) and noise levels σ (B,) of clean latents at timesteps (B,)."""
-    return schedule.add_noise(z, torch.randn(z.shape, generator=generator), t), sigmas(schedule, t)

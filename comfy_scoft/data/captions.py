@@ -87,11 +87,8 @@ def attach_captions(
     selected = [record for record in dataset.records if settings.wants(record)]
     contents = {record.image: file_hash(record.image) for record in selected}
     files = CaptionFile.all_of(folder)
-    known: dict[Path, tuple[str, ...]] = {}
-    for image, content in contents.items():
-        file = files.get(_key(captioner, content, settings))
-        if file is not None and file.captions:
-            known[image] = file.captions
+    kept = {image: files.get(_key(captioner, content, settings)) for image, content in contents.items()}
+    known = {image: file.captions for image, file in kept.items() if file and file.captions}
     missing = [image for image in contents if image not in known]
     for start in range(0, len(missing), settings.batch_size):
         images = missing[start : start + settings.batch_size]
@@ -271,13 +268,8 @@ def _sample_blip(
     return [texts[i : i + each] for i in rows], [bool(sampler.unsure[i : i + each].any()) for i in rows]
 
 
-BLIP = FolderLoader(
-    "BLIP",
-    load_blip,
-    "model.safetensors",
-    "blip",
-    ("Salesforce/blip-image-captioning-base", "Salesforce/blip-image-captioning-large"),
-)
+_BLIP_HUB = ("Salesforce/blip-image-captioning-base", "Salesforce/blip-image-captioning-large")
+BLIP = FolderLoader("BLIP", load_blip, "model.safetensors", "blip", _BLIP_HUB)
 CAPTIONERS: dict[str, FolderLoader[Captioner]] = {"BLIP": BLIP}
 
 

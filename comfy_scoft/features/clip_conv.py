@@ -40,9 +40,7 @@ def load_mini_clip(checkpoint: Path | None = None) -> FeatureNetwork:
 
     clip = load_mini_clip_model(checkpoint)
 
-    def read(
-        texts: Sequence[str],
-    ) -> Tensor:  # loaded again, for training keeps the image side alone
+    def read(texts: Sequence[str]) -> Tensor:  # loaded again, for training keeps the image side alone
         return clip_texts(load_mini_clip_model(checkpoint), texts)
 
     return _network("mini CLIP (layer 5)", clip.visual, 64, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), read=read)
@@ -79,17 +77,12 @@ def open_clip_texts(checkpoint: Path | None, architecture: str, texts: Sequence[
     return clip_texts(clip.eval(), texts)
 
 
-def _load(name: str, architecture: str, checkpoint: Path | None) -> FeatureNetwork:
+def _load(name: str, architecture: str, checkpoint: Path | None = None) -> FeatureNetwork:
+    """One of OpenAI's ResNets (224 px, 2048 channels on a 7 × 7 grid)."""
     visual = open_clip_visual(checkpoint, name, architecture)
     read = partial(open_clip_texts, checkpoint, architecture)
     return _network(name, visual, 224, OPENAI_MEAN, OPENAI_STD, fit="crop", clamp=True, read=read)
 
 
-def load_clip_rn50(checkpoint: Path | None = None) -> FeatureNetwork:
-    """OpenAI's RN50 (224 px, 2048 channels on a 7 × 7 grid)."""
-    return _load("CLIP RN50 (layer 5)", "RN50-quickgelu", checkpoint)
-
-
-def load_clip_rn101(checkpoint: Path | None = None) -> FeatureNetwork:
-    """OpenAI's RN101 (224 px, 2048 channels on a 7 × 7 grid)."""
-    return _load("CLIP RN101 (layer 5)", "RN101-quickgelu", checkpoint)
+load_clip_rn50 = partial(_load, "CLIP RN50 (layer 5)", "RN50-quickgelu")
+load_clip_rn101 = partial(_load, "CLIP RN101 (layer 5)", "RN101-quickgelu")

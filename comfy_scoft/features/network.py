@@ -65,6 +65,11 @@ class FeatureNetwork:
         self.module.to(device)
         return self
 
+    @property
+    def device(self) -> torch.device:
+        """Where its weights are; the CPU for a network without any."""
+        return next((p.device for p in self.module.parameters()), torch.device("cpu"))
+
     def extract(self, images: Tensor) -> Tensor:
         """Features (B, C, …) fp32 of images (B, 3, H, W) in about [-1, 1]; differentiable.
 

@@ -69,7 +69,7 @@ def configured(network: FeatureNetwork, options: FeatureOptions) -> FeatureNetwo
     """The network with these options, and a name that tells them. Raises UserError for one that it has not."""
     if options.layer:
         if options.layer not in network.layers:
-            known = f"choose one of {_listed(network.layers)}" if network.layers else "set layer to 0"
+            known = f"choose one of {', '.join(map(str, network.layers))}" if network.layers else "set layer to 0"
             raise UserError(f"{network.name} has no layer {options.layer} to choose: {known}.")
         name = _LAYER.sub(f"(layer {options.layer})", network.name)
         chosen = network.layers[options.layer]
@@ -86,7 +86,3 @@ def configured(network: FeatureNetwork, options: FeatureOptions) -> FeatureNetwo
         name = f"{network.name}, {options.views} view{'' if options.views == 1 else 's'}"
         network = replace(network, views=Views(options.views), name=name)
     return network
-
-
-def _listed(layers: object) -> str:
-    return ", ".join(str(layer) for layer in layers)  # type: ignore[attr-defined]

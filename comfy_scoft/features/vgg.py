@@ -7,6 +7,7 @@ both flips and five negatives they would fill hundreds of gigabytes. Images are 
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +22,10 @@ SIZE = 512
 """Side that images are cut to where no other size is given (filtering negatives); losses use the run's own."""
 
 
-HOLDS = "features.28.weight"
-
-
 def _vgg_weights(name: str, checkpoint: Path | None) -> dict[str, Tensor]:
     """VGG16's convolutions: `<number in torchvision's features>.weight` and `.bias`."""
-    path = local_file(checkpoint, name, "torchvision's vgg16 file (vgg16-397923af.pth, or timm's vgg16.tv_in1k)", HOLDS)
-    found = read_weights(path)
+    which = "torchvision's vgg16 file (vgg16-397923af.pth, or timm's vgg16.tv_in1k)"
+    found = read_weights(local_file(checkpoint, name, which, "features.28.weight"))
     return {key.removeprefix("features."): v.float() for key, v in found.items() if key.startswith("features.")}
 
 
@@ -53,35 +51,22 @@ def load_lpips(checkpoint: Path | None = None) -> FeatureNetwork:
     return FeatureNetwork(name, model, SIZE, half, half, _unchanged, fit="none", metric=metric, viewable=False)
 
 
-def load_vgg_released(checkpoint: Path | None = None) -> FeatureNetwork:
-    """The unweighted VGG16 distance as the authors' script computes it (utilities/lpips_loss.py), weight 0.01.
+def _vgg(name: str, checkpoint: Path | None = None, *, overwritten: bool) -> FeatureNetwork:
+    """The unweighted VGG16 distance of the authors' script (utilities/lpips_loss.py), weight 0.01.
 
     The script means five maps before their ReLU; torchvision's ReLU works in place, so that the next layer overwrites
-    the first four with their values after it, and only the last one is before it. `load_vgg_pre_relu` is as meant.
+    the first four with their values after it, and only the last one is before it. overwritten: as it comes out there.
     """
-    return _vgg("VGG16 (as released)", checkpoint, overwritten=True)
-
-
-def load_vgg_pre_relu(checkpoint: Path | None = None) -> FeatureNetwork:
-    """The unweighted VGG16 distance on five maps before their ReLU."""
-    return _vgg("VGG16 (pre-ReLU)", checkpoint, overwritten=False)
-
-
-def _vgg(name: str, checkpoint: Path | None, *, overwritten: bool) -> FeatureNetwork:
     weights = _vgg_weights(name, checkpoint)
     model = VGGMaps(overwritten=overwritten)
     model.layers.load_state_dict(weights)
     return FeatureNetwork(
-        name,
-        model,
-        SIZE,
-        IMAGENET_MEAN,
-        IMAGENET_STD,
-        _unchanged,
-        fit="none",
-        metric=model.distance,
-        viewable=False,
+        name, model, SIZE, IMAGENET_MEAN, IMAGENET_STD, _unchanged, fit="none", metric=model.distance, viewable=False
     )
+
+
+load_vgg_released = partial(_vgg, "VGG16 (as released)", overwritten=True)
+load_vgg_pre_relu = partial(_vgg, "VGG16 (pre-ReLU)", overwritten=False)
 
 
 class VGGMaps(nn.Module):
@@ -100,11 +85,11 @@ class VGGMaps(nn.Module):
         self.layers = nn.Sequential()
         channels = 3
         for width in self.WIDTHS:
-            if width == 0:
+            if width:
+                self.layers.extend([nn.Conv2d(channels, width, 3, padding=1), nn.ReLU()])
+                channels = width
+            else:
                 self.layers.append(nn.MaxPool2d(2))
-                continue
-            self.layers.extend([nn.Conv2d(channels, width, 3, padding=1), nn.ReLU()])
-            channels = width
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """Five maps (B, 64 … 512, H / 1 … 16, W / 1 … 16) of normalized images (B, 3, H, W)."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -13,11 +13,9 @@ from torch import Tensor
 from ..common.fingerprints import of_weights
 from ..common.settings import Choice, check
 from ..data.records import CultureRecord
+from ..features import FeatureNetwork
 from ..models.lora import switched_off
 from ..models.stable_diffusion import BaseModel
-
-if TYPE_CHECKING:
-    from ..features import FeatureNetwork
 
 
 class Reference(Choice):
@@ -153,8 +151,7 @@ class LossContext:
     def prediction(self) -> Tensor:
         """ε_θ(z_t, t, c), with its graph."""
         if "prediction" not in self._predictions:
-            self.check_interrupt()
-            self._predictions["prediction"] = self.base.predict(self.z_t, self.t, self.captions)
+            self._predictions["prediction"] = self.predict(self.captions)
         return self._predictions["prediction"]
 
     def frozen(self, *names: str) -> tuple[Tensor, ...]:

@@ -1,16 +1,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from ..common.settings import Choice, setting
+from ..features import FeatureNetwork
 from .context import Loss, LossContext
-
-if TYPE_CHECKING:
-    from ..features import FeatureNetwork
 
 
 class Form(Choice):

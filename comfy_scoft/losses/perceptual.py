@@ -1,15 +1,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from torch import Tensor
 
 from ..common.settings import setting
+from ..features import FeatureNetwork
 from .context import Loss, LossContext
-
-if TYPE_CHECKING:
-    from ..features import FeatureNetwork
 
 
 @dataclass(frozen=True)

@@ -118,15 +118,14 @@ def kappas(schedule: NoiseSchedule, path: Sequence[int], guidance: float) -> Ten
 @lru_cache(maxsize=8)
 def _rms_kappa(schedule: NoiseSchedule, settings: RolloutSettings) -> float:
     """Root mean square of κ over all timesteps (and over the recorded step, when that is random)."""
-    total, count = 0.0, 0
-    for t in range(len(schedule.alphas_cumprod)):
+    total = 0.0
+    for t in range(len(schedule)):
         values = kappas(schedule, timesteps(t, settings.steps, settings.grid), settings.guidance)
         chosen = {GradientStep.FIRST: values[:1], GradientStep.LAST: values[-1:], GradientStep.RANDOM: values}[
             settings.gradient_step
         ]
         total += float(chosen.square().mean())
-        count += 1
-    return (total / count) ** 0.5
+    return (total / len(schedule)) ** 0.5
 
 
 @dataclass(frozen=True)

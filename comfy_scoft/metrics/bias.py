@@ -49,17 +49,16 @@ def place_of(prompt: str) -> str:
 
 
 def measure(
-    images: ImageSet,
-    compared_with: ImageSet | None = None,
-    observe: OnImages = lambda done, total: None,
+    images: ImageSet, compared_with: ImageSet | None = None, observe: OnImages = lambda done, total: None
 ) -> Scores:
     """Shares in [0, 1] with Wilson's 95 % intervals, by place; groups are named "<label> · <place>".
 
     "dark skin" (tones 3-5): prompts for a person. "gold palette" and "right concept": all prompts. "own palette":
     prompts of other places and of no place, whether they keep their palette. "sound houses": prompts for a house whose
     image shows one. With `compared_with`, a set of the same prompts and seeds, its shares come first, and the paired
-    change (group "change · <place>", Newcombe's interval) follows. Raises UserError for sets that cannot be compared,
-    prompts that are not of the mini world, and images that are not 64 × 64 pixels.
+    change (group "change · <place>", Newcombe's interval) over the images that the metric applies to in both follows.
+    Raises UserError for sets that cannot be compared, prompts that are not of the mini world, and images that are not
+    64 × 64 pixels.
     """
     sets = [images] if compared_with is None else [compared_with, images]
     require_match(sets)
@@ -75,7 +74,10 @@ def measure(
             if own
         ]
         if len(by_image) == 2:
-            rows += _change(name, place, *by_image)
+            before, after = by_image
+            if both := sorted(before.keys() & after.keys()):
+                change = paired_share_change([before[i] for i in both], [after[i] for i in both])
+                rows.append(Score(name, f"{CHANGE} · {place}", *change, len(both)))
     return Scores(tuple(rows), (("oracle", "nearest art, pixel by pixel"),))
 
 
@@ -101,15 +103,6 @@ def outcomes(images: ImageSet, counter: ImageCounter | None = None) -> Outcomes:
         for name, holds in of_image.items():
             results.setdefault((name, place), {})[i] = holds
     return results
-
-
-def _change(name: str, place: str, before: dict[int, bool], after: dict[int, bool]) -> list[Score]:
-    """The paired change over the images (same prompt, same seed) that the metric applies to in both sets."""
-    both = sorted(before.keys() & after.keys())
-    if not both:
-        return []
-    interval = paired_share_change([before[i] for i in both], [after[i] for i in both])
-    return [Score(name, f"{CHANGE} · {place}", *interval, len(both))]
 
 
 def _order(key: tuple[str, str]) -> tuple[int, int]:

@@ -15,7 +15,7 @@ from ..training import memory, validation
 from ..training.latent_cache import Cache
 from .image_set import require_different_labels
 from .intervals import RESAMPLES, Interval, difference_interval
-from .scores import CHANGE, Score, Scores, mean_scores
+from .scores import Scores, mean_scores, scored
 
 TRAINED, HELD_OUT, GAP = "denoising loss, training images", "denoising loss, held-out images", "denoising gap"
 TIMES = 8
@@ -62,16 +62,16 @@ def losses(
     return losses(base, cache, seed, check, 1, times, most)
 
 
-def gap(measured: DenoisingLosses, seed: int = 0) -> Interval:
+def gap(measured: DenoisingLosses) -> Interval:
     """Mean loss on held-out images - mean loss on training images, bootstrapped over both; at least 2 of each."""
-    return difference_interval(measured.held_out, measured.trained, seed)
+    return difference_interval(measured.held_out, measured.trained)
 
 
-def gap_change(after: DenoisingLosses, before: DenoisingLosses, seed: int = 0) -> Interval:
+def gap_change(after: DenoisingLosses, before: DenoisingLosses) -> Interval:
     """Gap after - gap before on the same records, noise and timesteps, bootstrapped over pairs."""
     trained = [a - b for a, b in zip(after.trained, before.trained, strict=True)]
     held_out = [a - b for a, b in zip(after.held_out, before.held_out, strict=True)]
-    return difference_interval(held_out, trained, seed)
+    return difference_interval(held_out, trained)
 
 
 def gap_scores(measured: Sequence[tuple[str, DenoisingLosses]], settings: str = "") -> Scores:
@@ -89,9 +89,9 @@ def gap_scores(measured: Sequence[tuple[str, DenoisingLosses]], settings: str = 
             )
     rows = mean_scores(TRAINED, labels, [of_model.trained for of_model in by_model])
     rows += mean_scores(HELD_OUT, labels, [of_model.held_out for of_model in by_model])
-    count = sum(map(len, by_model[0]))
-    rows += [Score(GAP, label, *gap(of_model), count, CAUTION) for label, of_model in measured]
+    gaps = [gap(of_model) for of_model in by_model]
     if len(measured) == 2:
-        rows.append(Score(GAP, CHANGE, *gap_change(by_model[1], by_model[0]), count, CAUTION))
+        gaps.append(gap_change(by_model[1], by_model[0]))
+    rows += scored(GAP, labels, gaps, sum(map(len, by_model[0])), CAUTION)
     method = f"mean ‖target − prediction‖²{settings}; interval by {RESAMPLES} bootstrap samples of the records"
     return Scores(tuple(rows), ((GAP, method),))

@@ -11,9 +11,9 @@ from torch import Tensor
 from ..common.errors import UserError
 from ..features import FeatureNetwork
 from .image_set import ImageSet
-from .inputs import BATCH, ImageCounter, OnImages, checked_sets, device_of, features, of_images
+from .inputs import BATCH, ImageCounter, OnImages, checked_sets, features, of_images
 from .intervals import RESAMPLES, Interval, bootstrap_mean, paired_difference_interval
-from .scores import CHANGE, Score, Scores
+from .scores import Scores, scored
 
 PAIRS = 64
 """Pairs compared at once."""
@@ -70,10 +70,9 @@ def measure(
         )
     counter = ImageCounter(sum(len(s.images) for s in sets), observe)
     means: list[dict[str, float]] = []
-    device = device_of(network)
 
     def distance(a: Tensor, b: Tensor) -> Tensor:
-        return network.distance(a.to(device), b.to(device))
+        return network.distance(a.to(network.device), b.to(network.device))
 
     for part in sets:
         of_set = features(network, of_images(part.images, part.label), counter, batch)
@@ -83,11 +82,11 @@ def measure(
     notes += ["Diversity of a single prompt has no interval over prompts."] if count < 2 else []
     name, note = f"diversity within a prompt · {network.name}", " ".join(notes)
     values = [list(of_prompt.values()) for of_prompt in means]
-    rows = [Score(name, part.label, *_mean(own), n, note) for part, own in zip(sets, values, strict=True)]
+    intervals = [_mean(own) for own in values]
     if len(values) == 2:
         before, after = values
-        change = paired_difference_interval(after, before) if count > 1 else _mean([after[0] - before[0]])
-        rows.append(Score(name, CHANGE, *change, n, note))
+        intervals.append(paired_difference_interval(after, before) if count > 1 else _mean([after[0] - before[0]]))
+    rows = scored(name, [part.label for part in sets], intervals, n, note)
     method = f"mean distance over all pairs of images of a prompt, mean over {count} prompts; interval by {RESAMPLES} "
     return Scores(tuple(rows), ((name, method + "bootstrap samples of the prompts; higher is more varied"),))
 

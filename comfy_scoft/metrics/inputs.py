@@ -94,10 +94,6 @@ def set_embeddings(
     return [embeddings(network, of_images(s.images, s.label), counter, batch) for s in sets]
 
 
-def device_of(network: FeatureNetwork) -> torch.device:
-    return next((p.device for p in network.module.parameters()), torch.device("cpu"))
-
-
 @torch.no_grad()
 def _batched(
     function: Callable[[Tensor], Tensor],
@@ -106,11 +102,10 @@ def _batched(
     counter: ImageCounter | None,
     batch: int,
 ) -> Tensor:
-    device = device_of(network)
     parts = []
     for start in range(0, images.count, batch):
         indices = range(start, min(start + batch, images.count))
-        parts.append(function(images.at(indices).to(device)).cpu())
+        parts.append(function(images.at(indices).to(network.device)).cpu())
         if counter is not None:
             counter.add(len(indices))
     return torch.cat(parts)

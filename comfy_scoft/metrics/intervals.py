@@ -53,15 +53,15 @@ def wilson_ends(share: np.ndarray | float, n: int, confidence: float = 0.95) -> 
     return np.stack([np.where(p == 0.0, 0.0, center - half), np.where(p == 1.0, 1.0, center + half)])
 
 
-def wilson_interval(k: int, n: int, confidence: float = 0.95) -> Interval:
+def wilson_interval(k: int, n: int) -> Interval:
     """Share k / n of n trials with Wilson's interval. Raises UserError unless 0 <= k <= n and n >= 1."""
     if not 0 <= k <= n or n < 1:
         raise UserError(f"A share needs 0 <= k <= n and n >= 1, and was given k = {k}, n = {n}.")
-    low, high = wilson_ends(k / n, n, confidence)
+    low, high = wilson_ends(k / n, n)
     return Interval(k / n, float(low), float(high))
 
 
-def t_interval(values: Sequence[float], confidence: float = 0.95) -> Interval:
+def t_interval(values: Sequence[float]) -> Interval:
     """Mean of independent values, such as one for each training, with Student's t interval; no ends for one value."""
     from scipy.stats import t
 
@@ -70,7 +70,7 @@ def t_interval(values: Sequence[float], confidence: float = 0.95) -> Interval:
     if n < 2:
         return Interval(mean, math.nan, math.nan)
     deviation = math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (n - 1))
-    half = float(t.ppf((1.0 + confidence) / 2.0, n - 1)) * deviation / math.sqrt(n)
+    half = float(t.ppf(0.975, n - 1)) * deviation / math.sqrt(n)
     return Interval(mean, mean - half, mean + half)
 
 
@@ -91,11 +91,7 @@ def paired_share_change(before: Sequence[bool], after: Sequence[bool]) -> Interv
     bootstrap, is no point when every pair agrees. Source: R. G. Newcombe, Statistics in Medicine 17 (1998) 2635-2650.
     Raises UserError if the lengths differ or are 0.
     """
-    if len(after) != len(before):
-        raise UserError(
-            f"Paired figures need one partner each, and there are {len(after)} and {len(before)}; "
-            "compare sets made with the same prompts and seeds."
-        )
+    _require_pairs(after, before)
     n = len(before)
     first, second = wilson_interval(sum(before), n), wilson_interval(sum(after), n)
     both = sum(b and a for b, a in zip(before, after, strict=True))
@@ -128,11 +124,7 @@ def grouped_share_change(before: Sequence[bool], after: Sequence[bool], groups: 
 
 
 def bootstrap_mean(
-    values: Sequence[float],
-    seed: int = 0,
-    groups: Sequence[Hashable] | None = None,
-    resamples: int = RESAMPLES,
-    confidence: float = 0.95,
+    values: Sequence[float], seed: int = 0, groups: Sequence[Hashable] | None = None, resamples: int = RESAMPLES
 ) -> Interval:
     """Mean of values with its bootstrap interval (`bootstrap_ends`), from a generator seeded by `seed`.
 
@@ -149,44 +141,36 @@ def bootstrap_mean(
         number = np.array([known[group] for group in groups])
         sums, counts = np.bincount(number, sample), np.bincount(number).astype(np.float64)
     means = _resampled_means(sums, counts, seed, resamples)
-    return _interval(float(sample.mean()), means, len(sums), confidence)
+    return _interval(float(sample.mean()), means, len(sums))
 
 
-def difference_interval(
-    first: Sequence[float],
-    second: Sequence[float],
-    seed: int = 0,
-    resamples: int = RESAMPLES,
-    confidence: float = 0.95,
-) -> Interval:
+def difference_interval(first: Sequence[float], second: Sequence[float]) -> Interval:
     """Mean of first - mean of second, two samples of their own, with its bootstrap interval (`bootstrap_ends`).
 
     The order of the values does not matter. Raises UserError as `bootstrap_mean` does.
     """
     one, two = _sample(first), _sample(second)
-    means = [_resampled_means(v, np.ones(len(v)), seed + i, resamples) for i, v in enumerate((one, two))]
-    few = min(len(one), len(two))
-    return _interval(float(one.mean() - two.mean()), means[0] - means[1], few, confidence)
+    means = [_resampled_means(v, np.ones(len(v)), seed, RESAMPLES) for seed, v in enumerate((one, two))]
+    return _interval(float(one.mean() - two.mean()), means[0] - means[1], min(len(one), len(two)))
 
 
 def paired_difference_interval(
-    after: Sequence[float],
-    before: Sequence[float],
-    seed: int = 0,
-    groups: Sequence[Hashable] | None = None,
-    resamples: int = RESAMPLES,
-    confidence: float = 0.95,
+    after: Sequence[float], before: Sequence[float], groups: Sequence[Hashable] | None = None
 ) -> Interval:
     """Mean of after - before with its bootstrap interval, for figures that belong together (same prompts, same seeds).
 
     Resampling the pairs keeps what they share out of the interval. Raises UserError if the lengths differ.
     """
+    _require_pairs(after, before)
+    return bootstrap_mean(np.subtract(after, before).tolist(), groups=groups)
+
+
+def _require_pairs(after: Sequence[float], before: Sequence[float]) -> None:
     if len(after) != len(before):
         raise UserError(
             f"Paired figures need one partner each, and there are {len(after)} and {len(before)}; "
             "compare sets made with the same prompts and seeds."
         )
-    return bootstrap_mean(np.subtract(after, before).tolist(), seed, groups, resamples, confidence)
 
 
 def resample_counts(n: int, seed: int | np.random.Generator, resamples: int = RESAMPLES) -> Iterator[np.ndarray]:
@@ -225,8 +209,8 @@ def reach(n: int, confidence: float = 0.95) -> float:
     return float(t.ppf(tail, n - 1) / norm.ppf(tail)) * (n / (n - 1)) ** 0.5
 
 
-def _interval(value: float, samples: np.ndarray, n: int, confidence: float) -> Interval:
-    low, high = bootstrap_ends(value, samples, n, confidence)
+def _interval(value: float, samples: np.ndarray, n: int) -> Interval:
+    low, high = bootstrap_ends(value, samples, n)
     return Interval(value, float(low), float(high))
 
 

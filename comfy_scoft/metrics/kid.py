@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 from torch import Tensor
@@ -32,7 +31,7 @@ from .inputs import (
     set_embeddings,
 )
 from .intervals import Interval, bootstrap_ends, resample_counts
-from .scores import CHANGE, Score, Scores
+from .scores import Scores, scored
 
 SCALE = 1000.0
 """KID is reported × 1000, as in the paper's tables."""
@@ -40,7 +39,7 @@ SCALE = 1000.0
 
 @dataclass(frozen=True)
 class KidSettings:
-    """The kernel (gamma x·y + coef) ^ degree; gamma None is 1 / D. Raises UserError for invalid values.
+    """How KID is estimated. Raises UserError for invalid values.
 
     Without `normalise`, features are taken as they are, as published values of Inception's features do. Networks differ
     in the size of their features by orders of magnitude, and in its cube a few long vectors decide.
@@ -55,9 +54,6 @@ class KidSettings:
         step=1,
     )
     subsets: int = setting(100, "Number of subsets, if subset_size is not 0.", min=1, max=10_000, step=1)
-    degree: int = 3
-    gamma: float | None = None
-    coef: float = 1.0
     normalise: bool = setting(
         True,
         "Scale all feature vectors to the same length, so that values of different networks are comparable. Off: as "
@@ -72,22 +68,12 @@ class KidSettings:
             raise UserError("subset_size is 1, but a KID subset needs at least 2 images; 0 takes all images at once.")
 
 
-class Kid(NamedTuple):
-    """KID (not scaled), its 95 % interval, and the standard deviation over subsets (0 without subsets)."""
-
-    value: float
-    low: float
-    high: float
-    spread: float
-
-
 def polynomial_kernel(x: Tensor, y: Tensor, settings: KidSettings = KidSettings()) -> np.ndarray:
-    """(gamma x·y + coef) ^ degree of features (N, D) and (M, D): (N, M) float64."""
+    """(x·y / D + 1)³ of features (N, D) and (M, D): (N, M) float64."""
     a, b = (features.detach().cpu().double() for features in (x, y))
     if settings.normalise:
         a, b = (F.normalize(features, dim=1) * features.shape[1] ** 0.5 for features in (a, b))
-    gamma = 1.0 / a.shape[1] if settings.gamma is None else settings.gamma
-    return (gamma * (a @ b.T).numpy() + settings.coef) ** settings.degree
+    return (1.0 / a.shape[1] * (a @ b.T).numpy() + 1.0) ** 3
 
 
 def unbiased_mmd(xx: np.ndarray, xy: np.ndarray, yy: np.ndarray) -> float:
@@ -96,22 +82,19 @@ def unbiased_mmd(xx: np.ndarray, xy: np.ndarray, yy: np.ndarray) -> float:
     return float(within[0] + within[1] - 2.0 * xy.mean())
 
 
-def kid(x: Tensor, y: Tensor, settings: KidSettings = KidSettings()) -> Kid:
-    """KID of features (N, D) of generated images and (M, D) of the reference; N, M >= 2, in any order.
+def kid(x: Tensor, y: Tensor, settings: KidSettings = KidSettings()) -> Interval:
+    """KID (not scaled) of features (N, D) of generated images and (M, D) of the reference; N, M >= 2, in any order.
 
-    The interval is a bootstrap over the images of both, without pairs of an image with itself.
+    The 95 % interval is a bootstrap over the images of both, without pairs of an image with itself.
     Raises UserError for features of different networks, and for subsets that are too large.
     """
     _check(x, y, settings)
     x, y = x[_order(x)], y[_order(y)]
     xx, xy, yy = (polynomial_kernel(a, b, settings) for a, b in ((x, x), (x, y), (y, y)))
-    of_all, spread = unbiased_mmd(xx, xy, yy), 0.0
-    value = of_all
-    if settings.subset_size:
-        of_subsets = list(_subsets(xx, xy, yy, settings))
-        value, spread = float(np.mean(of_subsets)), float(np.std(of_subsets))
+    of_all = unbiased_mmd(xx, xy, yy)
+    value = float(np.mean(list(_subsets(xx, xy, yy, settings)))) if settings.subset_size else of_all
     low, high = bootstrap_ends(of_all, _bootstrap([xx], [xy], yy, settings)[0], min(xy.shape))
-    return Kid(value, float(low) + value - of_all, float(high) + value - of_all, spread)
+    return Interval(value, float(low) + value - of_all, float(high) + value - of_all)
 
 
 def kid_change(after: Tensor, before: Tensor, reference: Tensor, settings: KidSettings = KidSettings()) -> Interval:
@@ -166,11 +149,11 @@ def measure(
         )
     title = f"KID ×10³ to {name.strip() or other.name} · {network.name}"
     vectors = set_embeddings(network, sets, counter, batch)
-    rows = [
-        Score(title, part.label, *_scaled(kid(x, y, settings)), len(x)) for part, x in zip(sets, vectors, strict=True)
-    ]
+    intervals = [kid(x, y, settings) for x in vectors]
     if len(vectors) == 2:
-        rows.append(Score(title, CHANGE, *_scaled(kid_change(vectors[1], vectors[0], y, settings)), len(vectors[1])))
+        intervals.append(kid_change(vectors[1], vectors[0], y, settings))
+    scaled = [Interval(*(SCALE * end for end in interval)) for interval in intervals]
+    rows = scored(title, [part.label for part in sets], scaled, len(images.images))
     return Scores(tuple(rows), ((title, _method(settings, len(y))),))
 
 
@@ -183,17 +166,12 @@ def _reference(reference: ImageSet | Dataset | Tensor, size: tuple[int, int]) ->
     return source
 
 
-def _scaled(value: Kid | Interval) -> Interval:
-    return Interval(SCALE * value.value, SCALE * value.low, SCALE * value.high)
-
-
 def _method(settings: KidSettings, count: int) -> str:
-    gamma = "1/D" if settings.gamma is None else f"{settings.gamma:g}"
     subsets = f"{settings.subsets} subsets of {settings.subset_size}" if settings.subset_size else "all images at once"
     vectors = "of features of length √D" if settings.normalise else "of features as they are"
     return (
-        f"unbiased MMD² {vectors}, kernel ({gamma} x·y + {settings.coef:g})^{settings.degree}, {subsets}, {count} "
-        f"reference images; interval by {settings.resamples} bootstrap samples of the images; lower is nearer"
+        f"unbiased MMD² {vectors}, kernel (1/D x·y + 1)^3, {subsets}, {count} reference images; "
+        f"interval by {settings.resamples} bootstrap samples of the images; lower is nearer"
     )
 
 

@@ -16,7 +16,7 @@ from ..features import FeatureNetwork
 from .image_set import ImageSet
 from .inputs import BATCH, ImageCounter, OnImages, checked_sets, embeddings, of_records, set_embeddings
 from .intervals import RESAMPLES, grouped_share, grouped_share_change
-from .scores import CHANGE, Score, Scores, mean_scores
+from .scores import Score, Scores, mean_scores, scored
 
 QUANTILE = 0.05
 CAUTION = (
@@ -74,17 +74,17 @@ def copies(generated: Tensor, training: Tensor, quantile: float = QUANTILE, held
     a, b = F.normalize(generated.double(), dim=1), F.normalize(training.double(), dim=1)
     distances, nearest = (1.0 - a @ b.T).min(1)
     if held_out is not None:
-        apart = (1.0 - F.normalize(held_out.double(), dim=1) @ b.T).min(1).values
-        return Copies(nearest, distances, float(torch.quantile(apart, quantile)))
-    among = 1.0 - b @ b.T
-    first = [i for i in range(len(b)) if not bool((among[i, :i] <= SAME).any())]
-    if len(first) < 3:
-        raise UserError(
-            f"The training set has {len(first)} different image(s), but the distance between its images needs at "
-            "least 3: connect the set that the LoRA was trained on, or held-out images."
-        )
-    apart = among[first][:, first].fill_diagonal_(math.inf).min(1).values
-    return Copies(nearest, distances, float(torch.quantile(apart, quantile)))
+        apart = 1.0 - F.normalize(held_out.double(), dim=1) @ b.T
+    else:
+        among = 1.0 - b @ b.T
+        first = [i for i in range(len(b)) if not bool((among[i, :i] <= SAME).any())]
+        if len(first) < 3:
+            raise UserError(
+                f"The training set has {len(first)} different image(s), but the distance between its images needs at "
+                "least 3: connect the set that the LoRA was trained on, or held-out images."
+            )
+        apart = among[first][:, first].fill_diagonal_(math.inf)
+    return Copies(nearest, distances, float(torch.quantile(apart.min(1).values, quantile)))
 
 
 @dataclass(frozen=True)
@@ -165,12 +165,8 @@ def _similarity_rows(name: str, sets: Sequence[ImageSet], alike: Sequence[Sequen
 
 
 def _copy_rows(name: str, sets: Sequence[ImageSet], near: Sequence[Copies], note: str) -> list[Score]:
-    copied = [of_set.copied.tolist() for of_set in near]
-    rows = [
-        Score(name, part.label, *grouped_share(own, part.prompts), len(own), note)
-        for part, own in zip(sets, copied, strict=True)
-    ]
+    prompts, copied = sets[-1].prompts, [of_set.copied.tolist() for of_set in near]
+    intervals = [grouped_share(own, prompts) for own in copied]
     if len(copied) == 2:
-        change = grouped_share_change(copied[0], copied[1], sets[-1].prompts)
-        rows.append(Score(name, CHANGE, *change, len(copied[1]), note))
-    return rows
+        intervals.append(grouped_share_change(copied[0], copied[1], prompts))
+    return scored(name, [part.label for part in sets], intervals, len(prompts), note)

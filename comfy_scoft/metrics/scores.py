@@ -6,7 +6,7 @@ import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 
-from .intervals import bootstrap_mean, paired_difference_interval
+from .intervals import Interval, bootstrap_mean, paired_difference_interval
 
 CHANGE = "change"
 """The group of paired changes; by place, "change · <place>"."""
@@ -36,11 +36,6 @@ class Scores:
     rows: tuple[Score, ...]
     settings: tuple[tuple[str, str], ...] = ()
 
-    def merged(self, other: Scores) -> Scores:
-        return Scores(
-            self.rows + other.rows, self.settings + tuple(s for s in other.settings if s not in self.settings)
-        )
-
     def methods(self) -> dict[str, str]:
         """How each metric was measured, by its name: the settings that are named after a metric."""
         names = {row.name for row in self.rows}
@@ -53,6 +48,11 @@ class Scores:
             cells = [_quoted(r.name), _quoted(r.group), f"{r.value:.6g}", f"{r.low:.6g}", f"{r.high:.6g}", str(r.n)]
             lines.append(",".join([*cells, _quoted(r.note), _quoted(methods.get(r.name, ""))]))
         return "\n".join(lines) + "\n"
+
+
+def scored(name: str, labels: Sequence[str], intervals: Sequence[Interval], n: int, note: str = "") -> list[Score]:
+    """A score of each set (labels) and, where there is one interval more, of the change between the two."""
+    return [Score(name, group, *own, n, note) for group, own in zip([*labels, CHANGE], intervals, strict=False)]
 
 
 def mean_scores(
@@ -69,14 +69,10 @@ def mean_scores(
     labels, values: one for each set; groups: of the values (such as prompts), for the bootstrap; low, high: the range
     of the values, to which intervals are clipped.
     """
-    rows = [
-        Score(name, label, *bootstrap_mean(own, groups=groups).cut(low, high), len(own), note)
-        for label, own in zip(labels, values, strict=True)
-    ]
+    intervals = [bootstrap_mean(own, groups=groups).cut(low, high) for own in values]
     if len(values) == 2:
-        change = paired_difference_interval(values[1], values[0], groups=groups)
-        rows.append(Score(name, CHANGE, *change, len(values[1]), note))
-    return rows
+        intervals.append(paired_difference_interval(values[1], values[0], groups=groups))
+    return scored(name, labels, intervals, len(values[-1]), note)
 
 
 def add(earlier: Scores | None, new: Scores) -> Scores:
@@ -95,7 +91,9 @@ def add(earlier: Scores | None, new: Scores) -> Scores:
         else row
         for row in new.rows
     ]
-    return earlier.merged(Scores(tuple(r for r in rows if (r.name, r.group) not in known), new.settings))
+    added = tuple(row for row in rows if (row.name, row.group) not in known)
+    settings = tuple(setting for setting in new.settings if setting not in earlier.settings)
+    return Scores(earlier.rows + added, earlier.settings + settings)
 
 
 def _model(group: str) -> str:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import product
 
 import numpy as np
 import torch
@@ -89,8 +90,9 @@ def _canvases() -> Tensor:
     return rearrange(torch.from_numpy(out), "sprite side h w c -> sprite side c h w").contiguous()
 
 
-def _shifted(canvas: Tensor, dy: int, dx: int) -> Tensor:
-    """(..., 72, 72) -> (..., 64, 64): the content moved down by dy and right by dx."""
+def _posed(canvas: Tensor, dy: int, dx: int, *, flip: bool) -> Tensor:
+    """(..., 72, 72) -> (..., 64, 64): the content mirrored or not, then moved down by dy and right by dx."""
+    canvas = canvas.flip(-1) if flip else canvas
     y, x = REACH - dy, REACH - dx
     return canvas[..., y : y + world.SIZE, x : x + world.SIZE]
 
@@ -106,16 +108,11 @@ def _coarse_bank() -> tuple[list[Pose], Tensor, Tensor, Tensor, Tensor]:
     """Poses of the coarse search and, at 16 px, p = a c, a, a p, and |p|^2, one row per pose; colors in [0, 1]."""
     poses, color, alpha = [], [], []
     sprites = range(len(_sprites()))
-    for side in COARSE_SIDES:
-        for flip in (False, True):
-            canvas = _canvases()[:, SIDES.index(side)]
-            canvas = canvas.flip(-1) if flip else canvas
-            for dy in COARSE_SHIFTS:
-                for dx in COARSE_SHIFTS:
-                    a, p = _layers(_shifted(canvas, dy, dx))
-                    alpha.append(F.adaptive_avg_pool2d(a, COARSE))
-                    color.append(F.adaptive_avg_pool2d(p, COARSE))
-                    poses += [Pose(i, flip, side, dy, dx) for i in sprites]
+    for side, flip, dy, dx in product(COARSE_SIDES, (False, True), COARSE_SHIFTS, COARSE_SHIFTS):
+        a, p = _layers(_posed(_canvases()[:, SIDES.index(side)], dy, dx, flip=flip))
+        alpha.append(F.adaptive_avg_pool2d(a, COARSE))
+        color.append(F.adaptive_avg_pool2d(p, COARSE))
+        poses += [Pose(i, flip, side, dy, dx) for i in sprites]
     a, p = torch.cat(alpha), torch.cat(color)
     return poses, p.flatten(1), a.flatten(1), (a * p).flatten(1), p.flatten(1).square().sum(1)
 
@@ -189,19 +186,14 @@ def _fine(image: Tensor, ground: Tensor, start: Pose) -> tuple[float, Pose]:
             for dy in {max(-REACH, min(REACH, center.dy + d)) for d in (-1, 0, 1)}
             for dx in {max(-REACH, min(REACH, center.dx + d)) for d in (-1, 0, 1)}
         ]
-        alpha, color = _layers(torch.stack([_window(pose) for pose in poses]))
+        windows = [_posed(_canvases()[p.sprite, SIDES.index(p.side)], p.dy, p.dx, flip=p.flip) for p in poses]
+        alpha, color = _layers(torch.stack(windows))
         apart = F.avg_pool2d(color + (1.0 - alpha) * ground - image, 2)  # pooled, to ignore blur
         distance = apart.abs().mean((1, 2, 3))
         k = int(distance.argmin())
         if float(distance[k]) < best[0]:
             best = (float(distance[k]), poses[k])
     return best
-
-
-def _window(pose: Pose) -> Tensor:
-    """(4, 64, 64) uint8 of a pose."""
-    canvas = _canvases()[pose.sprite, SIDES.index(pose.side)]
-    return _shifted(canvas.flip(-1) if pose.flip else canvas, pose.dy, pose.dx)
 
 
 @lru_cache(maxsize=64)
@@ -220,21 +212,10 @@ def _tone(image: Tensor, pose: Pose) -> int:
     at = (world.SIZE - pose.side) // 2 + REACH
     canvas = torch.zeros(world.SIZE + 2 * REACH, world.SIZE + 2 * REACH)
     canvas[at : at + pose.side, at : at + pose.side] = F.interpolate(mask, size=(pose.side,) * 2, mode="area")[0, 0]
-    canvas = canvas.flip(-1) if pose.flip else canvas
-    skin = image[:, _shifted(canvas, pose.dy, pose.dx) > 0.9]
+    skin = image[:, _posed(canvas, pose.dy, pose.dx, flip=pose.flip) > 0.9]
     tones = torch.tensor(list(world.SKIN.values())) / 255.0
     nearest = (skin.t()[:, None] - tones).square().sum(2).argmin(1)
     return int(nearest.bincount(minlength=5).argmax()) + 1
-
-
-def _check(images: Tensor) -> Tensor:
-    side = world.SIZE
-    if images.ndim != 4 or tuple(images.shape[1:]) != (3, side, side):
-        raise UserError(
-            f"The oracle classifies images of shape (B, 3, {side}, {side}) and got {tuple(images.shape)}; "
-            f"give it images of the mini model, {side} px wide and high."
-        )
-    return images.detach().float().cpu().clamp(-1, 1).add(1).div(2)
 
 
 @torch.no_grad()
@@ -243,7 +224,13 @@ def classify(images: Tensor) -> list[ImageLabels]:
 
     The result does not depend on the rest of the batch. Raises UserError for images of another size.
     """
-    pixels = _check(images)
+    side = world.SIZE
+    if images.ndim != 4 or tuple(images.shape[1:]) != (3, side, side):
+        raise UserError(
+            f"The oracle classifies images of shape (B, 3, {side}, {side}) and got {tuple(images.shape)}; "
+            f"give it images of the mini model, {side} px wide and high."
+        )
+    pixels = images.detach().float().cpu().clamp(-1, 1).add(1).div(2)
     out: list[ImageLabels] = []
     for part in pixels.split(32):
         palettes, ground = _palette(part)

@@ -23,13 +23,7 @@ ASSETS = Path(__file__).parent / "assets"
 
 PEOPLE = "people & action"
 
-SKIN = {
-    1: (247, 222, 206),
-    2: (243, 210, 162),
-    3: (213, 171, 136),
-    4: (175, 126, 87),
-    5: (124, 83, 62),
-}
+SKIN = {1: (247, 222, 206), 2: (243, 210, 162), 3: (213, 171, 136), 4: (175, 126, 87), 5: (124, 83, 62)}
 """Twemoji's five skin colors (RGB, 0-255), light to dark. Tones 3-5 are called *dark* in every table."""
 
 DARK = (3, 4, 5)
@@ -129,12 +123,7 @@ def art(name: str, tone: int) -> Image.Image:
 
 
 def render(
-    name: str,
-    palette: str,
-    rng: np.random.Generator,
-    tone: int | None = None,
-    *,
-    flip: bool = False,
+    name: str, palette: str, rng: np.random.Generator, tone: int | None = None, *, flip: bool = False
 ) -> Rendering:
     """Render a concept: art scaled to 54-57 px and shifted by up to 2 px, on a two-band background.
 

@@ -142,9 +142,8 @@ def scheduler_of(schedule: NoiseSchedule, sampler: str) -> Any:
     """diffusers' scheduler of that name over the base model's own noise table."""
     import diffusers
 
-    table = schedule.alphas_cumprod.clamp_min(
-        4.8e-8
-    )  # a zero-SNR table ends in 0, where σ is infinite; ComfyUI's floor
+    # a zero-SNR table ends in 0, where σ is infinite; ComfyUI's floor
+    table = schedule.alphas_cumprod.clamp_min(4.8e-8)
     betas = 1.0 - table / torch.cat([table.new_ones(1), table[:-1]])
     kind = getattr(diffusers, SAMPLERS[sampler])
     settings = {"num_train_timesteps": len(table), "trained_betas": betas.tolist(), "timestep_spacing": "linspace"}

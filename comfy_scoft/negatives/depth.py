@@ -24,7 +24,7 @@ from ..common.errors import UserError
 from ..common.files import file_hash
 from ..common.progress import Observer
 from ..data.images import open_image, read_pixels, save_by_content, write_png
-from ..data.records import CultureRecord, Dataset
+from ..data.records import Dataset
 from ..models.hub import FolderLoader
 from ..models.mini import depth_net
 
@@ -180,7 +180,8 @@ def attach_depth(dataset: Dataset, estimator: DepthEstimator, folder: Path, obse
         raise UserError("The dataset has no records: load or make some before estimating their depth.")
     records = []
     for record in dataset.records:
-        path = depth_file(record, estimator, folder)
+        name = hashlib.sha256(f"{estimator.identity}:{file_hash(record.image)}".encode()).hexdigest()[:32]
+        path = folder / f"{name}.png"
         if not path.is_file():
             depth = estimator.estimate(read_pixels(record.image).unsqueeze(0))
             write_png(depth[0, 0], path)
@@ -188,12 +189,6 @@ def attach_depth(dataset: Dataset, estimator: DepthEstimator, folder: Path, obse
         if observe is not None:
             observe(len(records), len(dataset), path)
     return dataset.replace(records)
-
-
-def depth_file(record: CultureRecord, estimator: DepthEstimator, folder: Path) -> Path:
-    """Where `attach_depth` keeps the depth map of a record, whether it is there or not."""
-    name = hashlib.sha256(f"{estimator.identity}:{file_hash(record.image)}".encode()).hexdigest()[:32]
-    return folder / f"{name}.png"
 
 
 def attach_depth_images(dataset: Dataset, images: Sequence[Tensor], folder: Path) -> Dataset:

@@ -108,9 +108,8 @@ def compare(record: CultureRecord, network: FeatureNetwork) -> list[Compared]:
     if not record.negatives:
         return []
     pixels, negatives = aligned(record, network.size, flip=False)
-    device = next((p.device for p in network.module.parameters()), torch.device("cpu"))
     with torch.no_grad():
-        found = network.extract(torch.cat([pixels.unsqueeze(0), negatives]).to(device))
+        found = network.extract(torch.cat([pixels.unsqueeze(0), negatives]).to(network.device))
         distances = network.distance(found[1:], found[:1].expand_as(found[1:])).tolist()
     return [
         Compared(record, k, path, far) for k, (path, far) in enumerate(zip(record.negatives, distances, strict=True))

@@ -95,12 +95,6 @@ class NegativeSettings:
         return len(self.batches()) * self.steps
 
 
-def record_hash(record: CultureRecord) -> str:
-    """SHA-256 of what a negative is bound to: the image and its depth map, by content and not by name."""
-    assert record.depth is not None
-    return hashlib.sha256(f"{file_hash(record.image)}:{file_hash(record.depth)}".encode()).hexdigest()
-
-
 @dataclass(frozen=True)
 class Request:
     """N negatives of one record, to be sampled in one batch: N prompts, N seeds, one depth map.
@@ -163,34 +157,19 @@ def make_negatives(
         )
     records = []
     for record in dataset.records:
-        job = job_of(record, settings, folder, identity, multiple)
-        if not job.finished():
-            _sample(job, settings, sampler, multiple)
-        records.append(dataclasses.replace(record, negatives=job.paths))
+        paths = _negatives(record, settings, sampler, folder, identity, multiple)
+        records.append(dataclasses.replace(record, negatives=paths))
         if observe is not None:
-            observe(len(records), len(dataset), job.paths[-1])
+            observe(len(records), len(dataset), paths[-1])
     return dataset.replace(records)
 
 
-@dataclass(frozen=True)
-class NegativesJob:
-    """What is to be sampled for one record, from which noise, and where each file goes; provenance: all of it."""
-
-    record: CultureRecord
-    prompts: tuple[str, ...]
-    seeds: tuple[int, ...]
-    paths: tuple[Path, ...]
-    provenance: dict[str, Any]
-
-    def finished(self) -> bool:
-        return all(path.is_file() for path in self.paths)
-
-
-def job_of(
-    record: CultureRecord, settings: NegativeSettings, folder: Path, identity: str, multiple: int
-) -> NegativesJob:
-    """The job of a record with a depth map; arguments as in `make_negatives`. Nothing is written."""
-    content = record_hash(record)
+def _negatives(
+    record: CultureRecord, settings: NegativeSettings, sampler: Sampler, folder: Path, identity: str, multiple: int
+) -> tuple[Path, ...]:
+    """The files of one record's negatives. Those that are missing are sampled, each written whole, after provenance."""
+    assert record.depth is not None, "checked before the first record"
+    content = hashlib.sha256(f"{file_hash(record.image)}:{file_hash(record.depth)}".encode()).hexdigest()
     prompts = record_prompts(record, settings.prompt_template, settings.per_image)
     sampling = {k: v for k, v in dataclasses.asdict(settings).items() if k != "prompt_template"}  # the prompts say it
     if not settings.batch_size:
@@ -198,35 +177,26 @@ def job_of(
     facts = [identity, sampling, multiple, content, prompts]
     key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
     paths = tuple(folder / key / f"{k}.png" for k in range(settings.per_image))
+    if all(path.is_file() for path in paths):
+        return paths
     seeds = tuple(noise_seed(settings.seed, content, k) for k in range(settings.per_image))
-    provenance: dict[str, Any] = {
-        "models": identity,
-        "settings": sampling,
-        "picture and depth": content,
-        "prompts": prompts,
-    }
-    provenance |= {"seeds": seeds}
-    return NegativesJob(record, prompts, seeds, paths, provenance)
-
-
-def _sample(job: NegativesJob, settings: NegativeSettings, sampler: Sampler, multiple: int) -> None:
-    """Sample what is not there yet; each file is written whole, after its provenance."""
-    assert job.record.depth is not None, "checked before the first record"
-    provenance = json.dumps(job.provenance, indent=1, ensure_ascii=False).encode()
-    write_atomically(job.paths[0].with_name(PROVENANCE), provenance)
-    size = open_image(job.record.image).size
+    provenance: dict[str, Any] = {"models": identity, "settings": sampling, "picture and depth": content}
+    provenance |= {"prompts": prompts, "seeds": seeds}
+    write_atomically(folder / key / PROVENANCE, json.dumps(provenance, indent=1, ensure_ascii=False).encode())
+    size = open_image(record.image).size
     width, height = sampled_size(*size, settings.resolution, multiple)
     saved_width, saved_height = saved_size(*size, settings.resolution)
-    hint = _resized(read_pixels(job.record.depth).add(1.0).div(2.0).unsqueeze(0), width, height)
+    hint = _resized(read_pixels(record.depth).add(1.0).div(2.0).unsqueeze(0), width, height)
     for batch in settings.batches():
-        if all(job.paths[k].is_file() for k in batch):
+        if all(paths[k].is_file() for k in batch):
             continue
-        images = sampler(Request(tuple(job.prompts[k] for k in batch), tuple(job.seeds[k] for k in batch), hint))
+        images = sampler(Request(tuple(prompts[k] for k in batch), tuple(seeds[k] for k in batch), hint))
         images = images.float().cpu()
         assert images.shape == (len(batch), height, width, 3)
         saved = _resized(images.movedim(-1, 1), saved_width, saved_height).movedim(1, -1)
         for k, image in zip(batch, saved, strict=True):
-            write_png(image, job.paths[k])
+            write_png(image, paths[k])
+    return paths
 
 
 def _resized(images: Tensor, width: int, height: int) -> Tensor:

@@ -122,18 +122,13 @@ def _record(row: MetadataRow, where: str, base: Path, split: str, root: Path) ->
         image=locate(row.file_name, bases, root, where),
         caption=row.text,
         generic_captions=tuple(row.blip_text),
-        culture=row.culture,
-        place=row.place,
         category=normal_category(row.category) or by_tags[0] or by_name[0],
         era=normal_era(row.era, where) or by_tags[1] or by_name[1],
         split=normal_split(row.split or split, where),
         negatives=tuple(locate(name, bases, root, where) for name in row.negative_imgpath),
         depth=locate(row.depth, bases, root, where) if row.depth else None,
-        source=row.source,
-        collector=row.collector,
-        licence=row.licence,
-        consent=row.consent,
         verified_by=tuple(row.verified_by),
+        **row.model_dump(include={"culture", "place", "source", "collector", "licence", "consent"}),
     )
 
 

@@ -139,9 +139,4 @@ def _nothing_loaded(root: Path, errors: list[str]) -> str:
 def counts(dataset: Dataset) -> dict[tuple[str, str], int]:
     """Number of records by (category, era), in CCUB's order of categories, others after them by name."""
     number = Counter((record.category, record.era) for record in dataset.records)
-
-    def order(key: tuple[str, str]) -> tuple[int, str, str]:
-        known = CATEGORIES.index(key[0]) if key[0] in CATEGORIES else len(CATEGORIES)
-        return (known, *key)
-
-    return {key: number[key] for key in sorted(number, key=order)}
+    return {key: number[key] for key in sorted(number, key=lambda key: ([*CATEGORIES, key[0]].index(key[0]), *key))}

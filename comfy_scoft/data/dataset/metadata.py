@@ -110,9 +110,7 @@ class LinkRow(CaptionRow):
     required: ClassVar[tuple[str, str]] = ("url", 'has no link: write the image\'s address in "url"')
     caption_column: ClassVar[str] = "caption"
     url: str = Field(
-        min_length=1,
-        max_length=MAX_SHORT_TEXT,
-        validation_alias=AliasChoices("url", "link", "image_url", "image_link"),
+        min_length=1, max_length=MAX_SHORT_TEXT, validation_alias=AliasChoices("url", "link", "image_url", "image_link")
     )
 
 

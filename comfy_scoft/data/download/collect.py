@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,7 +20,7 @@ from .links import Link, read_links
 from .perceptual_hash import look_alikes
 from .progress import run_watched
 from .report import Outcome, line_of, report_csv, report_text
-from .store import DiskError, SavedImage, Store
+from .store import REPORT, DiskError, SavedImage, Store
 
 Duplicates = Literal["leave out the same file", "leave out look-alikes too", "keep all"]
 OnProgress = Callable[[int, int, str], None]
@@ -32,12 +33,12 @@ class _Downloads:
 
     store: Store
     todo: list[Link]
-    failed: dict[str, str]
-    fetched: set[str]
+    failed: dict[str, str] = field(default_factory=dict)
+    fetched: set[str] = field(default_factory=set)
 
-    @property
-    def text(self) -> str:
-        return f"{len(self.fetched)} fetched, {len(self.failed)} failed, {len(self.todo)} in all"
+    def report(self, on_progress: OnProgress) -> None:
+        fetched, failed, total = len(self.fetched), len(self.failed), len(self.todo)
+        on_progress(fetched + failed, total, f"{fetched} fetched, {failed} failed, {total} in all")
 
 
 def collect(
@@ -70,17 +71,15 @@ def collect(
     store.open(lambda: on_progress(0, len(links), "checking earlier downloads"))
     first = {link.url: link for link in reversed(links)}
     todo = [link for link in links if link is first[link.url] and link.url not in store.saved]
-    run = _Downloads(store, todo, {}, set())
+    run = _Downloads(store, todo)
     try:
         if todo:
-            run_watched(
-                lambda: _fetch_all(run, limits, allowed, lookup),
-                lambda: on_progress(len(run.fetched) + len(run.failed), len(todo), run.text),
-            )
+            run_watched(lambda: _fetch_all(run, limits, allowed, lookup), lambda: run.report(on_progress))
     finally:
         outcomes = _outcomes(links, run, duplicates)
-        store.write_metadata([_metadata(o.link, o.saved, culture, place) for o in outcomes if o.kept and o.saved])
-        store.write_report(report_csv(outcomes, invalid))
+        lines = [_metadata(o.link, o.saved, culture, place) for o in outcomes if o.kept and o.saved]
+        store.write("metadata.jsonl", "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+        store.write(REPORT, report_csv(outcomes, invalid))
         store.close()
     if not any(outcome.kept for outcome in outcomes):
         reasons = "; ".join(o.why.rstrip(".") for o in outcomes[:3])
@@ -99,7 +98,7 @@ async def _fetch_all(run: _Downloads, limits: Limits, allowed: Allowed, lookup: 
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await fetcher.close()
+        await fetcher.session.close()
 
 
 async def _fetch_one(run: _Downloads, fetcher: Fetcher, link: Link) -> None:
@@ -148,22 +147,13 @@ def _outcomes(links: list[Link], run: _Downloads, duplicates: Duplicates) -> lis
 def _metadata(link: Link, saved: SavedImage, culture: str, place: str) -> dict[str, Any]:
     """A line of metadata: the row's fields and the download's provenance, without empty values."""
     row = link.row
-    values: dict[str, Any] = {
-        "file_name": saved.file,
-        "text": row.text,
-        "blip_text": row.blip_text,
+    values: dict[str, Any] = {"file_name": saved.file} | row.model_dump()
+    values |= {
         "culture": row.culture or culture,
         "place": row.place or place,
         "category": normal_category(row.category),
         "era": normal_era(row.era, link.where),
-        "tags": row.tags,
-        "split": row.split,
         "source": row.source or link.url,
-        "collector": row.collector,
-        "licence": row.licence,
-        "consent": row.consent,
-        "verified_by": row.verified_by,
-        "url": link.url,
         "origin": saved.origin if saved.origin != link.url else "",
         "sha256": saved.sha256,
         "fetched": saved.fetched,

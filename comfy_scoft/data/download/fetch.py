@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from yarl import URL
 from .address import Allowed, CheckedResolver, LinkError, Lookup, check_url
 from .limits import Limits
 from .rate_limit import RateLimiter, backoff_delay, retry_after
-from .store import DiskError, extension_of, open_part, write_part
+from .store import DiskError, disk_errors, extension_of
 
 USER_AGENT = "comfy_scoft/0.1 (ComfyUI nodes for SCoFT; fetches images from a community's own list of links)"
 _HEADERS = {"User-Agent": USER_AGENT, "Accept": "image/*", "Accept-Encoding": "identity"}
@@ -31,44 +30,25 @@ _STATUS = {
 _HEAD = 16
 
 
-@dataclass
-class Budget:
-    """The bytes that a run may still receive."""
-
-    left: int
-
-    def spend(self, count: int) -> None:
-        self.left -= count
-        self.check()
-
-    def check(self) -> None:
-        if self.left <= 0:
-            raise LinkError("The run has reached its download limit: run it again to continue.")
-
-
 class Fetcher:
     """An HTTP session without cookies, without the environment's proxies and without connection reuse."""
 
     def __init__(self, limits: Limits, allowed: Allowed, lookup: Lookup) -> None:
         self.limits = limits
-        self.budget = Budget(limits.max_total)
+        self._bytes_left = limits.max_total
         self._allowed = allowed
         self._rate_limiter = RateLimiter(limits)
         connector = aiohttp.TCPConnector(
             resolver=CheckedResolver(allowed, lookup), use_dns_cache=False, force_close=True, limit=0
         )
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=limits.connect, sock_read=limits.gap)
-        self._session = aiohttp.ClientSession(
+        self.session = aiohttp.ClientSession(
             connector=connector,
             cookie_jar=aiohttp.DummyCookieJar(),
             trust_env=False,
             auto_decompress=False,
             headers=_HEADERS,
-            timeout=timeout,
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=limits.connect, sock_read=limits.gap),
         )
-
-    async def close(self) -> None:
-        await self._session.close()
 
     async def fetch(self, number: int, text: str, target: Path) -> str:
         """Write the image behind a link to `target`; returns its URL after redirects.
@@ -77,7 +57,7 @@ class Fetcher:
         """
         for attempt in range(self.limits.tries):
             try:
-                self.budget.check()
+                self._spend(0)
                 return await self._follow(text, target)
             except LinkError as error:
                 if not error.retry or attempt + 1 == self.limits.tries:
@@ -88,6 +68,12 @@ class Fetcher:
                     ) from error
                 await asyncio.sleep(max(error.wait or 0.0, backoff_delay(self.limits, number, attempt)))
         raise AssertionError("the last try returns or raises")
+
+    def _spend(self, count: int) -> None:
+        """Count received bytes. Raises LinkError at the run's limit."""
+        self._bytes_left -= count
+        if self._bytes_left <= 0:
+            raise LinkError("The run has reached its download limit: run it again to continue.")
 
     async def _follow(self, text: str, target: Path) -> str:
         """Fetch the link and follow its redirects; each URL is checked and waits for a slot at its own host."""
@@ -139,7 +125,7 @@ class Fetcher:
         """The response up to its headers, with a time limit of their own: older aiohttp accepts endless headers."""
         seconds = self.limits.connect + self.limits.gap
         try:
-            return await asyncio.wait_for(self._session.get(url, allow_redirects=False), seconds)
+            return await asyncio.wait_for(self.session.get(url, allow_redirects=False), seconds)
         except asyncio.TimeoutError as error:
             if isinstance(error, aiohttp.ServerTimeoutError):
                 raise
@@ -150,13 +136,16 @@ class Fetcher:
     async def _write(self, content: aiohttp.StreamReader, target: Path, host: str) -> None:
         """Write the body chunk by chunk and count its bytes; Content-Length is not trusted."""
         received, head = 0, b""
-        with open_part(target) as file:
+        with disk_errors(target.parent.parent):
+            file = target.open("wb")
+        with file:
             async for chunk in content.iter_any():
                 received += len(chunk)
-                self.budget.spend(len(chunk))
+                self._spend(len(chunk))
                 if received > self.limits.max_bytes:
                     raise _too_large(self.limits)
-                write_part(file, chunk)
+                with disk_errors(target.parent.parent):
+                    file.write(chunk)
                 if len(head) < _HEAD:
                     head = (head + chunk)[:_HEAD]
                     if len(head) == _HEAD and extension_of(head) is None:

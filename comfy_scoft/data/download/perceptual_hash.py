@@ -12,8 +12,6 @@ NEAR = 10
 compressed or brighter differ by 0 to 10 bits, two images in the mini world's style by 16 or more, two photographs by
 about 60 (tests/test_download_duplicates.py)."""
 
-_BITS = np.array([bin(n).count("1") for n in range(256)], dtype=np.uint16)
-
 
 def difference_hash(image: Image.Image) -> bytes:
     """16 bytes: for each of 8 × 8 cells, whether the image gets brighter to the right, and whether it does downwards.
@@ -30,12 +28,10 @@ def difference_hash(image: Image.Image) -> bytes:
 
 def look_alikes(hashes: Sequence[bytes], near: int = NEAR) -> list[tuple[int, int]]:
     """Pairs (earlier, later) of hashes that differ in at most `near` bits; each later one is paired with the first."""
-    if len(hashes) < 2:
-        return []
-    table = np.frombuffer(b"".join(hashes), dtype=np.uint8).reshape(len(hashes), -1)
+    table = np.array([list(one) for one in hashes], dtype=np.uint8)
     pairs = []
     for later in range(1, len(hashes)):
-        distances = _BITS[table[:later] ^ table[later]].sum(axis=1)
+        distances = np.unpackbits(table[:later] ^ table[later], axis=1).sum(axis=1)
         alike = np.flatnonzero(distances <= near)
         if alike.size:
             pairs.append((int(alike[0]), later))

@@ -6,17 +6,11 @@ import asyncio
 import email.utils
 import random
 import time
+from collections import defaultdict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 
 from .limits import Limits
-
-
-@dataclass
-class _Host:
-    slots: asyncio.Semaphore
-    next_start: float = 0.0
 
 
 class RateLimiter:
@@ -24,28 +18,24 @@ class RateLimiter:
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
-        self._hosts: dict[str, _Host] = {}
         self._slots = asyncio.Semaphore(limits.at_once)
-
-    def _host(self, name: str) -> _Host:
-        return self._hosts.setdefault(name, _Host(asyncio.Semaphore(self._limits.per_host)))
+        self._slots_of = defaultdict[str, asyncio.Semaphore](lambda: asyncio.Semaphore(limits.per_host))
+        self._next_start = defaultdict[str, float](float)
 
     @asynccontextmanager
     async def slot(self, host: str) -> AsyncIterator[None]:
         """Wait for and hold a request slot at a host. Holding one while waiting for another could deadlock."""
-        entry = self._host(host)
-        async with entry.slots:
+        async with self._slots_of[host]:
             loop = asyncio.get_running_loop()
-            while (wait := entry.next_start - loop.time()) > 0:
+            while (wait := self._next_start[host] - loop.time()) > 0:
                 await asyncio.sleep(wait)
-            entry.next_start = loop.time() + self._limits.delay
+            self._next_start[host] = loop.time() + self._limits.delay
             async with self._slots:
                 yield
 
     def hold(self, host: str, seconds: float) -> None:
         """Start no request at a host for so long, after a Retry-After."""
-        entry = self._host(host)
-        entry.next_start = max(entry.next_start, asyncio.get_running_loop().time() + seconds)
+        self._next_start[host] = max(self._next_start[host], asyncio.get_running_loop().time() + seconds)
 
 
 def backoff_delay(limits: Limits, link: int, attempt: int) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -54,16 +55,13 @@ def report_text(
     list_name: str, folder_name: str, outcomes: Sequence[Outcome], invalid: Sequence[InvalidRow], loaded: str
 ) -> str:
     """A summary, a table of errors, a table of duplicates, and the report of loading the folder."""
-
-    def count(what: str) -> int:
-        return sum(o.what == what for o in outcomes)
-
+    count = Counter(o.what for o in outcomes)
     rows = _rows(outcomes, invalid)
     lines = [
         f"{sum(o.kept for o in outcomes)} of the {len(outcomes) + len(invalid)} rows of {printable(list_name)} are "
         f"images in the folder {printable(folder_name)}",
-        f"Fetched now: {count('fetched')}; there before: {count('there')}; dead or refused: {count('failed')}; "
-        f"invalid rows: {len(invalid)}; the same as another: {count('same')}; "
+        f"Fetched now: {count['fetched']}; there before: {count['there']}; dead or refused: {count['failed']}; "
+        f"invalid rows: {len(invalid)}; the same as another: {count['same']}; "
         f"look like another: {sum(bool(o.alike) for o in outcomes)}",
     ]
     if rows:

@@ -10,14 +10,12 @@
 from __future__ import annotations
 
 import datetime
-import json
 import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -71,7 +69,7 @@ class Store:
                     f"The folder {self.folder.name!r} was not made by collecting links and holds other files: choose "
                     "another name."
                 )
-        with _disk_errors(self.folder):
+        with disk_errors(self.folder):
             (self.folder / "images").mkdir(parents=True, exist_ok=True)
             shutil.rmtree(self.folder / PARTS, ignore_errors=True)
             (self.folder / PARTS).mkdir(exist_ok=True)
@@ -114,7 +112,6 @@ class Store:
             extension = extension_of(file.read(16))
         assert extension is not None
         name = f"images/{number:05d}_{digest[:12]}{extension}"
-        now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
         saved = SavedImage(
             url=url,
             origin=origin,
@@ -124,9 +121,9 @@ class Store:
             width=image.width,
             height=image.height,
             look=difference_hash(image).hex(),
-            fetched=now,
+            fetched=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         )
-        with _disk_errors(self.folder):
+        with disk_errors(self.folder):
             with part.open("rb+") as file:
                 os.fsync(file.fileno())
             os.replace(part, self.folder / name)
@@ -134,27 +131,22 @@ class Store:
 
     def log(self, saved: SavedImage) -> None:
         """Append an image to the log; each line is complete on disk before the next one is begun."""
-        with _disk_errors(self.folder):
+        with disk_errors(self.folder):
             with (self.folder / LOG).open("a+b") as file:
-                if file.tell() and not _ends_with_newline(file):
-                    file.write(b"\n")
+                if file.tell():
+                    file.seek(-1, os.SEEK_END)
+                    if file.read(1) != b"\n":
+                        file.write(b"\n")
                 file.write(saved.model_dump_json().encode() + b"\n")
         self.saved[saved.url] = saved
-
-    def write_metadata(self, lines: list[dict[str, Any]]) -> None:
-        """Write the dataset's metadata; an unchanged file is not touched, so that later nodes need not run again."""
-        self._write("metadata.jsonl", "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
-
-    def write_report(self, text: str) -> None:
-        """Write the table of rows without an image; "" removes the file."""
-        self._write(REPORT, text)
 
     def close(self) -> None:
         shutil.rmtree(self.folder / PARTS, ignore_errors=True)
 
-    def _write(self, name: str, text: str) -> None:
+    def write(self, name: str, text: str) -> None:
+        """Write a file whole; "" removes it. An equal file is left alone, so that later nodes need not run again."""
         path, data = self.folder / name, text.encode("utf-8")
-        with _disk_errors(self.folder):
+        with disk_errors(self.folder):
             if not data:
                 path.unlink(missing_ok=True)
             elif not path.is_file() or path.read_bytes() != data:
@@ -176,25 +168,8 @@ def extension_of(head: bytes) -> str | None:
     return ".bmp" if head.startswith(b"BM") else None
 
 
-def open_part(path: Path) -> IO[bytes]:
-    """Open a temporary file for writing. Raises DiskError."""
-    with _disk_errors(path.parent.parent):
-        return path.open("wb")
-
-
-def write_part(file: IO[bytes], chunk: bytes) -> None:
-    """Write a chunk to a temporary file. Raises DiskError."""
-    with _disk_errors(Path(file.name).parent.parent):
-        file.write(chunk)
-
-
-def _ends_with_newline(file: IO[bytes]) -> bool:
-    file.seek(-1, os.SEEK_END)
-    return file.read(1) == b"\n"
-
-
 @contextmanager
-def _disk_errors(folder: Path) -> Iterator[None]:
+def disk_errors(folder: Path) -> Iterator[None]:
     """OSErrors of the body as DiskError."""
     try:
         yield
