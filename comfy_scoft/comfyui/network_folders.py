@@ -30,7 +30,7 @@ def local_folders(kind: str, loader: FolderLoader[Any]) -> dict[str, Path]:
         roots += [Path(path) for path in folder_paths.get_folder_paths(kind)]
     entries: dict[str, Path] = {}
     for root in roots:
-        for name in folders(root, depth=2) if root.is_dir() else []:
+        for name in folders(root, depth=2):
             if loader.fits(root / name):
                 entries.setdefault(f"{root.name}/{name}", root / name)
     return entries

@@ -12,7 +12,6 @@ from ..runtime import check_interrupt, device, output_folder
 from ..sockets import DatasetSocket
 from ..widgets import Node, widget, widgets
 from .data import CATEGORY
-from .negatives import watch
 
 
 class CaptionGeneric(Node):
@@ -68,5 +67,5 @@ class CaptionGeneric(Node):
     ) -> io.NodeOutput:
         chosen = CaptionSettings(captions_per_image, **settings)
         network = load_captioner(captioner, find("captioners", CAPTIONERS, captioner, weights), device())
-        observe, folder = watch(cls, len(dataset), "captioned"), output_folder() / "scoft" / "captions"
+        folder, observe = output_folder() / "scoft" / "captions", cls.watch("captioned: {done} of {total} images")
         return io.NodeOutput(*attach_captions(dataset, network, chosen, folder, observe, check_interrupt))

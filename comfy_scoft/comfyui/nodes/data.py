@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...common.errors import UserError
 from ...data.dataset import from_images, load_folder, save_dataset
 from ...data.images import open_image
 from ...data.prompts import TEMPLATE, record_prompts
@@ -17,7 +16,7 @@ from ...data.records import CATEGORIES, Dataset
 from ...negatives.generate import attach_negatives, pixel_hash
 from ...reports.plots import contact_sheet, count_table
 from ..compat import ExecutionBlocker, io, ui
-from ..dataset_folders import SHIPPED, dataset_folder, dataset_names, files_fingerprint, plain_name, saved_root
+from ..dataset_folders import SHIPPED, FolderNode, dataset_folder, dataset_names, plain_name, saved_root
 from ..runtime import output_folder
 from ..sockets import DatasetSocket
 from ..widgets import Node
@@ -25,8 +24,10 @@ from ..widgets import Node
 CATEGORY = "SCoFT/1 data"
 
 
-class LoadDataset(Node):
+class LoadDataset(FolderNode):
     """A folder of images with captions -> dataset."""
+
+    find = staticmethod(dataset_folder)
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -64,19 +65,6 @@ class LoadDataset(Node):
                 ),
             ],
         )
-
-    @classmethod
-    def validate_inputs(cls, folder: str | None = None) -> bool | str:
-        """Reject a bad folder before anything runs. None: the name comes from another node."""
-        try:
-            return folder is None or bool(dataset_folder(folder))
-        except UserError as error:
-            return str(error)
-
-    @classmethod
-    def fingerprint_inputs(cls, folder: str | None = None, **_: Any) -> str:
-        """Changes when any file under the folder does."""
-        return files_fingerprint(dataset_folder(folder)) if folder is not None else ""
 
     @classmethod
     def execute(cls, folder: str, culture: str, place: str, categories: str, split: str, limit: int) -> io.NodeOutput:

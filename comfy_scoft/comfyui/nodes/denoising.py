@@ -23,8 +23,7 @@ from ..sockets import DatasetSocket
 from ..to_diffusers import base_model
 from ..training import validation_images
 from ..widgets import Node
-from .evaluate import CATEGORY, so_far
-from .metrics import figures, watch
+from .metrics import CATEGORY, MEASURED, figures, so_far
 
 
 class DenoisingGap(Node):
@@ -92,7 +91,7 @@ class DenoisingGap(Node):
     ) -> io.NodeOutput:
         caches = _Images(clip, vae, _parts(dataset, held_out), resolution, pictures, seed)
         models = ([(compared_label, compared_with)] if compared_with is not None else []) + [(label, model)]
-        work = ImageCounter(len(models) * sum(min(len(part), pictures) for part in caches.parts), watch(cls))
+        work = ImageCounter(len(models) * sum(min(len(part), pictures) for part in caches.parts), cls.watch(MEASURED))
         losses = [(name.strip() or "no label", caches.losses(one, name, work)) for name, one in models]
         method = f" at {resolution} pixels, {denoising_gap.TIMES} timesteps per image, seed {seed}"
         return io.NodeOutput(add(scores, denoising_gap.gap_scores(losses, method)))

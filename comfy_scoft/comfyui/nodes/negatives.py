@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from ...common.settings import declaration
-from ...data.images import open_image
 from ...negatives.depth import DEPTH, attach_depth, attach_depth_images, load_depth
 from ...negatives.filter import filter_negatives
 from ...negatives.generate import NegativeSettings, make_negatives
@@ -15,7 +12,7 @@ from ...reports.plots import filter_page
 from ..compat import comfy, io, ui
 from ..depth_sampler import DepthSampler, native_resolution, size_multiple
 from ..network_folders import AUTOMATIC, choices, find
-from ..runtime import Progress, check_interrupt, device, output_folder
+from ..runtime import device, output_folder
 from ..sockets import DatasetSocket, FeaturesSocket
 from ..widgets import Node, widget, widgets
 from .data import flat_images
@@ -70,7 +67,7 @@ class EstimateDepth(Node):
         if depth_images is not None:
             return io.NodeOutput(attach_depth_images(images, flat_images(depth_images), folder))
         network = load_depth(name, find("depth_estimators", DEPTH, name, weights[0]), device())
-        return io.NodeOutput(attach_depth(images, network, folder, watch(cls, len(images), "depth")))
+        return io.NodeOutput(attach_depth(images, network, folder, cls.watch("depth: {done} of {total} images")))
 
 
 class MakeNegatives(Node):
@@ -101,7 +98,7 @@ class MakeNegatives(Node):
     @classmethod
     def execute(cls, model, clip, vae, control_net, dataset, resolution: int = 0, **chosen: Any) -> io.NodeOutput:
         settings = NegativeSettings(**chosen, resolution=resolution or native_resolution(model))
-        progress = Progress(max(1, len(dataset)) * settings.steps_each(), getattr(cls.hidden, "unique_id", None))
+        progress = cls.progress(len(dataset) * settings.steps_each())
         sampler = DepthSampler(model, clip, vae, control_net, settings, progress)
         identity, folder = sampler.identity(), output_folder() / "scoft" / "negatives"
         return io.NodeOutput(
@@ -164,8 +161,7 @@ class FilterNegatives(Node):
                     display_name="report", tooltip="How many negatives were removed, which, and a suggested threshold."
                 ),
                 io.Image.Output(
-                    display_name="image",
-                    tooltip="All distances with the threshold, and the negatives near it.",
+                    display_name="image", tooltip="All distances with the threshold, and the negatives near it."
                 ),
             ],
             hidden=[io.Hidden.unique_id],
@@ -173,17 +169,8 @@ class FilterNegatives(Node):
 
     @classmethod
     def execute(cls, dataset: Any, features: Any, threshold: float) -> io.NodeOutput:
-        result = filter_negatives(dataset, features.to(device()), threshold, watch(cls, len(dataset), "compared"))
+        result = filter_negatives(
+            dataset, features.to(device()), threshold, cls.watch("compared: {done} of {total} images")
+        )
         page = filter_page(result).unsqueeze(0)
         return io.NodeOutput(result.dataset, result.report(), page, ui=ui.PreviewImage(page))
-
-
-def watch(node: Any, total: int, what: str) -> Callable[[int, int, Path], None]:
-    """An observer of record after record that shows progress and checks for an interrupt."""
-    progress = Progress(max(1, total), getattr(node.hidden, "unique_id", None))
-
-    def observe(done: int, count: int, newest: Path) -> None:
-        check_interrupt()
-        progress.update(done, f"{what}: {done} of {count} images", open_image(newest))
-
-    return observe
