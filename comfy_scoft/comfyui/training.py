@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from ..common.errors import UserError
@@ -20,7 +21,6 @@ from ..losses import Loss, feature_networks, named
 from ..losses.rollout import RolloutSettings
 from ..models.lora import LoraSettings
 from ..models.placement import to_device, unet_dtype
-from ..reports.plots import loss_chart
 from ..training.job import write_job
 from ..training.memory import MemoryOptions
 from ..training.memory_estimate import fits
@@ -28,8 +28,8 @@ from ..training.model_card import TrainedLora, training_record
 from ..training.run import Run
 from ..training.run_folder import OFF, discard_empty, run_folder, train_and_log, weighted_losses
 from ..training.settings import Decode, OptimizerSettings, TrainSettings
-from .live_chart import Curves, LiveChart
-from .lora_files import read_lora
+from .listed_files import lora_file
+from .live_chart import LiveChart
 from .runtime import Progress, check_interrupt, device, free_bytes, free_memory
 from .small_vae import small_vae
 from .to_diffusers import base_model
@@ -77,11 +77,20 @@ class TrainInputs:
             validation=validation_images(options["validation"], records),
         )
         if run.lora.start_from:
-            run.start = read_lora(run.lora.start_from)
+            run.start = _lora(run.lora.start_from)
         if settings.decode is Decode.TAESD or settings.resolution >= 256:
             base.small_vae = small_vae(base)
         run.check()
         return run
+
+
+def _lora(name: str) -> dict[str, Tensor]:
+    """The tensors of a listed LoRA. Raises UserError for a file that cannot be read."""
+    path = lora_file(name)
+    try:
+        return load_file(path)
+    except Exception as error:  # safetensors has its own kind of error, and a missing file another
+        raise UserError(f"The LoRA {name!r} cannot be read ({error}): choose another safetensors file.") from error
 
 
 def validation_images(validation: Dataset | None, trained: Dataset) -> Dataset | None:
@@ -108,7 +117,7 @@ def train_in_comfyui(
     run = inputs.run(root, resume=resume != OFF)
     try:
         folder = run.folder = run_folder(root, name, resume)
-        chart = LiveChart(folder.name, run.settings.steps, Curves(dict(named(run.losses))), node_id, workflow)
+        chart = LiveChart(folder.name, run.settings.steps, dict(named(run.losses)), node_id, workflow)
         progress = TrainingProgress(run, Progress(1, node_id), chart)
         with progress.stop_is_shown():
             progress.on_message(_run_line(folder.name, name, resume))
@@ -192,11 +201,6 @@ def loss_map(rows: Rows, losses: Sequence[Loss]) -> dict[str, list[float]]:
     if len(set(values)) < 2:
         values = [*values, math.nextafter(values[-1], math.inf)]
     return {"loss": values}
-
-
-def chart(rows: Rows, title: str) -> Tensor:
-    """The run's chart as IMAGE (1, H, W, 3)."""
-    return loss_chart(rows, title).unsqueeze(0)
 
 
 def _run_line(folder: str, name: str, resume: str) -> str:

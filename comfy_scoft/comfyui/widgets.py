@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +23,18 @@ def widget(
     optional: bool = False,
     rounded: bool = False,
     multiline: bool = False,
+    options: Iterable[str] = (),
 ) -> Any:
     """The widget of a setting; its kind follows the default: a combo, a switch, a text or a number.
 
-    id, tooltip: in place of the field's name and declared help. rounded: a float is rounded to its step.
+    id, tooltip: in place of the field's name and declared help. rounded: a float is rounded to its step. options: of a
+    text that is chosen from a list.
     """
     value, own = declaration(owner, name)
     common = {"id": id or name, "default": value, "tooltip": tooltip or own.help, "optional": optional}
-    if isinstance(value, Choice):
-        return io.Combo.Input(**(common | {"default": str(value)}), options=[str(each) for each in type(value)])
+    if options or isinstance(value, Choice):
+        choices = [str(each) for each in options or type(value)]
+        return io.Combo.Input(**(common | {"default": str(value)}), options=choices)
     if isinstance(value, bool):
         return io.Boolean.Input(**common)
     if isinstance(value, str):

@@ -17,8 +17,6 @@ from .data import CATEGORY
 
 
 class DownloadLinks(Node):
-    """A list of links with captions -> a folder of images -> dataset."""
-
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(

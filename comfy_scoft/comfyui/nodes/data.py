@@ -25,8 +25,6 @@ CATEGORY = "SCoFT/1 data"
 
 
 class LoadDataset(FolderNode):
-    """A folder of images with captions -> dataset."""
-
     find = staticmethod(dataset_folder)
 
     @classmethod
@@ -73,8 +71,6 @@ class LoadDataset(FolderNode):
 
 
 class DatasetFromImages(Node):
-    """Images and captions of any graph -> dataset."""
-
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -126,8 +122,6 @@ def texts(values: list[str], count: int) -> list[str]:
 
 
 class DatasetToLists(Node):
-    """dataset -> lists that stock nodes take."""
-
     @classmethod
     def define_schema(cls) -> io.Schema:
         def text(name: str, tooltip: str) -> Any:
@@ -176,8 +170,6 @@ def as_image(path: Path) -> Tensor:
 
 
 class AttachNegatives(Node):
-    """Images of any graph -> negatives of a dataset."""
-
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -201,8 +193,6 @@ class AttachNegatives(Node):
 
 
 class PreviewDataset(Node):
-    """dataset -> a contact sheet and a table of counts."""
-
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -230,8 +220,6 @@ class PreviewDataset(Node):
 
 
 class SaveDataset(Node):
-    """dataset -> a folder in the output folder."""
-
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(

@@ -153,7 +153,8 @@ def generate(
     The noise of an image comes from its seed alone, as in a KSampler with a batch of one, so no image depends on its
     batch. sampling: the settings of Generate Set by name.
     """
-    texts = {text: encoded(clip, text) for text in ("", *dict.fromkeys(prompts))}
+    distinct = dict.fromkeys(("", *prompts))  # -> (1, tokens, width) and a pooled vector, as CLIPTextEncode
+    texts = {text: clip.encode_from_tokens(clip.tokenize(text), return_pooled=True) for text in distinct}
     together = sampling["batch_size"] if sampling["sampler_name"] in TOGETHER else ALONE
     empty = torch.zeros(1, 4, sampling["height"] // 8, sampling["width"] // 8)
     latent = comfy.sample.fix_empty_latent_channels(model, empty)
@@ -192,11 +193,6 @@ def batches(shapes: list[Any], size: int) -> list[range]:
         parts.append(range(start, end))
         start = end
     return parts
-
-
-def encoded(clip: Any, text: str) -> tuple[Tensor, Tensor | None]:
-    """A prompt's conditioning (1, tokens, width) and pooled vector, as CLIPTextEncode makes them."""
-    return clip.encode_from_tokens(clip.tokenize(text), return_pooled=True)
 
 
 def conditioning(texts: list[tuple[Tensor, Tensor | None]]) -> list[list[Any]]:

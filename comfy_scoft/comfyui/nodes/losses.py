@@ -6,14 +6,13 @@ bypass (Ctrl+B) passes the chain through: bypassing a node is the ablation.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any, ClassVar
 
-from ...common.errors import UserError
 from ...features import FEATURES, FeatureOptions, load_features
 from ...losses import ContrastiveLoss, DiffusionLoss, Loss, MemorizationLoss, PerceptualLoss, PriorLoss
 from ..compat import folder_paths, io
+from ..listed_files import changed, listed_file
 from ..runtime import training_mode
 from ..sockets import FeaturesSocket, LossesSocket
 from ..widgets import Node, widgets
@@ -143,14 +142,5 @@ class LoadFeatures(Node):
 def _weights_file(checkpoint: str) -> Path | None:
     if checkpoint in (BUILT_IN, DOWNLOAD):
         return None
-    if checkpoint not in folder_paths.get_filename_list(WEIGHTS):
-        raise UserError(f"There is no file {checkpoint!r} in models/{WEIGHTS}: choose one from the list.")
-    return Path(folder_paths.get_full_path_or_raise(WEIGHTS, checkpoint))
-
-
-def changed(path: Path | None) -> tuple[int, int] | None:
-    """Size and time of a file, so that the node runs again after the file was replaced."""
-    if path is None:
-        return None
-    stat = os.stat(path)
-    return stat.st_size, stat.st_mtime_ns
+    missing = f"There is no file {checkpoint!r} in models/{WEIGHTS}"
+    return listed_file(WEIGHTS, checkpoint, folder_paths.get_filename_list(WEIGHTS), missing)

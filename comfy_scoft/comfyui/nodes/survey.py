@@ -8,7 +8,6 @@ from typing import Any
 from torch import Tensor
 
 from ...common.files import write_atomically
-from ...common.settings import declaration
 from ...metrics.image_set import ImageSet
 from ...reports.plots.survey import agreement_heatmap, rank_counts, rank_violins, win_matrix
 from ...survey.aggregate import Analysis, aggregate
@@ -22,7 +21,7 @@ from ..compat import io, ui
 from ..dataset_folders import FolderNode, given_folder
 from ..runtime import folders, in_output, input_folder, output_folder
 from ..sockets import ImagesSocket, ScoresSocket, SurveySocket
-from ..widgets import Node, widgets
+from ..widgets import Node, widget, widgets
 
 CATEGORY = "SCoFT/7 survey"
 SHIPPED = "synthetic example (shipped)"
@@ -64,7 +63,6 @@ class BuildSurvey(Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         own = SurveySettings
-        language, explained = declaration(own, "language")
         sets = [
             ImagesSocket.Input(
                 f"set_{i}",
@@ -83,7 +81,7 @@ class BuildSurvey(Node):
             inputs=[
                 *sets[:2],
                 *widgets(own, "items", "pages", "seed", "title", multiline=("items",)),
-                io.Combo.Input("language", options=list(languages()), default=language, tooltip=explained.help),
+                widget(own, "language", options=languages()),
                 *sets[2:],
                 *widgets(own, "culture", "consent", optional=True, multiline=("consent",)),
                 *widgets(own, "attention_checks", "image_size", "quality", optional=True),
