@@ -62,6 +62,9 @@ class TrainInputs:
                 f"The dataset {self.dataset.name!r} has no image of the split 'train', the only one that is "
                 "trained on: load that split too."
             )
+        validation = options["validation"]
+        if validation is not None:
+            validation = validation_images(validation, records)
         free_memory()
         base = base_model(self.model, self.clip, self.vae, self.name)
         run = Run(
@@ -74,7 +77,7 @@ class TrainInputs:
             optimizer=options["optimizer"] or OptimizerSettings(),
             rollout=options["rollout"] or RolloutSettings(),
             resume=resume,
-            validation=validation_images(options["validation"], records),
+            validation=validation,
         )
         if run.lora.start_from:
             run.start = _lora(run.lora.start_from)
@@ -93,10 +96,8 @@ def _lora(name: str) -> dict[str, Tensor]:
         raise UserError(f"The LoRA {name!r} cannot be read ({error}): choose another safetensors file.") from error
 
 
-def validation_images(validation: Dataset | None, trained: Dataset) -> Dataset | None:
+def validation_images(validation: Dataset, trained: Dataset) -> Dataset:
     """The images of a dataset that are not trained on, so that the same dataset can be connected twice."""
-    if validation is None:
-        return None
     others = validation.without(trained)
     if not len(others):
         raise UserError(
@@ -180,14 +181,17 @@ def release(run: Run) -> None:
 def model_name(prompt: Any, node_id: Any) -> str:
     """The checkpoint's file name, found by walking the graph up from this node's model input; "unknown" otherwise."""
     seen: set[str] = set()
-    node = _above(prompt, str(node_id))
-    while node is not None and node not in seen:
-        seen.add(node)
+    node = str(node_id)
+    while isinstance(prompt, Mapping) and node in prompt and node not in seen:
         inputs = prompt[node].get("inputs", {})
-        for key in ("ckpt_name", "unet_name", "model_name"):
+        for key in ("ckpt_name", "unet_name", "model_name") if seen else ():  # of the nodes above
             if isinstance(inputs.get(key), str):
                 return inputs[key]
-        node = _above(prompt, node)
+        seen.add(node)
+        link = inputs.get("model")
+        if not isinstance(link, list) or len(link) != 2:
+            break
+        node = str(link[0])
     return "unknown"
 
 
@@ -207,11 +211,3 @@ def _run_line(folder: str, name: str, resume: str) -> str:
     if resume != OFF:
         return f"resuming run {folder}"
     return f"run {folder}" if folder == name else f"run {folder} (the name {name} is in use)"
-
-
-def _above(prompt: Any, node: str) -> str | None:
-    """The node that feeds this node's model input."""
-    if not isinstance(prompt, Mapping) or node not in prompt:
-        return None
-    link = prompt[node].get("inputs", {}).get("model")
-    return str(link[0]) if isinstance(link, list) and len(link) == 2 else None

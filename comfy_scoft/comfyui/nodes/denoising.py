@@ -104,9 +104,7 @@ def _parts(dataset: Dataset, held_out: Dataset) -> tuple[Dataset, Dataset]:
             f"The dataset {dataset.name!r} has no image of the split 'train', the only one that is trained on: load "
             "that split."
         )
-    others = validation_images(held_out, trained)
-    assert others is not None, "it is None only without a dataset"
-    return trained, others
+    return trained, validation_images(held_out, trained)
 
 
 class _Images:

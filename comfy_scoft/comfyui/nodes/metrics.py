@@ -200,9 +200,8 @@ class Memorization(Node):
         network = features.to(device())
         result = memorization.measure(images, dataset, network, compared_with, held_out, quantile, cls.watch(MEASURED))
         near = result.copies
-        page = copies_page(
-            images, result.training, near.nearest.tolist(), near.distances.tolist(), near.threshold
-        ).unsqueeze(0)
+        nearest, distances = near.nearest.tolist(), near.distances.tolist()
+        page = copies_page(images, result.training, nearest, distances, near.threshold)[None]
         return io.NodeOutput(add(scores, result.scores), page, ui=ui.PreviewImage(page, cls=cls))
 
 

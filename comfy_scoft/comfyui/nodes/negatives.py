@@ -64,6 +64,8 @@ class EstimateDepth(Node):
 class MakeNegatives(Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
+        own, sampler = NegativeSettings, comfy.samplers.KSampler
+        resolution = declaration(own, "resolution")[1]
         return io.Schema(
             node_id="SCoFT_MakeNegatives",
             display_name="Make Negatives (SCoFT)",
@@ -78,7 +80,11 @@ class MakeNegatives(Node):
                 io.Vae.Input("vae", tooltip="The checkpoint's VAE."),
                 io.ControlNet.Input("control_net", tooltip="A depth ControlNet for the base model."),
                 DatasetSocket.Input("dataset", tooltip="A dataset with depth maps, from Estimate Depth."),
-                *_sampling_inputs(),
+                *widgets(own, "per_image", "steps", "cfg", "strength", "seed", "prompt_template"),
+                widget(own, "sampler", options=sampler.SAMPLERS, optional=True),
+                widget(own, "scheduler", options=sampler.SCHEDULERS, optional=True),
+                io.Int.Input("resolution", default=0, min=0, max=2048, step=8, optional=True, tooltip=resolution.help),
+                widget(own, "batch_size", optional=True),
             ],
             outputs=[DatasetSocket.Output(display_name="dataset", tooltip="The dataset with negatives.")],
             hidden=[io.Hidden.unique_id],
@@ -93,19 +99,6 @@ class MakeNegatives(Node):
         return io.NodeOutput(
             make_negatives(dataset, settings, sampler, folder, identity, size_multiple(model), sampler.record_done)
         )
-
-
-def _sampling_inputs() -> list[Any]:
-    """The widgets of Make Negatives; their ids are the fields of NegativeSettings."""
-    own, sampler = NegativeSettings, comfy.samplers.KSampler
-    resolution, size = declaration(own, "resolution")[1], {"default": 0, "min": 0, "max": 2048, "step": 8}
-    return [
-        *widgets(own, "per_image", "steps", "cfg", "strength", "seed", "prompt_template"),
-        widget(own, "sampler", options=sampler.SAMPLERS, optional=True),
-        widget(own, "scheduler", options=sampler.SCHEDULERS, optional=True),
-        io.Int.Input("resolution", **size, optional=True, tooltip=resolution.help),
-        widget(own, "batch_size", optional=True),
-    ]
 
 
 class FilterNegatives(Node):

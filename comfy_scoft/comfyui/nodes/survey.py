@@ -63,14 +63,8 @@ class BuildSurvey(Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         own = SurveySettings
-        sets = [
-            ImagesSocket.Input(
-                f"set_{i}",
-                optional=i > 2,
-                tooltip="An image set from Generate Set, one per model. Participants never see its label.",
-            )
-            for i in range(1, MOST + 1)
-        ]
+        tooltip = "An image set from Generate Set, one per model. Participants never see its label."
+        sets = [ImagesSocket.Input(f"set_{i}", optional=i > 2, tooltip=tooltip) for i in range(1, MOST + 1)]
         return io.Schema(
             node_id="SCoFT_BuildSurvey",
             display_name="Build Survey (SCoFT)",
