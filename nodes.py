@@ -1,89 +1,87 @@
-"""Every node of the pack, in the order of a workflow."""
+"""The extension that ComfyUI loads, with every node of the pack in the order of a workflow."""
 
 from __future__ import annotations
 
-from .comfy_scoft.comfyui.extension import ScoftExtension
-from .comfy_scoft.comfyui.nodes.captions import CaptionGeneric
-from .comfy_scoft.comfyui.nodes.collect import DownloadLinks
-from .comfy_scoft.comfyui.nodes.correct import LearnPreference, LoadPreference, RSCorrector, SavePreference
-from .comfy_scoft.comfyui.nodes.data import (
-    AttachNegatives,
-    DatasetFromImages,
-    DatasetToLists,
-    LoadDataset,
-    PreviewDataset,
-    SaveDataset,
+from .comfy_scoft.comfyui import mini_model
+from .comfy_scoft.comfyui.compat import ComfyExtension, folder_paths, io
+from .comfy_scoft.comfyui.nodes import (
+    captions,
+    collect,
+    correct,
+    data,
+    denoising,
+    evaluate,
+    generate,
+    losses,
+    metrics,
+    negatives,
+    options,
+    survey,
+    training,
 )
-from .comfy_scoft.comfyui.nodes.denoising import DenoisingGap
-from .comfy_scoft.comfyui.nodes.evaluate import BiasOracle, ScoreTable
-from .comfy_scoft.comfyui.nodes.generate import CompareGrid, GenerateSet
-from .comfy_scoft.comfyui.nodes.losses import (
-    ContrastiveLossNode,
-    DiffusionLossNode,
-    LoadFeatures,
-    MemorizationLossNode,
-    PerceptualLossNode,
-    PriorLossNode,
-)
-from .comfy_scoft.comfyui.nodes.metrics import KID, ClipScore, Diversity, Memorization, MergeScores
-from .comfy_scoft.comfyui.nodes.negatives import EstimateDepth, FilterNegatives, MakeNegatives
-from .comfy_scoft.comfyui.nodes.options import LoraOptions, OptimizerOptions, RolloutOptions
-from .comfy_scoft.comfyui.nodes.survey import AggregateSurvey, LoadResponses, PlotSurvey
-from .comfy_scoft.comfyui.nodes.survey_build import BuildSurvey
-from .comfy_scoft.comfyui.nodes.training import ExportJob, ReadCard, SaveLora, TrainLora
+from .comfy_scoft.comfyui.runtime import output_folder
 
 
-class Extension(ScoftExtension):
-    """The extension that ComfyUI loads."""
+class Extension(ComfyExtension):
+    """The mini model and the nodes."""
 
     nodes = [
         # Data
-        LoadDataset,
-        DatasetFromImages,
-        DownloadLinks,
-        CaptionGeneric,
-        DatasetToLists,
-        AttachNegatives,
-        PreviewDataset,
-        SaveDataset,
+        data.LoadDataset,
+        data.DatasetFromImages,
+        collect.DownloadLinks,
+        captions.CaptionGeneric,
+        data.DatasetToLists,
+        data.AttachNegatives,
+        data.PreviewDataset,
+        data.SaveDataset,
         # Negatives
-        EstimateDepth,
-        MakeNegatives,
-        FilterNegatives,
+        negatives.EstimateDepth,
+        negatives.MakeNegatives,
+        negatives.FilterNegatives,
         # Losses
-        DiffusionLossNode,
-        MemorizationLossNode,
-        PerceptualLossNode,
-        ContrastiveLossNode,
-        PriorLossNode,
-        LoadFeatures,
+        losses.DiffusionLossNode,
+        losses.MemorizationLossNode,
+        losses.PerceptualLossNode,
+        losses.ContrastiveLossNode,
+        losses.PriorLossNode,
+        losses.LoadFeatures,
         # Training
-        RolloutOptions,
-        LoraOptions,
-        OptimizerOptions,
-        TrainLora,
-        SaveLora,
-        ReadCard,
-        ExportJob,
+        options.RolloutOptions,
+        options.LoraOptions,
+        options.OptimizerOptions,
+        training.TrainLora,
+        training.SaveLora,
+        training.ReadCard,
+        training.ExportJob,
         # Generate and compare
-        GenerateSet,
-        CompareGrid,
-        LearnPreference,
-        SavePreference,
-        LoadPreference,
-        RSCorrector,
+        generate.GenerateSet,
+        generate.CompareGrid,
+        correct.LearnPreference,
+        correct.SavePreference,
+        correct.LoadPreference,
+        correct.RSCorrector,
         # Evaluate
-        KID,
-        ClipScore,
-        Memorization,
-        Diversity,
-        DenoisingGap,
-        BiasOracle,
-        MergeScores,
-        ScoreTable,
+        metrics.KID,
+        metrics.ClipScore,
+        metrics.Memorization,
+        metrics.Diversity,
+        denoising.DenoisingGap,
+        metrics.BiasOracle,
+        evaluate.MergeScores,
+        evaluate.ScoreTable,
         # Survey
-        BuildSurvey,
-        LoadResponses,
-        AggregateSurvey,
-        PlotSurvey,
+        survey.BuildSurvey,
+        survey.LoadResponses,
+        survey.AggregateSurvey,
+        survey.PlotSurvey,
     ]
+
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        """Register the mini model and output/loras as a LoRA folder, and return the nodes. Safe to call again.
+
+        Not in `on_load`, which ComfyUI 0.3.75 declares and never calls.
+        """
+        mini_model.register()
+        folder_paths.add_model_folder_path("loras", str(output_folder() / "loras"))
+        return list(self.nodes)

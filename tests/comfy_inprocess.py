@@ -94,9 +94,9 @@ def start() -> Any:
 
 
 def nodes_of(*modules: Any) -> list[Any]:
-    """The node classes that these modules define, in order."""
-    every = [(module, value) for module in modules for value in vars(module).values()]
-    return [node for module, node in every if hasattr(node, "GET_SCHEMA") and node.__module__ == module.__name__]
+    """The node classes that these modules define, in order, without those that others derive from (_Name)."""
+    every = [(module, name, value) for module in modules for name, value in vars(module).items() if name[0] != "_"]
+    return [node for module, _, node in every if hasattr(node, "GET_SCHEMA") and node.__module__ == module.__name__]
 
 
 def randomise(module: torch.nn.Module, seed: int = 0) -> torch.nn.Module:

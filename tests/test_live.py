@@ -102,7 +102,7 @@ def clocked(monkeypatch: pytest.MonkeyPatch, told: Told) -> tuple[live_chart.Liv
     """A run that is followed, and a clock that is set by hand."""
     now = [100.0]
     monkeypatch.setattr(live_chart.time, "monotonic", lambda: now[0])
-    chart = live_chart.LiveChart("run", 1000, live_chart.Curves(["diffusion"]), "9", "a-graph")
+    chart = live_chart.LiveChart("run", 1000, ["diffusion"], "9", "a-graph")
     return chart, lambda at: now.__setitem__(0, 100 + at)
 
 

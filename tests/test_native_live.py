@@ -70,7 +70,7 @@ def graph(name: str) -> dict:
 
 def told(name: str, step: int, state: str = "running", steps: int = 300, **more: Any) -> dict[str, Any]:
     """What the server sends to that graph after so many steps, made as the server makes it."""
-    run = live_chart.LiveChart("nuvia", steps, live_chart.Curves(NAMES), "19", graph(name)["id"])
+    run = live_chart.LiveChart("nuvia", steps, NAMES, "19", graph(name)["id"])
     for done in range(1, step + 1):
         row = {name: (i + 1) * 0.1 / math.sqrt(done) + 0.01 * (done * 7 % 5) for i, name in enumerate(NAMES)}
         run.add({"step": done, **row} | ({"validation": 0.3 - done / 2000} if done % 50 == 0 else {}))

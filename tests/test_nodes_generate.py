@@ -13,6 +13,7 @@ import nodes  # noqa: E402  (ComfyUI's, which needs a started ComfyUI)
 
 from comfy_scoft.comfyui.nodes import evaluate as nodes_evaluate  # noqa: E402
 from comfy_scoft.comfyui.nodes import generate as nodes_generate  # noqa: E402
+from comfy_scoft.comfyui.nodes import metrics as nodes_metrics  # noqa: E402
 from comfy_scoft.comfyui.nodes.generate import CompareGrid, GenerateSet  # noqa: E402
 from comfy_scoft.metrics import bias  # noqa: E402
 from comfy_scoft.metrics.image_set import ImageSet, examples, prompts_and_seeds, require_match  # noqa: E402
@@ -138,7 +139,7 @@ ASKED = (
 @pytest.fixture(scope="module")
 def figures() -> Scores:
     before, after = imagined("before", ASKED, 1, "dusty"), imagined("after", ASKED, 5, "gold")
-    return nodes_evaluate.BiasOracle.execute(after, before).args[0]
+    return nodes_metrics.BiasOracle.execute(after, before).args[0]
 
 
 def test_the_oracle_counts_people_palettes_and_concepts_by_place(figures: Scores) -> None:
@@ -176,12 +177,12 @@ def test_the_interval_of_a_change_is_no_point_and_holds_what_it_promises() -> No
 
 def test_a_chain_of_oracles_repeats_no_figure_and_makes_one_table(figures: Scores) -> None:
     third = imagined("third", ASKED[:2], 3, "gold")
-    chain = nodes_evaluate.BiasOracle.execute(third, None, figures).args[0]
+    chain = nodes_metrics.BiasOracle.execute(third, None, figures).args[0]
     assert chain.rows[: len(figures.rows)] == figures.rows
     assert {row.group for row in chain.rows[len(figures.rows) :]} == {"third · nuvia"}
     assert add(chain, figures).rows == chain.rows
     before = imagined("before", ASKED, 1, "dusty")
-    both = nodes_evaluate.BiasOracle.execute(imagined("fourth", ASKED, 1, "gold"), before, figures).args[0]
+    both = nodes_metrics.BiasOracle.execute(imagined("fourth", ASKED, 1, "gold"), before, figures).args[0]
     own = {(row.name, row.group): row.value for row in both.rows}
     assert own["dark skin", "change · nuvia"] == 1.0 and own["dark skin", "change, fourth · nuvia"] == 0.0
     assert own["gold palette", "change, fourth · nuvia"] == 1.0 and add(both, figures).rows == both.rows

@@ -16,7 +16,7 @@ comfy = tiny.start()
 import nodes  # noqa: E402  (ComfyUI's, which needs a started ComfyUI)
 from comfy.model_management import InterruptProcessingException  # noqa: E402
 
-from comfy_scoft.comfyui import mini_model  # noqa: E402
+from comfy_scoft.comfyui import mini_model, widgets  # noqa: E402
 from comfy_scoft.comfyui.nodes import denoising as nodes_denoising  # noqa: E402
 from comfy_scoft.comfyui.nodes import evaluate as nodes_evaluate  # noqa: E402
 from comfy_scoft.comfyui.nodes import metrics as nodes_metrics  # noqa: E402
@@ -119,7 +119,7 @@ def test_nothing_is_shown_as_less_than_zero_that_rounds_to_it() -> None:
 
 def test_merged_figures_stand_in_the_order_of_the_sockets_each_once() -> None:
     first, second = (Scores((Score(name, "base", 1.0, 0.5, 1.5, 3),), ((name, "so"),)) for name in "ab")
-    merged = run(nodes_metrics.MergeScores, second, scores_2=first, scores_5=second, scores_6=None)[0]
+    merged = run(nodes_evaluate.MergeScores, second, scores_2=first, scores_5=second, scores_6=None)[0]
     assert [row.name for row in merged.rows] == ["b", "a"] and dict(merged.settings) == {"a": "so", "b": "so"}
 
 
@@ -186,7 +186,7 @@ def test_an_interrupt_stops_before_the_next_batch(
     def stop() -> None:
         raise InterruptProcessingException
 
-    monkeypatch.setattr(nodes_metrics, "check_interrupt", stop)
+    monkeypatch.setattr(widgets, "check_interrupt", stop)
     for node in (nodes_metrics.ClipScore, nodes_metrics.Diversity):
         with pytest.raises(InterruptProcessingException):
             run(node, sets[0], eye)

@@ -16,8 +16,7 @@ from survey_toys import LABELS, data_of, image_sets
 from workflow_form import Workflow, compact
 
 from comfy_scoft.comfyui.nodes import survey as nodes_survey
-from comfy_scoft.comfyui.nodes.survey import EXAMPLE, SHIPPED, AggregateSurvey, LoadResponses, PlotSurvey
-from comfy_scoft.comfyui.nodes.survey_build import BuildSurvey
+from comfy_scoft.comfyui.nodes.survey import EXAMPLE, SHIPPED, AggregateSurvey, BuildSurvey, LoadResponses, PlotSurvey
 from comfy_scoft.reports.plots import score_table
 from comfy_scoft.survey.build import SurveySettings
 

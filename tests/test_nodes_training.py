@@ -75,7 +75,7 @@ def quick(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> No
     """No memory estimate and no chart, which take longer than the training; both have tests of their own."""
     if "estimated" not in request.fixturenames:
         monkeypatch.setattr(nodes_training.training, "fits", lambda run, options, free: (options, ""))
-        monkeypatch.setattr(nodes_training.training, "chart", lambda rows, title: torch.zeros(1, 8, 8, 3))
+        monkeypatch.setattr(nodes_training, "loss_chart", lambda rows, title: torch.zeros(8, 8, 3))
 
 
 @pytest.fixture(scope="module")

@@ -9,21 +9,20 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import io
 import sys
 from collections.abc import Sequence
 from datetime import timedelta
+from functools import cached_property
 from pathlib import Path
 
 import torch
-from PIL import Image
 from tqdm import tqdm
 
 from ..common.errors import OtherProcess, UserError
-from ..common.files import write_atomically
 from ..common.settings import check_number, declaration
 from ..data.dataset import load_folder, save_dataset
-from ..data.records import CultureRecord, Dataset
+from ..data.images import write_png
+from ..data.records import Dataset
 from ..features import load_features
 from ..models.single_file import load_base
 from ..negatives.controlnet_pipeline import (
@@ -136,15 +135,14 @@ class Work:
         self.sampler = PipelineSampler(base, controlnet, self.settings, device)
         self.multiple = size_multiple(base)
         self.identity = models_identity(options.checkpoint, options.controlnet, self.sampler)
-        self._estimator: DepthEstimator | None = None
 
     def depth(self, dataset: Dataset) -> Dataset:
         """The dataset with a depth map for each record: its own, or an estimated one."""
-        bare = [record for record in dataset.records if self._lacks_depth(record)]
+        bare = [record for record in dataset.records if record.depth is None or self.options.again]
         if not bare:
             return dataset
         with self._bar("depth", len(bare)) as bar:
-            deep = attach_depth(dataset.replace(bare), self._network(), self.folder / "depth", lambda *_: bar.update())
+            deep = attach_depth(dataset.replace(bare), self._estimator, self.folder / "depth", lambda *_: bar.update())
         estimated = {id(old): new for old, new in zip(bare, deep.records, strict=True)}
         return dataset.replace(estimated.get(id(record), record) for record in dataset.records)
 
@@ -162,18 +160,13 @@ class Work:
             return dataset, []
         network = load_features(self.options.features, self.options.features_file).to(self.device)
         result = filter_negatives(dataset, network, self.options.threshold)
-        page = io.BytesIO()
-        Image.fromarray(filter_page(result).mul(255).round().byte().numpy()).save(page, format="PNG")
-        write_atomically(self.options.out / "filtered.png", page.getvalue())
-        return result.dataset, [result.report(), str(self.options.out / "filtered.png")]
+        page = self.options.out / "filtered.png"
+        write_png(filter_page(result), page)
+        return result.dataset, [result.report(), str(page)]
 
-    def _lacks_depth(self, record: CultureRecord) -> bool:
-        return record.depth is None or self.options.again
-
-    def _network(self) -> DepthEstimator:
-        if self._estimator is None:
-            self._estimator = load_depth(self.options.depth, self.options.depth_weights, self.device)
-        return self._estimator
+    @cached_property
+    def _estimator(self) -> DepthEstimator:
+        return load_depth(self.options.depth, self.options.depth_weights, self.device)
 
     def _bar(self, what: str, total: int) -> tqdm:
         return tqdm(total=total, desc=what, unit="image", dynamic_ncols=True, disable=not self.show_progress)

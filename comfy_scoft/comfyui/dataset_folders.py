@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, ClassVar
 
 from ..common.errors import UserError
 from ..data.dataset import holds_dataset
@@ -14,6 +16,7 @@ from ..data.dataset.rows import ROW_ENDINGS
 from ..data.download.store import LOG, REPORT
 from ..mini_world import COMMUNITY
 from .runtime import files, folders, input_folder, inside, output_folder
+from .widgets import Node
 
 SHIPPED = "community set of nuvia (shipped)"
 SAVED = " (saved)"
@@ -23,21 +26,28 @@ SAVED = " (saved)"
 def dataset_names() -> list[str]:
     """The menu of datasets: the shipped one, those in the input folder, and saved ones."""
     names: list[str] = []
-    for name in folders(input_folder()) if input_folder().is_dir() else []:
+    for name in folders(input_folder()):
         within = any(name.startswith(f"{above}/") for above in names)
         if not within and holds_dataset(input_folder() / name):
             names.append(name)
-    saved = folders(saved_root(), depth=1) if saved_root().is_dir() else []
-    return [SHIPPED, *names, *(f"{name}{SAVED}" for name in saved if holds_dataset(saved_root() / name))]
+    saved = [name for name in folders(saved_root(), depth=1) if holds_dataset(saved_root() / name)]
+    return [SHIPPED, *names, *(f"{name}{SAVED}" for name in saved)]
 
 
 def dataset_folder(name: str) -> Path:
     """The folder of a menu entry. Raises UserError for a name that leads anywhere else."""
     if name == SHIPPED:
         return COMMUNITY
+    if name.endswith(SAVED) and not inside(input_folder(), name).is_dir():
+        saved = inside(saved_root(), name.removesuffix(SAVED))
+        if saved.is_dir():
+            return saved
+    return given_folder(name)
+
+
+def given_folder(name: str) -> Path:
+    """A folder in the input folder. Raises UserError for a name that leads anywhere else."""
     folder = inside(input_folder(), name)
-    if not folder.is_dir() and name.endswith(SAVED):
-        folder = inside(saved_root(), name.removesuffix(SAVED))
     if not folder.is_dir():
         raise UserError(f"There is no folder {name!r} in ComfyUI's input folder: put it there, or choose another one.")
     return folder
@@ -45,8 +55,6 @@ def dataset_folder(name: str) -> Path:
 
 def link_files() -> list[str]:
     """The menu of lists of links in the input folder, without the tables of datasets."""
-    if not input_folder().is_dir():
-        return []
     own = {*METADATA, LOG, REPORT}
     return [name for name in files(input_folder(), *ROW_ENDINGS) if name.rsplit("/", 1)[-1] not in own]
 
@@ -87,3 +95,22 @@ def plain_name(name: str) -> str:
     if not re.fullmatch(r"\w[\w .()-]{0,79}", clean) or clean.endswith("."):
         raise UserError(f"{name!r} cannot name a dataset: use letters, digits, spaces, - and _, without a path.")
     return clean
+
+
+class FolderNode(Node):
+    """A node that reads a folder, which its widget `folder` names. find: the folder of a name; UserError if none."""
+
+    find: ClassVar[Callable[..., Path]]
+
+    @classmethod
+    def validate_inputs(cls, folder: str | None = None) -> bool | str:
+        """Reject a bad folder before anything runs. None: the name comes from another node."""
+        try:
+            return folder is None or bool(cls.find(folder))
+        except UserError as error:
+            return str(error)
+
+    @classmethod
+    def fingerprint_inputs(cls, folder: str | None = None, **_: Any) -> str:
+        """Changes when any file under the folder does."""
+        return files_fingerprint(cls.find(folder)) if folder is not None else ""

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..data.images import open_image
+from ..data.images import open_image, to_bytes
 from ..models.mini import layout
 from ..negatives.generate import NegativeSettings, Request
 from .compat import comfy
@@ -121,7 +121,7 @@ class DepthSampler:
 def _side_by_side(images: Tensor) -> Image.Image:
     """(N, H, W, 3) in [0, 1] -> one row of at most five, for the node's preview."""
     row = torch.cat(list(images[:5]), dim=1)
-    return Image.fromarray(row.detach().float().cpu().clamp(0, 1).mul(255).round().to(torch.uint8).numpy())
+    return Image.fromarray(to_bytes(row).numpy())
 
 
 def _loose_weights(control_net: Any) -> Any:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 from typing import Any
 
 from ..training.validation import HELD_OUT
@@ -55,34 +55,15 @@ class Curve:
 
 
 @dataclass
-class Curves:
-    """The curves of a run's losses and of its validation loss. names: the losses, in the order of the chart."""
-
-    names: Iterable[str]
-    curves: dict[str, Curve] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self.curves = {name: Curve() for name in (*self.names, HELD_OUT)}
-
-    def add(self, row: Mapping[str, float]) -> None:
-        """Add one line of metrics.jsonl; keys may be missing."""
-        for name, curve in self.curves.items():
-            if name in row:
-                curve.add(row["step"], row[name])
-
-    def series(self) -> list[dict[str, Any]]:
-        """[{"name", "steps", "values"}] of the curves that have a point."""
-        series = {name: curve.series() for name, curve in self.curves.items()}
-        return [{"name": name, "steps": steps, "values": values} for name, (steps, values) in series.items() if steps]
-
-
-@dataclass
 class LiveChart:
-    """Sends the chart of a run to every open page. node, workflow: that show it; without a workflow nothing is sent."""
+    """Sends the chart of a run to every open page.
+
+    names: the losses, in the order of the chart. node, workflow: that show it; without a workflow nothing is sent.
+    """
 
     run: str
     steps: int
-    curves: Curves
+    names: InitVar[Iterable[str]]
     node: str | None = None
     workflow: str | None = None
     step: int = 0
@@ -90,9 +71,14 @@ class LiveChart:
     _sent: float = float("-inf")
     _new: bool = False
 
+    def __post_init__(self, names: Iterable[str]) -> None:
+        self.curves = {name: Curve() for name in (*names, HELD_OUT)}
+
     def add(self, row: Mapping[str, float]) -> None:
+        """Add one line of metrics.jsonl; keys may be missing."""
         self.step = max(self.step, int(row["step"]))
-        self.curves.add(row)
+        for name in self.curves.keys() & row.keys():
+            self.curves[name].add(row["step"], row[name])
         self.begun = self._new = True
 
     def beat(self) -> None:
@@ -108,12 +94,14 @@ class LiveChart:
 
     def data(self, state: str) -> dict[str, Any]:
         """The chart's data as JSON: under 20 kB for a run of any length."""
-        return {"run": self.run, "state": state, "step": self.step, "steps": self.steps, "curves": self.curves.series()}
+        series = {name: curve.series() for name, curve in self.curves.items()}
+        curves = [{"name": name, "steps": steps, "values": values} for name, (steps, values) in series.items() if steps]
+        return {"run": self.run, "state": state, "step": self.step, "steps": self.steps, "curves": curves}
 
 
 def of_rows(run: str, names: Iterable[str], rows: Iterable[Mapping[str, float]], steps: int) -> dict[str, Any]:
     """The chart's data of a finished run, from the rows of its metrics.jsonl."""
-    chart = LiveChart(run, steps, Curves(names))
+    chart = LiveChart(run, steps, names)
     for row in rows:
         chart.add(row)
     return chart.data(DONE)

@@ -7,6 +7,7 @@ UNet's shapes and a text encoder of the mini size; existing entries are not chan
 from __future__ import annotations
 
 import logging
+from functools import partial
 from typing import Any
 
 from ..models import state_dict_keys
@@ -36,35 +37,14 @@ def register() -> bool:
 
 
 def _supported_model() -> type:
-    class MiniClip(comfy.sd1_clip.SDClipModel):
-        """The text encoder: CLIP with the mini configuration."""
+    encoders = comfy.sd1_clip
 
-        def __init__(self, device: Any = "cpu", dtype: Any = None, model_options: dict | None = None) -> None:
-            super().__init__(
-                device=device,
-                dtype=dtype,
-                textmodel_json_config=dict(layout.TEXT),
-                return_projected_pooled=False,
-                model_options=model_options or {},
-            )
+    def clip(**options: Any) -> Any:
+        return encoders.SDClipModel(textmodel_json_config=dict(layout.TEXT), return_projected_pooled=False, **options)
 
-    class MiniTextEncoder(comfy.sd1_clip.SD1ClipModel):
-        def __init__(self, device: Any = "cpu", dtype: Any = None, model_options: dict | None = None) -> None:
-            super().__init__(device=device, dtype=dtype, model_options=model_options or {}, clip_model=MiniClip)
-
-    class MiniWords(comfy.sd1_clip.SDTokenizer):
-        """CLIP's own vocabulary; textual inversions of the mini width only."""
-
-        def __init__(self, embedding_directory: Any = None, tokenizer_data: dict | None = None) -> None:
-            super().__init__(
-                embedding_directory=embedding_directory,
-                embedding_size=layout.CONTEXT,
-                tokenizer_data=tokenizer_data or {},
-            )
-
-    class MiniTokenizer(comfy.sd1_clip.SD1Tokenizer):
-        def __init__(self, embedding_directory: Any = None, tokenizer_data: dict | None = None) -> None:
-            super().__init__(embedding_directory, tokenizer_data=tokenizer_data or {}, tokenizer=MiniWords)
+    text_encoder = partial(encoders.SD1ClipModel, clip_model=clip)
+    words = partial(encoders.SDTokenizer, embedding_size=layout.CONTEXT)  # textual inversions of the mini width only
+    tokenizer = partial(encoders.SD1Tokenizer, tokenizer=words)
 
     class SCoFTMini(comfy.supported_models.SD15):
         unet_config = {
@@ -79,7 +59,7 @@ def _supported_model() -> type:
             return super().process_clip_state_dict(state_dict_keys.expand_rows(state_dict, EMBEDDING))
 
         def clip_target(self, state_dict: dict | None = None) -> Any:
-            return comfy.supported_models_base.ClipTarget(MiniTokenizer, MiniTextEncoder)
+            return comfy.supported_models_base.ClipTarget(tokenizer, text_encoder)
 
     assert SCoFTMini.__name__ == NAME
     return SCoFTMini

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..common.errors import UserError
 from ..models.hub import FolderLoader
-from .compat import folder_paths
+from .compat import folder_paths, io
 from .runtime import folders
 
 AUTOMATIC = "automatic"
@@ -30,7 +30,7 @@ def local_folders(kind: str, loader: FolderLoader[Any]) -> dict[str, Path]:
         roots += [Path(path) for path in folder_paths.get_folder_paths(kind)]
     entries: dict[str, Path] = {}
     for root in roots:
-        for name in folders(root, depth=2) if root.is_dir() else []:
+        for name in folders(root, depth=2):
             if loader.fits(root / name):
                 entries.setdefault(f"{root.name}/{name}", root / name)
     return entries
@@ -41,6 +41,14 @@ def choices(kind: str, menu: Mapping[str, Any]) -> list[str]:
     loaders = [loader for loader in menu.values() if isinstance(loader, FolderLoader)]
     local = [entry for loader in loaders for entry in local_folders(kind, loader)]
     return [AUTOMATIC, *dict.fromkeys(local), *(DOWNLOAD + name for loader in loaders for name in loader.hub)]
+
+
+def weights_input(kind: str, menu: Mapping[str, Any], more: str = "") -> Any:
+    """The widget of a network's weights. more: the end of its tooltip."""
+    tooltip = "The network's weights. automatic: a matching folder in ComfyUI's models. 'download …': download it once "
+    tooltip += f"from Hugging Face.{more}"
+    options = choices(kind, menu)
+    return io.Combo.Input("weights", options=options, default=AUTOMATIC, optional=True, tooltip=tooltip)
 
 
 def find(kind: str, menu: Mapping[str, Any], name: str, entry: str) -> Path | None:

@@ -92,7 +92,7 @@ def inside(root: str | Path, name: str) -> Path:
 
 
 def folders(root: str | Path, depth: int = 3) -> list[str]:
-    """Sub-folders of `root` as sorted names with "/", without hidden ones and links; for a combo."""
+    """Sub-folders of `root`, if it exists, as sorted names with "/", without hidden ones and links; for a combo."""
     names_below, root = [], Path(root)
     for place, names, _ in os.walk(root):
         level = len(Path(place).relative_to(root).parts)

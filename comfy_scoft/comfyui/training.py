@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from ..common.errors import UserError
@@ -20,7 +21,6 @@ from ..losses import Loss, feature_networks, named
 from ..losses.rollout import RolloutSettings
 from ..models.lora import LoraSettings
 from ..models.placement import to_device, unet_dtype
-from ..reports.plots import loss_chart
 from ..training.job import write_job
 from ..training.memory import MemoryOptions
 from ..training.memory_estimate import fits
@@ -28,8 +28,8 @@ from ..training.model_card import TrainedLora, training_record
 from ..training.run import Run
 from ..training.run_folder import OFF, discard_empty, run_folder, train_and_log, weighted_losses
 from ..training.settings import Decode, OptimizerSettings, TrainSettings
-from .live_chart import Curves, LiveChart
-from .lora_files import read_lora
+from .listed_files import lora_file
+from .live_chart import LiveChart
 from .runtime import Progress, check_interrupt, device, free_bytes, free_memory
 from .small_vae import small_vae
 from .to_diffusers import base_model
@@ -62,6 +62,9 @@ class TrainInputs:
                 f"The dataset {self.dataset.name!r} has no image of the split 'train', the only one that is "
                 "trained on: load that split too."
             )
+        validation = options["validation"]
+        if validation is not None:
+            validation = validation_images(validation, records)
         free_memory()
         base = base_model(self.model, self.clip, self.vae, self.name)
         run = Run(
@@ -74,20 +77,27 @@ class TrainInputs:
             optimizer=options["optimizer"] or OptimizerSettings(),
             rollout=options["rollout"] or RolloutSettings(),
             resume=resume,
-            validation=validation_images(options["validation"], records),
+            validation=validation,
         )
         if run.lora.start_from:
-            run.start = read_lora(run.lora.start_from)
+            run.start = _lora(run.lora.start_from)
         if settings.decode is Decode.TAESD or settings.resolution >= 256:
             base.small_vae = small_vae(base)
         run.check()
         return run
 
 
-def validation_images(validation: Dataset | None, trained: Dataset) -> Dataset | None:
+def _lora(name: str) -> dict[str, Tensor]:
+    """The tensors of a listed LoRA. Raises UserError for a file that cannot be read."""
+    path = lora_file(name)
+    try:
+        return load_file(path)
+    except Exception as error:  # safetensors has its own kind of error, and a missing file another
+        raise UserError(f"The LoRA {name!r} cannot be read ({error}): choose another safetensors file.") from error
+
+
+def validation_images(validation: Dataset, trained: Dataset) -> Dataset:
     """The images of a dataset that are not trained on, so that the same dataset can be connected twice."""
-    if validation is None:
-        return None
     others = validation.without(trained)
     if not len(others):
         raise UserError(
@@ -108,7 +118,7 @@ def train_in_comfyui(
     run = inputs.run(root, resume=resume != OFF)
     try:
         folder = run.folder = run_folder(root, name, resume)
-        chart = LiveChart(folder.name, run.settings.steps, Curves(dict(named(run.losses))), node_id, workflow)
+        chart = LiveChart(folder.name, run.settings.steps, dict(named(run.losses)), node_id, workflow)
         progress = TrainingProgress(run, Progress(1, node_id), chart)
         with progress.stop_is_shown():
             progress.on_message(_run_line(folder.name, name, resume))
@@ -171,14 +181,17 @@ def release(run: Run) -> None:
 def model_name(prompt: Any, node_id: Any) -> str:
     """The checkpoint's file name, found by walking the graph up from this node's model input; "unknown" otherwise."""
     seen: set[str] = set()
-    node = _above(prompt, str(node_id))
-    while node is not None and node not in seen:
-        seen.add(node)
+    node = str(node_id)
+    while isinstance(prompt, Mapping) and node in prompt and node not in seen:
         inputs = prompt[node].get("inputs", {})
-        for key in ("ckpt_name", "unet_name", "model_name"):
+        for key in ("ckpt_name", "unet_name", "model_name") if seen else ():  # of the nodes above
             if isinstance(inputs.get(key), str):
                 return inputs[key]
-        node = _above(prompt, node)
+        seen.add(node)
+        link = inputs.get("model")
+        if not isinstance(link, list) or len(link) != 2:
+            break
+        node = str(link[0])
     return "unknown"
 
 
@@ -194,20 +207,7 @@ def loss_map(rows: Rows, losses: Sequence[Loss]) -> dict[str, list[float]]:
     return {"loss": values}
 
 
-def chart(rows: Rows, title: str) -> Tensor:
-    """The run's chart as IMAGE (1, H, W, 3)."""
-    return loss_chart(rows, title).unsqueeze(0)
-
-
 def _run_line(folder: str, name: str, resume: str) -> str:
     if resume != OFF:
         return f"resuming run {folder}"
     return f"run {folder}" if folder == name else f"run {folder} (the name {name} is in use)"
-
-
-def _above(prompt: Any, node: str) -> str | None:
-    """The node that feeds this node's model input."""
-    if not isinstance(prompt, Mapping) or node not in prompt:
-        return None
-    link = prompt[node].get("inputs", {}).get("model")
-    return str(link[0]) if isinstance(link, list) and len(link) == 2 else None

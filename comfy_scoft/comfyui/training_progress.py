@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-import numpy as np
 from PIL import Image
 from torch import Tensor
 
+from ..data.images import to_bytes
 from ..losses import named
 from ..training.checkpoint import newest_step
 from ..training.run import Callbacks, Run
@@ -72,13 +72,11 @@ class TrainingProgress:
             self.bar.say(text)
 
     def on_preview(self, step: int, image: Tensor) -> None:
-        pixels = image.mul(255.0).round().byte().permute(1, 2, 0).numpy()
-        self.image = Image.fromarray(np.ascontiguousarray(pixels))
+        self.image = Image.fromarray(to_bytes(image.permute(1, 2, 0)).numpy())
 
     def end(self, steps: int, rows: list[dict[str, float]]) -> None:
-        self.bar.update(
-            self.bar.total, f"{self.run.folder.name}: {steps} steps done. {reading(rows)}".strip(), self.image
-        )
+        text = f"{self.run.folder.name}: {steps} steps done. {reading(rows)}".strip()
+        self.bar.update(self.bar.total, text, self.image)
         for row in () if self.chart.begun else rows:  # of a run that had finished before
             self.chart.add(row)
         self.chart.send(DONE)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
-from ..common.settings import Choice, check_number, declaration
+from ..common.settings import KEY, Choice, check_number, declaration
+from ..data.images import open_image
 from .compat import io
+from .runtime import Progress, check_interrupt
 
 
 def widget(
@@ -19,15 +23,18 @@ def widget(
     optional: bool = False,
     rounded: bool = False,
     multiline: bool = False,
+    options: Iterable[str] = (),
 ) -> Any:
     """The widget of a setting; its kind follows the default: a combo, a switch, a text or a number.
 
-    id, tooltip: in place of the field's name and declared help. rounded: a float is rounded to its step.
+    id, tooltip: in place of the field's name and declared help. rounded: a float is rounded to its step. options: of a
+    text that is chosen from a list.
     """
     value, own = declaration(owner, name)
     common = {"id": id or name, "default": value, "tooltip": tooltip or own.help, "optional": optional}
-    if isinstance(value, Choice):
-        return io.Combo.Input(**(common | {"default": str(value)}), options=[str(each) for each in type(value)])
+    if options or isinstance(value, Choice):
+        choices = [str(each) for each in options or type(value)]
+        return io.Combo.Input(**(common | {"default": str(value)}), options=choices)
     if isinstance(value, bool):
         return io.Boolean.Input(**common)
     if isinstance(value, str):
@@ -41,9 +48,10 @@ def widget(
     return io.Float.Input(**common, **limits, **({} if rounded else {"round": False}))
 
 
-def widgets(owner: type, *names: str, optional: bool = False) -> list[Any]:
-    """The widgets of several settings."""
-    return [widget(owner, name, optional=optional) for name in names]
+def widgets(owner: type, *names: str, optional: bool = False, multiline: tuple[str, ...] = ()) -> list[Any]:
+    """The widgets of several settings; without names, of all. multiline: those that are texts of several lines."""
+    declared = [each.name for each in dataclasses.fields(owner) if KEY in each.metadata]
+    return [widget(owner, name, optional=optional, multiline=name in multiline) for name in names or declared]
 
 
 class Node(io.ComfyNode):
@@ -51,9 +59,29 @@ class Node(io.ComfyNode):
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        own = vars(cls).get("execute")
-        if isinstance(own, classmethod) and not hasattr(own.__func__, "__wrapped__"):
-            cls.execute = classmethod(_with_checked_numbers(own.__func__))
+        own = cls.execute.__func__
+        if "execute" not in vars(cls) or not hasattr(own, "__wrapped__"):  # not ComfyUI's copy of a node for one run
+            cls.execute = classmethod(_with_checked_numbers(getattr(own, "__wrapped__", own)))
+
+    @classmethod
+    def progress(cls, total: int) -> Progress:
+        """The node's progress bar."""
+        return Progress(max(1, total), getattr(cls.hidden, "unique_id", None))
+
+    @classmethod
+    def watch(cls, text: str) -> Callable[..., None]:
+        """An observer that shows progress and the newest image, and checks for an interrupt.
+
+        text: with {done} and {total}.
+        """
+        progress = cls.progress(1)
+
+        def observe(done: int, total: int, newest: Path | None = None) -> None:
+            check_interrupt()
+            progress.total = max(1, total)
+            progress.update(done, text.format(done=done, total=total), None if newest is None else open_image(newest))
+
+        return observe
 
 
 def _with_checked_numbers(execute: Callable[..., Any]) -> Callable[..., Any]:

@@ -7,17 +7,14 @@ from typing import Any
 from ...data.captions import CAPTIONERS, CaptionSettings, attach_captions, edits, load_captioner
 from ...data.records import Dataset
 from ..compat import io
-from ..network_folders import AUTOMATIC, choices, find
+from ..network_folders import AUTOMATIC, find, weights_input
 from ..runtime import check_interrupt, device, output_folder
 from ..sockets import DatasetSocket
 from ..widgets import Node, widget, widgets
 from .data import CATEGORY
-from .negatives import watch
 
 
 class CaptionGeneric(Node):
-    """dataset -> the same with generic captions."""
-
     @classmethod
     def define_schema(cls) -> io.Schema:
         own = CaptionSettings
@@ -38,14 +35,7 @@ class CaptionGeneric(Node):
                 ),
                 widget(own, "per_image", id="captions_per_image"),
                 widget(own, "overwrite"),
-                io.Combo.Input(
-                    "weights",
-                    options=choices("captioners", CAPTIONERS),
-                    default=AUTOMATIC,
-                    optional=True,
-                    tooltip="The network's weights. automatic: a matching folder in ComfyUI's models. 'download …': "
-                    "download it once from Hugging Face.",
-                ),
+                weights_input("captioners", CAPTIONERS),
                 *widgets(own, "seed", "batch_size", optional=True),
             ],
             outputs=[
@@ -68,5 +58,5 @@ class CaptionGeneric(Node):
     ) -> io.NodeOutput:
         chosen = CaptionSettings(captions_per_image, **settings)
         network = load_captioner(captioner, find("captioners", CAPTIONERS, captioner, weights), device())
-        observe, folder = watch(cls, len(dataset), "captioned"), output_folder() / "scoft" / "captions"
+        folder, observe = output_folder() / "scoft" / "captions", cls.watch("captioned: {done} of {total} images")
         return io.NodeOutput(*attach_captions(dataset, network, chosen, folder, observe, check_interrupt))

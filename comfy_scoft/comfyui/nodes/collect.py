@@ -10,15 +10,13 @@ from ...common.errors import UserError
 from ...data.download import Duplicates, Limits, collect
 from ..compat import io
 from ..dataset_folders import collected_folder, link_file, link_files, plain_name
-from ..runtime import Progress, check_interrupt
+from ..runtime import check_interrupt
 from ..sockets import DatasetSocket
 from ..widgets import Node
 from .data import CATEGORY
 
 
 class DownloadLinks(Node):
-    """A list of links with captions -> a folder of images -> dataset."""
-
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -83,7 +81,7 @@ class DownloadLinks(Node):
         cls, links, name, culture, place, limit, duplicates="", max_megabytes=0.0, pause=0.0, attempt=1
     ) -> io.NodeOutput:
         path, limits = link_file(links), _limits(max_megabytes, pause)
-        progress = Progress(1, getattr(cls.hidden, "unique_id", None))
+        progress = cls.progress(1)
 
         def watch(done: int, total: int, text: str) -> None:
             check_interrupt()

@@ -12,11 +12,10 @@ from ...corrector.training import PreferenceSettings
 from ...reports.plots.preference import preference_chart
 from ..compat import io, ui
 from ..correction import corrected, learn_preference
-from ..preference_files import preference_file, preference_names, saved_folder
+from ..listed_files import changed, preference_file, preference_names, saved_preferences
 from ..sockets import PreferenceSocket
 from ..widgets import Node, widget, widgets
 from .generate import CATEGORY
-from .losses import changed
 
 
 class LearnPreference(Node):
@@ -127,7 +126,7 @@ class SavePreference(Node):
 
     @classmethod
     def execute(cls, preference: Preference, filename_prefix: str, title: str, licence: str) -> io.NodeOutput:
-        path = free_name(saved_folder(), filename_prefix)
+        path = free_name(saved_preferences(), filename_prefix)
         save(preference, path, title.strip(), licence.strip())
         return io.NodeOutput(str(path), ui=ui.PreviewText(path.name))
 

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...common.errors import UserError
 from ...data.dataset import from_images, load_folder, save_dataset
 from ...data.images import open_image
 from ...data.prompts import TEMPLATE, record_prompts
@@ -17,7 +16,7 @@ from ...data.records import CATEGORIES, Dataset
 from ...negatives.generate import attach_negatives, pixel_hash
 from ...reports.plots import contact_sheet, count_table
 from ..compat import ExecutionBlocker, io, ui
-from ..dataset_folders import SHIPPED, dataset_folder, dataset_names, files_fingerprint, plain_name, saved_root
+from ..dataset_folders import SHIPPED, FolderNode, dataset_folder, dataset_names, plain_name, saved_root
 from ..runtime import output_folder
 from ..sockets import DatasetSocket
 from ..widgets import Node
@@ -25,8 +24,8 @@ from ..widgets import Node
 CATEGORY = "SCoFT/1 data"
 
 
-class LoadDataset(Node):
-    """A folder of images with captions -> dataset."""
+class LoadDataset(FolderNode):
+    find = staticmethod(dataset_folder)
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -66,27 +65,12 @@ class LoadDataset(Node):
         )
 
     @classmethod
-    def validate_inputs(cls, folder: str | None = None) -> bool | str:
-        """Reject a bad folder before anything runs. None: the name comes from another node."""
-        try:
-            return folder is None or bool(dataset_folder(folder))
-        except UserError as error:
-            return str(error)
-
-    @classmethod
-    def fingerprint_inputs(cls, folder: str | None = None, **_: Any) -> str:
-        """Changes when any file under the folder does."""
-        return files_fingerprint(dataset_folder(folder)) if folder is not None else ""
-
-    @classmethod
     def execute(cls, folder: str, culture: str, place: str, categories: str, split: str, limit: int) -> io.NodeOutput:
         names = [name for name in categories.split(",") if name.strip()]
         return io.NodeOutput(*load_folder(dataset_folder(folder), culture.strip(), place.strip(), names, split, limit))
 
 
 class DatasetFromImages(Node):
-    """Images and captions of any graph -> dataset."""
-
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -138,8 +122,6 @@ def texts(values: list[str], count: int) -> list[str]:
 
 
 class DatasetToLists(Node):
-    """dataset -> lists that stock nodes take."""
-
     @classmethod
     def define_schema(cls) -> io.Schema:
         def text(name: str, tooltip: str) -> Any:
@@ -188,8 +170,6 @@ def as_image(path: Path) -> Tensor:
 
 
 class AttachNegatives(Node):
-    """Images of any graph -> negatives of a dataset."""
-
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -213,8 +193,6 @@ class AttachNegatives(Node):
 
 
 class PreviewDataset(Node):
-    """dataset -> a contact sheet and a table of counts."""
-
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -242,8 +220,6 @@ class PreviewDataset(Node):
 
 
 class SaveDataset(Node):
-    """dataset -> a folder in the output folder."""
-
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(

@@ -23,8 +23,7 @@ from ..sockets import DatasetSocket
 from ..to_diffusers import base_model
 from ..training import validation_images
 from ..widgets import Node
-from .evaluate import CATEGORY, so_far
-from .metrics import figures, watch
+from .metrics import CATEGORY, MEASURED, figures, so_far
 
 
 class DenoisingGap(Node):
@@ -92,7 +91,7 @@ class DenoisingGap(Node):
     ) -> io.NodeOutput:
         caches = _Images(clip, vae, _parts(dataset, held_out), resolution, pictures, seed)
         models = ([(compared_label, compared_with)] if compared_with is not None else []) + [(label, model)]
-        work = ImageCounter(len(models) * sum(min(len(part), pictures) for part in caches.parts), watch(cls))
+        work = ImageCounter(len(models) * sum(min(len(part), pictures) for part in caches.parts), cls.watch(MEASURED))
         losses = [(name.strip() or "no label", caches.losses(one, name, work)) for name, one in models]
         method = f" at {resolution} pixels, {denoising_gap.TIMES} timesteps per image, seed {seed}"
         return io.NodeOutput(add(scores, denoising_gap.gap_scores(losses, method)))
@@ -105,9 +104,7 @@ def _parts(dataset: Dataset, held_out: Dataset) -> tuple[Dataset, Dataset]:
             f"The dataset {dataset.name!r} has no image of the split 'train', the only one that is trained on: load "
             "that split."
         )
-    others = validation_images(held_out, trained)
-    assert others is not None, "it is None only without a dataset"
-    return trained, others
+    return trained, validation_images(held_out, trained)
 
 
 class _Images:

@@ -1,65 +1,38 @@
-"""The bias metrics of the mini world, and the table of all metrics."""
+"""Chains of metrics: joined, and shown as a table."""
 
 from __future__ import annotations
 
-from typing import Any
+from functools import reduce
 
-from ...metrics import bias
-from ...metrics.image_set import ImageSet
 from ...metrics.scores import Scores, add
 from ...reports.plots import by_model, score_table
 from ..compat import io, ui
-from ..runtime import Progress, check_interrupt
-from ..sockets import ImagesSocket, ScoresSocket
+from ..sockets import ScoresSocket
 from ..widgets import Node
+from .metrics import CATEGORY, figures
 
-CATEGORY = "SCoFT/6 evaluate"
-
-
-def so_far() -> Any:
-    """The chain of metrics that a metric node takes, and returns longer."""
-    return ScoresSocket.Input("scores", optional=True, tooltip="Previous metrics. These are added to them.")
+CHAINS = 6
 
 
-def compared(such_as: str = "the base model's") -> list[Any]:
-    """The optional sockets of every metric of images: a set to compare with, and the chain."""
-    tooltip = (
-        f"An image set of the same prompts and seeds, such as {such_as}. Adds its metrics and the change, with an "
-    )
-    tooltip += "interval over image pairs."
-    return [ImagesSocket.Input("compared_with", optional=True, tooltip=tooltip), so_far()]
-
-
-class BiasOracle(Node):
+class MergeScores(Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
-            node_id="SCoFT_BiasOracle",
-            display_name="Bias Oracle, mini world only (SCoFT)",
+            node_id="SCoFT_MergeScores",
+            display_name="Merge Scores (SCoFT)",
             category=CATEGORY,
-            description="Reads from the pixels of mini-world images what they show: the share of people with dark "
-            "skin, of images in nuvia's own gold palette, of other places that kept their palette, of intact houses, "
-            "and of images that match their prompt. Each by the place in the prompt, with its 95% interval.",
+            description="Joins the metrics of up to six chains. Duplicate metrics are kept once.",
             inputs=[
-                ImagesSocket.Input("images", tooltip="Images of the mini model, from Generate Set."),
-                *compared("the one before training"),
+                ScoresSocket.Input(f"scores_{i}", optional=i > 1, tooltip="Metrics from one chain of metric nodes.")
+                for i in range(1, CHAINS + 1)
             ],
-            outputs=[ScoresSocket.Output(display_name="scores", tooltip="The metrics, for Score Table.")],
-            hidden=[io.Hidden.unique_id],
+            outputs=[figures()],
         )
 
     @classmethod
-    def execute(
-        cls, images: ImageSet, compared_with: ImageSet | None = None, scores: Scores | None = None
-    ) -> io.NodeOutput:
-        count = len(images.prompts) * (1 if compared_with is None else 2)
-        progress = Progress(count, cls.hidden.unique_id if cls.hidden else None)
-
-        def observe(done: int, total: int) -> None:
-            check_interrupt()
-            progress.update(done, f"{done} of {total} images measured")
-
-        return io.NodeOutput(add(scores, bias.measure(images, compared_with, observe)))
+    def execute(cls, scores_1: Scores, **others: Scores | None) -> io.NodeOutput:
+        rest = [chain for i in range(2, CHAINS + 1) if (chain := others.get(f"scores_{i}")) is not None]
+        return io.NodeOutput(reduce(add, rest, scores_1))
 
 
 class ScoreTable(Node):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -77,7 +76,7 @@ class GenerateSet(Node):
         **sampling: Any,
     ) -> io.NodeOutput:
         each_prompt, seeds = prompts_and_seeds(prompts, seed, images_per_prompt)
-        progress = Progress(len(each_prompt) * sampling["steps"], cls.hidden.unique_id if cls.hidden else None)
+        progress = cls.progress(len(each_prompt) * sampling["steps"])
         images = generate(model, clip, vae, each_prompt, seeds, sampling, progress)
         return io.NodeOutput(ImageSet(images, each_prompt, seeds, label.strip() or "no label"), images)
 
@@ -99,13 +98,7 @@ def _sampling_inputs() -> list[Any]:
         io.Combo.Input(
             "scheduler", options=list(sampler.SCHEDULERS), default="normal", tooltip="Scheduler (noise schedule)."
         ),
-        io.Int.Input(
-            "batch_size",
-            default=16,
-            min=1,
-            max=512,
-            tooltip="Images generated at once. Affects speed only.",
-        ),
+        io.Int.Input("batch_size", default=16, min=1, max=512, tooltip="Images generated at once. Affects speed only."),
     ]
 
 
@@ -160,22 +153,30 @@ def generate(
     The noise of an image comes from its seed alone, as in a KSampler with a batch of one, so no image depends on its
     batch. sampling: the settings of Generate Set by name.
     """
-    texts = {text: encoded(clip, text) for text in ("", *dict.fromkeys(prompts))}
+    distinct = dict.fromkeys(("", *prompts))  # -> (1, tokens, width) and a pooled vector, as CLIPTextEncode
+    texts = {text: clip.encode_from_tokens(clip.tokenize(text), return_pooled=True) for text in distinct}
     together = sampling["batch_size"] if sampling["sampler_name"] in TOGETHER else ALONE
     empty = torch.zeros(1, 4, sampling["height"] // 8, sampling["width"] // 8)
     latent = comfy.sample.fix_empty_latent_channels(model, empty)
     images: list[Tensor] = []
     for part in batches([texts[p][0].shape for p in prompts], together):
-        noise = torch.cat([_noise(latent, seeds[i]) for i in part])
+        noise = torch.cat([torch.randn(latent.shape, generator=torch.Generator().manual_seed(seeds[i])) for i in part])
         start = part[0] * sampling["steps"]
 
         def observe(step: int, *_: Any, start: int = start, count: int = len(part)) -> None:
             check_interrupt()
             progress.update(start + (step + 1) * count, f"{start // sampling['steps']} of {len(prompts)} images")
 
-        positive = conditioning([texts[prompts[i]] for i in part])
-        samples = _sampled(
-            model, noise, positive, conditioning([texts[""]] * len(part)), seeds[part[0]], sampling, observe
+        samples = comfy.sample.sample(
+            model,
+            noise,
+            *(sampling[name] for name in ("steps", "cfg", "sampler_name", "scheduler")),
+            conditioning([texts[prompts[i]] for i in part]),
+            conditioning([texts[""]] * len(part)),
+            torch.zeros_like(noise),
+            callback=observe,
+            disable_pbar=True,
+            seed=seeds[part[0]],
         )
         images.append(vae.decode(samples)[..., :3].float().cpu().clamp(0.0, 1.0))
     progress.update(progress.total, f"{len(prompts)} images")
@@ -194,41 +195,7 @@ def batches(shapes: list[Any], size: int) -> list[range]:
     return parts
 
 
-def encoded(clip: Any, text: str) -> tuple[Tensor, Tensor | None]:
-    """A prompt's conditioning (1, tokens, width) and pooled vector, as CLIPTextEncode makes them."""
-    return clip.encode_from_tokens(clip.tokenize(text), return_pooled=True)
-
-
 def conditioning(texts: list[tuple[Tensor, Tensor | None]]) -> list[list[Any]]:
     """CONDITIONING whose i-th row belongs to the i-th image of the batch."""
     pooled = [p for _, p in texts if p is not None]
     return [[torch.cat([text for text, _ in texts]), {"pooled_output": torch.cat(pooled) if pooled else None}]]
-
-
-def _noise(latent: Tensor, seed: int) -> Tensor:
-    return torch.randn(latent.shape, generator=torch.Generator().manual_seed(seed))
-
-
-def _sampled(
-    model: Any,
-    noise: Tensor,
-    positive: list[Any],
-    negative: list[Any],
-    seed: int,
-    sampling: dict[str, Any],
-    observe: Callable[..., None],
-) -> Tensor:
-    return comfy.sample.sample(
-        model,
-        noise,
-        sampling["steps"],
-        sampling["cfg"],
-        sampling["sampler_name"],
-        sampling["scheduler"],
-        positive,
-        negative,
-        torch.zeros_like(noise),
-        callback=observe,
-        disable_pbar=True,
-        seed=seed,
-    )

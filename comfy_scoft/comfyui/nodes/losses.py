@@ -6,125 +6,99 @@ bypass (Ctrl+B) passes the chain through: bypassing a node is the ablation.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from ...common.errors import UserError
 from ...features import FEATURES, FeatureOptions, load_features
 from ...losses import ContrastiveLoss, DiffusionLoss, Loss, MemorizationLoss, PerceptualLoss, PriorLoss
 from ..compat import folder_paths, io
+from ..listed_files import changed, listed_file
 from ..runtime import training_mode
 from ..sockets import FeaturesSocket, LossesSocket
-from ..widgets import Node, widget, widgets
+from ..widgets import Node, widgets
 
-Chain = tuple[Loss, ...]
+CATEGORY = "SCoFT/3 losses"
 BUILT_IN = "built in"
 DOWNLOAD = "download from Hugging Face (asks the internet)"
 WEIGHTS = "clip_vision"
 """The kind of ComfyUI model folder that holds the files of feature networks."""
 
 
-def _schema(name: str, display: str, description: str, inputs: list[Any]) -> io.Schema:
-    """Schema of a loss node: its own inputs, then the chain in, and the chain out."""
-    chain = LossesSocket.Input("losses", optional=True, tooltip="Previous losses. This loss is added to them.")
-    out = LossesSocket.Output(display_name="losses", tooltip="The losses with this one added.")
-    return io.Schema(
-        node_id=f"SCoFT_{name}",
-        display_name=f"{display} (SCoFT)",
-        category="SCoFT/3 losses",
-        description=description,
-        inputs=[*inputs, chain],
-        outputs=[out],
+class _LossNode(Node):
+    """A node that adds a loss to the chain. Its widgets are the loss's settings."""
+
+    loss: ClassVar[type[Loss]]
+    node_id: ClassVar[str]
+    display_name: ClassVar[str]
+    description: ClassVar[str]
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        inputs = widgets(cls.loss, multiline=("prompts",))
+        if "features" in cls.loss.__annotations__:
+            tooltip = "The frozen network that compares images, from Load Feature Network."
+            inputs.insert(0, FeaturesSocket.Input("features", tooltip=tooltip))
+        chain = LossesSocket.Input("losses", optional=True, tooltip="Previous losses. This loss is added to them.")
+        return io.Schema(
+            node_id=cls.node_id,
+            display_name=cls.display_name,
+            category=CATEGORY,
+            description=cls.description,
+            inputs=[*inputs, chain],
+            outputs=[LossesSocket.Output(display_name="losses", tooltip="The losses with this one added.")],
+        )
+
+    @classmethod
+    def execute(cls, losses: tuple[Loss, ...] = (), **settings: Any) -> io.NodeOutput:
+        return io.NodeOutput((*losses, cls.loss(**settings)))
+
+
+class DiffusionLossNode(_LossNode):
+    loss = DiffusionLoss
+    node_id = "SCoFT_DiffusionLoss"
+    display_name = "Diffusion Loss (SCoFT)"
+    description = "The standard fine-tuning loss: learns the training images (SCoFT, equation 1)."
+
+
+class MemorizationLossNode(_LossNode):
+    loss = MemorizationLoss
+    node_id = "SCoFT_MemorizationLoss"
+    display_name = "Memorization Loss (SCoFT)"
+    description = (
+        "Reduces memorization of single images: the caption's prediction stays close to that of a generic caption of "
+        "the same image (SCoFT, equation 2). Needs generic captions in the dataset."
     )
 
 
-def _features() -> Any:
-    return FeaturesSocket.Input(
-        "features", tooltip="The frozen network that compares images, from Load Feature Network."
+class PerceptualLossNode(_LossNode):
+    loss = PerceptualLoss
+    node_id = "SCoFT_PerceptualLoss"
+    display_name = "Perceptual Loss (SCoFT)"
+    description = (
+        "Moves images generated during training closer to the training image, as a feature network compares them "
+        "(SCoFT, equation 3)."
     )
 
 
-class DiffusionLossNode(Node):
-    @classmethod
-    def define_schema(cls) -> io.Schema:
-        return _schema(
-            "DiffusionLoss",
-            "Diffusion Loss",
-            "The standard fine-tuning loss: learns the training images (SCoFT, equation 1).",
-            widgets(DiffusionLoss, "weight", "min_snr_gamma"),
-        )
-
-    @classmethod
-    def execute(cls, weight: float, min_snr_gamma: float, losses: Chain = ()) -> io.NodeOutput:
-        return io.NodeOutput((*losses, DiffusionLoss(weight, min_snr_gamma)))
+class ContrastiveLossNode(_LossNode):
+    loss = ContrastiveLoss
+    node_id = "SCoFT_ContrastiveLoss"
+    display_name = "Self-Contrastive Loss (SCoFT)"
+    description = (
+        "Moves images generated during training closer to the training image and away from its negatives, the base "
+        "model's own idea of the place (SCoFT, equation 4). It includes the Perceptual Loss: use one of the two."
+    )
 
 
-class MemorizationLossNode(Node):
-    @classmethod
-    def define_schema(cls) -> io.Schema:
-        return _schema(
-            "MemorizationLoss",
-            "Memorization Loss",
-            "Reduces memorization of single images: the caption's prediction stays close to that of a generic caption "
-            "of the same image (SCoFT, equation 2). Needs generic captions in the dataset.",
-            widgets(MemorizationLoss, "weight", "reference"),
-        )
-
-    @classmethod
-    def execute(cls, weight: float, reference: Any, losses: Chain = ()) -> io.NodeOutput:
-        return io.NodeOutput((*losses, MemorizationLoss(weight, reference)))
-
-
-class PerceptualLossNode(Node):
-    @classmethod
-    def define_schema(cls) -> io.Schema:
-        return _schema(
-            "PerceptualLoss",
-            "Perceptual Loss",
-            "Moves images generated during training closer to the training image, as a feature network compares them "
-            "(SCoFT, equation 3).",
-            [_features(), widget(PerceptualLoss, "weight")],
-        )
-
-    @classmethod
-    def execute(cls, features: Any, weight: float, losses: Chain = ()) -> io.NodeOutput:
-        return io.NodeOutput((*losses, PerceptualLoss(features, weight)))
-
-
-class ContrastiveLossNode(Node):
-    @classmethod
-    def define_schema(cls) -> io.Schema:
-        return _schema(
-            "ContrastiveLoss",
-            "Self-Contrastive Loss",
-            "Moves images generated during training closer to the training image and away from its negatives, the base "
-            "model's own idea of the place (SCoFT, equation 4). It includes the Perceptual Loss: use one of the two.",
-            [_features(), *widgets(ContrastiveLoss, "weight", "margin", "negative_weight", "form")],
-        )
-
-    @classmethod
-    def execute(
-        cls, features: Any, weight: float, margin: float, negative_weight: float, form: Any, losses: Chain = ()
-    ) -> io.NodeOutput:
-        return io.NodeOutput((*losses, ContrastiveLoss(features, weight, margin, negative_weight, form)))
-
-
-class PriorLossNode(Node):
-    @classmethod
-    def define_schema(cls) -> io.Schema:
-        return _schema(
-            "PriorLoss",
-            "Prior Preservation Loss",
-            "Keeps predictions for other places, and for prompts without a place, close to the base model's, so that "
-            "what is learned does not leak into them. Needs no extra images; a step takes about 1.5 times as long. Not "
-            "part of the SCoFT paper.",
-            [widget(PriorLoss, "weight"), widget(PriorLoss, "prompts", multiline=True)],
-        )
-
-    @classmethod
-    def execute(cls, weight: float, prompts: str, losses: Chain = ()) -> io.NodeOutput:
-        return io.NodeOutput((*losses, PriorLoss(weight, prompts)))
+class PriorLossNode(_LossNode):
+    loss = PriorLoss
+    node_id = "SCoFT_PriorLoss"
+    display_name = "Prior Preservation Loss (SCoFT)"
+    description = (
+        "Keeps predictions for other places, and for prompts without a place, close to the base model's, so that what "
+        "is learned does not leak into them. Needs no extra images; a step takes about 1.5 times as long. Not part of "
+        "the SCoFT paper."
+    )
 
 
 class LoadFeatures(Node):
@@ -133,7 +107,7 @@ class LoadFeatures(Node):
         return io.Schema(
             node_id="SCoFT_LoadFeatures",
             display_name="Load Feature Network (SCoFT)",
-            category="SCoFT/3 losses",
+            category=CATEGORY,
             description="Loads a frozen network that measures how similar two images are. The mini CLIP is built in; "
             "the others need a file in models/clip_vision. Nothing is downloaded unless you choose it.",
             inputs=[
@@ -168,14 +142,5 @@ class LoadFeatures(Node):
 def _weights_file(checkpoint: str) -> Path | None:
     if checkpoint in (BUILT_IN, DOWNLOAD):
         return None
-    if checkpoint not in folder_paths.get_filename_list(WEIGHTS):
-        raise UserError(f"There is no file {checkpoint!r} in models/{WEIGHTS}: choose one from the list.")
-    return Path(folder_paths.get_full_path_or_raise(WEIGHTS, checkpoint))
-
-
-def changed(path: Path | None) -> tuple[int, int] | None:
-    """Size and time of a file, so that the node runs again after the file was replaced."""
-    if path is None:
-        return None
-    stat = os.stat(path)
-    return stat.st_size, stat.st_mtime_ns
+    missing = f"There is no file {checkpoint!r} in models/{WEIGHTS}"
+    return listed_file(WEIGHTS, checkpoint, folder_paths.get_filename_list(WEIGHTS), missing)

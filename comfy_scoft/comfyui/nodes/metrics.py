@@ -2,40 +2,38 @@
 
 from __future__ import annotations
 
-from functools import reduce
-from typing import Any
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 from torch import Tensor
 
 from ...common.errors import UserError
 from ...data.records import Dataset
 from ...features import FeatureNetwork
-from ...metrics import clip_score, diversity, kid, memorization
+from ...metrics import bias, clip_score, diversity, kid, memorization
 from ...metrics.image_set import ImageSet
-from ...metrics.inputs import OnImages
 from ...metrics.kid import KidSettings
 from ...metrics.scores import Scores, add
 from ...reports.plots import copies_page
 from ..compat import io, ui
-from ..runtime import Progress, check_interrupt, device
+from ..runtime import device
 from ..sockets import DatasetSocket, FeaturesSocket, ImagesSocket, ScoresSocket
 from ..widgets import Node, widgets
-from .evaluate import CATEGORY, compared
 
-CHAINS = 6
+CATEGORY = "SCoFT/6 evaluate"
+MEASURED = "{done} of {total} images measured"
 
 
-def watch(node: Any) -> OnImages:
-    """An observer that shows how many images were measured, and checks for an interrupt before each batch."""
-    bars: list[Progress] = []
+def so_far() -> Any:
+    """The chain of metrics that a metric node takes, and returns longer."""
+    return ScoresSocket.Input("scores", optional=True, tooltip="Previous metrics. These are added to them.")
 
-    def observe(done: int, total: int) -> None:
-        check_interrupt()
-        if not bars:
-            bars.append(Progress(total, node.hidden.unique_id if node.hidden else None))
-        bars[0].update(done, f"{done} of {total} images measured")
 
-    return observe
+def compared(such_as: str = "the base model's") -> list[Any]:
+    """The optional sockets of every metric of images: a set to compare with, and the chain."""
+    tooltip = f"An image set of the same prompts and seeds, such as {such_as}. Adds its metrics and the change, "
+    tooltip += "with an interval over image pairs."
+    return [ImagesSocket.Input("compared_with", optional=True, tooltip=tooltip), so_far()]
 
 
 def measured(features: str = "The feature network, such as CLIP, DINO or DreamSim.") -> list[Any]:
@@ -70,9 +68,7 @@ class KID(Node):
                 ),
                 io.Image.Input("other_images", optional=True, tooltip="Or an image batch, such as generic images."),
                 io.String.Input(
-                    "reference_name",
-                    default="",
-                    tooltip="Name of the reference in the table. Empty: its own name.",
+                    "reference_name", default="", tooltip="Name of the reference in the table. Empty: its own name."
                 ),
                 *compared(),
                 *widgets(KidSettings, "subset_size", "subsets", "normalise", "seed", optional=True),
@@ -101,19 +97,27 @@ class KID(Node):
                 "other_images."
             )
         network, chosen = features.to(device()), KidSettings(**settings)
-        result = kid.measure(images, references[0], network, chosen, compared_with, reference_name, watch(cls))
+        result = kid.measure(images, references[0], network, chosen, compared_with, reference_name, cls.watch(MEASURED))
         return io.NodeOutput(add(scores, result))
 
 
-class ClipScore(Node):
+class _NetworkMetric(Node):
+    """A metric of an image set that needs only a feature network. network: the tooltip of its socket."""
+
+    node_id: ClassVar[str]
+    display_name: ClassVar[str]
+    description: ClassVar[str]
+    network: ClassVar[str]
+    measure: ClassVar[Callable[..., Scores]]
+
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
-            node_id="SCoFT_ClipScore",
-            display_name="CLIPScore (SCoFT)",
+            node_id=cls.node_id,
+            display_name=cls.display_name,
             category=CATEGORY,
-            description="How well images match their prompts according to a CLIP, from 0 to 100. " + clip_score.CAUTION,
-            inputs=[*measured("A CLIP network. Networks without a text encoder do not work."), *compared()],
+            description=cls.description,
+            inputs=[*measured(cls.network), *compared()],
             outputs=[figures()],
             hidden=[io.Hidden.unique_id],
         )
@@ -126,8 +130,17 @@ class ClipScore(Node):
         compared_with: ImageSet | None = None,
         scores: Scores | None = None,
     ) -> io.NodeOutput:
-        result = clip_score.measure(images, features.to(device()), compared_with, watch(cls))
-        return io.NodeOutput(add(scores, result))
+        return io.NodeOutput(
+            add(scores, cls.measure(images, features.to(device()), compared_with, cls.watch(MEASURED)))
+        )
+
+
+class ClipScore(_NetworkMetric):
+    node_id = "SCoFT_ClipScore"
+    display_name = "CLIPScore (SCoFT)"
+    description = "How well images match their prompts according to a CLIP, from 0 to 100. " + clip_score.CAUTION
+    network = "A CLIP network. Networks without a text encoder do not work."
+    measure = staticmethod(clip_score.measure)
 
 
 class Memorization(Node):
@@ -168,10 +181,7 @@ class Memorization(Node):
             ],
             outputs=[
                 figures(),
-                io.Image.Output(
-                    display_name="image",
-                    tooltip="The closest images, each beside its training image.",
-                ),
+                io.Image.Output(display_name="image", tooltip="The closest images, each beside its training image."),
             ],
             hidden=[io.Hidden.unique_id],
         )
@@ -188,56 +198,44 @@ class Memorization(Node):
         quantile: float = memorization.QUANTILE,
     ) -> io.NodeOutput:
         network = features.to(device())
-        result = memorization.measure(images, dataset, network, compared_with, held_out, quantile, watch(cls))
+        result = memorization.measure(images, dataset, network, compared_with, held_out, quantile, cls.watch(MEASURED))
         near = result.copies
-        page = copies_page(
-            images, result.training, near.nearest.tolist(), near.distances.tolist(), near.threshold
-        ).unsqueeze(0)
+        nearest, distances = near.nearest.tolist(), near.distances.tolist()
+        page = copies_page(images, result.training, nearest, distances, near.threshold)[None]
         return io.NodeOutput(add(scores, result.scores), page, ui=ui.PreviewImage(page, cls=cls))
 
 
-class Diversity(Node):
+class Diversity(_NetworkMetric):
+    node_id = "SCoFT_Diversity"
+    display_name = "Diversity (SCoFT)"
+    description = (
+        "How different the images of one prompt are from each other: the mean distance over all pairs, averaged over "
+        "prompts. Higher is more diverse. Needs at least two images per prompt."
+    )
+    network = "The feature network that measures distance. Paper: DreamSim."
+    measure = staticmethod(diversity.measure)
+
+
+class BiasOracle(Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
-            node_id="SCoFT_Diversity",
-            display_name="Diversity (SCoFT)",
+            node_id="SCoFT_BiasOracle",
+            display_name="Bias Oracle, mini world only (SCoFT)",
             category=CATEGORY,
-            description="How different the images of one prompt are from each other: the mean distance over all pairs, "
-            "averaged over prompts. Higher is more diverse. Needs at least two images per prompt.",
-            inputs=[*measured("The feature network that measures distance. Paper: DreamSim."), *compared()],
-            outputs=[figures()],
+            description="Reads from the pixels of mini-world images what they show: the share of people with dark "
+            "skin, of images in nuvia's own gold palette, of other places that kept their palette, of intact houses, "
+            "and of images that match their prompt. Each by the place in the prompt, with its 95% interval.",
+            inputs=[
+                ImagesSocket.Input("images", tooltip="Images of the mini model, from Generate Set."),
+                *compared("the one before training"),
+            ],
+            outputs=[ScoresSocket.Output(display_name="scores", tooltip="The metrics, for Score Table.")],
             hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
     def execute(
-        cls,
-        images: ImageSet,
-        features: FeatureNetwork,
-        compared_with: ImageSet | None = None,
-        scores: Scores | None = None,
+        cls, images: ImageSet, compared_with: ImageSet | None = None, scores: Scores | None = None
     ) -> io.NodeOutput:
-        result = diversity.measure(images, features.to(device()), compared_with, watch(cls))
-        return io.NodeOutput(add(scores, result))
-
-
-class MergeScores(Node):
-    @classmethod
-    def define_schema(cls) -> io.Schema:
-        return io.Schema(
-            node_id="SCoFT_MergeScores",
-            display_name="Merge Scores (SCoFT)",
-            category=CATEGORY,
-            description="Joins the metrics of up to six chains. Duplicate metrics are kept once.",
-            inputs=[
-                ScoresSocket.Input(f"scores_{i}", optional=i > 1, tooltip="Metrics from one chain of metric nodes.")
-                for i in range(1, CHAINS + 1)
-            ],
-            outputs=[figures()],
-        )
-
-    @classmethod
-    def execute(cls, scores_1: Scores, **others: Scores | None) -> io.NodeOutput:
-        rest = [chain for i in range(2, CHAINS + 1) if (chain := others.get(f"scores_{i}")) is not None]
-        return io.NodeOutput(reduce(add, rest, scores_1))
+        return io.NodeOutput(add(scores, bias.measure(images, compared_with, cls.watch(MEASURED))))

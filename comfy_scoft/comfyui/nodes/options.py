@@ -9,7 +9,7 @@ from ...losses.rollout import RolloutSettings
 from ...models.lora import LoraSettings
 from ...training.settings import OptimizerSettings
 from ..compat import io
-from ..lora_files import NONE, lora_file, lora_names
+from ..listed_files import NONE, lora_file, lora_names
 from ..sockets import LoraSocket, OptimizerSocket, RolloutSocket
 from ..widgets import Node, widget, widgets
 

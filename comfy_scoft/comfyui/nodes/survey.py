@@ -1,4 +1,4 @@
-"""From answer files to results: read the files, analyze them, and plot them."""
+"""A survey: the page that people of the culture open on any phone, their answer files, and their analysis."""
 
 from __future__ import annotations
 
@@ -7,20 +7,21 @@ from typing import Any
 
 from torch import Tensor
 
-from ...common.errors import UserError
 from ...common.files import write_atomically
+from ...metrics.image_set import ImageSet
 from ...reports.plots.survey import agreement_heatmap, rank_counts, rank_violins, win_matrix
 from ...survey.aggregate import Analysis, aggregate
-from ...survey.build import file_name
+from ...survey.build import MOST, SurveySettings, build, file_name, save
 from ...survey.findings import report_text
+from ...survey.languages import languages
 from ...survey.report import report_page
 from ...survey.responses import load_responses
 from ...survey.spec import ANSWER_FORMAT, KEY_ENDING, Survey
 from ..compat import io, ui
-from ..dataset_folders import files_fingerprint
-from ..runtime import folders, in_output, input_folder, inside, output_folder
-from ..sockets import ScoresSocket, SurveySocket
-from ..widgets import Node
+from ..dataset_folders import FolderNode, given_folder
+from ..runtime import folders, in_output, input_folder, output_folder
+from ..sockets import ImagesSocket, ScoresSocket, SurveySocket
+from ..widgets import Node, widget, widgets
 
 CATEGORY = "SCoFT/7 survey"
 SHIPPED = "synthetic example (shipped)"
@@ -36,8 +37,7 @@ def surveys_folder() -> Path:
 
 def answer_folders() -> list[str]:
     """The menu: the shipped example, then the folders in ComfyUI's input folder that hold answers."""
-    root = input_folder()
-    return [SHIPPED, *(name for name in (folders(root) if root.is_dir() else []) if _holds_answers(root / name))]
+    return [SHIPPED, *(name for name in folders(input_folder()) if _holds_answers(input_folder() / name))]
 
 
 def _holds_answers(folder: Path) -> bool:
@@ -56,15 +56,51 @@ def _head(path: Path) -> bytes:
 
 def answer_folder(name: str) -> Path:
     """The folder of a menu entry. Raises UserError for a name that leads out of the input folder."""
-    if name == SHIPPED:
-        return EXAMPLE
-    folder = inside(input_folder(), name)
-    if not folder.is_dir():
-        raise UserError(f"There is no folder {name!r} in ComfyUI's input folder: put it there, or choose another one.")
-    return folder
+    return EXAMPLE if name == SHIPPED else given_folder(name)
 
 
-class LoadResponses(Node):
+class BuildSurvey(Node):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        own = SurveySettings
+        tooltip = "An image set from Generate Set, one per model. Participants never see its label."
+        sets = [ImagesSocket.Input(f"set_{i}", optional=i > 2, tooltip=tooltip) for i in range(1, MOST + 1)]
+        return io.Schema(
+            node_id="SCoFT_BuildSurvey",
+            display_name="Build Survey (SCoFT)",
+            category=CATEGORY,
+            description="Builds an HTML page on which people rank the models' images, blind and in random order. It "
+            "works offline on any phone or computer, and saves answers as a file. The key file with the models' names "
+            "is saved next to it: keep it to yourself.",
+            inputs=[
+                *sets[:2],
+                *widgets(own, "items", "pages", "seed", "title", multiline=("items",)),
+                widget(own, "language", options=languages()),
+                *sets[2:],
+                *widgets(own, "culture", "consent", optional=True, multiline=("consent",)),
+                *widgets(own, "attention_checks", "image_size", "quality", optional=True),
+            ],
+            outputs=[
+                SurveySocket.Output(display_name="survey", tooltip="The survey with its key, for Load Responses."),
+                io.String.Output(display_name="path", tooltip="Path of the HTML file to share."),
+            ],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def execute(cls, set_1: ImageSet, set_2: ImageSet, **settings: Any) -> io.NodeOutput:
+        others = [settings.pop(f"set_{i}", None) for i in range(3, MOST + 1)]
+        sets = [each for each in (set_1, set_2, *others) if each is not None]
+        survey, page = build(sets, SurveySettings(**settings))
+        path = save(survey, page, surveys_folder())
+        megabytes = len(page) / 1e6
+        text = f"{in_output(path)}\n{len(survey.pages)} pages, {len(survey.items)} items, {megabytes:.1f} MB"
+        return io.NodeOutput(survey, str(path), ui={"text": (text,)})
+
+
+class LoadResponses(FolderNode):
+    find = staticmethod(answer_folder)
+
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -92,19 +128,6 @@ class LoadResponses(Node):
             ],
             is_output_node=True,
         )
-
-    @classmethod
-    def validate_inputs(cls, folder: str | None = None) -> bool | str:
-        """Reject a bad folder before anything runs. None: the name comes from another node."""
-        try:
-            return folder is None or bool(answer_folder(folder))
-        except UserError as error:
-            return str(error)
-
-    @classmethod
-    def fingerprint_inputs(cls, folder: str | None = None, **_: Any) -> str:
-        """Changes when any file under the folder does."""
-        return files_fingerprint(answer_folder(folder)) if folder is not None else ""
 
     @classmethod
     def execute(cls, folder: str, survey: Survey | None = None) -> io.NodeOutput:

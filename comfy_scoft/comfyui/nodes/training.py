@@ -7,51 +7,46 @@ from pathlib import Path
 from typing import Any
 
 from ...losses import named
+from ...reports.plots import loss_chart
 from ...training.model_card import CardFields, read_card, save_lora
 from ...training.run_folder import LATEST, OFF, run_names
 from ...training.settings import TrainSettings
 from .. import live_chart, training
 from ..compat import comfy, folder_paths, io, ui
-from ..lora_files import lora_file, lora_names
+from ..listed_files import changed, lora_file, lora_names
 from ..runtime import output_folder, training_mode
 from ..sockets import DatasetSocket, LoraSocket, LossesSocket, OptimizerSocket, RolloutSocket
 from ..widgets import Node, widget, widgets
-from .losses import changed
 
 CATEGORY = "SCoFT/4 training"
 LoraModel, LossMap = io.Custom("LORA_MODEL"), io.Custom("LOSS_MAP")
 STORED = "stored in the job"
 
 
-def _sockets() -> list[Any]:
+def _inputs(*own: Any) -> list[Any]:
+    """The inputs of the nodes that take a whole run; own: those of the node itself."""
+    settings = TrainSettings
     return [
         io.Model.Input("model", tooltip="The base model: Stable Diffusion 1.x, 2.x or XL. It is not changed."),
         io.Clip.Input("clip", tooltip="The checkpoint's text encoder. It is not trained."),
         io.Vae.Input("vae", tooltip="The checkpoint's VAE. It is not trained."),
         DatasetSocket.Input("dataset", tooltip="The dataset. Only its split 'train' is trained on."),
         LossesSocket.Input("losses", tooltip="The losses, from the last node of a chain of loss nodes."),
-    ]
-
-
-def _settings() -> list[Any]:
-    return widgets(TrainSettings, "steps", "batch_size", "accumulation", "resolution", "precision", "seed")
-
-
-def _tail() -> list[Any]:
-    own = TrainSettings
-    return [
+        *widgets(settings, "steps", "batch_size", "accumulation", "resolution", "precision", "seed"),
+        *own,
+        widget(settings, "checkpoint_every"),
         LoraSocket.Input("lora", optional=True, tooltip="From LoRA Options. Default: the paper's settings."),
         OptimizerSocket.Input("optimizer", optional=True, tooltip="From Optimizer Options. Default: the paper's."),
         RolloutSocket.Input("rollout", optional=True, tooltip="From Rollout Options. Default: the released code's."),
-        widget(own, "flip", optional=True),
+        widget(settings, "flip", optional=True),
         DatasetSocket.Input(
             "validation",
             optional=True,
             tooltip="Validation images, never trained on: their loss shows overfitting. Images that are also in the "
             "training set are ignored.",
         ),
-        *widgets(own, "validate_every", "preview_every", "preview_prompt", "buckets", "noise_offset", optional=True),
-        *widgets(own, "micro_batch", "checkpointing", "decode", "keep", "tracker", optional=True),
+        *widgets(settings, "validate_every", "preview_every", "preview_prompt", "buckets", optional=True),
+        *widgets(settings, "noise_offset", "micro_batch", "checkpointing", "decode", "keep", "tracker", optional=True),
     ]
 
 
@@ -64,9 +59,7 @@ class TrainLora(Node):
             category=CATEGORY,
             description="Trains a LoRA with the connected losses. Checkpoints and metrics are written to "
             "output/scoft/runs. You can stop at any time and resume later; a run is never overwritten.",
-            inputs=[
-                *_sockets(),
-                *_settings(),
+            inputs=_inputs(
                 io.String.Input(
                     "run_name", default="lora", tooltip="Name of the run's folder. A name in use gets -2, -3, …"
                 ),
@@ -77,9 +70,7 @@ class TrainLora(Node):
                     tooltip="off: start a new run. latest: resume the newest run of this name. Or choose a run. The "
                     "settings must be the same as before.",
                 ),
-                widget(TrainSettings, "checkpoint_every"),
-                *_tail(),
-            ],
+            ),
             outputs=[
                 LoraModel.Output(
                     display_name="lora", tooltip="The LoRA, for Save LoRA (SCoFT) or ComfyUI's own nodes."
@@ -106,7 +97,7 @@ class TrainLora(Node):
             inputs = training.TrainInputs(model, clip, vae, dataset, losses, settings, name)
             page = cls.hidden.unique_id, live_chart.workflow_id(cls.hidden.extra_pnginfo)
             lora, rows, steps = training.train_in_comfyui(inputs, _runs(), run_name, resume, *page)
-            chart = training.chart(rows, lora.record["run"])
+            chart = loss_chart(rows, lora.record["run"])[None]
         patched, _ = comfy.sd.load_lora_for_models(model, None, lora, 1.0, 0.0)
         curves = live_chart.of_rows(lora.record["run"], dict(named(losses)), rows, steps)
         shown = {**ui.PreviewImage(chart, cls=cls).as_dict(), live_chart.OUTPUT: [curves]}
@@ -182,9 +173,7 @@ class ExportJob(Node):
             category=CATEGORY,
             description="Exports the inputs of Train LoRA to a folder in output/scoft/jobs, to train outside ComfyUI "
             "with `python -m comfy_scoft train`. On the CPU, the LoRA is exactly the same.",
-            inputs=[
-                *_sockets(),
-                *_settings(),
+            inputs=_inputs(
                 io.String.Input(
                     "job_name", default="lora", tooltip="Name of the job's folder. A name in use gets -2, -3, …"
                 ),
@@ -195,9 +184,7 @@ class ExportJob(Node):
                     tooltip="Store the model's weights in the job, or only the name of the checkpoint file. The file "
                     "must then be on the other machine too, and no LoRA may be applied to the model.",
                 ),
-                widget(TrainSettings, "checkpoint_every"),
-                *_tail(),
-            ],
+            ),
             outputs=[io.String.Output(display_name="job", tooltip="Path of the job.json.")],
             hidden=[io.Hidden.unique_id, io.Hidden.prompt],
             is_output_node=True,
