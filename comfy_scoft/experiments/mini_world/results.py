@@ -11,7 +11,7 @@ from ...common.errors import UserError
 from ..engine.estimate import Estimate
 from ..engine.page import RESULTS
 from . import tables, verdicts
-from .columns import COLUMNS, GROUPS
+from .columns import COLUMNS, GROUPS, KINDS
 from .job import settings
 from .tables import ArmTable, PartTable
 
@@ -133,5 +133,5 @@ def worse(part: Mapping[str, Any], name: str) -> dict[str, list[str]]:
 
 
 def _worse(metrics: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    doubled = {tables.CLIP, *(column.key for column in GROUPS[-1].columns)}
+    doubled = {tables.CLIP, *(column.key for column in GROUPS[KINDS])}
     return [key for key, found in metrics.items() if found.get("verdict") == verdicts.WORSE and key not in doubled]
