@@ -29,7 +29,9 @@ def needs(losses: Sequence[LossSpec], what: str, menu: Mapping[str, type[Loss]] 
 
 
 def build_losses(
-    losses: Sequence[LossSpec], features: Callable[[str], FeatureNetwork], menu: Mapping[str, type[Loss]] = LOSSES
+    losses: Sequence[LossSpec],
+    features: Callable[[str], FeatureNetwork | None],
+    menu: Mapping[str, type[Loss]] = LOSSES,
 ) -> list[Loss]:
     """The losses themselves. features: the network of a name."""
     loaded = [{key: features(v) if key == "features" else v for key, v in options.items()} for _, options in losses]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,6 @@ from ...common import fingerprints
 from ...common.errors import UserError
 from ...common.files import write_atomically
 from ...common.fingerprints import short_hash
-from ...models.stable_diffusion import BaseModel
 from ..engine.store import slug
 from . import correction, generate, measurements
 from .arms import BASE, Arm, Part
@@ -142,9 +141,6 @@ def _model(world: World, arm: Arm, training: Trained | None) -> tuple[str, Any]:
     if training is None:
         return "base", lambda: world.base
 
-    @lru_cache(maxsize=1)
-    def network() -> BaseModel:
-        return with_lora(world, arm, training.lora(arm.at))
-
     share = "" if arm.lora_strength == 1.0 else f"x{arm.lora_strength:g}"
-    return f"{training.key}-{arm.at or arm.train.steps}{share}", network
+    name = f"{training.key}-{arm.at or arm.train.steps}{share}"
+    return name, cache(lambda: with_lora(world, arm, training.lora(arm.at)))

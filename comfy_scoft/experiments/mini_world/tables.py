@@ -192,9 +192,9 @@ def changes(pairs: Pairs, base: Mapping[int, Content]) -> dict[str, Estimate]:
     for place in OTHER_PLACES:
         for fact in LEAKING:
             name, growth = key(fact, HELD_OUT, place), {}
-            for seed, sides in three.items():
-                if all(name in side for side in sides):
-                    plain, was, now = (_mean(side[name]) for side in sides)
+            for seed, arms in three.items():
+                if all(name in side for side in arms):
+                    plain, was, now = (_mean(side[name]) for side in arms)
                     growth[seed] = abs(now - plain) - abs(was - plain)
             if growth:
                 found[leakage(fact, place)] = estimate.mean(growth, (-1.0, 1.0))

@@ -6,8 +6,8 @@ import copy
 import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from functools import cached_property
+from dataclasses import dataclass, replace
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from ...common.files import write_atomically
 from ...common.fingerprints import short_hash
 from ...data.dataset import load_folder
 from ...data.records import Dataset
-from ...features import FeatureNetwork, load_features
+from ...features import load_features
 from ...losses import LOSSES, Loss
 from ...mini_world import COMMUNITY
 from ...models.lora import attach, export_kohya, layers, load_lora
@@ -54,7 +54,8 @@ class World(Store):
     """
 
     limit: int = 0
-    networks: dict[str, FeatureNetwork] = field(default_factory=dict)
+    network = staticmethod(cache(load_features))
+    """The feature network of a name, loaded once."""
 
     @cached_property
     def base(self) -> BaseModel:
@@ -87,12 +88,6 @@ class World(Store):
     def fresh(self) -> BaseModel:
         """A copy of the base model with a UNet of its own."""
         return replace(self.base, unet=copy.deepcopy(self.base.unet))
-
-    def network(self, name: str) -> FeatureNetwork:
-        """The feature network of that name, loaded once."""
-        if name not in self.networks:
-            self.networks[name] = load_features(name)
-        return self.networks[name]
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ...losses import LOSSES, Loss
 from ...losses.rollout import timesteps
 from ...training.step_plan import expected_counts
+from ..engine.training import build_losses
 from .arms import BASE, Arm, ImageSpec, Scale
 from .clock import Clock, Work, spoken
 from .data import GENERIC, Culture, Generic, image_specs
@@ -24,14 +24,9 @@ def step(arm: Arm) -> str:
 
 def training(arm: Arm, scale: Scale) -> Work:
     """One training of an arm."""
-    losses = [LOSSES[name](**options, **_no_network(LOSSES[name])) for name, options in arm.losses]
+    losses = build_losses(arm.specs, lambda role: None)  # a feature network makes no UNet call
     counts = expected_counts(losses, scale.train, scale.rollout, TIMESTEPS)
     return Work(step(arm), scale.train.steps, counts.frozen, counts.trained)
-
-
-def _no_network(kind: type[Loss]) -> dict[str, None]:
-    """In place of a feature network, which makes no UNet call."""
-    return {"features": None} if kind.uses_rollout else {}
 
 
 def preparing(cultures: Sequence[Culture], arms: Sequence[Arm], scale: Scale) -> list[Work]:
@@ -39,33 +34,16 @@ def preparing(cultures: Sequence[Culture], arms: Sequence[Arm], scale: Scale) ->
     captions = depths = negatives = looks = 0
     for culture in cultures:
         records = culture.train.records
-        if any(arm.needs("needs_generic") for arm in arms):
+        lacks_generic, lacks_negatives = culture.lacks(arms)
+        if lacks_generic:
             captions += sum(not record.generic_captions for record in records)
-        if any(arm.needs("needs_negatives") for arm in arms):
-            if not all(record.negatives for record in records):
-                depths += sum(record.depth is None for record in records)
-                negatives += len(records) * scale.negatives.per_image
-                looks += len(records) * (1 + scale.negatives.per_image)
-    drawn = negatives * scale.negatives.steps * (2 if scale.negatives.cfg > 1.0 else 1)
-    works = [Work(CAPTION, captions), Work(DEPTH, depths), Work(NEGATIVE, negatives, drawn), Work(DISTANCE, looks)]
+        if lacks_negatives:
+            depths += sum(record.depth is None for record in records)
+            negatives += len(records) * scale.negatives.per_image
+            looks += len(records) * (1 + scale.negatives.per_image)
+    passes = negatives * scale.negatives.steps * (2 if scale.negatives.cfg > 1.0 else 1)
+    works = [Work(CAPTION, captions), Work(DEPTH, depths), Work(NEGATIVE, negatives, passes), Work(DISTANCE, looks)]
     return [work for work in works if work.count]
-
-
-def sets(
-    cultures: Sequence[Culture], arms: Sequence[Arm], generic: Generic | None, scale: Scale, seed: int,
-    tables: Sequence[int],
-) -> list[tuple[Culture, Arm, ImageSpec]]:  # fmt: skip
-    """Every set of images, those of the base model that all cultures share once."""
-    found, shared = [], False
-    for culture in cultures:
-        for arm in arms:
-            for one in image_specs(arm, culture, generic, scale, seed, tables):
-                if arm is BASE and one.name == GENERIC:
-                    if shared:
-                        continue
-                    shared = True
-                found.append((culture, arm, one))
-    return found
 
 
 def works(
@@ -78,11 +56,15 @@ def works(
         if arm.losses:
             one, n = training(arm, scale), len(cultures)
             found.append(Work(one.kind, n * one.count, n * one.passes, n * one.trained))
-    drawn = sets(cultures, arms, generic, scale, seed, tables)
-    pictures = sum(len(one.prompts) for _, _, one in drawn)
-    each = 2 * len(timesteps(TIMESTEPS - 1, scale.sampling_steps))
-    found.append(Work(IMAGE, pictures, float(pictures * each)))
-    looks = sum(len(one.prompts) * len(one.networks) for _, _, one in drawn)
+    sets: dict[tuple[str, ...], ImageSpec] = {}
+    for culture in cultures:
+        for arm in arms:
+            for spec in image_specs(arm, culture, generic, scale, seed, tables):
+                shared = arm is BASE and spec.name == GENERIC  # generated once for all cultures
+                sets["" if shared else culture.name, arm.key, spec.name] = spec
+    images = sum(len(spec.prompts) for spec in sets.values())
+    found.append(Work(IMAGE, images, float(2 * images * len(timesteps(TIMESTEPS - 1, scale.sampling_steps)))))
+    looks = sum(len(spec.prompts) * len(spec.networks) for spec in sets.values())
     if {1, 4} & set(tables):
         looks += sum(len(culture.test) for culture in cultures) + (len(generic.images) if generic else 0)
     if 2 in tables:
