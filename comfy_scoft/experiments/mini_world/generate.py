@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -60,7 +60,7 @@ def latents(
 
 def cell_file(world: World, model: str, cell: Cell, seed: int) -> Path:
     """Where the images of a cell lie. model: the key of its training, of the step and of a correction."""
-    facts = [REVISION, world.facts, cell.described(), seed, STEPS, GUIDANCE]
+    facts = [REVISION, world.facts, asdict(cell), seed, STEPS, GUIDANCE]
     return world.out / "drawn" / model / f"{short_hash(facts)}.npz"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ def job_file(out: Path, job: Job) -> Path:
 def hash_of(job: Job, world: World) -> str:
     """16 hex digits of all that decides what a job's file says, its seconds aside."""
     part, arm, seed = job
-    cells = [cell.described() for cell in FORMS[part.form]]
+    cells = [asdict(cell) for cell in FORMS[part.form]]
     sampling = [generate.REVISION, generate.STEPS, generate.GUIDANCE, seed, cells]
     if arm.lora_strength != 1.0:
         sampling.append({"LoRA strength": arm.lora_strength})

@@ -16,7 +16,10 @@ from ..engine.estimate import shown as as_text
 from ..engine.page import words, write_page
 from . import charts, grid, verdicts
 from .arms import ALL, Part
-from .columns import (
+from .results import has_values, load, metrics_of, results, worse
+from .tables import PartTable, table
+from .training import World
+from .verdicts import (
     ADDED_TIME,
     CLIP_CHANGE,
     COLUMNS,
@@ -30,9 +33,6 @@ from .columns import (
     LEAKAGE,
     Column,
 )
-from .results import has_values, load, metrics_of, results, worse
-from .tables import PartTable, table
-from .training import World
 
 WORDS = words(Path(__file__).with_name("words.ini"))
 MARKS = {None: "", verdicts.BETTER: report.BETTER, verdicts.WORSE: report.WORSE, verdicts.NOT_SHOWN: report.NOT_SHOWN}

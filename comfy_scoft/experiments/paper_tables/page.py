@@ -21,10 +21,7 @@ from .train import ImageFiles
 SAID = WORDS["page"]
 PUBLISHED = " (the paper)"
 HEADINGS = {
-    "alignment": "rank: alignment",
-    "representation": "rank: representation",
-    "stereotypes": "rank: stereotypes",
-    "offensiveness": "rank: offensiveness",
+    **{item: f"rank: {item}" for item in paper.ITEMS},
     paper.KID_OWN: "KID to the test split ×10³",
     paper.KID_GENERIC: "KID to the generic set ×10³",
 }
