@@ -18,9 +18,9 @@ import torch
 from ..common.errors import UserError
 from ..experiments.paper_tables import plan, prepare
 from ..experiments.paper_tables.arms import PAPER, SHORT, SHORT_SIDE, TABLES, Scale
-from ..experiments.paper_tables.clock import Clock, calibrate
 from ..experiments.paper_tables.data import load_cultures, load_generic
 from ..experiments.paper_tables.networks import ROLES, Networks
+from ..experiments.paper_tables.plan import Clock, calibrate
 from ..experiments.paper_tables.run import work
 from ..experiments.paper_tables.study import Study
 from ..training.run_folder import alone

@@ -69,15 +69,12 @@ def _panel(
     for i, arm in enumerate(arms):
         for j, key in enumerate(keys):
             if key in arm:
-                _dot(axes, arm[key], i + (j - (len(keys) - 1) / 2) * 0.7 / len(keys), COLORS[j])
+                y, metric, color = i + (j - (len(keys) - 1) / 2) * 0.7 / len(keys), arm[key], COLORS[j]
+                if metric.known:
+                    axes.plot([metric.low, metric.high], [y, y], color=color, lw=1.8, solid_capstyle="butt")
+                axes.plot([metric.value], [y], "o", color=color, ms=4.5)
     axes.set_ylim(len(arms) - 0.5, -0.5)
     axes.set_yticks([])
-
-
-def _dot(axes: Axes, metric: Estimate, y: float, color: str) -> None:
-    if metric.known:
-        axes.plot([metric.low, metric.high], [y, y], color=color, lw=1.8, solid_capstyle="butt")
-    axes.plot([metric.value], [y], "o", color=color, ms=4.5)
 
 
 def along_chart(arms: Arms) -> Tensor:

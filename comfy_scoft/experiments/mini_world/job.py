@@ -42,26 +42,22 @@ def hash_of(job: Job, world: World) -> str:
     return short_hash([measurements.REVISION, sampling, key_of(arm, seed, world), arm.at, world.facts])
 
 
-def load(path: Path) -> dict[str, Any] | None:
-    """A job's file; None where there is none. Raises UserError, one sentence, for a damaged one."""
+def current(job: Job, world: World) -> dict[str, Any] | None:
+    """A job's file if it was made with these settings. Raises UserError, one sentence, for a damaged one."""
+    path = job_file(world.out, job)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        if isinstance(content["cells"], dict) and isinstance(content["measures"], dict) and "hash" in content:
-            return content
+        whole = isinstance(content["cells"], dict) and isinstance(content["measures"], dict) and "hash" in content
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError):
-        pass
-    raise UserError(
-        f"The unit file {path.parent.name}/{path.name} is damaged: remove it and run the same command again, which "
-        "writes it anew from what was generated."
-    )
-
-
-def current(job: Job, world: World) -> dict[str, Any] | None:
-    """A job's file if it was made with these settings. Raises UserError as `load` does."""
-    content = load(job_file(world.out, job))
-    return content if content is not None and content["hash"] == hash_of(job, world) else None
+        whole = False
+    if not whole:
+        raise UserError(
+            f"The unit file {path.parent.name}/{path.name} is damaged: remove it and run the same command again, which "
+            "writes it anew from what was generated."
+        )
+    return content if content["hash"] == hash_of(job, world) else None
 
 
 def finished(job: Job, world: World) -> bool:

@@ -16,7 +16,7 @@ from ..engine.estimate import shown as as_text
 from ..engine.page import words, write_page
 from . import charts, grid, verdicts
 from .arms import ALL, Part
-from .results import has_values, load, metrics_of, results, worse
+from .results import load, metrics_of, results, worse
 from .tables import PartTable, table
 from .training import World
 from .verdicts import (
@@ -107,11 +107,12 @@ def as_page(content: Mapping[str, Any]) -> report.Content:
     short = _in_short(content["parts"], said)
     sections = [report.Section("In short", said["verdicts"], tables=short)] if short else []
     for part in content["parts"]:
+        stored = all("values" in found for arm in part["arms"].values() for found in arm["figures"].values())
         about = f"{part['about']} Training seeds {', '.join(map(str, part['seeds']))}."
         sections.append(
             report.Section(
                 part["name"].capitalize(),
-                about if has_values(part) else f"{about} {said['not stored']}",
+                about if stored else f"{about} {said['not stored']}",
                 missing=_missing(part["missing"]),
                 image=IMAGES.get(part["name"], ""),
                 tables=part_tables(part),

@@ -70,11 +70,6 @@ def metrics_of(arm: Mapping[str, Any], kind: str = "figures") -> dict[str, Estim
     return {key: Estimate.from_json(found) for key, found in arm.get(kind, {}).items()}
 
 
-def has_values(part: Mapping[str, Any]) -> bool:
-    """Whether the value of each training is stored."""
-    return all("values" in found for arm in part["arms"].values() for found in arm["figures"].values())
-
-
 def _part(table: PartTable) -> dict[str, Any]:
     return {
         "name": table.part.name,

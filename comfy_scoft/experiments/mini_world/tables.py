@@ -83,7 +83,6 @@ LIMITS: dict[str, Limits] = {
 class ArmTable:
     """An arm's metrics by key, their paired changes from the base model, and its jobs' contents by seed."""
 
-    arm: Arm
     metrics: dict[str, Estimate]
     changes: dict[str, Estimate] = field(default_factory=dict)
     jobs: dict[int, Content] = field(repr=False, default_factory=dict)
@@ -110,7 +109,7 @@ def table(part: Part, scene: World) -> PartTable:
         if jobs:
             pairs = paired(base, jobs)
             own = {} if arm.untouched else changes(pairs, base)
-            arms[arm.name] = ArmTable(arm, arm_metrics(jobs, pairs), own, jobs)
+            arms[arm.name] = ArmTable(arm_metrics(jobs, pairs), own, jobs)
     ablation = PARTS["ablation"]
     others = {arm.name: arm for arm in ablation.arms}
     comparisons = {}

@@ -58,9 +58,8 @@ def prepared(study: Study, culture: Culture) -> tuple[Dataset, dict[str, Any]]:
     report = folder.with_suffix(".json")
     if folder.is_dir():
         found = json.loads(report.read_text(encoding="utf-8"))
-        study.clock.found(plan.CAPTION, found["captioned"])
-        study.clock.found(plan.DEPTH, found["depth maps"])
-        study.clock.found(plan.NEGATIVE, found["negatives"])
+        for kind, name in ((plan.CAPTION, "captioned"), (plan.DEPTH, "depth maps"), (plan.NEGATIVE, "negatives")):
+            study.clock.found(kind, found[name])
         study.clock.found(plan.DISTANCE, found["negatives"] + len(culture.train) if found["negatives"] else 0)
     else:
         dataset, found = _made(study, culture, generic=generic, negatives=negatives)

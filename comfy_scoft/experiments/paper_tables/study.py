@@ -16,9 +16,9 @@ from ...models.stable_diffusion import BaseModel
 from ...negatives.controlnet_pipeline import native_resolution
 from ..engine.store import Store
 from .arms import Arm, Scale, arms_of
-from .clock import Clock
 from .data import Culture, Generic
 from .networks import ROLES, Networks
+from .plan import Clock
 
 REVISION = 1
 """Raise it when you change what a stage gives; what another revision made is made again."""
