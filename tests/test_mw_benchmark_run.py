@@ -20,12 +20,11 @@ from toys import toy_base, toy_features
 
 from comfy_scoft.cli.benchmark import main
 from comfy_scoft.experiments.mini_world.arms import LDM, SHORT, SHORT_IMAGES
-from comfy_scoft.experiments.mini_world.control import MatchedPerceptualLoss
 from comfy_scoft.experiments.mini_world.generate import GUIDANCE, STEPS, sample
-from comfy_scoft.experiments.mini_world.grid import TAUGHT, ImageRequest
+from comfy_scoft.experiments.mini_world.grid import ImageRequest
 from comfy_scoft.experiments.mini_world.measurements import _fresh_images, rendered
 from comfy_scoft.experiments.mini_world.tables import SECONDS
-from comfy_scoft.experiments.mini_world.training import World, trained, with_lora
+from comfy_scoft.experiments.mini_world.training import MatchedPerceptualLoss, World, trained, with_lora
 from comfy_scoft.losses import ContrastiveLoss, LossContext, PerceptualLoss
 from comfy_scoft.mini_world.oracle import classify
 from comfy_scoft.negatives.controlnet_pipeline import scheduler_of
@@ -74,7 +73,7 @@ def test_where_cs_hinge_is_closed_the_control_teaches_nothing() -> None:
 
 
 def prompts(count: int) -> list[ImageRequest]:
-    return [ImageRequest(f"prompt {k}", 100 + k, TAUGHT, "cook") for k in range(count)]
+    return [ImageRequest(f"prompt {k}", 100 + k, "cook") for k in range(count)]
 
 
 def test_pictures_are_those_of_diffusers_sampler() -> None:

@@ -11,10 +11,10 @@ import pytest
 from comfy_scoft.experiments.engine.estimate import Estimate
 from comfy_scoft.experiments.mini_world import page, results, tables, verdicts
 from comfy_scoft.experiments.mini_world.arms import ALL, CAREFUL, COMBINED, MPC, NARROW, PRESET, SEARCH, Arm
-from comfy_scoft.experiments.mini_world.columns import COLUMNS
 from comfy_scoft.experiments.mini_world.grid import DEVELOPMENT_SEEDS, OTHER_PLACES
 from comfy_scoft.experiments.mini_world.page import shown
 from comfy_scoft.experiments.mini_world.training import World
+from comfy_scoft.experiments.mini_world.verdicts import COLUMNS
 from comfy_scoft.losses import LOSSES
 from comfy_scoft.reports import page as report
 

@@ -15,9 +15,9 @@ from comfy_scoft.experiments.engine.estimate import Estimate
 from comfy_scoft.experiments.engine.page import RESULTS
 from comfy_scoft.experiments.mini_world import page, results, tables, verdicts
 from comfy_scoft.experiments.mini_world.arms import BASE, LDM, MPC, PARTS, M
-from comfy_scoft.experiments.mini_world.columns import COLUMNS, Better
 from comfy_scoft.experiments.mini_world.job import job_file
 from comfy_scoft.experiments.mini_world.training import World
+from comfy_scoft.experiments.mini_world.verdicts import COLUMNS, Better
 from comfy_scoft.metrics.intervals import t_interval, wilson_interval
 
 UP, DOWN, OPEN = (Estimate(v, v - r, v + r, 100, 5) for v, r in ((0.2, 0.1), (-0.2, 0.1), (0.05, 0.1)))

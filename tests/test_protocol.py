@@ -17,7 +17,7 @@ from protocol_inputs import ROOT, arguments, inception_file, write_inputs
 from comfy_scoft.__main__ import main as command
 from comfy_scoft.cli import paper_tables as cli
 from comfy_scoft.data.records import CATEGORIES, CultureRecord, Dataset
-from comfy_scoft.experiments.paper_tables import clock, data, human, measure, networks, paper, plan, train
+from comfy_scoft.experiments.paper_tables import data, human, measure, networks, paper, plan, train
 from comfy_scoft.experiments.paper_tables.arms import BASE, FINETUNE, MP, MPC, PAPER, SHORT, M, arms_of
 
 # --- counts, by hand ---
@@ -97,13 +97,13 @@ def test_table_2_needs_two_trainings_and_tables_1_and_4_three_more_models() -> N
 
 def test_an_estimate_takes_measured_seconds_and_else_those_of_the_unets_passes(tmp_path: Path) -> None:
     said: list[str] = []
-    one = clock.Clock(tmp_path / "times.json", said.append)
-    works = [clock.Work("drawn", 10, passes=1000), clock.Work("step", 6, passes=12, trained=24), clock.Work("look", 5)]
+    one = plan.Clock(tmp_path / "times.json", said.append)
+    works = [plan.Work("drawn", 10, passes=1000), plan.Work("step", 6, passes=12, trained=24), plan.Work("look", 5)]
     one.plan(works)
     assert [one.each(work) for work in works] == [None] * 3
     assert one.estimate() == "at least 0.0 min"
-    one.did(clock.FORWARD, 4, 2.0)
-    one.did(clock.TRAINING, 1, 3.0)
+    one.did(plan.FORWARD, 4, 2.0)
+    one.did(plan.TRAINING, 1, 3.0)
     assert one.each(works[0]) == 50.0 and one.each(works[1]) == pytest.approx(1.0 + 12.0) and one.each(works[2]) is None
     assert one.estimate() == f"at least {(500 + 78) / 60:.1f} min"
     one.did("drawn", 2, 14.0)
@@ -112,10 +112,10 @@ def test_an_estimate_takes_measured_seconds_and_else_those_of_the_unets_passes(t
     assert one.estimate() == f"about {(5 * 7 + 78 + 4 * 60) / 60:.1f} min"
     one.tell()
     assert said == [f"  about {353 / 60:.1f} min left"]
-    again = clock.Clock(tmp_path / "times.json", said.append)
+    again = plan.Clock(tmp_path / "times.json", said.append)
     assert again.each(works[0]) == 7.0, "the seconds are kept for the next start"
     (tmp_path / "times.json").write_text("[")
-    assert clock.Clock(tmp_path / "times.json", said.append).seconds == {}
+    assert plan.Clock(tmp_path / "times.json", said.append).seconds == {}
 
 
 # --- draws, splits, figures ---

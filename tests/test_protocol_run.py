@@ -26,7 +26,7 @@ from comfy_scoft.data.captions import CaptionFile
 from comfy_scoft.data.dataset import load_folder
 from comfy_scoft.data.images import read_pixels
 from comfy_scoft.experiments.engine import training
-from comfy_scoft.experiments.paper_tables import clock, data, measure, page, paper, plan, prepare, train
+from comfy_scoft.experiments.paper_tables import data, measure, page, paper, plan, prepare, train
 from comfy_scoft.experiments.paper_tables.arms import SHORT, arms_of
 from comfy_scoft.features import load_features
 from comfy_scoft.survey.responses import read_key
@@ -47,8 +47,8 @@ def done(inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, 
         def counted(module: Any, given: tuple, kept: dict, answer: Any) -> None:
             seen["trained" if torch.is_grad_enabled() else "passes"] += len(given[0] if given else kept["sample"])
 
-        def calibrated(found: clock.Clock, base: Any, *more: Any) -> None:
-            clock.calibrate(found, base, *more)
+        def calibrated(found: plan.Clock, base: Any, *more: Any) -> None:
+            plan.calibrate(found, base, *more)
             seen["clock"] = found
             base.unet.register_forward_hook(counted, with_kwargs=True)
 
@@ -159,14 +159,14 @@ def stop_at(patch: pytest.MonkeyPatch, owner: Any, name: str, call: int) -> None
 
 def stop_after_a_step(patch: pytest.MonkeyPatch, arm: str) -> None:
     """The first optimizer step of an arm's training is its last."""
-    whole = clock.Clock.did
+    whole = plan.Clock.did
 
-    def did(self: clock.Clock, kind: str, count: float, seconds: float) -> None:
+    def did(self: plan.Clock, kind: str, count: float, seconds: float) -> None:
         if kind == f"optimizer step of {arm}":
             raise Stopped
         whole(self, kind, count, seconds)
 
-    patch.setattr(clock.Clock, "did", did)
+    patch.setattr(plan.Clock, "did", did)
 
 
 @pytest.mark.long

@@ -19,6 +19,9 @@ from ..experiments.mini_world.training import World
 from .exit_status import answered
 
 OUT = Path("output") / "benchmark"
+log = partial(print, flush=True)
+world_of = lru_cache(maxsize=1)(World)
+"""What a process has loaded, so that its next job finds it."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -34,13 +37,8 @@ def parser() -> argparse.ArgumentParser:
         "Hours; it can be stopped, and the same command goes on. What is finished is not done again.",
     )
     found.add_argument("--out", type=Path, default=OUT, help=f"where everything is kept (default: {OUT})")
-    found.add_argument(
-        "--part",
-        nargs="+",
-        default=[],
-        metavar="NAME",
-        help=f"only these (default: all but development): {', '.join(ALL)}",
-    )
+    some = f"only these (default: all but development): {', '.join(ALL)}"
+    found.add_argument("--part", nargs="+", default=[], metavar="NAME", help=some)
     found.add_argument("--seeds", type=int, default=0, help="only the first so many training seeds; 0 takes all")
     found.add_argument("--jobs", type=int, default=0, help="processes, of one thread each; 0 takes one for each core")
     found.add_argument("--short", action="store_true", help="two arms and few images: shows that all of it runs")
@@ -66,11 +64,12 @@ def run(options: argparse.Namespace) -> int:
         raise UserError(f"--jobs is {options.jobs}, but it must be 0 (one for each core) or more.")
     parts = chosen(options.part, options.seeds, short=options.short)
     folder = options.page or options.out / "page"
-    if not options.render:
-        compute(parts, options.out, SHORT_IMAGES if options.short else 0, options.jobs or os.cpu_count() or 1)
-    world = World(options.out, SHORT_IMAGES if options.short else 0)
-    shown = parts if options.short else tuple(ALL.values())
-    files = page.render(folder) if options.render else page.write(world, folder, shown)
+    if options.render:
+        files = page.render(folder)
+    else:
+        limit = SHORT_IMAGES if options.short else 0
+        compute(parts, options.out, limit, options.jobs or os.cpu_count() or 1)
+        files = page.write(World(options.out, limit), folder, parts if options.short else tuple(ALL.values()))
     log("\n".join(map(str, files)))
     return 0
 
@@ -90,15 +89,5 @@ def compute(parts: Sequence[Part], out: Path, limit: int, processes: int) -> Non
 
 def _work(out: Path, limit: int, job: Job) -> str:
     """Do a job; returns what it took."""
-    content = do(job, _world(out, limit))
+    content = do(job, world_of(out, limit))
     return ", ".join(f"{name} {seconds:.0f} s" for name, seconds in content["cpu_seconds"].items())
-
-
-@lru_cache(maxsize=1)
-def _world(out: Path, limit: int) -> World:
-    """What a process has loaded, so that its next job finds it."""
-    return World(out, limit)
-
-
-def log(message: str) -> None:
-    print(message, flush=True)

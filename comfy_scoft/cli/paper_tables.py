@@ -10,6 +10,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -17,15 +18,16 @@ import torch
 from ..common.errors import UserError
 from ..experiments.paper_tables import plan, prepare
 from ..experiments.paper_tables.arms import PAPER, SHORT, SHORT_SIDE, TABLES, Scale
-from ..experiments.paper_tables.clock import Clock, calibrate
 from ..experiments.paper_tables.data import load_cultures, load_generic
 from ..experiments.paper_tables.networks import ROLES, Networks
+from ..experiments.paper_tables.plan import Clock, calibrate
 from ..experiments.paper_tables.run import work
 from ..experiments.paper_tables.study import Study
 from ..training.run_folder import alone
 from .exit_status import answered
 
 TIMES = "times.json"
+log = partial(print, flush=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -149,7 +151,3 @@ def sized(options: argparse.Namespace, device: torch.device) -> Scale:
         raise UserError(f"--batch is {options.batch}, but it must be 1 or more, or 0 for the usual one.")
     scale = scale.at(options.resolution or scale.train.resolution, options.seed, precision)
     return replace(scale, batch=options.batch or scale.batch)
-
-
-def log(message: str) -> None:
-    print(message, flush=True)

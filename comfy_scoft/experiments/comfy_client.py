@@ -6,6 +6,7 @@ import http.client
 import json
 import time
 import uuid
+from contextlib import suppress
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
@@ -80,10 +81,6 @@ class ComfyClient:
         """Asks the running prompt to stop; it does at its next check."""
         self._request("POST", "/interrupt", {})
 
-    def free(self) -> None:
-        """Asks the server to forget cached results and unload its models before the next prompt."""
-        self._request("POST", "/free", {"unload_models": True, "free_memory": True})
-
     def view(self, image: dict[str, str]) -> bytes:
         """The bytes of an output file; image: an entry of a history's `outputs[node]["images"]`."""
         keys = ("filename", "subfolder", "type")
@@ -114,11 +111,11 @@ class ComfyClient:
 
 
 def _decoded(body: bytes) -> dict[str, Any]:
-    try:
+    """The JSON object of an answer; empty where the body is none."""
+    with suppress(ValueError):
         answer = json.loads(body)
-    except ValueError:
-        answer = {}
-    return answer if isinstance(answer, dict) else {}
+        return answer if isinstance(answer, dict) else {}
+    return {}
 
 
 def _refusal(answer: dict[str, Any]) -> str:

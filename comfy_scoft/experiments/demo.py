@@ -19,13 +19,10 @@ ROOT = Path(__file__).resolve().parents[2]
 WORKFLOW = ROOT / "workflows" / "api" / "train-cultural-lora-mini.json"
 TEXT_EVENT = 3
 """ComfyUI's number of the binary message that carries a node's line of text."""
-
 PAUSE = 10.0
 """Seconds between two progress lines of one node."""
-
 WORTH_SAYING = 1.0
 """Seconds that a node must have taken to be named."""
-
 DONE = ("execution_success", "execution_error", "execution_interrupted")
 TIMES = {
     "negatives": ("SCoFT_EstimateDepth", "SCoFT_MakeNegatives"),
@@ -40,12 +37,12 @@ PICTURES = {
     "negatives.png": ("SCoFT_PreviewDataset", ""),
 }
 """File -> node (kind, and title where the kind has several) that shows it."""
-
-PLACES = {"nuvia": "in nuvia, the place that was learned", "borea": "in borea, another place (leakage)"}
-NO_PLACE = "no place"
+PLACES = {
+    "nuvia": "in nuvia, the place that was learned",
+    "borea": "in borea, another place (leakage)",
+    "no place": "no place (leakage)",
+}
 COLUMNS = ("before", "after", "change")
-
-Say = Callable[[str], None]
 Figures = dict[str, dict[str, dict[str, dict[str, float]]]]
 """place -> figure -> before, after or change -> value, low, high, n."""
 
@@ -66,7 +63,7 @@ class Timeline:
     """Which node works, since when, and how long each took: fed with the server's messages."""
 
     prompt: Prompt
-    say: Say
+    say: Callable[[str], None]
     clock: Callable[[], float] = time.monotonic
     prompt_id: str = ""
     seconds: dict[str, float] = field(default_factory=dict)
@@ -108,7 +105,7 @@ def title(node: dict[str, Any]) -> str:
     return str(node.get("_meta", {}).get("title") or node["class_type"])
 
 
-async def follow(client: ComfyClient, prompt: Prompt, say: Say, timeout: float) -> Timeline:
+async def follow(client: ComfyClient, prompt: Prompt, say: Callable[[str], None], timeout: float) -> Timeline:
     """Queue the prompt and report until it ends. Raises ComfyError when nothing is heard for `timeout` s."""
     import aiohttp  # ComfyUI's own requirement
 
@@ -117,26 +114,21 @@ async def follow(client: ComfyClient, prompt: Prompt, say: Say, timeout: float) 
     try:
         async with aiohttp.ClientSession() as session, session.ws_connect(address, max_msg_size=0) as socket:
             timeline.prompt_id = await asyncio.to_thread(client.queue, prompt)
-            while not _heard(await socket.receive(timeout), timeline):
-                pass
+            ended = False
+            while not ended:
+                message = await socket.receive(timeout)
+                if message.type == aiohttp.WSMsgType.TEXT:
+                    event = json.loads(message.data)
+                    ended = timeline.message(str(event.get("type")), event.get("data") or {})
+                elif message.type == aiohttp.WSMsgType.BINARY:
+                    timeline.text(*node_text(message.data))
+                else:
+                    raise ComfyError("ComfyUI ended the connection while the workflow was running; look at its log.")
     except aiohttp.ClientError as error:
         raise ComfyError(f"ComfyUI at {client.url} does not answer ({error}); start it and try again.") from error
     except asyncio.TimeoutError as error:
         raise ComfyError(f"ComfyUI has said nothing for {timeout:.0f} seconds; look at its log.") from error
     return timeline
-
-
-def _heard(message: Any, timeline: Timeline) -> bool:
-    import aiohttp
-
-    if message.type == aiohttp.WSMsgType.TEXT:
-        found = json.loads(message.data)
-        return timeline.message(str(found.get("type")), found.get("data") or {})
-    if message.type == aiohttp.WSMsgType.BINARY:
-        node, text = node_text(message.data)
-        timeline.text(node, text)
-        return False
-    raise ComfyError("ComfyUI ended the connection while the workflow was running; look at its log.")
 
 
 def node_text(data: bytes) -> tuple[str, str]:
@@ -165,7 +157,10 @@ def fetch(client: ComfyClient, prompt: Prompt, run: Timeline, out: Path, base: P
         "figures": figures(text),
         "seconds": times(prompt, run.seconds),
         "lora": str(folder / lora[0]) if lora else "",
-        "settings": {title(node): plain(node) for node in prompt.values()},
+        "settings": {
+            title(node): {name: value for name, value in node["inputs"].items() if not isinstance(value, list)}
+            for node in prompt.values()  # lists are connections
+        },
     }
     (out / "results.json").write_text(json.dumps(results, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     return results
@@ -174,11 +169,6 @@ def fetch(client: ComfyClient, prompt: Prompt, run: Timeline, out: Path, base: P
 def of_kind(prompt: Prompt, kind: str, wanted: str = "") -> list[str]:
     """Ids of the nodes of a kind, of those with a title where one is given."""
     return [n for n, node in prompt.items() if node["class_type"] == kind and wanted in ("", title(node))]
-
-
-def plain(node: dict[str, Any]) -> dict[str, Any]:
-    """A node's own settings, without its connections."""
-    return {name: value for name, value in node["inputs"].items() if not isinstance(value, list)}
 
 
 def shown_text(outputs: dict[str, Any], nodes: Iterable[str]) -> str:
@@ -210,7 +200,7 @@ def table(results: dict[str, Any]) -> list[str]:
     lines = [f"{'held-out kinds of people':26}" + "".join(f"{column:>22}" for column in COLUMNS)]
     for place, rows in results["figures"].items():
         count = max(int(cell["n"]) for row in rows.values() for cell in row.values())
-        lines.append(f"{PLACES.get(place, place) if place != NO_PLACE else 'no place (leakage)'}, {count} images each")
+        lines.append(f"{PLACES.get(place, place)}, {count} images each")
         for name, row in rows.items():
             lines.append(f"  {name:24}" + "".join(f"{_cell(row.get(column), column):>22}" for column in COLUMNS))
     spent = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in results["seconds"].items())
@@ -220,5 +210,5 @@ def table(results: dict[str, Any]) -> list[str]:
 def _cell(found: dict[str, float] | None, column: str) -> str:
     if found is None:
         return "–"
-    form = "{:+.2f} [{:+.2f}, {:+.2f}]" if column == "change" else "{:.2f} [{:.2f}, {:.2f}]"
-    return form.format(found["value"], found["low"], found["high"])
+    sign = "+" if column == "change" else ""
+    return "{value:{0}.2f} [{low:{0}.2f}, {high:{0}.2f}]".format(sign, **found)

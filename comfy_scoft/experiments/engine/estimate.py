@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ...metrics.intervals import Interval, bootstrap_mean, paired_share_change, t_interval, wilson_interval
@@ -66,9 +66,15 @@ def share_change(before: Mapping[int, Sequence[bool]], after: Mapping[int, Seque
     return _joined(paired_share_change(*pooled), each, (-1.0, 1.0), len(pooled[0]))
 
 
-def mean(values: Mapping[int, float], limits: Limits = NONE) -> Estimate:
-    """Mean of one value a training. limits: the values that are possible."""
-    return Estimate(*t_interval(list(values.values())).cut(*limits), len(values), len(values), _by_seed(values))
+def mean(values: Mapping[Any, float], limits: Limits = NONE) -> Estimate:
+    """Mean of one value a training, Student's t over them. limits: the values that are possible."""
+    each = {str(name): value for name, value in values.items()}
+    return Estimate(*t_interval(list(each.values())).cut(*limits), len(each), len(each), each)
+
+
+def mean_of_kinds(values: Mapping[str, float], seeds: int, limits: Limits) -> Estimate:
+    """Mean of one value a kind, as if the kinds were a sample of all kinds; n counts kinds."""
+    return replace(mean(values, limits), seeds=seeds)
 
 
 def mean_of_images(values: Mapping[int, Sequence[float]], limits: Limits = NONE) -> Estimate:
@@ -86,11 +92,6 @@ def mean_of_records(values: Mapping[int, Sequence[float]]) -> Estimate:
     return _joined(bootstrap_mean(records), _means(values), NONE, len(records))
 
 
-def mean_of_kinds(values: Mapping[str, float], seeds: int, limits: Limits) -> Estimate:
-    """Mean of one value a kind, as if the kinds were a sample of all kinds: Student's t over them; n counts kinds."""
-    return Estimate(*t_interval(list(values.values())).cut(*limits), len(values), seeds, dict(values))
-
-
 def shown(found: Interval, digits: int = 2, *, signed: bool = False) -> str:
     """ "0.61 [0.52, 0.70]", or "0.61" without an interval."""
     form = f"{{:{'+' if signed else ''}.{digits}f}}"
@@ -102,11 +103,7 @@ def _means(values: Mapping[int, Sequence[float]]) -> dict[int, float]:
     return {seed: math.fsum(own) / len(own) for seed, own in values.items()}
 
 
-def _by_seed(values: Mapping[int, float]) -> dict[str, float]:
-    return {str(seed): value for seed, value in values.items()}
-
-
 def _joined(pooled: Interval, each: Mapping[int, float], limits: Limits, n: int) -> Estimate:
     """The pooled value, with what its interval and that over the trainings span."""
     joined = pooled.spanning(t_interval(list(each.values()))).cut(*limits)
-    return Estimate(*joined, n, len(each), _by_seed(each))
+    return Estimate(*joined, n, len(each), {str(seed): value for seed, value in each.items()})

@@ -7,7 +7,6 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
@@ -32,32 +31,18 @@ def run_jobs(jobs: Sequence[Job], work: Callable[[Job], Result], processes: int)
         finally:
             torch.set_num_threads(threads)
         return
-    with _environment(ONE_THREAD):  # read by the new processes when they import torch
-        pool = ProcessPoolExecutor(
-            min(processes, len(jobs)), multiprocessing.get_context("spawn"), torch.set_num_threads, (1,)
-        )
-        waiting = {pool.submit(work, job): job for job in jobs}
-        try:
-            for future in as_completed(waiting):
-                yield waiting[future], future.result()
-        except BrokenProcessPool as error:
-            raise UserError(
-                "A process of the experiment was ended from outside, perhaps for want of memory; what is done is kept: "
-                "run the same command again, with fewer --jobs."
-            ) from error
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-
-@contextmanager
-def _environment(values: dict[str, str]) -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
+    os.environ.update(ONE_THREAD)  # read by the new processes when they import torch; this one has imported it
+    pool = ProcessPoolExecutor(
+        min(processes, len(jobs)), multiprocessing.get_context("spawn"), torch.set_num_threads, (1,)
+    )
+    waiting = {pool.submit(work, job): job for job in jobs}
     try:
-        yield
+        for future in as_completed(waiting):
+            yield waiting[future], future.result()
+    except BrokenProcessPool as error:
+        raise UserError(
+            "A process of the experiment was ended from outside, perhaps for want of memory; what is done is kept: "
+            "run the same command again, with fewer --jobs."
+        ) from error
     finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
+        pool.shutdown(cancel_futures=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from configparser import ConfigParser
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,14 @@ def write_page(folder: Path, results: Mapping[str, Any], page: Content, images: 
     for name, data in files.items():
         write_atomically(folder / name, data)
     return [folder / name for name in files]
+
+
+def words(path: Path) -> ConfigParser:
+    """What a page says, from a file with one text a line: section -> name -> text."""
+    found = ConfigParser(interpolation=None, delimiters="=")
+    found.optionxform = str  # type: ignore[assignment, method-assign]  # names as they are written
+    found.read(path, encoding="utf-8")
+    return found
 
 
 def compact(content: Any, depth: int = 0) -> str:

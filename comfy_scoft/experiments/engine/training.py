@@ -29,16 +29,13 @@ def needs(losses: Sequence[LossSpec], what: str, menu: Mapping[str, type[Loss]] 
 
 
 def build_losses(
-    losses: Sequence[LossSpec], features: Callable[[str], FeatureNetwork], menu: Mapping[str, type[Loss]] = LOSSES
+    losses: Sequence[LossSpec],
+    features: Callable[[str], FeatureNetwork | None],
+    menu: Mapping[str, type[Loss]] = LOSSES,
 ) -> list[Loss]:
     """The losses themselves. features: the network of a name."""
-    found = []
-    for name, options in losses:
-        values = dict(options)
-        if "features" in values:
-            values["features"] = features(values["features"])
-        found.append(menu[name](**values))
-    return found
+    loaded = [{key: features(v) if key == "features" else v for key, v in options.items()} for _, options in losses]
+    return [menu[name](**options) for (name, _), options in zip(losses, loaded, strict=True)]
 
 
 def is_trained(folder: Path) -> bool:

@@ -73,39 +73,30 @@ class Part:
     compare: tuple[tuple[str, str], ...] = ()
 
 
-def diffusion(weight: float = 0.7, **more: Any) -> LossSpec:
-    return "diffusion", {"weight": weight, **more}
+def perceptual(weight: float = 1.0) -> LossSpec:
+    return "perceptual", {"features": FEATURES, "weight": weight}
 
 
-def memorization(weight: float = 0.3, **more: Any) -> LossSpec:
-    return "memorization", {"weight": weight, **more}
+def contrastive(weight: float = 1.0, margin: float = 0.05, features: str = FEATURES) -> LossSpec:
+    return "contrastive", {"features": features, "weight": weight, "margin": margin}
 
 
-def perceptual(weight: float = 1.0, features: str = FEATURES) -> LossSpec:
-    return "perceptual", {"features": features, "weight": weight}
-
-
-def contrastive(weight: float = 1.0, margin: float = 0.05, features: str = FEATURES, **more: Any) -> LossSpec:
-    return "contrastive", {"features": features, "weight": weight, "margin": margin, **more}
-
-
-def matched(weight: float = 1.0, margin: float = 0.05, features: str = FEATURES) -> LossSpec:
-    return "matched", {"features": features, "weight": weight, "margin": margin}
+def scoft(name: str, *more: LossSpec, memorization: float = 0.3) -> Arm:
+    """An arm of the diffusion loss, the memorization loss of that weight, and more losses."""
+    return Arm(name, (*LDM.losses, ("memorization", {"weight": memorization}), *more))
 
 
 BASE = Arm("base")
-LDM = Arm("LDM", (diffusion(),))
-M = Arm("+M", (diffusion(), memorization()))
-MP = Arm("+MP", (diffusion(), memorization(), perceptual()))
-MPC = Arm("+MPC", (diffusion(), memorization(), contrastive()))
+LDM = Arm("LDM", (("diffusion", {"weight": 0.7}),))
+M = scoft("+M")
+MP = scoft("+MP", perceptual())
+MPC = scoft("+MPC", contrastive())
 RELEASED = (
-    Arm("+MP, released weights", (diffusion(), memorization(), perceptual(0.05))),
-    Arm("+MPC, released weights", (diffusion(), memorization(), contrastive(0.05, margin=0.2))),
+    scoft("+MP, released weights", perceptual(0.05)),
+    scoft("+MPC, released weights", contrastive(0.05, margin=0.2)),
 )
 KEPT = "{generic}\n{generic} in borea\n{generic} in aria"
 """Prompts that the settings of the careful arms were chosen with; caldia is not among them."""
-
-
 NAMED = KEPT + "\n{generic} in caldia"
 INVENTED = "velmora tirsk ombela quandor zhelu pastrin ikkaro noubel".split()
 """Names of places that no image, prompt or measurement knows."""
@@ -115,9 +106,8 @@ def _careful(
     name: str, prompts: str = NAMED, weight: float = 6.0, prior: float = 20.0, steps: int = 900, *, kv: bool = False
 ) -> Arm:
     """weight: of the contrastive loss; prior: of the one that holds the other prompts; kv: a LoRA on K and V alone."""
-    return Arm(
-        name,
-        (diffusion(), memorization(), contrastive(weight), ("prior", {"weight": prior, "prompts": prompts})),
+    return replace(
+        scoft(name, contrastive(weight), ("prior", {"weight": prior, "prompts": prompts})),
         train=replace(TRAIN, steps=steps),
         lora=replace(LORA, targets=Targets.CROSS_KV if kv else Targets.ATTENTION),
         optimizer=replace(OPTIMIZER, learning_rate=3e-3),
@@ -157,20 +147,19 @@ PRESET = COMBINED[1]
 
 def _weights() -> tuple[Arm, ...]:
     """Each of the three weights and the margin alone, lower and higher than the workflow's, and a narrower LoRA."""
-    arms = [Arm(f"M {w:g}", (diffusion(), memorization(w))) for w in (0.1, 0.6, 1.2)]
-    arms += [Arm(f"P {w:g}", (diffusion(), memorization(), perceptual(w))) for w in (0.1, 0.3, 3.0)]
-    arms += [Arm(f"C {w:g}", (diffusion(), memorization(), contrastive(w))) for w in (0.1, 0.3, 3.0)]
-    arms += [Arm(f"margin {m:g}", (diffusion(), memorization(), contrastive(margin=m))) for m in (0.0, 0.1, 0.2)]
-    narrow = replace(MPC, name="K + V alone", lora=NARROW.lora)
-    return (M, MP, MPC, *arms, narrow)
+    return (
+        *(M, MP, MPC),
+        *(scoft(f"M {w:g}", memorization=w) for w in (0.1, 0.6, 1.2)),
+        *(scoft(f"P {w:g}", perceptual(w)) for w in (0.1, 0.3, 3.0)),
+        *(scoft(f"C {w:g}", contrastive(w)) for w in (0.1, 0.3, 3.0)),
+        *(scoft(f"margin {m:g}", contrastive(margin=m)) for m in (0.0, 0.1, 0.2)),
+        replace(MPC, name="K + V alone", lora=NARROW.lora),
+    )
 
 
 def _features() -> tuple[Arm, ...]:
     """+MPC with each layer of the mini CLIP, and with the gradient in each of the rollout's steps (Figure 7)."""
-    layers = [
-        Arm(f"layer {k}", (diffusion(), memorization(), contrastive(features=f"mini CLIP (layer {k})")))
-        for k in range(1, 6)
-    ]
+    layers = [scoft(f"layer {k}", contrastive(features=f"mini CLIP (layer {k})")) for k in range(1, 6)]
     steps = [
         replace(MPC, name=f"gradient in the {step} step", rollout=replace(ROLLOUT, gradient_step=step))
         for step in (GradientStep.LAST, GradientStep.RANDOM)
@@ -197,7 +186,7 @@ def _weight_pairs(arms: tuple[Arm, ...]) -> tuple[tuple[str, str], ...]:
 
 ADDED = ((LDM.name, M.name), (M.name, MP.name), (M.name, MPC.name), (MP.name, MPC.name))
 """What M adds, P, C, and C in place of P."""
-MATCHED = Arm("+MP at C's norm", (diffusion(), memorization(), matched()))
+MATCHED = scoft("+MP at C's norm", ("matched", contrastive()[1]))
 _TWO_SEEDS = TEST_SEEDS[:2]
 _PARTS = (
     Part(
@@ -281,26 +270,24 @@ SHORT = Part(
 )
 
 
-def development(arms: tuple[Arm, ...], seeds: int = 2) -> Part:
-    """A part for the search of settings: development seeds, kinds and places, and few images."""
-    about = "What settings were chosen by: other seeds and kinds of people than those above, and fewer images."
-    return Part("development", about, arms, DEVELOPMENT_SEEDS[:seeds], "development")
-
-
 _TRIED = _careful("C 6, prior 20, 900 steps")
 _TRIED_NARROW = tuple(
     _careful(f"C {c:g}, prior {p:g}, 900 steps, K + V alone", weight=c, prior=p, kv=True)
     for c, p in ((6.0, 24.0), (6.0, 36.0), (10.0, 36.0))
 )
-SEARCH = development(
+SEARCH = Part(
+    "development",
+    "What settings were chosen by: other seeds and kinds of people than those above, and fewer images.",
     (
         BASE,
         _careful("C 4, prior 16, 600 steps", weight=4.0, prior=16.0, steps=600),
         _TRIED,
         *_TRIED_NARROW,
         *(_both(f"{arm.name}, both", arm, strength) for arm in (_TRIED, _TRIED_NARROW[-1]) for strength in (0.5, 1.0)),
-        *(Arm(f"corrected, strength {strength:g}", strength=strength) for strength in (2.5, 3.0, 3.5)),
-    )
+        *CORRECTED[:3],
+    ),
+    DEVELOPMENT_SEEDS[:2],
+    "development",
 )
 """The candidates that the settings of `careful` and the corrector's strength were last chosen from."""
 ALL = {**PARTS, SEARCH.name: SEARCH}

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,7 +12,7 @@ from ...reports.plots import compare_grid
 from ...reports.plots.canvas import COLORS, INK, LINE, MUTED, Page
 from ..engine.estimate import Estimate
 from . import tables
-from .generate import cell_file
+from .generate import cell_file, read
 from .grid import FORMS, HELD_OUT, OTHER_PLACES, TAUGHT
 from .training import World
 from .verdicts import BOUND
@@ -71,15 +69,12 @@ def _panel(
     for i, arm in enumerate(arms):
         for j, key in enumerate(keys):
             if key in arm:
-                _dot(axes, arm[key], i + (j - (len(keys) - 1) / 2) * 0.7 / len(keys), COLORS[j])
+                y, metric, color = i + (j - (len(keys) - 1) / 2) * 0.7 / len(keys), arm[key], COLORS[j]
+                if metric.known:
+                    axes.plot([metric.low, metric.high], [y, y], color=color, lw=1.8, solid_capstyle="butt")
+                axes.plot([metric.value], [y], "o", color=color, ms=4.5)
     axes.set_ylim(len(arms) - 0.5, -0.5)
     axes.set_yticks([])
-
-
-def _dot(axes: Axes, metric: Estimate, y: float, color: str) -> None:
-    if metric.known:
-        axes.plot([metric.low, metric.high], [y, y], color=color, lw=1.8, solid_capstyle="butt")
-    axes.plot([metric.value], [y], "o", color=color, ms=4.5)
 
 
 def along_chart(arms: Arms) -> Tensor:
@@ -121,22 +116,17 @@ def samples(world: World, models: Mapping[str, str], seed: int, form: str = "ful
     The first image of each held-out kind in the taught place, and of the first two in each other place.
     """
     cells = [cell for cell in FORMS[form] if cell.what == HELD_OUT]
-    requests = {cell: cell.requests(seed, world.dataset) for cell in cells}
-    picks = [
-        (cell, k * cell.each) for cell in cells for k in range(len(cell.kinds) if cell.place == TAUGHT else OTHER_KINDS)
+    firsts = [
+        slice(0, cell.each * (len(cell.kinds) if cell.place == TAUGHT else OTHER_KINDS), cell.each) for cell in cells
     ]
     rows = []
     for name, model in models.items():
-        paths = {cell: cell_file(world, model, cell, seed) for cell in cells}
-        if all(path.is_file() for path in paths.values()):
-            images = {cell: _images(path) for cell, path in paths.items()}
-            rows.append((name, torch.stack([images[cell][i] for cell, i in picks])))
+        paths = [cell_file(world, model, cell, seed) for cell in cells]
+        if all(path.is_file() for path in paths):
+            rows.append((name, torch.cat([read(path).tensor()[own] for path, own in zip(paths, firsts, strict=True)])))
     if not rows:
         return None
-    prompts = [requests[cell][i].prompt for cell, i in picks]
-    return compare_grid(rows, prompts, [seed] * len(picks), len(picks), "The same prompt and noise in each column")
-
-
-def _images(path: Path) -> Tensor:
-    with np.load(path) as found:
-        return torch.from_numpy(found["pictures"].astype(np.float32) / 255.0)
+    requests = [cell.requests(seed, world.dataset)[own] for cell, own in zip(cells, firsts, strict=True)]
+    prompts = [one.prompt for own in requests for one in own]
+    title = "The same prompt and noise in each column"
+    return compare_grid(rows, prompts, [seed] * len(prompts), len(prompts), title)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -45,7 +45,9 @@ def sample(base: BaseModel, requests: Sequence[ImageRequest], correction: Correc
     DDIM on evenly spaced timesteps, which is ComfyUI's sampler "ddim" with the scheduler "normal".
     """
     prompts, seeds = [one.prompt for one in requests], [one.seed for one in requests]
-    return as_bytes(base.decode(latents(base, prompts, seeds, correction)))
+    pixels = base.decode(latents(base, prompts, seeds, correction))
+    scaled = pixels.clamp(-1, 1).add(1.0).mul(127.5).round()
+    return scaled.to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()
 
 
 def latents(
@@ -56,15 +58,9 @@ def latents(
     return ddim_sample(base, noise, prompts, correction, GUIDANCE, STEPS)
 
 
-def as_bytes(pixels: Tensor) -> np.ndarray:
-    """Decoded images (N, 3, H, W) as they are saved: uint8 (N, H, W, 3)."""
-    scaled = pixels.clamp(-1, 1).add(1.0).mul(127.5).round()
-    return scaled.to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()
-
-
 def cell_file(world: World, model: str, cell: Cell, seed: int) -> Path:
     """Where the images of a cell lie. model: the key of its training, of the step and of a correction."""
-    facts = [REVISION, world.facts, cell.described(), seed, STEPS, GUIDANCE]
+    facts = [REVISION, world.facts, asdict(cell), seed, STEPS, GUIDANCE]
     return world.out / "drawn" / model / f"{short_hash(facts)}.npz"
 
 
@@ -86,5 +82,9 @@ def generated(
         np.savez_compressed(buffer, pictures=np.concatenate(batches), cpu_seconds=time.process_time() - begun)
         return buffer.getvalue()
 
-    with np.load(world.once(cell_file(world, model, cell, seed), make)) as file:
+    return read(world.once(cell_file(world, model, cell, seed), make))
+
+
+def read(path: Path) -> CellImages:
+    with np.load(path) as file:
         return CellImages(file["pictures"], float(file["cpu_seconds"]))

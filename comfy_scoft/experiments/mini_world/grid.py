@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 from ...data.records import Dataset
 from ...metrics.bias import NO_PLACE, concept_of
@@ -33,11 +32,10 @@ HELD_OUT, TRAINED, HOUSES = "held-out kinds", "trained kinds", "houses"
 
 @dataclass(frozen=True)
 class ImageRequest:
-    """One image to generate: its prompt, the seed of its noise, and the place and concept of the prompt."""
+    """One image to generate: its prompt, the seed of its noise, and the concept of the prompt."""
 
     prompt: str
     seed: int
-    place: str
     concept: str
 
 
@@ -57,28 +55,17 @@ class Cell:
     def name(self) -> str:
         return f"{self.what} · {self.place}"
 
-    def described(self) -> dict[str, Any]:
-        """All that decides which images are generated, as plain JSON."""
-        return {**asdict(self), "kinds": list(self.kinds)}
-
     def requests(self, seed: int, dataset: Dataset) -> list[ImageRequest]:
         """The cell's images for a training seed; the noise of a kind's k-th image is the same in every place."""
-        prompts = self._prompts(dataset)
+        place = None if self.place == NO_PLACE else self.place
+        prompts = {kind: world.caption(kind, place) for kind in self.kinds if self.what != TRAINED}
+        for record in dataset.records if self.what == TRAINED else ():
+            prompts.setdefault(concept_of(record.caption), record.caption)
         return [
-            ImageRequest(prompt, seed_of(seed, zlib.crc32(concept.encode()), k), self.place, concept)
-            for concept, prompt in prompts
+            ImageRequest(prompts[kind], seed_of(seed, zlib.crc32(kind.encode()), k), kind)
+            for kind in self.kinds
             for k in range(self.each)
         ]
-
-    def _prompts(self, dataset: Dataset) -> list[tuple[str, str]]:
-        """(concept, prompt) of each kind."""
-        if self.what == TRAINED:
-            captions: dict[str, str] = {}
-            for record in dataset.records:
-                captions.setdefault(concept_of(record.caption), record.caption)
-            return [(kind, captions[kind]) for kind in self.kinds]
-        place = None if self.place == NO_PLACE else self.place
-        return [(kind, world.caption(kind, place)) for kind in self.kinds]
 
 
 def held_out(each: int, places: Sequence[str], kinds: Sequence[str] = TEST_KINDS) -> tuple[Cell, ...]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from functools import lru_cache
+from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,6 @@ from ...common import fingerprints
 from ...common.errors import UserError
 from ...common.files import write_atomically
 from ...common.fingerprints import short_hash
-from ...models.stable_diffusion import BaseModel
 from ..engine.store import slug
 from . import correction, generate, measurements
 from .arms import BASE, Arm, Part
@@ -33,7 +33,7 @@ def job_file(out: Path, job: Job) -> Path:
 def hash_of(job: Job, world: World) -> str:
     """16 hex digits of all that decides what a job's file says, its seconds aside."""
     part, arm, seed = job
-    cells = [cell.described() for cell in FORMS[part.form]]
+    cells = [asdict(cell) for cell in FORMS[part.form]]
     sampling = [generate.REVISION, generate.STEPS, generate.GUIDANCE, seed, cells]
     if arm.lora_strength != 1.0:
         sampling.append({"LoRA strength": arm.lora_strength})
@@ -42,26 +42,22 @@ def hash_of(job: Job, world: World) -> str:
     return short_hash([measurements.REVISION, sampling, key_of(arm, seed, world), arm.at, world.facts])
 
 
-def load(path: Path) -> dict[str, Any] | None:
-    """A job's file; None where there is none. Raises UserError, one sentence, for a damaged one."""
+def current(job: Job, world: World) -> dict[str, Any] | None:
+    """A job's file if it was made with these settings. Raises UserError, one sentence, for a damaged one."""
+    path = job_file(world.out, job)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        if isinstance(content["cells"], dict) and isinstance(content["measures"], dict) and "hash" in content:
-            return content
+        whole = isinstance(content["cells"], dict) and isinstance(content["measures"], dict) and "hash" in content
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError):
-        pass
-    raise UserError(
-        f"The unit file {path.parent.name}/{path.name} is damaged: remove it and run the same command again, which "
-        "writes it anew from what was generated."
-    )
-
-
-def current(job: Job, world: World) -> dict[str, Any] | None:
-    """A job's file if it was made with these settings. Raises UserError as `load` does."""
-    content = load(job_file(world.out, job))
-    return content if content is not None and content["hash"] == hash_of(job, world) else None
+        whole = False
+    if not whole:
+        raise UserError(
+            f"The unit file {path.parent.name}/{path.name} is damaged: remove it and run the same command again, which "
+            "writes it anew from what was generated."
+        )
+    return content if content["hash"] == hash_of(job, world) else None
 
 
 def finished(job: Job, world: World) -> bool:
@@ -142,9 +138,6 @@ def _model(world: World, arm: Arm, training: Trained | None) -> tuple[str, Any]:
     if training is None:
         return "base", lambda: world.base
 
-    @lru_cache(maxsize=1)
-    def network() -> BaseModel:
-        return with_lora(world, arm, training.lora(arm.at))
-
     share = "" if arm.lora_strength == 1.0 else f"x{arm.lora_strength:g}"
-    return f"{training.key}-{arm.at or arm.train.steps}{share}", network
+    name = f"{training.key}-{arm.at or arm.train.steps}{share}"
+    return name, cache(lambda: with_lora(world, arm, training.lora(arm.at)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,13 @@ from ...data.images import png
 from ...reports import page as report
 from ..engine.estimate import Estimate
 from ..engine.estimate import shown as as_text
-from ..engine.page import write_page
-from . import charts, text, verdicts
+from ..engine.page import words, write_page
+from . import charts, grid, verdicts
 from .arms import ALL, Part
-from .columns import (
+from .results import load, metrics_of, results, worse
+from .tables import PartTable, table
+from .training import World
+from .verdicts import (
     ADDED_TIME,
     CLIP_CHANGE,
     COLUMNS,
@@ -26,20 +29,22 @@ from .columns import (
     GAP,
     GROUPS,
     KID,
+    KINDS,
     LEAKAGE,
     Column,
 )
-from .results import has_values, load, metrics_of, results, worse
-from .tables import PartTable, table
-from .training import World
 
-MARKS = {verdicts.BETTER: report.BETTER, verdicts.WORSE: report.WORSE, verdicts.NOT_SHOWN: report.NOT_SHOWN}
+WORDS = words(Path(__file__).with_name("words.ini"))
+MARKS = {None: "", verdicts.BETTER: report.BETTER, verdicts.WORSE: report.WORSE, verdicts.NOT_SHOWN: report.NOT_SHOWN}
 VERDICT = "verdict"
 MAIN = ("ablation", "careful", "combined")
 """The parts whose arms are in the first chart and among the samples."""
 SAMPLES = "samples.png"
 IMAGES = {"ablation": "page.png", "along training": "along.png"}
 SHORT = (DARK, *LEAKAGE, GAP, DIVERSITY, KID)
+JUDGED = ("careful", "combined", "fresh seeds", "ten seeds", "corrector")
+"""The parts whose arms are in the table of aims."""
+ENDS = ("lowest", "highest")
 
 
 def write(scene: World, folder: Path, parts: Sequence[Part] = tuple(ALL.values())) -> list[Path]:
@@ -90,22 +95,32 @@ def _samples(scene: World, found: Mapping[str, PartTable]) -> Tensor | None:
 
 def as_page(content: Mapping[str, Any]) -> report.Content:
     """results.json as it is shown: in short, then the parts."""
-    short = _in_short(content["parts"])
-    sections = [report.Section("In short", text.VERDICTS, tables=short)] if short else []
-    sections += [
-        report.Section(
-            part["name"].capitalize(),
-            f"{part['about']} Training seeds {', '.join(map(str, part['seeds']))}."
-            + ("" if has_values(part) else f" {text.UNSTORED}"),
-            missing=_missing(part["missing"]),
-            image=IMAGES.get(part["name"], ""),
-            tables=part_tables(part),
+    said = {
+        name: text.format(
+            grid=grid,
+            verdicts=verdicts,
+            development_kinds=", ".join(grid.DEVELOPMENT_KINDS),
+            test_kinds=", ".join(grid.TEST_KINDS),
         )
-        for part in content["parts"]
-    ]
+        for name, text in WORDS["page"].items()
+    }
+    short = _in_short(content["parts"], said)
+    sections = [report.Section("In short", said["verdicts"], tables=short)] if short else []
+    for part in content["parts"]:
+        stored = all("values" in found for arm in part["arms"].values() for found in arm["figures"].values())
+        about = f"{part['about']} Training seeds {', '.join(map(str, part['seeds']))}."
+        sections.append(
+            report.Section(
+                part["name"].capitalize(),
+                about if stored else f"{about} {said['not stored']}",
+                missing=_missing(part["missing"]),
+                image=IMAGES.get(part["name"], ""),
+                tables=part_tables(part),
+            )
+        )
     versions = "; ".join(", ".join(f"{k} {v}" for k, v in one.items()) for one in content["versions"])
-    introduction = (text.ABOUT, text.KEPT_BACK, text.INTERVAL)
-    return report.Content(text.TITLE, introduction, content["command"], versions or "none", tuple(sections))
+    introduction = (said["about"], said["kept back"], said["intervals"])
+    return report.Content(said["title"], introduction, content["command"], versions or "none", tuple(sections))
 
 
 def _missing(missing: Sequence[str]) -> str:
@@ -115,77 +130,79 @@ def _missing(missing: Sequence[str]) -> str:
     return f"Not there yet: {some}."
 
 
-def _in_short(parts: Sequence[Mapping[str, Any]]) -> tuple[report.Table, ...]:
+def _in_short(parts: Sequence[Mapping[str, Any]], said: Mapping[str, str]) -> tuple[report.Table, ...]:
     """The ablation in a few columns, and whether each arm of the other parts reaches its aims."""
     found = [
-        _table("The losses", text.SHORT, SHORT, part) for part in parts if part["name"] == "ablation" and part["arms"]
+        _table("The losses", said["losses"], SHORT, part)
+        for part in parts
+        if part["name"] == "ablation" and part["arms"]
     ]
-    rows = [_aims(part, name) for part in parts for name in part["arms"] if part["name"] in text.IN_SHORT]
-    headings = ("", *(name for heading in text.AIM_HEADINGS for name in (heading, VERDICT)), "all aims", *text.WORSE)
-    return (*found, *([report.Table("The aims", text.AIMS, headings, tuple(rows))] if rows else []))
+    rows = [_aims(part, name) for part in parts if part["name"] in JUDGED for name in part["arms"]]
+    if rows:
+        headings, *_ = (tuple(heading for heading, _ in row) for row in rows)
+        cells = tuple(tuple(cell for _, cell in row) for row in rows)
+        found.append(report.Table("The aims", said["aims"], headings, cells))
+    return tuple(found)
 
 
-def _aims(part: Mapping[str, Any], name: str) -> tuple[str, ...]:
-    """A row of the table of aims: each metric with its verdict, all together, and everything that got worse."""
+def _aims(part: Mapping[str, Any], name: str) -> list[tuple[str, str]]:
+    """A row of the table of aims, (heading, cell): each metric with its verdict, all together, and what got worse."""
     arm, aim = part["arms"][name], verdicts.AIMS[part["name"]]
-    metrics, own = metrics_of(arm), arm["aims"]
-    called = f"{name}, {part['name']}" if part["name"].endswith("seeds") else name
+    metrics, own, got_worse = metrics_of(arm), arm["aims"], worse(part, name)
     sample = metrics.get(DARK_AS_SAMPLE.key)
     dark = f"{_cell(metrics.get(DARK.key), DARK)}, aim {aim.dark:.2f}"
     if sample is not None and sample.known:
         dark += f" (as a sample of kinds [{sample.low:.2f}, {sample.high:.2f}])"
-    places = [column for column in LEAKAGE if column.key in own]
-    left = ", ".join(f"{column.heading} {MARKS[own[column.key]]}" for column in places) or report.NOT_SHOWN
-    cells = [dark, _mark(own.get(DARK.key)), left, _mark(verdicts.worst({c.key: own[c.key] for c in places}))]
+    leaks = {column.key: own[column.key] for column in LEAKAGE if column.key in own}
+    left = ", ".join(f"{COLUMNS[key].heading} {MARKS[said]}" for key, said in leaks.items())
+    row = [
+        ("", f"{name}, {part['name']}" if part["name"].endswith("seeds") else name),
+        ("dark skin", dark),
+        (VERDICT, MARKS[own.get(DARK.key)]),
+        ("left alone", left or report.NOT_SHOWN),
+        (VERDICT, MARKS[verdicts.worst(leaks)]),
+    ]
     for column in (CLIP_CHANGE, ADDED_TIME):
-        found = arm["figures"].get(column.key, {})
-        cells += [_cell(metrics.get(column.key), column), _mark(own.get(column.key, found.get("verdict")))]
-    got_worse = worse(part, name)
-    lists = [_headings(got_worse.get(before)) for before in ("base", "+MPC")]
-    return (called, *cells, _mark(own["all"]), *lists)
-
-
-def _headings(keys: Sequence[str] | None) -> str:
-    """The names of metrics that got worse."""
-    if keys is None:
-        return ""
-    return "; ".join(COLUMNS[key].of + COLUMNS[key].heading for key in keys) or "nothing"
+        said = arm["figures"].get(column.key, {}).get("verdict")
+        heading = column.heading.removesuffix(", share")
+        row += [(heading, _cell(metrics.get(column.key), column)), (VERDICT, MARKS[own.get(column.key, said)])]
+    row.append(("all aims", MARKS[own["all"]]))
+    for before in ("base", "+MPC"):
+        names = [COLUMNS[key].of + COLUMNS[key].heading for key in got_worse.get(before, ())]
+        row.append((f"worse than {before}", "; ".join(names) or ("nothing" if before in got_worse else "")))
+    return row
 
 
 def part_tables(part: Mapping[str, Any]) -> tuple[report.Table, ...]:
     """The tables that a part of results.json has metrics for."""
-    found = []
-    for group in GROUPS:
-        kinds = group is GROUPS[-1]
-        if any(column.key in arm["figures"] for column in group.columns for arm in part["arms"].values()):
-            found.append(_table(group.title, group.about, group.columns, part, kinds=kinds))
-    return tuple(found)
+    return tuple(
+        _table(title, WORDS["tables"][title], columns, part, kinds=title == KINDS)
+        for title, columns in GROUPS.items()
+        if any(column.key in arm["figures"] for column in columns for arm in part["arms"].values())
+    )
 
 
 def _table(
-    title: str, about: str, columns: Iterable[Column], part: Mapping[str, Any], *, kinds: bool = False
+    title: str, about: str, columns: Sequence[Column], part: Mapping[str, Any], *, kinds: bool = False
 ) -> report.Table:
     """One row an arm, then one a comparison of two arms; a verdict beside each metric that has one in some row."""
-    rows = {name: arm["figures"] for name, arm in part["arms"].items()}
-    shown = [c for c in columns if any(c.key in found for found in rows.values())]
+    arms = {name: arm["figures"] for name, arm in part["arms"].items()}
+    shown = [c for c in columns if any(c.key in found for found in arms.values())]
     pairs = {f"{p['before']} → {p['after']}": p["changes"] for p in part["comparisons"]}
     pairs = {name: found for name, found in pairs.items() if any(c.key in found for c in shown)}
-    judged = {
-        c.key for c in shown if any("verdict" in found.get(c.key, {}) for found in (*rows.values(), *pairs.values()))
-    }
+    rows = [*arms.values(), *pairs.values()]
+    judged = [c.key for c in shown if any("verdict" in found.get(c.key, {}) for found in rows)]
     headings = [name for c in shown for name in ((c.heading, VERDICT) if c.key in judged else (c.heading,))]
     body: list[tuple[str, ...]] = []
-    for found, changes in ((rows, False), (pairs, True)):
+    for found, changes in ((arms, False), (pairs, True)):
         for name, metrics in found.items():
-            cells = []
+            cells = [_kind(part["arms"].get(name, {}), end) for end in ENDS] if kinds else []
             for column in shown:
-                own = metrics.get(column.key)
-                estimate = Estimate.from_json(own) if own else None
-                cells.append(_cell(estimate, column, changes=changes))
-                cells += [_mark((own or {}).get("verdict"))] if column.key in judged else []
-            ends = [_kind(part["arms"][name], end) for end in ("lowest", "highest")] if kinds else []
-            body.append((name, *ends, *cells))
-    return report.Table(title, about, ("", *(("lowest", "highest") if kinds else ()), *headings), tuple(body))
+                own = metrics.get(column.key, {})
+                cells.append(_cell(Estimate.from_json(own) if own else None, column, changes=changes))
+                cells += [MARKS[own.get("verdict")]] if column.key in judged else []
+            body.append((name, *cells))
+    return report.Table(title, about, ("", *(ENDS if kinds else ()), *headings), tuple(body))
 
 
 def _kind(arm: Mapping[str, Any], end: str) -> str:
@@ -193,10 +210,6 @@ def _kind(arm: Mapping[str, Any], end: str) -> str:
         return report.NOT_SHOWN
     kind, share = arm["kinds"][end]
     return f"{share:.2f} ({kind})"
-
-
-def _mark(verdict: str | None) -> str:
-    return MARKS[verdict] if verdict else ""
 
 
 def _cell(estimate: Estimate | None, column: Column, *, changes: bool = False) -> str:

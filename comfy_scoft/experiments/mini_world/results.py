@@ -11,13 +11,12 @@ from ...common.errors import UserError
 from ..engine.estimate import Estimate
 from ..engine.page import RESULTS
 from . import tables, verdicts
-from .columns import COLUMNS, GROUPS
 from .job import settings
 from .tables import ArmTable, PartTable
+from .verdicts import COLUMNS, GROUPS, KINDS
 
 FORMAT, VERSION = "scoft-mini-world-benchmark", 2
 COMMAND = "python -m comfy_scoft benchmark --page benchmarks/mini_world"
-Changes = dict[str, dict[str, Any]]
 
 
 def results(found: Mapping[str, PartTable], earlier: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -71,11 +70,6 @@ def metrics_of(arm: Mapping[str, Any], kind: str = "figures") -> dict[str, Estim
     return {key: Estimate.from_json(found) for key, found in arm.get(kind, {}).items()}
 
 
-def has_values(part: Mapping[str, Any]) -> bool:
-    """Whether the value of each training is stored."""
-    return all("values" in found for arm in part["arms"].values() for found in arm["figures"].values())
-
-
 def _part(table: PartTable) -> dict[str, Any]:
     return {
         "name": table.part.name,
@@ -101,7 +95,7 @@ def _arm(arm: ArmTable) -> dict[str, Any]:
     return content | {"kinds": {"lowest": [least, shares[least]], "highest": [most, shares[most]]}}
 
 
-def _as_json(changes: Mapping[str, Estimate]) -> Changes:
+def _as_json(changes: Mapping[str, Estimate]) -> dict[str, dict[str, Any]]:
     """Of the page's columns alone."""
     return {key: found.as_json() for key, found in changes.items() if key in COLUMNS}
 
@@ -125,13 +119,10 @@ def _judged(part: dict[str, Any]) -> dict[str, Any]:
 
 def worse(part: Mapping[str, Any], name: str) -> dict[str, list[str]]:
     """What got worse in an arm: arm that it is compared with -> keys of the metrics whose verdict is "worse"."""
-    found = {"base": _worse(part["arms"][name]["figures"])}
-    for pair in part["comparisons"]:
-        if pair["after"] == name:
-            found[pair["before"]] = _worse(pair["changes"])
-    return found
-
-
-def _worse(metrics: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    doubled = {tables.CLIP, *(column.key for column in GROUPS[-1].columns)}
-    return [key for key, found in metrics.items() if found.get("verdict") == verdicts.WORSE and key not in doubled]
+    changes = {"base": part["arms"][name]["figures"]}
+    changes |= {pair["before"]: pair["changes"] for pair in part["comparisons"] if pair["after"] == name}
+    doubled = {tables.CLIP, *(column.key for column in GROUPS[KINDS])}
+    return {
+        before: [key for key, one in own.items() if one.get("verdict") == verdicts.WORSE and key not in doubled]
+        for before, own in changes.items()
+    }

@@ -83,7 +83,6 @@ LIMITS: dict[str, Limits] = {
 class ArmTable:
     """An arm's metrics by key, their paired changes from the base model, and its jobs' contents by seed."""
 
-    arm: Arm
     metrics: dict[str, Estimate]
     changes: dict[str, Estimate] = field(default_factory=dict)
     jobs: dict[int, Content] = field(repr=False, default_factory=dict)
@@ -110,7 +109,7 @@ def table(part: Part, scene: World) -> PartTable:
         if jobs:
             pairs = paired(base, jobs)
             own = {} if arm.untouched else changes(pairs, base)
-            arms[arm.name] = ArmTable(arm, arm_metrics(jobs, pairs), own, jobs)
+            arms[arm.name] = ArmTable(arm_metrics(jobs, pairs), own, jobs)
     ablation = PARTS["ablation"]
     others = {arm.name: arm for arm in ablation.arms}
     comparisons = {}
@@ -173,7 +172,7 @@ def arm_metrics(jobs: Mapping[int, Content], pairs: Pairs) -> dict[str, Estimate
         values = {seed: own[name] for seed, own in every.items() if name in own}
         if len(values) == len(every) or name in UNPAIRED:
             metrics[name] = _estimate(name, values)
-    for name, change in _share_changes(pairs).items():
+    for name, change in _share_changes(_both(pairs)).items():
         fact, what, place = name.split(" · ")
         if what == HELD_OUT and place != TAUGHT and fact in LEAKING:
             metrics[leakage(fact, place)] = change
@@ -182,23 +181,37 @@ def arm_metrics(jobs: Mapping[int, Content], pairs: Pairs) -> dict[str, Estimate
 
 def changes(pairs: Pairs, base: Mapping[int, Content]) -> dict[str, Estimate]:
     """The paired change of every metric from one arm to another; of leakage, the change of its size."""
-    both = {seed: (data(before), data(after)) for seed, (before, after) in pairs.items()}
-    found = _share_changes(pairs)
-    for name in {name: None for before, after in both.values() for name in before if name in after}:
+    both = _both(pairs)
+    found = _share_changes(both)
+    for name, sides in _shared(both).items():
         if name not in found:
-            own = {s: _mean(b[name]) - _mean(a[name]) for s, (a, b) in both.items() if name in a and name in b}
+            own = {seed: _mean(after) - _mean(before) for seed, (before, after) in sides.items()}
             found[name] = estimate.mean(own, (-1.0, 1.0) if name in UNPAIRED else estimate.NONE)
-    bare = {seed: data(content) for seed, content in base.items() if seed in pairs}
+    three = {seed: (data(content), *both[seed]) for seed, content in base.items() if seed in pairs}
     for place in OTHER_PLACES:
         for fact in LEAKING:
             name, growth = key(fact, HELD_OUT, place), {}
-            for seed, plain in bare.items():
-                if all(name in side for side in (plain, *both[seed])):
-                    was, now = (abs(_mean(side[name]) - _mean(plain[name])) for side in both[seed])
-                    growth[seed] = now - was
+            for seed, arms in three.items():
+                if all(name in side for side in arms):
+                    plain, was, now = (_mean(side[name]) for side in arms)
+                    growth[seed] = abs(now - plain) - abs(was - plain)
             if growth:
                 found[leakage(fact, place)] = estimate.mean(growth, (-1.0, 1.0))
     return found | _clip_changes(pairs) | _gap(pairs)
+
+
+def _both(pairs: Pairs) -> dict[int, tuple[dict[str, Any], dict[str, Any]]]:
+    return {seed: (data(before), data(after)) for seed, (before, after) in pairs.items()}
+
+
+def _shared(both: Mapping[int, tuple[dict[str, Any], dict[str, Any]]]) -> dict[str, dict[int, tuple[Any, Any]]]:
+    """Of each metric that both arms have on some seeds: its data before and after, by seed."""
+    found: dict[str, dict[int, tuple[Any, Any]]] = {}
+    for seed, (before, after) in both.items():
+        for name in before:
+            if name in after:
+                found.setdefault(name, {})[seed] = (before[name], after[name])
+    return found
 
 
 def _mean(value: Any) -> float:
@@ -213,16 +226,13 @@ def _estimate(name: str, values: Mapping[int, Any]) -> Estimate:
     return estimate.share(values) if facts else estimate.mean(values, limits)
 
 
-def _share_changes(pairs: Pairs) -> dict[str, Estimate]:
+def _share_changes(both: Mapping[int, tuple[dict[str, Any], dict[str, Any]]]) -> dict[str, Estimate]:
     """The paired change of every share of the same images, over the seeds."""
-    both = {seed: (data(before), data(after)) for seed, (before, after) in pairs.items()}
-    found = {}
-    for name in {name: None for before, after in both.values() for name in before if name in after}:
-        own = {seed: pair for seed, pair in both.items() if name in pair[0] and name in pair[1]}
-        if name.split(" · ")[0] in FACTS and name not in UNPAIRED:
-            sides: Any = [{seed: pair[i][name] for seed, pair in own.items()} for i in range(2)]
-            found[name] = estimate.share_change(*sides)
-    return found
+    return {
+        name: estimate.share_change(*({seed: pair[i] for seed, pair in sides.items()} for i in range(2)))
+        for name, sides in _shared(both).items()
+        if name.split(" · ")[0] in FACTS and name not in UNPAIRED
+    }
 
 
 def applies(fact: str, what: str, place: str) -> bool:

@@ -1,4 +1,4 @@
-"""Trains an arm's LoRA, once for every part that needs it, and holds what all trainings share."""
+"""Trains an arm's LoRA, once for every part that needs it, with what all trainings share and the control's loss."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import copy
 import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from functools import cached_property
+from dataclasses import dataclass, replace
+from functools import cache, cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from safetensors.torch import save as serialize
@@ -20,8 +20,8 @@ from ...common.files import write_atomically
 from ...common.fingerprints import short_hash
 from ...data.dataset import load_folder
 from ...data.records import Dataset
-from ...features import FeatureNetwork, load_features
-from ...losses import LOSSES, Loss
+from ...features import load_features
+from ...losses import LOSSES, ContrastiveLoss, Loss, LossContext
 from ...mini_world import COMMUNITY
 from ...models.lora import attach, export_kohya, layers, load_lora
 from ...models.mini import layout
@@ -34,7 +34,6 @@ from ...training.run import Callbacks, Run
 from ..engine.store import Store
 from ..engine.training import FACTS, LORA, build_losses, is_trained, needs, train_lora
 from .arms import SNAPSHOTS, Arm
-from .control import MatchedPerceptualLoss
 
 REVISION = 1
 """Raise it when you change what a training gives; trainings of another revision are made again."""
@@ -43,6 +42,46 @@ CHECKPOINT = layout.WEIGHTS / "checkpoints" / layout.CHECKPOINT
 CONTROLNET = layout.WEIGHTS / "controlnet" / layout.CONTROLNET
 NEGATIVES = NegativeSettings(per_image=3, steps=12, cfg=4.0, seed=1, resolution=64)
 """The negatives of the demo's workflow."""
+
+
+@dataclass(frozen=True)
+class MatchedPerceptualLoss(ContrastiveLoss):
+    """L_P, scaled for each image so that its gradient at the rollout's latent z_0 has the norm that L_C's would have.
+
+    That gradient is all that the trainer takes from a loss on the rollout's image (rollout.py), so the two losses
+    then push equally hard at each image and differ in direction alone. The factor is a constant to autograd; where
+    C's hinge is closed, it is 0. The settings are those of the contrastive loss that it stands in for.
+    """
+
+    name: ClassVar[str] = "perceptual at C's norm"
+
+    def __call__(self, context: LossContext) -> Tensor:
+        near = self.features.distance(context.features(self.features), context.positive(self.features)).float()
+        contrastive = super().__call__(context)
+        assert context.image is not None, "it says that it uses the rollout"
+        latent = _leaf(context.image)
+        own, other = (
+            torch.autograd.grad(loss.sum(), latent, retain_graph=True)[0].flatten(1).norm(dim=1)
+            for loss in (near, contrastive)
+        )
+        return near * (other / own.clamp_min(torch.finfo(own.dtype).tiny)).detach()
+
+
+def _leaf(image: Tensor) -> Tensor:
+    """The only tensor that the graph of `image` begins at: the latent that it was decoded from."""
+    seen, nodes, found = set(), [image.grad_fn], []
+    while nodes:
+        node = nodes.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if hasattr(node, "variable"):
+            found.append(node.variable)
+        nodes += [following for following, _ in node.next_functions]
+    assert len(found) == 1, "everything but the latent is frozen"
+    return found[0]
+
+
 MENU: Mapping[str, type[Loss]] = {**LOSSES, "matched": MatchedPerceptualLoss}
 
 
@@ -54,7 +93,8 @@ class World(Store):
     """
 
     limit: int = 0
-    networks: dict[str, FeatureNetwork] = field(default_factory=dict)
+    network = staticmethod(cache(load_features))
+    """The feature network of a name, loaded once."""
 
     @cached_property
     def base(self) -> BaseModel:
@@ -87,12 +127,6 @@ class World(Store):
     def fresh(self) -> BaseModel:
         """A copy of the base model with a UNet of its own."""
         return replace(self.base, unet=copy.deepcopy(self.base.unet))
-
-    def network(self, name: str) -> FeatureNetwork:
-        """The feature network of that name, loaded once."""
-        if name not in self.networks:
-            self.networks[name] = load_features(name)
-        return self.networks[name]
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ...losses import LOSSES
 from ...losses.rollout import RolloutSettings
 from ...models.lora import LoraSettings
 from ...negatives.generate import NegativeSettings
@@ -25,6 +26,12 @@ class Arm:
     key: str
     name: str
     losses: tuple[LossSpec, ...] = ()
+
+    @property
+    def specs(self) -> list[LossSpec]:
+        """The losses with the role of the network that those on the rollout's image look through."""
+        look = {"features": "training"}
+        return [(name, {**(look if LOSSES[name].uses_rollout else {}), **options}) for name, options in self.losses]
 
     def needs(self, what: str) -> bool:
         """Whether a loss has the class attribute `what`: uses_rollout, needs_generic or needs_negatives."""

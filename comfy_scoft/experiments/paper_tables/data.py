@@ -30,6 +30,13 @@ class Culture:
     held_out: bool
     report: str = ""
 
+    def lacks(self, arms: Sequence[Arm]) -> tuple[bool, bool]:
+        """Whether generic captions, and negatives, are to be made for these arms: negatives unless all have some."""
+        records = self.train.records
+        generic = any(arm.needs("needs_generic") for arm in arms) and not all(r.generic_captions for r in records)
+        negatives = any(arm.needs("needs_negatives") for arm in arms) and not all(r.negatives for r in records)
+        return generic, negatives
+
     def pairs(self, scale: Scale, seed: int) -> tuple[CultureRecord, ...]:
         """Table 2's text-image pairs: training records of different captions, sampled by the seed."""
         return chosen(self.train.records, scale.pairs, seed)

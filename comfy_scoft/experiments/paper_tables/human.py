@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +11,20 @@ import torch
 from ...common.errors import UserError
 from ...data.images import read_pixels
 from ...metrics.image_set import ImageSet
+from ...metrics.intervals import Interval
 from ...survey.aggregate import ALL, aggregate
 from ...survey.build import SurveySettings, build, save
 from ...survey.responses import load_responses
 from ...survey.spec import KEY_ENDING
 from . import paper
-from .measure import Figure
+from .measure import Figure, figure
+from .results import WORDS
 from .study import Study
 from .train import ImageFiles
 
 FOLDER = "survey"
+HOW = WORDS["survey"]["how"].format(folder=FOLDER, key=KEY_ENDING)
+"""What to do with the pages."""
 
 
 def write_page(study: Study, culture: str, sets: Mapping[str, ImageFiles]) -> str:
@@ -28,23 +32,20 @@ def write_page(study: Study, culture: str, sets: Mapping[str, ImageFiles]) -> st
 
     sets: the images of Tables 1 and 4, by the arm's name. A page is one prompt with one image of each model.
     """
-    prompts = next(iter(sets.values())).spec.prompts
-    firsts = [i for i, prompt in enumerate(prompts) if prompt not in prompts[:i]][: study.scale.pages]
-    shown = [_images(files, firsts, name) for name, files in sets.items()]
-    settings = SurveySettings(
-        f"How do these pictures show {culture}?", pages=len(firsts), seed=study.seed, culture=culture
-    )
+    spec = next(iter(sets.values())).spec
+    firsts = [i for i, prompt in enumerate(spec.prompts) if prompt not in spec.prompts[:i]][: study.scale.pages]
+    prompts, seeds = tuple(spec.prompts[i] for i in firsts), tuple(spec.seeds[i] for i in firsts)
+    shown = []
+    for name, files in sets.items():
+        pixels = torch.stack([read_pixels(files.paths[i]) for i in firsts])
+        shown.append(ImageSet(pixels.add(1.0).div(2.0).permute(0, 2, 3, 1), prompts, seeds, name))
+    question = WORDS["survey"]["question"].format(culture=culture)
+    settings = SurveySettings(question, pages=len(firsts), seed=study.seed, culture=culture)
     try:
         path = save(*build(shown, settings), study.out / FOLDER)
     except UserError as error:  # such as models that generate the same images, after too short a training
         return str(error)
     return path.relative_to(study.out).as_posix()
-
-
-def _images(files: ImageFiles, some: Sequence[int], name: str) -> ImageSet:
-    pixels = torch.stack([read_pixels(files.paths[i]) for i in some])
-    prompts, seeds = tuple(files.spec.prompts[i] for i in some), tuple(files.spec.seeds[i] for i in some)
-    return ImageSet(pixels.add(1.0).div(2.0).permute(0, 2, 3, 1), prompts, seeds, name)
 
 
 def ranks(study: Study, answers: Path) -> dict[str, Any]:
@@ -57,17 +58,6 @@ def ranks(study: Study, answers: Path) -> dict[str, Any]:
     table: dict[str, dict[str, Figure]] = {name: {} for name in survey.generators}
     for item in (item.id for item in survey.items if item.id in paper.ITEMS):
         figures = found.figures[ALL, item]
-        for k, name in enumerate(survey.generators):
-            value, low, high = (float(v) for v in figures.average[:, k])
-            table[name][item] = {"value": value, "low": low, "high": high, "n": figures.rankings}
+        for name, average in zip(survey.generators, figures.average.T, strict=True):
+            table[name][item] = figure(Interval(*average), figures.rankings)
     return {"people": found.whole.people, "report": report, "ranks": table}
-
-
-def how(study: Study) -> str:
-    """What to do with the pages."""
-    return (
-        f"Give each page in {FOLDER}/ to people of that culture; keep the files that end in {KEY_ENDING} to yourself. "
-        "Put the answer files that they send back into one folder, and run the same command again with --answers "
-        "FOLDER: Table 1 then has their average ranks. Load Responses and Aggregate Survey in ComfyUI give the whole "
-        "analysis of the same files."
-    )

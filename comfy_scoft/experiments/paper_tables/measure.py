@@ -116,8 +116,13 @@ class Measurer:
 
 def figure(found: Interval, n: int) -> Figure:
     """A figure as JSON, which has no NaN: None where there is no interval."""
-    value, low, high = (None if math.isnan(v) else float(v) for v in found)
-    return {"value": value, "low": low, "high": high, "n": n}
+    ends = {name: None if math.isnan(v) else float(v) for name, v in found._asdict().items()}
+    return {**ends, "n": n}
+
+
+def interval_of(found: Figure) -> Interval:
+    """A figure's value and ends, NaN where there is no interval."""
+    return Interval(*(math.nan if found[end] is None else found[end] for end in Interval._fields))
 
 
 def mean(figures: Sequence[Figure]) -> Figure:
@@ -125,5 +130,4 @@ def mean(figures: Sequence[Figure]) -> Figure:
     itself."""
     if all(one == figures[0] for one in figures):
         return figures[0]
-    known = [Interval(*(math.nan if one[end] is None else one[end] for end in Interval._fields)) for one in figures]
-    return figure(independent_mean(known), sum(one["n"] for one in figures))
+    return figure(independent_mean([interval_of(one) for one in figures]), sum(one["n"] for one in figures))

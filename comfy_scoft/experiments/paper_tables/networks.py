@@ -60,22 +60,17 @@ class Networks:
     def named(self, role: str) -> tuple[str, Path | None]:
         """The name and the file of a role's network. Raises UserError, one sentence, where the file is missing."""
         name, file = self._names.get(role, (ROLES[role], ""))
-        return name, self._there(role, name, Path(file) if file else self._usual(name))
-
-    def _usual(self, name: str) -> Path | None:
-        return self.folder / FILES[name] if self.folder is not None and name in FILES else None
-
-    def _there(self, role: str, name: str, path: Path | None) -> Path | None:
-        if name.startswith("mini "):  # shipped with the pack
-            return path
-        if path is None or not path.is_file():
+        path = Path(file) if file else None
+        if path is None and self.folder is not None and name in FILES:
+            path = self.folder / FILES[name]
+        if not name.startswith("mini ") and (path is None or not path.is_file()):  # the mini ones are shipped
             where = f"{path} is not there" if path is not None else "no file was given"
             usual = f"put {FILES[name]} into the folder of --networks, or name " if name in FILES else "name "
             raise UserError(
                 f"The network {name} ({role}) needs its weights, but {where}: {usual}the file with --network "
                 f'"{role}={name}=FILE".'
             )
-        return path
+        return name, path
 
     def load(self, role: str) -> FeatureNetwork:
         """The role's network on the device."""

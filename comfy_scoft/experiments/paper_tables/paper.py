@@ -5,7 +5,7 @@ The four average ranks of Table 1 are in the order of the survey's items (Sectio
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 Row = Mapping[str, float]
 
@@ -14,28 +14,6 @@ AUTOMATIC = (KID_OWN, KID_GENERIC, CLIP_SCORE)
 ITEMS = ("alignment", "representation", "stereotypes", "offensiveness")
 """The survey's items, by the ids of survey/items.py."""
 MEMORY = ("CLIP-I", "DINO", "DreamSim", "DIV train", "DIV test", CLIP_SCORE)
-
-
-def _rows(names: tuple[str, ...], columns: tuple[str, ...], values: tuple[tuple[float, ...], ...]) -> dict[str, Row]:
-    return {name: dict(zip(columns, row, strict=True)) for name, row in zip(names, values, strict=True)}
-
-
-_NAMES = ("Stable Diffusion", "SCoFT+M", "SCoFT+MP", "SCoFT+MPC")
-TABLE_1 = _rows(
-    _NAMES,
-    (*AUTOMATIC, *ITEMS),
-    (
-        (30.355, 4.396, 0.813, 3.09, 3.07, 2.98, 3.07),
-        (22.643, 4.711, 0.802, 2.57, 2.56, 2.66, 2.59),
-        (21.360, 4.936, 0.800, 2.33, 2.35, 2.34, 2.30),
-        (19.621, 4.819, 0.799, 1.83, 1.84, 1.91, 1.78),
-    ),
-)
-TABLE_2 = _rows(
-    ("Finetune", "SCoFT+M"),
-    MEMORY,
-    ((0.912, 0.836, 0.591, 0.302, 0.317, 0.824), (0.897, 0.808, 0.550, 0.356, 0.379, 0.814)),
-)
 CULTURES = {
     "CN": ("china", "chinese"),
     "KR": ("korea", "south korea", "korean"),
@@ -44,36 +22,47 @@ CULTURES = {
     "MX": ("mexico", "mexican"),
 }
 """The columns of Table 4, and the names under which a culture is known to be one of them."""
+
+
+def _rows(columns: Sequence[str], **rows: tuple[float, ...]) -> dict[str, Row]:
+    """Arm's name -> column -> value. rows: by the beginning of the arm's name."""
+    names = {"SD": "Stable Diffusion", "Finetune": "Finetune", "M": "SCoFT+M", "MP": "SCoFT+MP", "MPC": "SCoFT+MPC"}
+    return {names[name]: dict(zip(columns, row, strict=True)) for name, row in rows.items()}
+
+
+TABLE_1 = _rows(
+    (*AUTOMATIC, *ITEMS),
+    SD=(30.355, 4.396, 0.813, 3.09, 3.07, 2.98, 3.07),
+    M=(22.643, 4.711, 0.802, 2.57, 2.56, 2.66, 2.59),
+    MP=(21.360, 4.936, 0.800, 2.33, 2.35, 2.34, 2.30),
+    MPC=(19.621, 4.819, 0.799, 1.83, 1.84, 1.91, 1.78),
+)
+TABLE_2 = _rows(
+    MEMORY,
+    Finetune=(0.912, 0.836, 0.591, 0.302, 0.317, 0.824),
+    M=(0.897, 0.808, 0.550, 0.356, 0.379, 0.814),
+)
 TABLE_4 = {
     KID_OWN: _rows(
-        _NAMES,
         tuple(CULTURES),
-        (
-            (25.244, 28.061, 32.687, 39.988, 25.796),
-            (18.798, 24.118, 24.539, 20.566, 25.196),
-            (15.895, 23.007, 25.638, 19.799, 22.462),
-            (14.667, 17.413, 23.261, 18.342, 24.424),
-        ),
+        SD=(25.244, 28.061, 32.687, 39.988, 25.796),
+        M=(18.798, 24.118, 24.539, 20.566, 25.196),
+        MP=(15.895, 23.007, 25.638, 19.799, 22.462),
+        MPC=(14.667, 17.413, 23.261, 18.342, 24.424),
     ),
     KID_GENERIC: _rows(
-        _NAMES,
         tuple(CULTURES),
-        (
-            (4.396, 4.396, 4.396, 4.396, 4.396),
-            (4.890, 4.497, 4.461, 5.342, 4.364),
-            (5.090, 4.403, 5.135, 5.112, 4.941),
-            (5.102, 4.222, 4.987, 5.457, 4.325),
-        ),
+        SD=(4.396, 4.396, 4.396, 4.396, 4.396),
+        M=(4.890, 4.497, 4.461, 5.342, 4.364),
+        MP=(5.090, 4.403, 5.135, 5.112, 4.941),
+        MPC=(5.102, 4.222, 4.987, 5.457, 4.325),
     ),
     CLIP_SCORE: _rows(
-        _NAMES,
         tuple(CULTURES),
-        (
-            (0.827, 0.844, 0.799, 0.773, 0.819),
-            (0.804, 0.832, 0.792, 0.757, 0.825),
-            (0.798, 0.836, 0.792, 0.753, 0.8232),
-            (0.793, 0.825, 0.795, 0.753, 0.829),
-        ),
+        SD=(0.827, 0.844, 0.799, 0.773, 0.819),
+        M=(0.804, 0.832, 0.792, 0.757, 0.825),
+        MP=(0.798, 0.836, 0.792, 0.753, 0.8232),
+        MPC=(0.793, 0.825, 0.795, 0.753, 0.829),
     ),
 }
 

@@ -32,7 +32,7 @@ BUILT_IN = "relief (mini)"
 def check(study: Study) -> None:
     """Raise UserError, one sentence, where a file is missing that preparing will need. Cheap."""
     for culture in study.cultures:
-        generic, negatives = study.lacks(culture)
+        generic, negatives = culture.lacks(study.arms)
         if generic:
             _captioner(study, culture)
         if negatives:
@@ -50,7 +50,7 @@ def check(study: Study) -> None:
 
 def prepared(study: Study, culture: Culture) -> tuple[Dataset, dict[str, Any]]:
     """The training set with what the arms need, and what was done as plain JSON; what is there is not made again."""
-    generic, negatives = study.lacks(culture)
+    generic, negatives = culture.lacks(study.arms)
     if not generic and not negatives:
         return culture.train, {}
     key = study.key(*_facts(study, culture, generic=generic, negatives=negatives))
@@ -58,9 +58,8 @@ def prepared(study: Study, culture: Culture) -> tuple[Dataset, dict[str, Any]]:
     report = folder.with_suffix(".json")
     if folder.is_dir():
         found = json.loads(report.read_text(encoding="utf-8"))
-        study.clock.found(plan.CAPTION, found["captioned"])
-        study.clock.found(plan.DEPTH, found["depth maps"])
-        study.clock.found(plan.NEGATIVE, found["negatives"])
+        for kind, name in ((plan.CAPTION, "captioned"), (plan.DEPTH, "depth maps"), (plan.NEGATIVE, "negatives")):
+            study.clock.found(kind, found[name])
         study.clock.found(plan.DISTANCE, found["negatives"] + len(culture.train) if found["negatives"] else 0)
     else:
         dataset, found = _made(study, culture, generic=generic, negatives=negatives)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -10,52 +11,58 @@ import torch
 
 from ...common import fingerprints
 from ...data.captions import BLIP
-from .arms import Arm
+from ..engine.page import words
 from .data import Culture
 from .measure import Figure, mean
 from .networks import CAPTIONER, INCEPTION
 from .study import Study
+from .train import ImageFiles
 
 FORMAT = "scoft-protocol"
-
-Figures = Mapping[str, Mapping[str, Mapping[str, Figure]]]
-"""Culture -> arm's name -> figure's name -> figure."""
+WORDS = words(Path(__file__).with_name("words.ini"))
 
 
-def results(
-    study: Study, figures: Figures, prepared: Mapping[str, Mapping[str, Any]], surveys: Mapping[str, str],
-    human: Mapping[str, Any] | None, command: str, *, short: bool,
-) -> dict[str, Any]:  # fmt: skip
-    """What the page shows and what decided it. prepared: culture -> what was made for it; surveys: culture -> page."""
+@dataclass
+class Progress:
+    """What a run has so far, by culture: what was prepared, images (arm -> set), metrics, survey pages; and ranks."""
+
+    prepared: dict[str, dict[str, Any]]
+    sets: dict[str, dict[str, dict[str, ImageFiles]]] = field(default_factory=dict)
+    figures: dict[str, dict[str, dict[str, Figure]]] = field(default_factory=dict)
+    surveys: dict[str, str] = field(default_factory=dict)
+    ranks: dict[str, Any] | None = None
+
+
+def results(study: Study, done: Progress, command: str, *, short: bool) -> dict[str, Any]:
+    """What the page shows and what decided it."""
+    generic = study.generic
     return {
         "format": FORMAT,
         "short": short,
         "command": command,
         "versions": fingerprints.versions(),
         "device": torch.cuda.get_device_name(study.device) if study.device.type == "cuda" else "CPU",
-        "settings": settings(study),
-        "files": files(study),
-        "cultures": [_culture(study, culture, prepared.get(culture.name, {})) for culture in study.cultures],
-        "generic set": _generic(study),
-        "figures": figures,
-        "means": means(study.arms, figures),
-        "human": human,
-        "surveys": surveys,
-        "choices": choices(study),
+        "settings": _settings(study),
+        "files": _files(study),
+        "cultures": [_culture(study, culture, done.prepared.get(culture.name, {})) for culture in study.cultures],
+        "generic set": generic and {"pictures": len(generic.images), "prompts": list(generic.prompts)},
+        "figures": done.figures,
+        "means": {arm.name: _means(done, arm.name) for arm in study.arms},
+        "human": done.ranks,
+        "surveys": done.surveys,
+        "choices": _choices(study),
     }
 
 
-def means(arms: tuple[Arm, ...], figures: Figures) -> dict[str, dict[str, Figure]]:
-    """The mean of each figure over the cultures that have it, by the arm's name."""
-    found: dict[str, dict[str, Figure]] = {}
-    for arm in arms:
-        own = [culture[arm.name] for culture in figures.values() if arm.name in culture]
-        names = dict.fromkeys(name for one in own for name in one)
-        found[arm.name] = {name: mean([one[name] for one in own if name in one]) for name in names}
-    return found
+def _means(done: Progress, arm: str) -> dict[str, Figure]:
+    """The mean of each figure of an arm over the cultures that have it."""
+    own = [culture[arm] for culture in done.figures.values() if arm in culture]
+    return {
+        name: mean([one[name] for one in own if name in one]) for name in dict.fromkeys(n for one in own for n in one)
+    }
 
 
-def settings(study: Study) -> dict[str, Any]:
+def _settings(study: Study) -> dict[str, Any]:
     scale = study.scale
     drawing = {"sampler": "DDIM, evenly spaced timesteps", "steps": scale.sampling_steps, "guidance": scale.guidance}
     counts = {"pictures": scale.images, "generic": scale.generic, "pairs": scale.pairs, "images": scale.repeats}
@@ -72,18 +79,18 @@ def settings(study: Study) -> dict[str, Any]:
     }
 
 
-def files(study: Study) -> dict[str, list[str]]:
+def _files(study: Study) -> dict[str, list[str]]:
     """Role -> a file's name and the first 16 hex digits of its SHA-256."""
 
-    def named(path: Path) -> list[str]:
-        return [path.name, *fingerprints.of_files([path])]
+    def named(path: Path | None) -> list[str]:
+        return [path.name, *fingerprints.of_files([path])] if path is not None else []
 
     found = {"model": named(study.model)}
     if study.controlnet is not None:
         found["ControlNet"] = named(study.controlnet)
     for role in study.roles():
         name, path = study.networks.named(role)
-        found[f"network: {role}"] = [name, *(named(path) if path is not None else [])]
+        found[f"network: {role}"] = [name, *named(path)]
     weights = study.networks.folder and study.networks.folder / CAPTIONER / BLIP.weights
     if weights and weights.is_file():
         found["captioner"] = named(weights)
@@ -103,58 +110,23 @@ def _culture(study: Study, culture: Culture, prepared: Mapping[str, Any]) -> dic
     }
 
 
-def _generic(study: Study) -> dict[str, Any] | None:
-    if study.generic is None:
-        return None
-    return {"pictures": len(study.generic.images), "prompts": list(study.generic.prompts)}
-
-
-def choices(study: Study) -> list[str]:
+def _choices(study: Study) -> list[str]:
     """What the paper leaves open or this run does otherwise, one sentence each."""
-    scale, kid = study.scale, study.networks.named("kid")[0] if "kid" in study.roles() else ""
-    held_out = [culture.name for culture in study.cultures if culture.held_out]
-    found = [
-        f"The paper names no sampler for its images: here DDIM, {scale.sampling_steps} steps, guidance "
-        f"{scale.guidance:g}; image i of a set has the noise of seed i in every model.",
-        f"Margin and negative weight of L_C are lost in the paper's text: here "
-        f"{_option(study, 'margin')} and {_option(study, 'negative_weight')}. With L_C, L_P is left out, for L_C holds "
-        "its positive term.",
-    ]
+    options = {key: f"{value:g}" for arm in study.arms for _, own in arm.losses for key, value in own.items()}
+    networks = {role: study.networks.named(role)[0] for role in study.roles()}
+    held_out = ", ".join(culture.name for culture in study.cultures if culture.held_out)
+    names = ["sampler", "L_C"]
     if {1, 4} & set(study.tables):
-        threshold = "that the distances suggest" if study.threshold is None else f"{study.threshold:g}"
-        found += [
-            f"Prompts of Tables 1 and 4 are not in the paper: here all captions of the test split in turn, "
-            f"{scale.images} images a culture and model (the paper generates 200 for its Figure 7).",
-            f"The threshold of the filter of negatives is not in the paper: here the one {threshold}.",
-            f"The network of KID is not in the paper: here {kid}"
-            + (
-                ", as torch-fidelity runs it." if kid == INCEPTION else ", whose values cannot be held against others'."
-            ),
-            "CLIPScore is 2.5 max(cos, 0), the scale of the paper's values; its CLIP is not named there: here "
-            f"{study.networks.named('clip')[0]}.",
-            "The mean over cultures is what Table 1 shows: the paper's own is the mean of the columns of its Table 4.",
-        ]
-        if study.generic is None:
-            found.append("No generic set was given, so KID-COCO was not measured.")
-        else:
-            found.append(
-                f"KID-COCO: every model generates from {scale.generic} captions of the generic set: in the paper the "
-                "base model has one value for all cultures; how many images, it does not say."
-            )
-    if 2 in study.tables:
-        found += [
-            f"Table 2: {scale.pairs} training captions and as many test captions a culture, sampled by the seed, "
-            f"{scale.repeats} images of each; CLIP-I by {study.networks.named('clip')[0]}, DINO by "
-            f"{study.networks.named('dino')[0]}, which the paper does not name; the mean is over cultures.",
-        ]
-    if held_out:
-        found.append(
-            f"No test split came with {', '.join(held_out)}: {scale.test_share:.0%} of each category, sampled by the "
-            "seed, was held out."
-        )
-    return found
-
-
-def _option(study: Study, name: str) -> str:
-    found = [options[name] for arm in study.arms for _, options in arm.losses if name in options]
-    return f"{found[0]:g}" if found else "of no matter"
+        names += ["prompts", "threshold", "Inception" if networks["kid"] == INCEPTION else "another network"]
+        names += ["CLIPScore", "mean", "no KID-COCO" if study.generic is None else "KID-COCO"]
+    names += ["Table 2"] if 2 in study.tables else []
+    names += ["held out"] if held_out else []
+    values = {
+        "scale": study.scale,
+        "margin": options.get("margin", "of no matter"),
+        "negative_weight": options.get("negative_weight", "of no matter"),
+        "threshold": "that the distances suggest" if study.threshold is None else f"{study.threshold:g}",
+        "networks": networks,
+        "held_out": held_out,
+    }
+    return [WORDS["choices"][name].format(**values) for name in names]

@@ -3,28 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from . import human, page, prepare
 from .arms import BASE, Arm
 from .data import GENERIC, HELD_OUT, OWN, Culture, image_specs
-from .measure import Figure, Measurer
-from .results import results
+from .measure import Measurer
+from .results import Progress, results
 from .study import Study
 from .train import ImageFiles, Model, generate, trained
-
-
-@dataclass
-class Progress:
-    """What a run has so far, by culture: what was prepared, images (arm -> set), metrics, survey pages; and ranks."""
-
-    prepared: dict[str, dict[str, Any]]
-    sets: dict[str, dict[str, dict[str, ImageFiles]]] = field(default_factory=dict)
-    figures: dict[str, dict[str, dict[str, Figure]]] = field(default_factory=dict)
-    surveys: dict[str, str] = field(default_factory=dict)
-    ranks: dict[str, Any] | None = None
 
 
 def work(study: Study, command: str, answers: Path | None, *, short: bool) -> None:
@@ -34,10 +21,8 @@ def work(study: Study, command: str, answers: Path | None, *, short: bool) -> No
     measurer = Measurer(study)
 
     def write() -> list[Path]:
-        content = results(
-            study, done.figures, done.prepared, done.surveys, done.ranks, command=command, short=short
-        )  # fmt: skip
-        first = next(iter(done.sets.values()))
+        first = done.sets[study.cultures[0].name]
+        content = results(study, done, command, short=short)
         return page.write(study.out / "page", content, _of(first, OWN) or _of(first, HELD_OUT))
 
     for culture in study.cultures:
@@ -55,7 +40,7 @@ def work(study: Study, command: str, answers: Path | None, *, short: bool) -> No
         done.ranks = human.ranks(study, answers)
         study.say(done.ranks["report"])
     elif done.surveys:
-        study.say(human.how(study))
+        study.say(human.HOW)
     study.clock.tell()
     study.say("\n".join(map(str, write())))
 

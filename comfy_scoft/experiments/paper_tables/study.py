@@ -16,9 +16,9 @@ from ...models.stable_diffusion import BaseModel
 from ...negatives.controlnet_pipeline import native_resolution
 from ..engine.store import Store
 from .arms import Arm, Scale, arms_of
-from .clock import Clock
 from .data import Culture, Generic
 from .networks import ROLES, Networks
+from .plan import Clock
 
 REVISION = 1
 """Raise it when you change what a stage gives; what another revision made is made again."""
@@ -69,18 +69,11 @@ class Study(Store):
             self.base.unet._hf_peft_config_loaded = False  # diffusers 0.34 forgets this, and then finds no config
         return self.base
 
-    def lacks(self, culture: Culture) -> tuple[bool, bool]:
-        """Whether a culture's generic captions, and its negatives, are to be made: negatives unless all have some."""
-        records = culture.train.records
-        generic = any(arm.needs("needs_generic") for arm in self.arms) and not all(r.generic_captions for r in records)
-        negatives = any(arm.needs("needs_negatives") for arm in self.arms) and not all(r.negatives for r in records)
-        return generic, negatives
-
     def roles(self) -> list[str]:
         """The roles of feature networks that these tables and datasets use."""
         one, two = bool({1, 4} & set(self.tables)), 2 in self.tables
         used = {"training": one, "kid": one, "clip": True, "dino": two, "dreamsim": two}
-        used["filter"] = any(self.lacks(culture)[1] for culture in self.cultures)
+        used["filter"] = any(culture.lacks(self.arms)[1] for culture in self.cultures)
         return [role for role in ROLES if used[role]]
 
     def facts(self) -> list[Any]:

@@ -18,7 +18,7 @@ from ...models.lora import attach, load_lora
 from ...models.stable_diffusion import LATENT_FACTOR
 from ...training.run import Callbacks, Run
 from ..engine.store import slug
-from ..engine.training import LORA, build_losses, is_trained, needs, train_lora
+from ..engine.training import LORA, build_losses, is_trained, train_lora
 from . import plan
 from .arms import Arm, ImageSpec
 from .data import Culture
@@ -54,8 +54,7 @@ def trained(study: Study, culture: Culture, arm: Arm, dataset: Dataset) -> Model
 def _train(study: Study, arm: Arm, dataset: Dataset, folder: Path) -> None:
     scale = study.scale
     groups = (scale.train, scale.lora, scale.optimizer, scale.rollout)
-    role = {name: {"features": "training"} if needs([(name, {})], "uses_rollout") else {} for name, _ in arm.losses}
-    losses = build_losses([(name, {**role[name], **options}) for name, options in arm.losses], study.networks.load)
+    losses = build_losses(arm.specs, study.networks.load)
     run = Run(study.bare(), dataset, losses, folder / "run", *groups, resume=True)
     last, first = time.monotonic(), True
 
@@ -101,20 +100,15 @@ def generate(study: Study, model: Model, spec: ImageSpec) -> ImageFiles:
     if left:
         about = {"model": model.name, "set": spec.name, "prompts": spec.prompts, "seeds": list(spec.seeds)}
         write_atomically(folder / "about.json", (json.dumps(about, indent=1, ensure_ascii=False) + "\n").encode())
-        _put_on(study, model)
+        base = study.bare()
+        if model.lora is not None:
+            attach(base.unet, scale.lora, torch.Generator(), load_lora(model.lora))
         for batch in left:
             with study.clock.timed(plan.IMAGE, len(batch)):
                 images = _generated(study, [spec.prompts[i] for i in batch], list(batch))
                 for i, image in zip(batch, images, strict=True):
                     write_png(image, paths[i])
     return ImageFiles(key, spec, paths)
-
-
-def _put_on(study: Study, model: Model) -> None:
-    """The UNet with the model's LoRA, and nothing else, on it."""
-    base = study.bare()
-    if model.lora is not None:
-        attach(base.unet, study.scale.lora, torch.Generator(), load_lora(model.lora))
 
 
 def _generated(study: Study, prompts: list[str], seeds: list[int]) -> torch.Tensor:
