@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 
@@ -96,42 +97,22 @@ class Analysis:
 
         Combinations of country and item are only in the report page.
         """
-        rows = [row for key in self.cells for row in self._ranks(*key)]
-        rows += [row for key in self.cells for row in self._consensus(*key)]
-        rows += [row for key in self.cells if key[0] == ALL for row in self._wins(*key)]
-        rows += [row for key in self.cells for row in self._check(*key)]
+        generators = list(enumerate(self.survey.generators))
+        ranks, orders, wins, checks = [], [], [], []
+        for key, cell in self.cells.items():
+            suffix, n, labels = self.named(*key), cell.rankings, cell.consensus.labels
+            for k, label in generators:
+                average = Interval(*map(float, cell.average[:, k]))
+                rank, check = float(cell.ranks[k]), float(cell.check[k])
+                ranks.append(Score("average rank" + suffix, label, *average, n, BEST_FIRST))
+                orders.append(Score("consensus rank, MMSR + Vote" + suffix, label, rank, NAN, NAN, labels))
+                checks.append(Score("noisy Bradley–Terry score" + suffix, label, check, NAN, NAN, labels))
+            for (j, other), (k, label) in product(generators, generators):
+                if key[0] == ALL and k != j:
+                    win_rate = Interval(*map(float, cell.wins[:, k, j]))
+                    wins.append(Score(f"ranked above {other}{suffix}", label, *win_rate, n))
         settings = (("MMSR", f"{ITERATIONS} iterations, tolerance {TOLERANCE:g}"), ("survey", self.survey.id))
-        return Scores(tuple(rows), settings)
-
-    def _ranks(self, country: str, item: str) -> list[Score]:
-        cell, name = self.cells[country, item], "average rank" + self.named(country, item)
-        return [
-            Score(name, label, *Interval(*map(float, cell.average[:, k])), cell.rankings, BEST_FIRST)
-            for k, label in enumerate(self.survey.generators)
-        ]
-
-    def _wins(self, country: str, item: str) -> list[Score]:
-        cell, suffix, generators = self.cells[country, item], self.named(country, item), self.survey.generators
-        return [
-            Score(f"ranked above {other}{suffix}", label, *Interval(*map(float, cell.wins[:, k, j])), cell.rankings)
-            for j, other in enumerate(generators)
-            for k, label in enumerate(generators)
-            if k != j
-        ]
-
-    def _consensus(self, country: str, item: str) -> list[Score]:
-        cell = self.cells[country, item]
-        return self._without_interval("consensus rank, MMSR + Vote" + self.named(country, item), cell, cell.ranks)
-
-    def _check(self, country: str, item: str) -> list[Score]:
-        cell = self.cells[country, item]
-        return self._without_interval("noisy Bradley–Terry score" + self.named(country, item), cell, cell.check)
-
-    def _without_interval(self, name: str, cell: GroupConsensus, values: np.ndarray) -> list[Score]:
-        return [
-            Score(name, label, float(values[k]), NAN, NAN, cell.consensus.labels)
-            for k, label in enumerate(self.survey.generators)
-        ]
+        return Scores((*ranks, *orders, *wins, *checks), settings)
 
 
 def aggregate(survey: Survey, seed: int = 0, resamples: int = RESAMPLES) -> Analysis:

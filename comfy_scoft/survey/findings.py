@@ -95,7 +95,7 @@ def _against(analysis: Analysis, people: list[int], own: GroupConsensus) -> str:
     """Who the people against the consensus are, their ranking, and whether they agree with each other."""
     labels = analysis.survey.generators
     ranking = order_text(ranked(-own.average[0]), labels)
-    counted = "1 person ranks" if len(people) == 1 else f"{len(people)} people rank"
+    counted = people_text(len(people)) + (" ranks" if len(people) == 1 else " rank")
     text = f"{counted} against the consensus (Kendall's tau below 0); by average rank: {ranking}."
     numbers = _listed([person(analysis, who) for who in people])
     text += f" They are {numbers}." if len(people) > 1 else f" It is {numbers}."
@@ -140,7 +140,8 @@ def warnings(analysis: Analysis) -> list[str]:
     whole, sentences = analysis.whole, []
     if whole.people < FEW_PEOPLE:
         sentences.append(
-            f"There are answers of {_people(whole.people)} only: fewer than {FEW_PEOPLE} are too few for conclusions."
+            f"There are answers of {people_text(whole.people)} only: "
+            f"fewer than {FEW_PEOPLE} are too few for conclusions."
         )
     small = [c for (c, item), own in analysis.cells.items() if c and item == ALL and own.people < FEW_PEOPLE]
     if small and len(analysis.table.countries) > 1:
@@ -170,7 +171,8 @@ def warnings(analysis: Analysis) -> list[str]:
     return sentences
 
 
-def _people(n: int) -> str:
+def people_text(n: int) -> str:
+    """ "1 person", "7 people"."""
     return "1 person" if n == 1 else f"{n} people"
 
 
@@ -179,7 +181,7 @@ def report_text(analysis: Analysis) -> str:
     survey, whole = analysis.survey, analysis.whole
     pages = len(np.unique(analysis.table.page))
     lines = [
-        f"{survey.title}: {_people(whole.people)}, {whole.rankings} rankings on {pages} pages and "
+        f"{survey.title}: {people_text(whole.people)}, {whole.rankings} rankings on {pages} pages and "
         f"{len(survey.items)} items.",
         f"Consensus of all (MMSR + Vote): {order_text(whole.ranks, survey.generators)}.",
         f"Average rank, 1 the best: {', '.join(_average(analysis, k) for k in whole.order)}.",

@@ -25,22 +25,13 @@ class Table:
 
 
 @dataclass(frozen=True)
-class Image:
-    """url: a data URL; width and height in pixels."""
-
-    url: str
-    width: int
-    height: int
-
-
-@dataclass(frozen=True)
 class Section:
-    """texts: paragraphs; the first says in words what the image shows, where there is one."""
+    """texts: paragraphs; the first says in words what the image shows, where there is one. image: (H, W, 3)."""
 
     heading: str
     texts: Sequence[str] = ()
     table: Table | None = None
-    image: Image | None = None
+    image: Tensor | None = None
     warning: bool = False
 
 
@@ -52,23 +43,23 @@ def report_page(found: Analysis, images: Sequence[tuple[str, str, Tensor]]) -> s
         *([Section("Warnings", cautions, warning=True)] if cautions else []),
         Section("Consensus", table=_consensus(found)),
         _minorities(found),
-        *(_image(heading, text, image) for heading, text, image in images),
+        *(Section(heading, [text], image=image) for heading, text, image in images),
         Section("Average ranks", table=_averages(found)),
         Section("Participants", table=_participants(found)),
         Section("How this was computed", _method(found)),
     ]
-    return render(Path(__file__).with_name("report.html"), title=found.survey.title, sections=sections)
+    return render(
+        Path(__file__).with_name("report.html"),
+        title=found.survey.title,
+        sections=sections,
+        image_url=lambda image: data_url(png(image, optimize=True)),
+    )
 
 
 def _sentences(found: Analysis) -> list[str]:
     """The sentences of the report that are not said elsewhere on the page."""
     elsewhere = {CAUTION, *warnings(found), *(minority.sentence for minority in minorities(found))}
     return [line for line in report_text(found).splitlines() if line not in elsewhere]
-
-
-def _image(heading: str, text: str, image: Tensor) -> Section:
-    height, width = image.shape[:2]
-    return Section(heading, [text], image=Image(data_url(png(image, optimize=True)), width, height))
 
 
 def _group(found: Analysis, country: str, item: str) -> str:

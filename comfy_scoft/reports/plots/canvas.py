@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ...data.images import open_image
+from ...data.images import open_image, to_bytes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,30 +29,11 @@ COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#00
 DPI = 100
 ELLIPSIS = "…"
 FONTS = (
-    "DejaVu Sans",
-    "Noto Sans CJK SC",
-    "Noto Sans CJK JP",
-    "Noto Sans CJK KR",
-    "Noto Sans SC",
-    "Noto Sans KR",
-    "Noto Sans JP",
-    "Microsoft YaHei",
-    "Malgun Gothic",
-    "Yu Gothic",
-    "PingFang SC",
-    "Hiragino Sans",
-    "Apple SD Gothic Neo",
-    "WenQuanYi Micro Hei",
-    "Droid Sans Fallback",
-    "Noto Sans Devanagari",
-    "Nirmala UI",
-    "Noto Sans Arabic",
-    "Noto Sans Bengali",
-    "Noto Sans Tamil",
-    "Noto Sans Thai",
-    "Noto Sans Ethiopic",
-    "Arial Unicode MS",
-    "Segoe UI",
+    *("DejaVu Sans", "Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans CJK KR", "Noto Sans SC", "Noto Sans KR"),
+    *("Noto Sans JP", "Microsoft YaHei", "Malgun Gothic", "Yu Gothic", "PingFang SC", "Hiragino Sans"),
+    *("Apple SD Gothic Neo", "WenQuanYi Micro Hei", "Droid Sans Fallback", "Noto Sans Devanagari", "Nirmala UI"),
+    *("Noto Sans Arabic", "Noto Sans Bengali", "Noto Sans Tamil", "Noto Sans Thai", "Noto Sans Ethiopic"),
+    *("Arial Unicode MS", "Segoe UI"),
 )
 """Fonts to look in for a letter, those that are installed, in this order. DejaVu comes with matplotlib."""
 
@@ -205,21 +186,17 @@ def tile(picture: Image.Image | np.ndarray | Tensor, side: int) -> np.ndarray:
     An image no larger than half the side is enlarged by a whole number, pixel by pixel, so that it stays as it is.
     Arrays are (H, W, 3), uint8 or floats in [0, 1].
     """
-    image = picture if isinstance(picture, Image.Image) else _from_array(picture)
-    image = image.convert("RGB")
+    if not isinstance(picture, Image.Image):
+        values = torch.as_tensor(picture)
+        values = values if values.dtype == torch.uint8 else to_bytes(values.nan_to_num(0.0))
+        picture = Image.fromarray(values.numpy())
+    image = picture.convert("RGB")
     scale = side / max(image.size)
     scale, how = (int(scale), Image.Resampling.NEAREST) if scale >= 2 else (scale, Image.Resampling.LANCZOS)
     width, height = (max(1, min(side, round(edge * scale))) for edge in image.size)
     out = Image.new("RGB", (side, side), SHADE)
     out.paste(image.resize((width, height), how), ((side - width) // 2, (side - height) // 2))
     return np.asarray(out)
-
-
-def _from_array(image: np.ndarray | Tensor) -> Image.Image:
-    array = image.detach().cpu().float().numpy() if isinstance(image, Tensor) else np.asarray(image)
-    if array.dtype != np.uint8:
-        array = np.nan_to_num(np.clip(array, 0, 1) * 255.0).round().astype(np.uint8)
-    return Image.fromarray(array)
 
 
 def open_tile(path: Path, side: int) -> np.ndarray:

@@ -117,7 +117,8 @@ def _panel(
     sparse = len(values) < 40
     axes.plot(steps, values, color=color, lw=1.0, alpha=1.0 if sparse else 0.35, marker="o" if sparse else "", ms=3.5)
     if not sparse:
-        axes.plot(steps, _trend(axes.get_yscale(), values), color=color, lw=2.2)
+        trend = np.exp(smoothed(np.log(values))) if axes.get_yscale() == "log" else smoothed(values)
+        axes.plot(steps, trend, color=color, lw=2.2)
     if axes.get_yscale() == "linear":
         axes.ticklabel_format(axis="y", style="sci", scilimits=(-3, 4), useMathText=True, useOffset=False)
         axes.yaxis.get_offset_text().set_fontsize(8)
@@ -148,7 +149,3 @@ def _beside(axes: Axes, rows: Sequence[Mapping[str, Any]], color: str) -> None:
             color=shade,
         )
     axes.margins(y=0.25)
-
-
-def _trend(scale: str, values: np.ndarray) -> np.ndarray:
-    return np.exp(smoothed(np.log(values))) if scale == "log" else smoothed(values)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from torch import Tensor
@@ -50,14 +49,10 @@ def _accuracy(axes: Axes, found: Evaluation) -> None:
 
 
 def _reliability(axes: Axes, found: Evaluation) -> None:
-    said, true = _columns(found.reliability)
+    said, true, _ = zip(*found.reliability, strict=True)
     axes.plot([0, 1], [0, 1], color=MUTED, lw=1.0, ls=":")
     axes.plot(said, true, color=INK, lw=1.8, marker="o", ms=4)
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1.04)
     error = f"calibration error {found.ece[0]:.2f} → {found.ece[1]:.2f}"
     axes.set_xlabel(f"probability said; {error}", fontsize=9, color=MUTED, labelpad=2)
-
-
-def _columns(rows: Sequence[tuple[float, float, int]]) -> tuple[list[float], list[float]]:
-    return [row[0] for row in rows], [row[1] for row in rows]

@@ -5,12 +5,11 @@ Every generator, country and item is named beside what is drawn of it, so that n
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 from torch import Tensor
 
 from ...survey.aggregate import ALL, Analysis, GroupMetrics
+from ...survey.findings import people_text
 from .canvas import COLORS, INK, LINE, MUTED, SHADE, Page, wrap
 
 EDGE = 20
@@ -40,7 +39,7 @@ def rank_violins(found: Analysis) -> Tensor:
     for row, country in enumerate(groups):
         y = top + row * height
         page.line(EDGE, y, page.width - 2 * EDGE, INK if row == 0 else LINE, 1.2)
-        name = f"{country or 'All together'} · {_people(found.cells[country, ALL].people)}"
+        name = f"{country or 'All together'} · {people_text(found.cells[country, ALL].people)}"
         page.text(EDGE, y + 10, wrap(name, page.width - 2 * EDGE, 1, 14, bold=True)[0], 14, bold=True)
         for k, label in enumerate(survey.generators):
             _name(page, EDGE, y + 36 + line * (k + 0.5), label)
@@ -67,18 +66,13 @@ def _name(page: Page, x: float, middle: float, label: str) -> None:
         page.block(x, middle - 7 * len(lines), lines, 11)
 
 
-def _people(n: int) -> str:
-    return "1 person" if n == 1 else f"{n} people"
-
-
 def _counts(found: Analysis, country: str, item: str) -> np.ndarray:
     """Counts (G, G): how often each generator (row) had each rank (column)."""
     table = found.table
     chosen = np.ones(len(table.who), dtype=bool)
     if country:
         chosen &= table.country[table.who] == table.countries.index(country)
-    if item:
-        chosen &= table.item == [i.id for i in found.survey.items].index(item)
+    chosen &= table.item == [i.id for i in found.survey.items].index(item)
     ranks = table.ranks[chosen]
     return np.stack([(ranks == rank).sum(0) for rank in range(1, ranks.shape[1] + 1)], 1)
 
@@ -151,6 +145,13 @@ def _colors():
     return LinearSegmentedColormap.from_list("agreement", [RED, "#fdb863", "white", "#92c5de", BLUE])
 
 
+def _shade(share: float) -> str:
+    """The color "#rrggbb" at a share in [0, 1] of the scale."""
+    from matplotlib.colors import to_hex
+
+    return to_hex(_colors()(share))
+
+
 def _countries(page: Page, axes, found: Analysis, people: np.ndarray, size: float) -> None:
     """Names of the countries beside their people, and lines between them."""
     which = found.table.country[people]
@@ -171,16 +172,11 @@ def _scale(page: Page, x: float, y: float, reach: float) -> None:
     """The scale of the heat map in words, and what gray is."""
     more = "" if reach == 1.0 else " and beyond"
     steps = [f"−{reach:g}{more}: opposite", "0: as chance has it", f"{reach:g}{more}: the same"]
-    colors = _colors()
     for k, text in enumerate(steps):
-        page.box(x, y + 22 * k, 26, 15, fill=_hex(colors(k / 2)), edge=MUTED)
+        page.box(x, y + 22 * k, 26, 15, fill=_shade(k / 2), edge=MUTED)
         page.text(x + 36, y + 22 * k, text, 13)
     page.box(x + 220, y, 26, 15, fill="#c8c8c8", edge=MUTED)
     page.text(x + 256, y, "no page in common, or oneself", 13)
-
-
-def _hex(color: Sequence[float]) -> str:
-    return "#" + "".join(f"{round(255 * c):02x}" for c in color[:3])
 
 
 def rank_counts(found: Analysis) -> Tensor:
@@ -235,7 +231,6 @@ def win_matrix(found: Analysis, item: str = ALL) -> Tensor:
     page.text(EDGE, top - 30, "… is above:", 13, MUTED)
     for k, head in enumerate(heads):
         page.block(EDGE + NAME + cell * k + cell / 2, top - 10 - 19 * len(head), head, 14, bold=True, align="center")
-    colors = _colors()
     for row, label in enumerate(survey.generators):
         y = top + line * row
         name = wrap(label, NAME - 16, 2, 14, bold=True)
@@ -243,7 +238,7 @@ def win_matrix(found: Analysis, item: str = ALL) -> Tensor:
         for k in range(g):
             x, (value, low, high) = EDGE + NAME + cell * k, wins[:, row, k]
             known = np.isfinite(value)
-            page.box(x, y, cell - 2, line - 2, fill=_hex(colors(value)) if known else SHADE)
+            page.box(x, y, cell - 2, line - 2, fill=_shade(value) if known else SHADE)
             if known:
                 ink = "white" if abs(value - 0.5) > 0.33 else INK
                 page.text(x + cell / 2, y + 12, f"{value:.0%}", 17, ink, bold=True, align="center")
