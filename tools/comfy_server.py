@@ -11,17 +11,14 @@ import random
 import shutil
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-if str(ROOT) not in sys.path:
-    sys.path.append(str(ROOT))
+from checkout import ROOT
 
-from comfy_scoft.experiments.comfy_client import ComfyClient, ComfyError  # noqa: E402  (needs the path above)
+from comfy_scoft.experiments.comfy_client import ComfyClient, ComfyError
 
 PACK_NAME = "comfy_scoft"
 NOT_LINKED = shutil.ignore_patterns(".git", ".venv", "__pycache__", "output", ".*_cache")

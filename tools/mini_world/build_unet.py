@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 import open_clip
 import torch
-from build_tower import build
 from common import arguments, main_process, save_grid, start_processes, to_unit, train, world
 from diffusers import AutoencoderTiny, DDIMScheduler
+from open_clip.model import CLIP
 
 from comfy_scoft.models.mini import layout
 
@@ -58,7 +58,7 @@ def latent_bank(autoencoder: AutoencoderTiny, file: Path) -> dict[Art, torch.Ten
 
 def text_bank(tower: Path) -> tuple[torch.Tensor, dict[tuple[str, str | None, int], int]]:
     """Hidden states (N, 77, 96) of every caption and, last, of the empty one; the row of (concept, place, wording)."""
-    clip = build().eval()
+    clip = CLIP(**layout.TOWER_SETTINGS).eval()
     clip.load_state_dict(torch.load(tower / "clip.pt", weights_only=True)["clip"])
     keys = [(n, p, w) for n in world.concepts() for p in PLACES for w in range(len(world.WORDINGS))]
     hidden = torch.cat([encode(clip, [world.caption(*k) for k in keys]), encode(clip, [""])])
