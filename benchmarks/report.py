@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from operator import itemgetter
 from pathlib import Path
+from statistics import median_high
 from typing import Any
 
 import torch
@@ -135,10 +136,6 @@ def _verdict(compared: dict[str, Any]) -> str:
     return f"{target:.1f}: " + ("reached" if compared["ratio"]["median"] >= target else "**missed**")
 
 
-def _median(values: list[float]) -> float:
-    return sorted(values)[len(values) // 2]
-
-
 _RATIOS: dict[str, Callable[[Any], str]] = {
     "ratio of times": lambda c: f"{c['slow']} / {c['fast']}",
     "median": lambda c: f"**{c['ratio']['median']:.2f}**",
@@ -150,7 +147,7 @@ _RATIOS: dict[str, Callable[[Any], str]] = {
 }
 _STEP: dict[str, Callable[[Any], str]] = {
     "one optimizer step": lambda v: v["name"],
-    "seconds, median": lambda v: f"{_median(v['seconds']):.4f}",
+    "seconds, median": lambda v: f"{median_high(v['seconds']):.4f}",
     "UNet calls": lambda v: f"{v['calls']:.1f}",
     "of them with gradient": lambda v: f"{v['calls with gradient']:.1f}",
     "samples through the UNet": lambda v: f"{v['samples']:.1f}",

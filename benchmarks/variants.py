@@ -102,9 +102,8 @@ def ours(
     cache: Cache | None = None,
 ) -> Variant:
     """`trainer.train` itself. What it would compute on first use is computed, and timed, by `prepare`."""
-    run = Run(base, world.dataset, losses, folder / name, settings, lora or LoraSettings(), cache=cache)
-    if rollout is not None:
-        run.rollout = rollout
+    options = {"lora": lora or LoraSettings(), "rollout": rollout or RolloutSettings()}
+    run = Run(base, world.dataset, losses, folder / name, settings, **options, cache=cache)
     to_device(base.unet, world.device, unet_dtype(settings.precision))
 
     def body(pause: Pause) -> None:
