@@ -59,8 +59,7 @@ def _processor() -> str:
 def load(folder: Path) -> dict[str, Any]:
     """The stored results; {} where there is no readable file."""
     try:
-        results = json.loads((folder / RESULTS).read_text(encoding="utf-8"))
-        return results if isinstance(results, dict) else {}
+        return dict(json.loads((folder / RESULTS).read_text(encoding="utf-8")))
     except (OSError, ValueError):
         return {}
 

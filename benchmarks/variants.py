@@ -118,7 +118,12 @@ def ours(
             "latents": lambda: [cache.latent(sample) for sample in samples],
             "features": lambda: [cache.features(n.to(world.device), s) for n in networks for s in samples],
         }
-        return {job: _timed(work) for job, work in jobs.items()}
+        seconds = {}
+        for job, work in jobs.items():
+            start = time.perf_counter()
+            work()
+            seconds[job] = time.perf_counter() - start
+        return seconds
 
     return Variant(name, base.unet, body, prepare, _targets(base))
 
@@ -149,9 +154,3 @@ def _targets(base: BaseModel) -> list[Target]:
         (torch.optim.AdamW, "step", "optimizer"),
         (torch.nn.utils, "clip_grad_norm_", "optimizer"),
     ]
-
-
-def _timed(work: Callable[[], Any]) -> float:
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start

@@ -19,7 +19,7 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -90,8 +90,7 @@ class Language:
 
     def _fault(self, key: str) -> str | None:
         """What is wrong with a translation that is there and of today's English."""
-        checks: tuple[Callable[[str], str | None], ...] = (self._wording, self._parts, self._names)
-        fault = next(filter(None, (check(key) for check in checks)), None)
+        fault = self._wording(key) or self._parts(key) or self._names(key)
         return f"{key} is {self.translated[key]!r}, which {fault}." if fault else None
 
     def _wording(self, key: str) -> str | None:

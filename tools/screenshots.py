@@ -145,11 +145,8 @@ def take_help(url: str, names: Sequence[str], *, run: bool) -> None:
         schemas = {name: compact(info) for name, info in page.request.get(f"{url}/object_info").json().items()}
         for graph in dict.fromkeys(SHOWN[name].graph for name in names):
             here = [name for name in names if SHOWN[name].graph == graph]
-            load(
-                page,
-                form(graph, schemas) if graph in OWN else shipped(graph),
-                [name for name in here if run and SHOWN[name].run] or None,
-            )
+            wanted = [name for name in here if run and SHOWN[name].run]
+            load(page, form(graph, schemas) if graph in OWN else shipped(graph), wanted or None)
             for name in here:
                 take_node(page, name, SHOWN[name])
 
