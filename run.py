@@ -108,12 +108,8 @@ def prepare(options: argparse.Namespace) -> tuple[Path, Path]:
     return python, comfyui
 
 
-def venv_python(venv: Path) -> Path:
-    return venv / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-
-
 def make_venv(venv: Path, log: Path) -> Path:
-    python = venv_python(venv)
+    python = venv / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
     if not python.exists() or subprocess.run([python, "-m", "pip", "--version"], capture_output=True).returncode:
         logged("Making the virtual environment", [sys.executable, "-m", "venv", str(venv)], log)
     return python

@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from comfy_scoft.common.files import write_atomically
 
 from . import cases, full_shape, report
@@ -27,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.write is not None:
         write_atomically(options.write, json.dumps(_work(options)).encode())
         return 0
-    world = options.world or cases.default_world()
+    world = options.world or ("sd15" if torch.cuda.is_available() else "mini")
     results, code = report.load(options.out), report.code_digest()
     for key in options.case or (*cases.CASES, OPERATIONS):
         if key == OPERATIONS:

@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from comfy_scoft.models.lora import Targets
 
 from . import core_node, variants
@@ -78,8 +76,8 @@ def plain_case(batch: int, accumulation: int, *, checkpointing: bool = False) ->
 
     def make(world: World, name: str, folder: Path, vgg: VggFile) -> Variant:
         if name == CORE:
-            return core_node.theirs(name, _sockets(world), world, how)
-        return core_node.beside(name, _sockets(world), world, folder, how, kinds[name])
+            return core_node.theirs(name, world, how)
+        return core_node.beside(name, world, folder, how, kinds[name])
 
     title = f"Plain LoRA: ComfyUI's own node and ours, batch {batch}, accumulation {accumulation}, "
     title += f"{'with' if checkpointing else 'without'} gradient checkpointing"
@@ -95,15 +93,6 @@ CASES: dict[str, Callable[[], Case]] = {
     "plain-accumulated-checkpointing": lambda: plain_case(1, 4, checkpointing=True),
     "plain-batch": lambda: plain_case(4, 1),
 }
-
-_SOCKETS: dict[str, core_node.Sockets] = {}
-
-
-def _sockets(world: World) -> core_node.Sockets:
-    """One MODEL for all variants of a process."""
-    if world.name not in _SOCKETS:
-        _SOCKETS[world.name] = core_node.sockets(world)
-    return _SOCKETS[world.name]
 
 
 def measure(key: str, world_name: str, rounds: int, images: int = 0) -> dict[str, Any]:
@@ -173,8 +162,3 @@ def peak_memory(key: str, world_name: str, name: str, images: int = 0) -> int:
         with driven([variant.body], world.device) as (loop,):
             loop.block()
         return peak.read()
-
-
-def default_world() -> str:
-    """Stable Diffusion 1.5's shape if there is a GPU, else the mini model."""
-    return "sd15" if torch.cuda.is_available() else "mini"

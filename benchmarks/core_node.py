@@ -6,6 +6,7 @@ import importlib
 import os
 import sys
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import torch
 
 from comfy_scoft.losses import DiffusionLoss
 from comfy_scoft.models.lora import LoraSettings, Targets
-from comfy_scoft.models.stable_diffusion import TextEmbedding
+from comfy_scoft.models.stable_diffusion import BaseModel, TextEmbedding
 from comfy_scoft.training.latent_cache import Cache
 from comfy_scoft.training.settings import TrainSettings
 
@@ -56,8 +57,12 @@ def start() -> None:
     comfy.utils.PROGRESS_BAR_ENABLED = False
 
 
+@cache
 def sockets(world: World) -> Sockets:
-    """The world's model as ComfyUI loads it, with the latents and conditionings of the world's images."""
+    """The world's model as ComfyUI loads it, with the latents and conditionings of the world's images.
+
+    One for all variants of a process.
+    """
     start()
     with torch.no_grad():  # as ComfyUI runs its nodes
         return _mini(world) if world.name == "mini" else _random(world)
@@ -120,12 +125,13 @@ class Plain:
     steps: int = 10
 
 
-def theirs(name: str, given: Sockets, world: World, how: Plain) -> Variant:
+def theirs(name: str, world: World, how: Plain) -> Variant:
     """The core node's own `execute`. It reports each optimizer step to ComfyUI's progress hook: there it pauses.
 
     With a batch of B it puts each image through the UNet with each caption of the batch, B² samples, and takes the
     mean of the answers; accumulation is therefore the fair way to more images a step.
     """
+    given = sockets(world)  # before the imports: it puts ComfyUI on the path
     import comfy.utils
     import comfy_extras.nodes_train as node
 
@@ -168,10 +174,10 @@ def theirs(name: str, given: Sockets, world: World, how: Plain) -> Variant:
     return Variant(name, unet, body, targets=targets)
 
 
-def beside(name: str, given: Sockets, world: World, folder: Path, how: Plain, targets: Targets) -> Variant:
+def beside(name: str, world: World, folder: Path, how: Plain, targets: Targets) -> Variant:
     """Our trainer with the diffusion loss alone, on the core node's MODEL, latents and conditionings."""
+    given = sockets(world)
     from comfy_scoft.comfyui import to_diffusers
-    from comfy_scoft.models.stable_diffusion import BaseModel
 
     texts = [TextEmbedding(conditioning[0].clone()) for conditioning in given.positive]
     embeddings = dict(zip((r.caption for r in world.dataset.records), texts, strict=True))
@@ -191,6 +197,6 @@ def beside(name: str, given: Sockets, world: World, folder: Path, how: Plain, ta
         checkpoint_every=ENDLESS,
         checkpointing="UNet" if how.checkpointing else "off",
     )
-    cache = Cache(base, world.dataset, world.resolution, latents=known)
     lora = LoraSettings(rank=RANK, alpha=1.0, targets=targets)  # the core node's alpha
-    return ours(name, base, world, [DiffusionLoss(weight=1.0)], folder, how.steps, settings, lora=lora, cache=cache)
+    kept = Cache(base, world.dataset, world.resolution, latents=known)
+    return ours(name, base, world, [DiffusionLoss(weight=1.0)], folder, how.steps, settings, lora=lora, cache=kept)

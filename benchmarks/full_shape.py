@@ -10,12 +10,14 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from open_clip.modified_resnet import ModifiedResNet
+from peft import LoraConfig
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from comfy_scoft.features.vgg import VGGMaps
 from comfy_scoft.models.lora import TARGET_MODULES
 
-from .measure import Operations
 from .released import VIEWS
 from .worlds import NEGATIVES, stable_diffusion
 
@@ -49,15 +51,13 @@ def operations() -> dict[str, dict[str, float]]:
 
 
 def _counted(work: Callable[[], Any]) -> float:
-    with Operations() as counter:
+    with FlopCounterMode(display=False) as counter:
         work()
-    return float(counter.total)
+    return float(counter.get_total_flops())
 
 
 def _model() -> tuple[float, float, float, float, float]:
     """One UNet sample without and with its backward pass, an encode, a decode with its backward pass, one text."""
-    from peft import LoraConfig
-
     with torch.device("meta"):
         unet, vae, encoder = (module.requires_grad_(False) for module in stable_diffusion())
         unet.add_adapter(LoraConfig(r=RANK, lora_alpha=RANK, target_modules=TARGET_MODULES["attention"]))
@@ -77,8 +77,6 @@ def _features(images: int, *, weights: bool, other: bool) -> float:
 
     weights: gradients of the weights too. other: as many further images, without a gradient to their pixels.
     """
-    from open_clip.modified_resnet import ModifiedResNet
-
     with torch.device("meta"):
         network = ModifiedResNet([3, 4, 6, 3], 1024, 32, SIZE, 64).eval().requires_grad_(weights)
         body = nn.Sequential(network.layer1, network.layer2, network.layer3, network.layer4)

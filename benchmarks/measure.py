@@ -8,7 +8,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -16,8 +16,7 @@ from unittest import mock
 import numpy as np
 import torch
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
+from torch.utils.flop_counter import FlopCounterMode
 
 Pause = Callable[[], None]
 RESAMPLES = 2000
@@ -25,25 +24,6 @@ RESAMPLES = 2000
 
 class Enough(BaseException):
     """Ends a loop from outside."""
-
-
-class Operations(TorchDispatchMode):
-    """Counts floating-point operations (a multiplication and an addition are two) by PyTorch's own formulas.
-
-    PyTorch's FlopCounterMode counts the same (a test compares them), and by module too, which takes three times as long
-    on networks of many small layers.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.total = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        answer = func(*args, **(kwargs or {}))
-        formula = flop_registry.get(func._overloadpacket)
-        if formula is not None:
-            self.total += int(formula(*args, **(kwargs or {}), out_val=answer))
-        return answer
 
 
 class Driven:
@@ -57,8 +37,8 @@ class Driven:
         self._body, self._device = body, device
         self._go, self._done = threading.Semaphore(0), threading.Semaphore(0)
         self._thread = threading.Thread(target=self._run, daemon=True)
-        self._counter: Operations | None = None
-        self._counting = self._ended = False
+        self._counter: FlopCounterMode | None = None
+        self._ended = False
         self._fault: BaseException | None = None
 
     def block(self) -> float:
@@ -70,13 +50,11 @@ class Driven:
         return time.perf_counter() - start
 
     def operations(self) -> int:
-        """Floating-point operations of the next block."""
-        self._counting = True
+        """Floating-point operations of the next block; a multiplication and an addition are two."""
+        self._counter = counter = FlopCounterMode(display=False)
         self._advance()
-        self._counting = False
-        counter, self._counter = self._counter, None
-        assert counter is not None
-        return counter.total
+        self._counter = None
+        return int(counter.get_total_flops())
 
     def close(self) -> None:
         """Ends the loop where it paused."""
@@ -115,19 +93,15 @@ class Driven:
         self._go.acquire()
         if self._ended:
             raise Enough
-        if self._counting:  # in this thread: PyTorch keeps such modes for each thread
-            self._counter = Operations()
+        if self._counter is not None:  # in this thread: PyTorch keeps such modes for each thread
             self._counter.__enter__()
 
 
 @contextmanager
 def driven(bodies: Sequence[Callable[[Pause], Any]], device: torch.device) -> Iterator[list[Driven]]:
-    loops = [Driven(body, device) for body in bodies]
-    try:
-        yield loops
-    finally:
-        for loop in loops:
-            loop.close()
+    """A loop for each body, all of them closed at the end."""
+    with ExitStack() as stack:
+        yield [stack.enter_context(closing(Driven(body, device))) for body in bodies]
 
 
 @contextmanager

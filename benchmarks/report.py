@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from operator import itemgetter
 from pathlib import Path
+from statistics import median_high
 from typing import Any
 
 import torch
@@ -58,8 +59,7 @@ def _processor() -> str:
 def load(folder: Path) -> dict[str, Any]:
     """The stored results; {} where there is no readable file."""
     try:
-        results = json.loads((folder / RESULTS).read_text(encoding="utf-8"))
-        return results if isinstance(results, dict) else {}
+        return dict(json.loads((folder / RESULTS).read_text(encoding="utf-8")))
     except (OSError, ValueError):
         return {}
 
@@ -135,10 +135,6 @@ def _verdict(compared: dict[str, Any]) -> str:
     return f"{target:.1f}: " + ("reached" if compared["ratio"]["median"] >= target else "**missed**")
 
 
-def _median(values: list[float]) -> float:
-    return sorted(values)[len(values) // 2]
-
-
 _RATIOS: dict[str, Callable[[Any], str]] = {
     "ratio of times": lambda c: f"{c['slow']} / {c['fast']}",
     "median": lambda c: f"**{c['ratio']['median']:.2f}**",
@@ -150,7 +146,7 @@ _RATIOS: dict[str, Callable[[Any], str]] = {
 }
 _STEP: dict[str, Callable[[Any], str]] = {
     "one optimizer step": lambda v: v["name"],
-    "seconds, median": lambda v: f"{_median(v['seconds']):.4f}",
+    "seconds, median": lambda v: f"{median_high(v['seconds']):.4f}",
     "UNet calls": lambda v: f"{v['calls']:.1f}",
     "of them with gradient": lambda v: f"{v['calls with gradient']:.1f}",
     "samples through the UNet": lambda v: f"{v['samples']:.1f}",

@@ -102,9 +102,8 @@ def ours(
     cache: Cache | None = None,
 ) -> Variant:
     """`trainer.train` itself. What it would compute on first use is computed, and timed, by `prepare`."""
-    run = Run(base, world.dataset, losses, folder / name, settings, lora or LoraSettings(), cache=cache)
-    if rollout is not None:
-        run.rollout = rollout
+    options = {"lora": lora or LoraSettings(), "rollout": rollout or RolloutSettings()}
+    run = Run(base, world.dataset, losses, folder / name, settings, **options, cache=cache)
     to_device(base.unet, world.device, unet_dtype(settings.precision))
 
     def body(pause: Pause) -> None:
@@ -119,7 +118,12 @@ def ours(
             "latents": lambda: [cache.latent(sample) for sample in samples],
             "features": lambda: [cache.features(n.to(world.device), s) for n in networks for s in samples],
         }
-        return {job: _timed(work) for job, work in jobs.items()}
+        seconds = {}
+        for job, work in jobs.items():
+            start = time.perf_counter()
+            work()
+            seconds[job] = time.perf_counter() - start
+        return seconds
 
     return Variant(name, base.unet, body, prepare, _targets(base))
 
@@ -150,9 +154,3 @@ def _targets(base: BaseModel) -> list[Target]:
         (torch.optim.AdamW, "step", "optimizer"),
         (torch.nn.utils, "clip_grad_norm_", "optimizer"),
     ]
-
-
-def _timed(work: Callable[[], Any]) -> float:
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start

@@ -6,7 +6,9 @@ import warnings
 from pathlib import Path
 
 import torch
+import torchvision
 from torch import Tensor, nn
+from torchvision import transforms
 
 _LAST = (2, 7, 14, 21, 28)
 """The last convolution of each of VGG16's five stages, by its place in torchvision's `features`."""
@@ -34,8 +36,6 @@ class VggFile:
 
 
 def _whole() -> nn.Module:
-    import torchvision
-
     return torchvision.models.vgg16(weights=None, init_weights=False)
 
 
@@ -77,8 +77,6 @@ def augmented(images: Tensor, size: int, seed: int) -> Tensor:
 
     torchvision uses PyTorch's global generator only, which is seeded for the call and restored.
     """
-    from torchvision import transforms
-
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.manual_seed(seed)

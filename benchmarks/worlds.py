@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import open_clip
 import torch
+from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel
+from safetensors.torch import load_file
 from torch import Tensor, nn
+from transformers import CLIPTextConfig, CLIPTextModel
 
 from comfy_scoft.data.dataset import load_folder
 from comfy_scoft.data.records import Dataset
@@ -27,7 +32,7 @@ NEGATIVES = 5
 WORLDS = ("mini", "sd15", "sd15-256", "sd15-tiny")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class World:
     """A base model, a feature network and a dataset of matching size.
 
@@ -69,8 +74,6 @@ def community(limit: int = 0) -> Dataset:
 
 
 def _mini(images: int) -> World:
-    from safetensors.torch import load_file
-
     path = layout.WEIGHTS / "checkpoints" / layout.CHECKPOINT
     prefix = "cond_stage_model.transformer."
     state = {k.removeprefix(prefix): v for k, v in load_file(path).items() if k.startswith(prefix)}
@@ -119,7 +122,7 @@ def _sd15(name: str, images: int) -> World:
         resolution=resolution,
         device=device,
         precision=precision,
-        taesd=lambda: _random(_taesd, 4).to(device),
+        taesd=lambda: _random(lambda: AutoencoderTiny(latent_channels=4), 4).to(device),
     )
 
 
@@ -142,8 +145,6 @@ def stable_diffusion() -> tuple[Any, Any, Any]:
 
 def _unet(*, small: bool) -> nn.Module:
     """diffusers' defaults are Stable Diffusion 1.x, except for these."""
-    from diffusers import UNet2DConditionModel
-
     sizes: dict[str, Any] = {"sample_size": 64, "cross_attention_dim": 768}
     if small:
         sizes = {"sample_size": 8, "cross_attention_dim": layout.CONTEXT, "block_out_channels": (32, 64, 128, 128)}
@@ -151,8 +152,6 @@ def _unet(*, small: bool) -> nn.Module:
 
 
 def _vae(*, small: bool) -> nn.Module:
-    from diffusers import AutoencoderKL
-
     return AutoencoderKL(
         block_out_channels=(32, 32, 64, 64) if small else (128, 256, 512, 512),
         layers_per_block=2,
@@ -162,15 +161,7 @@ def _vae(*, small: bool) -> nn.Module:
     )
 
 
-def _taesd() -> nn.Module:
-    from diffusers import AutoencoderTiny
-
-    return AutoencoderTiny(latent_channels=4)
-
-
 def _text(*, small: bool) -> nn.Module:
-    from transformers import CLIPTextConfig, CLIPTextModel
-
     large = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12}
     return CLIPTextModel(CLIPTextConfig(**(layout.TEXT if small else {**layout.TEXT, **large})))
 
@@ -181,10 +172,6 @@ def _mini_clip(views: int = 0) -> FeatureNetwork:
 
 def _rn50(views: int = 0) -> FeatureNetwork:
     """CLIP RN50's fifth layer with random weights, loaded from a file as a user's weights are."""
-    import tempfile
-
-    import open_clip
-
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "rn50.pt"
         network = _random(lambda: open_clip.create_model("RN50-quickgelu", precision="fp32"), 5)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from toys import batch_loss, random_weights, toy_base, toy_dataset, toy_embed, toy_features, toy_run
 
-from benchmarks import cases, variants
+from benchmarks import cases, core_node, variants
 from benchmarks.measure import counted, driven
 from benchmarks.released import WEIGHTS, ReleasedLoop
 from benchmarks.vgg import VggFile
@@ -233,7 +233,7 @@ def take_turns(tmp_path: Path) -> None:
     """Both loops in turns on one MODEL."""
     world, case = build("mini", images=6), cases.plain_case(batch=1, accumulation=2, checkpointing=True)
     made = [case.make(world, name, tmp_path, VggFile(tmp_path)) for name in case.names]
-    model = cases._sockets(world).model.model.diffusion_model
+    model = core_node.sockets(world).model.model.diffusion_model
     before = {name: value.clone() for name, value in model.state_dict().items()}
     with driven([v.body for v in made], CPU) as loops:
         for _ in range(2):

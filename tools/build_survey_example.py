@@ -9,27 +9,14 @@ opposite ranking; 7 of borea, who prefer SCoFT+MP; 5 of aria. One participant of
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
+from checkout import ROOT
+from survey_crowd import PAPER_GENERATORS, Crowd, answer_file, simulated_ranks, simulated_survey, worth_of
 
-ROOT = Path(__file__).resolve().parent.parent
-for place in (ROOT, ROOT / "tests"):
-    if str(place) not in sys.path:
-        sys.path.append(str(place))
-
-from survey_crowd import (  # noqa: E402
-    PAPER_GENERATORS,
-    Crowd,
-    answer_file,
-    simulated_ranks,
-    simulated_survey,
-    worth_of,
-)
-
-from comfy_scoft.common.files import write_atomically  # noqa: E402
-from comfy_scoft.survey.spec import KEY_ENDING, Survey, to_json  # noqa: E402
+from comfy_scoft.common.files import write_atomically
+from comfy_scoft.survey.spec import KEY_ENDING, Survey, to_json
 
 EXAMPLE = ROOT / "comfy_scoft" / "survey" / "example"
 SEED = 2024

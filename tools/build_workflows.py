@@ -10,24 +10,18 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
+from functools import partial
 
-ROOT = Path(__file__).resolve().parent.parent
-for place in (ROOT, ROOT / "tools"):
-    if str(place) not in sys.path:
-        sys.path.append(str(place))
+import workflow_correct
+import workflow_evaluate
+import workflow_mini
+import workflow_sd
+import workflow_survey
+from checkout import ROOT
+from workflow_form import Schema, Workflow, compact, text
 
-import workflow_correct  # noqa: E402
-import workflow_evaluate  # noqa: E402
-import workflow_mini  # noqa: E402
-import workflow_sd  # noqa: E402
-import workflow_survey  # noqa: E402
-from workflow_files import OFFERED  # noqa: E402
-from workflow_form import Schema, Workflow, compact, text  # noqa: E402
-
-from comfy_scoft.experiments.comfy_client import ComfyClient  # noqa: E402  (needs the path above)
+from comfy_scoft.experiments.comfy_client import ComfyClient
 
 FOLDER = ROOT / "workflows"
 SCHEMAS = ROOT / "tests" / "object_info_snapshot.json"
@@ -36,8 +30,8 @@ STOCK += ("CLIPTextEncode", "ControlNetApplyAdvanced", "EmptyLatentImage", "Imag
 STOCK += ("LoraLoaderModelOnly", "LoraModelLoader", "PreviewAny", "VAEDecode")
 
 WORKFLOWS: dict[str, Callable[[Workflow], None]] = {
-    "train-cultural-lora-mini": workflow_mini.train_cultural_lora_mini,
-    "train-cultural-lora-careful": workflow_mini.train_cultural_lora_careful,
+    "train-cultural-lora-mini": partial(workflow_mini.train_and_measure, run="nuvia-mini", careful=False),
+    "train-cultural-lora-careful": partial(workflow_mini.train_and_measure, run="nuvia-careful", careful=True),
     "ablation": workflow_mini.ablation,
     **workflow_sd.WORKFLOWS,
     "evaluate": workflow_evaluate.evaluate,
@@ -47,7 +41,7 @@ WORKFLOWS: dict[str, Callable[[Workflow], None]] = {
 
 
 def build(name: str, schemas: dict[str, Schema]) -> Workflow:
-    workflow = Workflow(name, schemas, OFFERED)
+    workflow = Workflow(name, schemas)
     WORKFLOWS[name](workflow)
     return workflow
 

@@ -11,17 +11,14 @@ import random
 import shutil
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-if str(ROOT) not in sys.path:
-    sys.path.append(str(ROOT))
+from checkout import ROOT
 
-from comfy_scoft.experiments.comfy_client import ComfyClient, ComfyError  # noqa: E402  (needs the path above)
+from comfy_scoft.experiments.comfy_client import ComfyClient, ComfyError
 
 PACK_NAME = "comfy_scoft"
 NOT_LINKED = shutil.ignore_patterns(".git", ".venv", "__pycache__", "output", ".*_cache")
@@ -36,11 +33,11 @@ def free_port() -> int:
     raise ComfyError("Of a hundred ports of this machine none is free: end what listens on them, or restart it.")
 
 
-def link_pack(pack: Path, base: Path, name: str = PACK_NAME) -> Path:
-    """Links `pack` at `base/custom_nodes/<name>`: a symlink, a junction on Windows, a copy where neither works."""
+def link_pack(pack: Path, base: Path) -> Path:
+    """Links `pack` at `base/custom_nodes/comfy_scoft`: a symlink, a junction on Windows, a copy where neither works."""
     for folder in ("custom_nodes", "input", "output", "models", "temp", "user"):
         (base / folder).mkdir(parents=True, exist_ok=True)
-    target = base / "custom_nodes" / name
+    target = base / "custom_nodes" / PACK_NAME
     if target.exists() and target.resolve() == pack.resolve():
         return target
     remove_link(target)
@@ -137,11 +134,9 @@ class ComfyServer:
             time.sleep(0.3)
         ours = f"{os.sep}custom_nodes{os.sep}{PACK_NAME}"
         signs = (f"{ours} module for custom nodes", "comfy_entrypoint in ")
-        refused = [
-            line for line in self.tail(2000).splitlines() if ours in line and any(sign in line for sign in signs)
-        ]
-        if refused:
-            raise ComfyError(f"ComfyUI could not import the pack: {refused[0]}\n{self.tail(60)}")
+        for line in self.tail(2000).splitlines():
+            if ours in line and any(sign in line for sign in signs):
+                raise ComfyError(f"ComfyUI could not import the pack: {line}\n{self.tail(60)}")
 
     def stop(self) -> None:
         """Ends the process; does nothing when it has ended."""

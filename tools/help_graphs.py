@@ -5,21 +5,14 @@ screenshots.py reads `SHOWN`. The graphs of this file run on the mini world, wit
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
-if str(ROOT) not in sys.path:
-    sys.path.append(str(ROOT))
+import workflow_parts as parts
+from workflow_form import Schema, Workflow
+from workflow_mini import LORA, LOSSES, NEGATIVES, OPTIMIZER, ROLLOUT, TRAIN
 
-import workflow_parts as parts  # noqa: E402  (needs the path above)
-from workflow_form import Schema, Workflow  # noqa: E402
-from workflow_mini import LORA, LOSSES, NEGATIVES, OPTIMIZER, ROLLOUT, TRAIN  # noqa: E402
-
-FOLDER = ROOT / "workflows"
 TEXT = (460, 330)
 """Width and height of a node that shows text."""
 CAPTIONS = "\n".join(

@@ -13,20 +13,15 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
-for place in (ROOT, ROOT / "tools"):
-    if str(place) not in sys.path:
-        sys.path.append(str(place))
+from checkout import ROOT
+from comfy_server import ComfyServer
+from workflow_form import Input, inputs_of
 
-import workflow_form  # noqa: E402  (needs the path above)
-from comfy_server import ComfyServer  # noqa: E402
-
-from comfy_scoft.experiments.comfy_client import ComfyClient  # noqa: E402
+from comfy_scoft.experiments.comfy_client import ComfyClient
 
 PAGES = ROOT / "web" / "docs"
 PREFIX = "SCoFT_"
@@ -47,45 +42,33 @@ OFFERED = {
 """Descriptions of menus whose entries depend on the computer or on ComfyUI's version."""
 
 
-@dataclass(frozen=True)
-class Input:
-    """An input of a node. kind: its type; options: of the widget, with a menu's entries."""
+def takes(entry: Input) -> str:
+    """The accepted values: a socket's type, or a widget's range or choices."""
+    if not entry.widget:
+        return f"`{entry.kind}`"
+    if entry.kind in ("INT", "FLOAT"):
+        noun = "whole number" if entry.kind == "INT" else "number"
+        return f"{noun}, {number(entry.options['min'])} to {number(entry.options['max'])}"
+    if entry.kind == "COMBO":
+        return OFFERED.get(entry.name) or " · ".join(f"`{choice}`" for choice in entry.options["options"])
+    return {"BOOLEAN": "on or off", "STRING": "text"}[entry.kind]
 
-    name: str
-    kind: str
-    optional: bool
-    options: Mapping[str, Any] = field(default_factory=dict)
 
-    @property
-    def widget(self) -> bool:
-        return self.kind in ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO") and not self.options.get("forceInput")
-
-    def takes(self) -> str:
-        """The accepted values: a socket's type, or a widget's range or choices."""
-        if not self.widget:
-            return f"`{self.kind}`"
-        if self.kind in ("INT", "FLOAT"):
-            noun = "whole number" if self.kind == "INT" else "number"
-            return f"{noun}, {number(self.options['min'])} to {number(self.options['max'])}"
-        if self.kind == "COMBO":
-            return OFFERED.get(self.name) or " · ".join(f"`{entry}`" for entry in self.options["options"])
-        return {"BOOLEAN": "on or off", "STRING": "text"}[self.kind]
-
-    def default(self) -> str:
-        """The default, or for a socket whether it must be connected."""
-        if not self.widget:
-            return "may stay open" if self.optional else "connect it"
-        if self.kind == "COMBO":
-            entries = self.options.get("options") or [""]
-            value = self.options.get("default", "" if self.name in OFFERED else entries[0])
-            return f"default `{value}`" if value else "the first is taken"
-        value = self.options["default"]
-        if self.kind == "BOOLEAN":
-            return "default on" if value else "default off"
-        if self.kind in ("INT", "FLOAT"):
-            return f"default {number(value)}"
-        lines = str(value).splitlines()
-        return "empty" if not lines else f"default `{lines[0]}`" if len(lines) == 1 else f"{len(lines)} lines"
+def default(entry: Input) -> str:
+    """The default, or for a socket whether it must be connected."""
+    if not entry.widget:
+        return "may stay open" if entry.optional else "connect it"
+    if entry.kind == "COMBO":
+        first = "" if entry.name in OFFERED else entry.options["options"][0]
+        value = entry.options.get("default", first)
+        return f"default `{value}`" if value else "the first is taken"
+    value = entry.options["default"]
+    if entry.kind == "BOOLEAN":
+        return "default on" if value else "default off"
+    if entry.kind in ("INT", "FLOAT"):
+        return f"default {number(value)}"
+    lines = str(value).splitlines()
+    return "empty" if not lines else f"default `{lines[0]}`" if len(lines) == 1 else f"{len(lines)} lines"
 
 
 def number(value: float) -> str:
@@ -98,36 +81,22 @@ def number(value: float) -> str:
     return f"{value:g}".replace("e-0", "e-")
 
 
-def inputs_of(info: Mapping[str, Any]) -> list[Input]:
-    """The inputs of a node in /object_info, in order, required ones first."""
-    return [Input(*entry) for entry in workflow_form.inputs_of(info)]
-
-
-def inputs_list(info: Mapping[str, Any]) -> str:
-    return "\n".join(
-        line(entry.name, f"{entry.takes()}; {entry.default()}", entry.options.get("tooltip", ""))
-        for entry in inputs_of(info)
-    )
-
-
-def outputs_list(info: Mapping[str, Any]) -> str:
-    lists = info.get("output_is_list") or [False] * len(info["output"])
-    return "\n".join(
-        line(name, f"`{kind}`" + (" list" if many else ""), tooltip or "")
-        for name, kind, many, tooltip in zip(
-            info["output_name"], info["output"], lists, info["output_tooltips"], strict=True
-        )
-    )
-
-
-def line(name: str, facts: str, tooltip: str) -> str:
-    """One entry of a list, on one line, with angle brackets escaped."""
-    description = " ".join(tooltip.split()).replace("<", "&lt;")
-    return f"- `{name}` ({facts}): {description}"
-
-
 def lists(info: Mapping[str, Any]) -> dict[str, str]:
-    return {"inputs": inputs_list(info), "outputs": outputs_list(info)}
+    """The lists of a node's inputs and outputs."""
+    columns = (info[f"output{key}"] for key in ("_name", "", "_is_list", "_tooltips"))
+    inputs = [(e.name, f"{takes(e)}; {default(e)}", e.options.get("tooltip", "")) for e in inputs_of(info)]
+    outputs = [
+        (name, f"`{kind}`" + (" list" if many else ""), tooltip)
+        for name, kind, many, tooltip in zip(*columns, strict=True)
+    ]
+    return {"inputs": "\n".join(map(line, inputs)), "outputs": "\n".join(map(line, outputs))}
+
+
+def line(entry: tuple[str, str, str | None]) -> str:
+    """An entry's name, facts and tooltip on one line, with angle brackets escaped."""
+    name, facts, tooltip = entry
+    description = " ".join((tooltip or "").split()).replace("<", "&lt;")
+    return f"- `{name}` ({facts}): {description}"
 
 
 def filled(page: str, info: Mapping[str, Any]) -> str:
@@ -151,14 +120,12 @@ def outline(info: Mapping[str, Any]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def ours(info: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    return ((name, node) for name, node in info.items() if name.startswith(PREFIX))
-
-
 def write(info: Mapping[str, Any]) -> None:
     """Writes the lists of every page, and an outline for each missing page."""
     PAGES.mkdir(parents=True, exist_ok=True)
-    for name, node in ours(info):
+    for name, node in info.items():
+        if not name.startswith(PREFIX):
+            continue
         path = PAGES / f"{name}.md"
         new = not path.exists()
         before = outline(node) if new else path.read_text(encoding="utf-8")

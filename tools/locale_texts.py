@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import re
-import urllib.request
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-FOLDER = Path(__file__).resolve().parent.parent / "locales"
+from checkout import ROOT
+from workflow_form import inputs_of
+
+from comfy_scoft.common.files import write_atomically
+
+FOLDER = ROOT / "locales"
 FILES = ("nodeDefs", "main")
 SOURCE = "source.json"
 PREFIX = "SCoFT_"
@@ -70,10 +74,8 @@ def _of_a_node(node: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 def _options(node: Mapping[str, Any]) -> Iterator[str]:
     """The choices of a node's combos that are words, not names or files."""
     for name, options in _inputs(node):
-        if name not in STOCK:
-            yield from (
-                option for option in _fixed(name, options) if _WORDS.search(option) and not _CODE.search(option)
-            )
+        choices = _fixed(name, options) if name not in STOCK else []
+        yield from (choice for choice in choices if _WORDS.search(choice) and not _CODE.search(choice))
 
 
 def _fixed(name: str, options: Mapping[str, Any]) -> list[str]:
@@ -82,10 +84,8 @@ def _fixed(name: str, options: Mapping[str, Any]) -> list[str]:
     return [value for value in values if name not in FOLDERS or value in FIXED or value == default]
 
 
-def _inputs(node: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    for group in ("required", "optional"):
-        for name, (_type, *options) in node["input"].get(group, {}).items():
-            yield name.replace(".", "_"), options[0] if options else {}  # the editor asks with _ for .
+def _inputs(node: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    return [(entry.name.replace(".", "_"), entry.options) for entry in inputs_of(node)]  # the editor asks with _ for .
 
 
 def choices(object_info: Mapping[str, Any]) -> dict[str, list[str]]:
@@ -144,14 +144,6 @@ def read_language(language: str, folder: Path = FOLDER) -> tuple[Texts, Texts]:
     return from_files(files), read_json(folder / language / SOURCE)
 
 
-def read_object_info(place: str) -> dict[str, Any]:
-    """The answer of ComfyUI's /object_info, from the address of a running ComfyUI or from a file."""
-    if place.startswith(("http://", "https://")):
-        with urllib.request.urlopen(f"{place.rstrip('/')}/object_info", timeout=120) as answer:  # noqa: S310
-            return json.load(answer)
-    return read_json(Path(place))
-
-
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON file; empty where there is none. Raises ValueError, with the place, for one that is damaged."""
     try:
@@ -161,8 +153,4 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes a JSON file in one piece, and its folder where there is none."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_name(f".{path.name}.new")
-    fresh.write_text(json.dumps(value, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-    fresh.replace(path)
+    write_atomically(path, (json.dumps(value, ensure_ascii=False, indent=1) + "\n").encode("utf-8"))

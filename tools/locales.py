@@ -19,24 +19,15 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from locale_texts import (
-    FOLDER,
-    OPTION,
-    SOURCE,
-    Texts,
-    choices,
-    english,
-    read_language,
-    read_object_info,
-    to_files,
-    write_json,
-)
+from locale_texts import FOLDER, OPTION, SOURCE, Texts, choices, english, read_json, read_language, to_files, write_json
+
+from comfy_scoft.experiments.comfy_client import ComfyClient
 
 LANGUAGES = ("zh", "ko", "es")
 LOCAL = "http://127.0.0.1:8188"
@@ -99,8 +90,7 @@ class Language:
 
     def _fault(self, key: str) -> str | None:
         """What is wrong with a translation that is there and of today's English."""
-        checks: tuple[Callable[[str], str | None], ...] = (self._wording, self._parts, self._names)
-        fault = next(filter(None, (check(key) for check in checks)), None)
+        fault = self._wording(key) or self._parts(key) or self._names(key)
         return f"{key} is {self.translated[key]!r}, which {fault}." if fault else None
 
     def _wording(self, key: str) -> str | None:
@@ -156,9 +146,8 @@ def check(language: str, object_info: Mapping[str, Any], folder: Path = FOLDER, 
         translated, source = read_language(language, folder)
     except ValueError as error:
         return [f"locales/{language}: {error}"]
-    return Language(language, english(object_info), choices(object_info), translated, source).problems(
-        complete=complete
-    )
+    texts = Language(language, english(object_info), choices(object_info), translated, source)
+    return texts.problems(complete=complete)
 
 
 def accept(language: str, object_info: Mapping[str, Any], keys: Sequence[str] = (), folder: Path = FOLDER) -> None:
@@ -171,9 +160,8 @@ def accept(language: str, object_info: Mapping[str, Any], keys: Sequence[str] = 
         if key not in texts or key not in translated:
             raise ValueError(f"There is no translation {key!r} in locales/{language}: give a key that `check` names.")
     stay = {key: source[key] for key in source if key not in keys}
-    write_json(
-        folder / language / SOURCE, {key: stay.get(key, text) for key, text in texts.items() if key in translated}
-    )
+    accepted = {key: stay.get(key, text) for key, text in texts.items() if key in translated}
+    write_json(folder / language / SOURCE, accepted)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -184,7 +172,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     if given.command != "check" and not given.rest:
         parser.error(f"{given.command} needs a {'folder' if given.command == 'template' else 'language'} too.")
-    object_info = read_object_info(given.place)
+    place = given.place
+    object_info = ComfyClient(place).object_info() if place.startswith("http") else read_json(Path(place))
     if given.command == "template":
         for name, value in to_files(english(object_info)).items():
             write_json(Path(given.rest[0]) / f"{name}.json", value)

@@ -11,16 +11,19 @@ of people of the benchmark's test half, one image each, from the first noise of 
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from checkout import ROOT
 from PIL import Image, ImageDraw, ImageFont
 
-ROOT = Path(__file__).resolve().parent.parent
-if str(ROOT) not in sys.path:
-    sys.path.append(str(ROOT))
+from comfy_scoft.experiments.mini_world.arms import PRESET
+from comfy_scoft.experiments.mini_world.correction import correction_of
+from comfy_scoft.experiments.mini_world.generate import sample
+from comfy_scoft.experiments.mini_world.grid import TEST_KINDS, held_out
+from comfy_scoft.experiments.mini_world.training import World, trained, with_lora
+from comfy_scoft.models.lora import load_lora
 
 OUT = ROOT / "docs" / "before-after.png"
 FOLDER = Path("output") / "benchmark"
@@ -39,22 +42,14 @@ INK, PAPER = "#1a1a1a", "#ffffff"
 
 def sampled(folder: Path, lora: Path | None = None) -> dict[tuple[str, str], np.ndarray]:
     """Images by (row, place), uint8 (KINDS, 64, 64, 3). folder: where the training is kept, as the benchmark's is."""
-    from comfy_scoft.experiments.mini_world.cells import TEST_KINDS, held_out
-
-    from comfy_scoft.experiments.mini_world.arms import PRESET
-    from comfy_scoft.experiments.mini_world.correction import correction_of
-    from comfy_scoft.experiments.mini_world.generate import sample
-    from comfy_scoft.experiments.mini_world.training import World, trained, with_lora
-    from comfy_scoft.models.lora import load_lora
-
     world = World(folder)
     after = with_lora(world, PRESET, load_lora(lora) if lora is not None else trained(PRESET, SEED, world).lora())
     correction = correction_of(world, PRESET.strength, SEED)
     images = {}
     for place, cell in zip(PLACES, held_out(1, tuple(PLACES), TEST_KINDS[:KINDS]), strict=True):
-        prompts = cell.asked(SEED, world.dataset)
-        images["before", place] = sample(world.base, prompts)
-        images["after", place] = sample(after, prompts, correction)
+        requests = cell.requests(SEED, world.dataset)
+        images["before", place] = sample(world.base, requests)
+        images["after", place] = sample(after, requests, correction)
     return images
 
 

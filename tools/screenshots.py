@@ -16,28 +16,22 @@ from __future__ import annotations
 
 import argparse
 import io
-import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import checkout
+from browser import PHONE, chromium, open_page
+from help_graphs import OWN, SHOWN, View, form
 from PIL import Image
+from survey_toys import image_sets
+from thumbnails import GRAPHS, WORKFLOWS, frame, shipped
+from workflow_form import compact
 
-ROOT = Path(__file__).resolve().parent.parent
-for place in (ROOT, ROOT / "tools", ROOT / "tests"):
-    if str(place) not in sys.path:
-        sys.path.append(str(place))
+from comfy_scoft.survey.build import SurveySettings, build, save
 
-from browser import PHONE, chromium, open_page  # noqa: E402  (needs the path above)
-from help_graphs import OWN, SHOWN, View, form  # noqa: E402
-from survey_toys import image_sets  # noqa: E402
-from thumbnails import GRAPHS, WORKFLOWS, frame, shipped  # noqa: E402
-from workflow_form import compact  # noqa: E402
-
-from comfy_scoft.survey.build import SurveySettings, build, save  # noqa: E402
-
-HELP = ROOT / "web" / "docs" / "pictures"
+HELP = checkout.ROOT / "web" / "docs" / "pictures"
 GRAPH_WIDTH, GRAPH_QUALITY = 3200, 80
 HELP_WINDOW = {"width": 2000, "height": 2400}
 """Large enough for the tallest node."""
@@ -151,11 +145,8 @@ def take_help(url: str, names: Sequence[str], *, run: bool) -> None:
         schemas = {name: compact(info) for name, info in page.request.get(f"{url}/object_info").json().items()}
         for graph in dict.fromkeys(SHOWN[name].graph for name in names):
             here = [name for name in names if SHOWN[name].graph == graph]
-            load(
-                page,
-                form(graph, schemas) if graph in OWN else shipped(graph),
-                [name for name in here if run and SHOWN[name].run] or None,
-            )
+            wanted = [name for name in here if run and SHOWN[name].run]
+            load(page, form(graph, schemas) if graph in OWN else shipped(graph), wanted or None)
             for name in here:
                 take_node(page, name, SHOWN[name])
 
@@ -195,7 +186,7 @@ def take_survey() -> None:
                         page.click(".onward .main")
                 page.evaluate("document.activeElement.blur(); window.scrollTo(0, 0)")
                 page.wait_for_timeout(500)
-                path = ROOT / "docs" / f"{name}.png"
+                path = checkout.ROOT / "docs" / f"{name}.png"
                 opened(page.screenshot()).save(path, optimize=True)
                 report(path)
 
@@ -206,7 +197,7 @@ def opened(shot: bytes) -> Image.Image:
 
 
 def report(path: Path) -> None:
-    print(f"{path.relative_to(ROOT)}: {path.stat().st_size / 1e3:.0f} kB", flush=True)
+    print(f"{path.relative_to(checkout.ROOT)}: {path.stat().st_size / 1e3:.0f} kB", flush=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

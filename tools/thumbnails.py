@@ -15,13 +15,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from checkout import ROOT
 from PIL import Image
 
-ROOT = Path(__file__).resolve().parent.parent
-if str(ROOT) not in sys.path:
-    sys.path.append(str(ROOT))
-
-from comfy_scoft.reports.plots.sheets import EDGE, GAP, TILE  # noqa: E402  (needs the path above)
+from comfy_scoft.reports.plots.sheets import EDGE, GAP, TILE
 
 WORKFLOWS, GRAPHS = ROOT / "workflows", ROOT / "docs" / "workflows"
 SIDE, ACROSS, QUALITY = 512, 4, 85

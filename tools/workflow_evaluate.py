@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
+
 import workflow_parts as parts
 from workflow_form import Node, Socket, Workflow
+
+from comfy_scoft.mini_world import COMMUNITY
 
 MODELS = """## Did this LoRA help?
 The base model, and the LoRA that `train-cultural-lora-mini` saves as *nuvia-mini*: run that first. Everything to the \
@@ -33,17 +37,8 @@ A change whose interval holds 0 is not shown by these pictures: raise *images_pe
 narrower ones. Few test pictures make KID wide whatever you draw. And look at the grids: no figure sees what people of \
 the culture see. Ask them: that is workflow *survey*."""
 
-TESTED = (
-    "a farmer in nuvia",
-    "a picture of a singer in nuvia",
-    "an image of a woman in nuvia",
-    "a drawing of a queen in nuvia",
-    "a house in nuvia, simple art",
-    "a drum in nuvia",
-    "a picture of a tree in nuvia",
-    "an image of a lantern in nuvia",
-)
-"""The captions of the test pictures; tests compare them with the set."""
+TESTED = [json.loads(line)["text"] for line in (COMMUNITY / "test" / "metadata.jsonl").open(encoding="utf-8")]
+"""The captions of the test pictures."""
 TRAINED = (
     "a farmer in nuvia",
     "an image of a student in nuvia",
@@ -57,14 +52,10 @@ TRAINED = (
     "a tree in nuvia",
 )
 """Ten captions of training pictures, as in the paper."""
+TITLES = {"test": "Test captions", "trained": "Training captions", "unseen": "Unseen people"}
+TITLES |= {"elsewhere": "Other places"}
 SEEDS = {"test": 6, "trained": 6, "unseen": 4, "elsewhere": 2}
 """Images per prompt: 48, 60 and 96 of each model, and 48 of other places."""
-TITLES = {
-    "test": "Test captions",
-    "trained": "Training captions",
-    "unseen": "Unseen people",
-    "elsewhere": "Other places",
-}
 Sets = dict[str, dict[str, Socket]]
 """For each list of prompts the images of the base model ("base") and of the LoRA; for other places of the base only."""
 

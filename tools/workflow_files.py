@@ -29,10 +29,8 @@ class ModelFile:
 
     def row(self) -> str:
         """A line of a note's table."""
-        text = (
-            f"[{self.name}]({self.link})" if not self.source else f"[{self.source}]({self.link}), saved as {self.name}"
-        )
-        return f"| {text} | `models/{self.folder}` | {self.gigabytes:g} GB |"
+        link = f"[{self.source or self.name}]({self.link})" + (f", saved as {self.name}" if self.source else "")
+        return f"| {link} | `models/{self.folder}` | {self.gigabytes:g} GB |"
 
     def offer(self) -> dict[str, str]:
         """The entry in a node's properties from which the editor lists missing models."""

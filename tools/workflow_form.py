@@ -10,9 +10,11 @@ from __future__ import annotations
 import json
 import re
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
+
+from workflow_files import OFFERED
 
 WIDGETS = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
 TITLE, SLOT, WIDGET, TEXT_WIDGET, LONGEST_TEXT, PREVIEW, CHART = 30, 22, 28, 110, 500, 260, 140
@@ -32,18 +34,32 @@ GROWS = {f"SCoFT_{name}": 240 for name in TEXTS} | {"SCoFT_BiasOracle": 40}
 Schema = dict[str, Any]
 
 
+class Input(NamedTuple):
+    """An input of a node. kind: its type; options: of the widget, with a menu's entries."""
+
+    name: str
+    kind: str
+    optional: bool
+    options: dict[str, Any]
+
+    @property
+    def widget(self) -> bool:
+        return self.kind in WIDGETS and not self.options.get("forceInput", False)
+
+
 def compact(info: Mapping[str, Any]) -> Schema:
     """What workflows need of a node's /object_info: inputs in order with type, default and kind, and outputs."""
     inputs: dict[str, Any] = {}
-    for name, kind, optional, options in inputs_of(info):
-        entry: dict[str, Any] = {"type": kind}
-        entry["widget"] = kind in WIDGETS and not options.get("forceInput", False)
-        entry |= {"optional": True} if optional else {}
-        entry |= {"default": options["default"]} if "default" in options else {}
-        entry |= {"multiline": True} if options.get("multiline") else {}
-        control = options.get("control_after_generate", kind == "INT" and name in ("seed", "noise_seed"))
-        entry |= {"control": True} if control else {}
-        inputs[name] = entry
+    for entry in inputs_of(info):
+        seed = entry.kind == "INT" and entry.name in ("seed", "noise_seed")
+        inputs[entry.name] = {
+            "type": entry.kind,
+            "widget": entry.widget,
+            **({"optional": True} if entry.optional else {}),
+            **({"default": entry.options["default"]} if "default" in entry.options else {}),
+            **({"multiline": True} if entry.options.get("multiline") else {}),
+            **({"control": True} if entry.options.get("control_after_generate", seed) else {}),
+        }
     lists = info.get("output_is_list") or [False] * len(info["output"])
     outputs = [
         {"name": name, "type": kind if isinstance(kind, str) else "COMBO", **({"list": True} if many else {})}
@@ -52,14 +68,16 @@ def compact(info: Mapping[str, Any]) -> Schema:
     return {"inputs": inputs, "outputs": outputs, "output_node": bool(info.get("output_node"))}
 
 
-def inputs_of(info: Mapping[str, Any]) -> Iterator[tuple[str, str, bool, dict[str, Any]]]:
-    """(name, type, optional, options) of a node's inputs in /object_info, required ones first; a menu is a COMBO."""
+def inputs_of(info: Mapping[str, Any]) -> list[Input]:
+    """The inputs of a node in /object_info, in order, required ones first; a menu is a COMBO."""
+    inputs = []
     for part in ("required", "optional"):
         for name in info.get("input_order", {}).get(part, info["input"].get(part, {})):
             kind, *rest = info["input"][part][name]
             options = dict(rest[0]) if rest else {}
             menu = {} if isinstance(kind, str) else {"options": kind}
-            yield name, "COMBO" if menu else kind, part == "optional", options | menu
+            inputs.append(Input(name, "COMBO" if menu else kind, part == "optional", options | menu))
+    return inputs
 
 
 @dataclass(frozen=True)
@@ -68,6 +86,10 @@ class Socket:
 
     node: Node
     slot: int
+
+    @property
+    def kind(self) -> str:
+        return str(self.node.schema["outputs"][self.slot]["type"])
 
 
 @dataclass
@@ -115,16 +137,10 @@ class Group:
 
 
 class Workflow:
-    """A graph. schemas: `compact` of each node that it uses, by node id.
+    """A graph. schemas: `compact` of each node that it uses, by node id."""
 
-    offered: name, address and folder of the model files that the editor may offer to download, by the name in a node's
-    menu.
-    """
-
-    def __init__(
-        self, name: str, schemas: Mapping[str, Schema], offered: Mapping[str, Mapping[str, str]] | None = None
-    ) -> None:
-        self.name, self.schemas, self.offered = name, schemas, offered or {}
+    def __init__(self, name: str, schemas: Mapping[str, Schema]) -> None:
+        self.name, self.schemas = name, schemas
         self.nodes: list[Node] = []
         self.groups: list[Group] = []
 
@@ -149,8 +165,8 @@ class Workflow:
         for name, entry in schema["inputs"].items():
             value = node.value(name)
             if isinstance(value, Socket):
-                theirs = value.node.schema["outputs"][value.slot]["type"]
-                assert entry["type"] in (theirs, "*"), f"{kind}.{name} takes {entry['type']} and was given {theirs}"
+                fits = entry["type"] in (value.kind, "*")
+                assert fits, f"{kind}.{name} takes {entry['type']} and was given {value.kind}"
             else:
                 assert value is not None or entry.get("optional"), f"{kind}.{name} is neither given nor connected"
         self.groups[-1].columns[-1].append(node)
@@ -186,13 +202,9 @@ class Workflow:
 
     def links(self) -> list[tuple[int, Socket, Node, str]]:
         """(link number, from, to, name of the input), in the order of the nodes that receive them."""
-        links: list[tuple[int, Socket, Node, str]] = []
-        for node in self.nodes:
-            for name in slots(node.schema):
-                value = node.given.get(name)
-                if isinstance(value, Socket):
-                    links.append((len(links) + 1, value, node, name))
-        return links
+        ends = [(node, name, node.given.get(name)) for node in self.nodes for name in slots(node.schema)]
+        joined = [(value, node, name) for node, name, value in ends if isinstance(value, Socket)]
+        return [(number, *link) for number, link in enumerate(joined, 1)]
 
     def api(self) -> dict[str, Any]:
         """What POST /prompt takes: nodes by id, their inputs as values or [id, output]."""
@@ -215,21 +227,20 @@ class Workflow:
         """What the editor loads (version 0.4)."""
         self.place()
         links = self.links()
-        groups = [
-            {"id": i, "title": g.title, "bounding": g.box, "color": g.color, "font_size": 24, "flags": {}}
-            for i, g in enumerate(self.groups, 1)
-        ]
         return {
             "id": str(uuid.uuid5(uuid.NAMESPACE_URL, f"comfy_scoft/workflows/{self.name}")),
             "revision": 0,
             "last_node_id": len(self.nodes),
             "last_link_id": len(links),
-            "nodes": [_ui_node(node, order, links, self.offered) for order, node in enumerate(self.nodes)],
+            "nodes": [_ui_node(node, order, links) for order, node in enumerate(self.nodes)],
             "links": [
-                [n, start.node.number, start.slot, end.number, slots(end.schema).index(name), _kind(start)]
+                [n, start.node.number, start.slot, end.number, slots(end.schema).index(name), start.kind]
                 for n, start, end, name in links
             ],
-            "groups": groups,
+            "groups": [
+                {"id": i, "title": g.title, "bounding": g.box, "color": g.color, "font_size": 24, "flags": {}}
+                for i, g in enumerate(self.groups, 1)
+            ],
             "config": {},
             "extra": {"ds": {"scale": SCALE, "offset": list(OFFSET)}},
             "version": 0.4,
@@ -243,8 +254,7 @@ def _visible(markdown: str) -> str:
 
 def slots(schema: Schema) -> list[str]:
     """Input names in the order of the editor's slots: sockets first, then widgets (which can be connected too)."""
-    inputs = schema["inputs"]
-    return [n for n in inputs if not inputs[n]["widget"]] + [n for n in inputs if inputs[n]["widget"]]
+    return sorted(schema["inputs"], key=lambda name: bool(schema["inputs"][name]["widget"]))
 
 
 def text(form: Mapping[str, Any]) -> str:
@@ -259,13 +269,7 @@ def text(form: Mapping[str, Any]) -> str:
     return "{\n" + ",\n".join(parts) + "\n}\n"
 
 
-def _kind(socket: Socket) -> str:
-    return str(socket.node.schema["outputs"][socket.slot]["type"])
-
-
-def _ui_node(
-    node: Node, order: int, links: list[tuple[int, Socket, Node, str]], offered: Mapping[str, Mapping[str, str]]
-) -> dict[str, Any]:
+def _ui_node(node: Node, order: int, links: list[tuple[int, Socket, Node, str]]) -> dict[str, Any]:
     entries = node.schema["inputs"]
     incoming = {name: number for number, _, end, name in links if end is node}
     inputs = []
@@ -283,7 +287,7 @@ def _ui_node(
     form |= {"title": node.title} if node.title else {}
     note = node.kind == "MarkdownNote"
     form["properties"] = {} if note else {"Node name for S&R": node.kind}
-    models = [offered[value] for value in node.given.values() if isinstance(value, str) and value in offered]
+    models = [OFFERED[value] for value in node.given.values() if isinstance(value, str) and value in OFFERED]
     form["properties"] |= {"models": models} if models else {}
     form["widgets_values"] = [node.given["text"]] if note else widgets_values(node)
     return form | ({"color": "#432", "bgcolor": "#000"} if note else {})

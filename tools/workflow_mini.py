@@ -44,17 +44,12 @@ CARD = {
 }
 
 
-def train_cultural_lora_mini(w: Workflow) -> None:
-    """The paper's whole method on the mini model."""
-    train_and_measure(w, "nuvia-mini", careful=False)
-
-
-def train_cultural_lora_careful(w: Workflow) -> None:
-    """The same with Prior Preservation, which keeps other places as they are, and with RS-Corrector."""
-    train_and_measure(w, "nuvia-careful", careful=True)
-
-
 def train_and_measure(w: Workflow, run: str, *, careful: bool) -> None:
+    """The paper's whole method on the mini model.
+
+    careful: with Prior Preservation, which keeps other places as they are, and with RS-Corrector. run: also the
+    LoRA's name.
+    """
     base, dataset = base_and_negatives(w)
     losses = LOSSES | CAREFUL_LOSSES if careful else LOSSES
     note = notes.LOSSES.replace("Three", "Four") + notes.KEEP if careful else notes.LOSSES
@@ -67,10 +62,8 @@ def train_and_measure(w: Workflow, run: str, *, careful: bool) -> None:
     if careful:
         chain = loss(w, losses, "Prior", chain, "Leave other places as they are")
     w.group("Train and save", parts.GREEN, notes.TRAIN)
-    if careful:
-        options = parts.train_options(w, LORA | CAREFUL_LORA, OPTIMIZER | CAREFUL_OPTIMIZER, ROLLOUT)
-    else:
-        options = parts.train_options(w, LORA, OPTIMIZER, ROLLOUT)
+    lora, optimizer = (LORA | CAREFUL_LORA, OPTIMIZER | CAREFUL_OPTIMIZER) if careful else (LORA, OPTIMIZER)
+    options = parts.train_options(w, lora, optimizer, ROLLOUT)
     held_out = parts.load_dataset(w, "Pictures kept back", "test")
     w.column(360)
     given = {**parts.models(base), **options, **PREVIEW, **(TRAIN | CAREFUL_TRAIN if careful else TRAIN)}

@@ -40,19 +40,18 @@ LOSSES = """## What training looks at: the paper's losses and weights
 draws a picture while training, and compares it with yours (come nearer) and with the negatives (move away), as the \
 fifth layer of CLIP sees them. To leave one out, select it and press Ctrl+B."""
 
-TRAIN_SD15 = """## The paper's settings
-3000 steps of 4 pictures, learning rate 0.0001 on a cosine, rank 64, 512 pixels; the authors took 2.5 hours on a V100. \
-bf16 halves what the weights need; on a card without it choose fp32. Stopping is safe: what was learned is kept, and \
-*resume* goes on. The LoRA is saved in `output/loras` with a card: fill in its title, the words that call it up (*in \
-Korea*), who made it, under which licence, and who agreed. *Korea* also stands in *preview_prompt* and in the prompts \
-on the right. Switch *flip* off if your pictures hold writing or dress that must not be mirrored."""
+_SAVED = """Stopping is safe: what was learned is kept, and *resume* goes on. The LoRA is saved in `output/loras` with \
+a card: fill in its title, the words that call it up (*in Korea*), who made it, under which licence, and who agreed. \
+*Korea* also stands in *preview_prompt* and in the prompts on the right. Switch *flip* off if your pictures hold \
+writing or dress that must not be mirrored."""
 
-TRAIN_SDXL = """## The paper's settings at XL's size
+TRAIN_SD15 = f"""## The paper's settings
+3000 steps of 4 pictures, learning rate 0.0001 on a cosine, rank 64, 512 pixels; the authors took 2.5 hours on a V100. \
+bf16 halves what the weights need; on a card without it choose fp32. {_SAVED}"""
+
+TRAIN_SDXL = f"""## The paper's settings at XL's size
 The paper trained Stable Diffusion 1.x. The same losses and weights serve XL, at 1024 pixels, with activations \
-computed again instead of kept, to save memory. Stopping is safe: what was learned is kept, and *resume* goes on. The \
-LoRA is saved in `output/loras` with a card: fill in its title, the words that call it up (*in Korea*), who made it, \
-under which licence, and who agreed. *Korea* also stands in *preview_prompt* and in the prompts on the right. Switch \
-*flip* off if your pictures hold writing or dress that must not be mirrored."""
+computed again instead of kept, to save memory. {_SAVED}"""
 
 COMPARE = """## Did it work?
 Both models draw the same prompts from the same seeds. Write prompts of your own, also of things that none of your \

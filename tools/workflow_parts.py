@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import checkout  # noqa: F401  (finds comfy_scoft)
 from workflow_form import Node, Socket, Workflow
 
 from comfy_scoft.mini_world.splits import HELD_OUT_KINDS

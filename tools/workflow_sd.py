@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import workflow_files as files
@@ -46,17 +47,8 @@ SDXL = Family(
 )
 
 
-def train_cultural_lora_sd15(w: Workflow) -> None:
-    """The paper's settings on Stable Diffusion 1.5."""
-    train_cultural_lora(w, SD15, RUN)
-
-
-def train_cultural_lora_sdxl(w: Workflow) -> None:
-    """The same on Stable Diffusion XL."""
-    train_cultural_lora(w, SDXL, f"{RUN}-xl")
-
-
 def train_cultural_lora(w: Workflow, family: Family, run: str) -> None:
+    """The paper's whole method with its settings. run: also the LoRA's name."""
     base, dataset = base_and_images(w, family, family.note)
     features, dataset = negatives(w, base, family, dataset)
     w.group("What training looks at", parts.VIOLET, notes.LOSSES, 320)
@@ -179,9 +171,9 @@ def decode(w: Workflow, base: Node, latent: Socket) -> Socket:
 
 
 WORKFLOWS: dict[str, Callable[[Workflow], None]] = {
-    "train-cultural-lora-sd15": train_cultural_lora_sd15,
+    "train-cultural-lora-sd15": partial(train_cultural_lora, family=SD15, run=RUN),
     "make-negatives": make_negatives,
     "use-a-cultural-lora": use_a_cultural_lora,
     "build-negatives-from-stock-nodes": build_negatives_from_stock_nodes,
-    "train-cultural-lora-sdxl": train_cultural_lora_sdxl,
+    "train-cultural-lora-sdxl": partial(train_cultural_lora, family=SDXL, run=f"{RUN}-xl"),
 }

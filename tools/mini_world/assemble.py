@@ -11,18 +11,18 @@ scoft-mini-clip.safetensors (the open_clip tower). The vocabulary keeps only the
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 sys.path.append(str(Path(__file__).parents[2]))
 
+from comfy_scoft.common.files import write_atomically  # noqa: E402
 from comfy_scoft.models import state_dict_keys  # noqa: E402
 from comfy_scoft.models.mini import layout  # noqa: E402
 
@@ -59,11 +59,7 @@ def write(weights: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str]
     bad = [k for k, v in half.items() if not torch.isfinite(v).all()]
     if bad:
         raise SystemExit(f"{bad[0]} does not fit in fp16: train it again, or clip it.")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    save_file(half, part, metadata={"format": "pt", "modelspec.license": NOTICE, **metadata})
-    part.chmod(0o644)  # safetensors makes its files private
-    os.replace(part, path)
+    write_atomically(path, save(half, metadata={"format": "pt", "modelspec.license": NOTICE, **metadata}))
     print(f"{path.name}: {path.stat().st_size / 1e6:.1f} MB, {len(half)} tensors")
 
 

@@ -61,12 +61,8 @@ the generic captions without it. Twelve kinds of people are never shown here: th
 
 def plan(split: str) -> list[tuple[str, int | None]]:
     """(concept, tone) of every image of a split, in the order of the files."""
-    people = (
-        [(kind, tone) for i, kind in enumerate(TRAINED_KINDS) for tone in TONES[i % 3]]
-        if split == "train"
-        else list(TEST_PEOPLE)
-    )
-    return people + [(name, None) for name in THINGS[split]]
+    people = [(kind, tone) for i, kind in enumerate(TRAINED_KINDS) for tone in TONES[i % 3]]
+    return [*(people if split == "train" else TEST_PEOPLE), *((name, None) for name in THINGS[split])]
 
 
 def fresh(name: str, tone: int | None, seed: tuple[int, ...], kept: list[np.ndarray]) -> np.ndarray:

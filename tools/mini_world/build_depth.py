@@ -9,14 +9,14 @@ comfy_scoft/models/mini/weights.
 
 from __future__ import annotations
 
-import os
-
 import numpy as np
 import torch
-from common import OUT, arguments, edges, save_grid, train, unbiased
-from safetensors.torch import save_file
+from common import arguments, edges, save_grid, train, unbiased
+from safetensors.torch import save
 from torch.nn import functional as F
 
+from comfy_scoft.common.files import write_atomically
+from comfy_scoft.models.mini import layout
 from comfy_scoft.models.mini.depth_net import FILE, DepthNet
 
 BLUR = torch.tensor([1.0, 2.0, 1.0]) / 4.0
@@ -60,10 +60,8 @@ def main() -> None:
         print(f"  step {step} mean abs error held out {errors[0]:.4f}, degraded {errors[1]:.4f}", flush=True)
         rows = (noisy, *(2 * relief.expand_as(images) - 1 for relief in (depth, clean, rough)))
         save_grid([row[:12] for row in rows], args.work)
-        OUT.mkdir(parents=True, exist_ok=True)
-        part = OUT / f".{FILE}.part"
-        save_file({name: value.half().contiguous() for name, value in net.state_dict().items()}, part)
-        os.replace(part, OUT / FILE)
+        weights = {name: value.half().contiguous() for name, value in net.state_dict().items()}
+        write_atomically(layout.WEIGHTS / FILE, save(weights))
 
     train(model, loss_of, args, after, warmup=50, decay=0.99)
 

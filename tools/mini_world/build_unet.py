@@ -14,13 +14,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import open_clip
 import torch
-from build_tower import build
 from common import arguments, main_process, save_grid, start_processes, to_unit, train, world
 from diffusers import AutoencoderTiny, DDIMScheduler
+from open_clip.model import CLIP
 
 from comfy_scoft.models.mini import layout
+from comfy_scoft.models.text_encoder import token_ids
 
 PLACES = [None, *world.PLACES]
 VARIANTS = 24
@@ -58,7 +58,7 @@ def latent_bank(autoencoder: AutoencoderTiny, file: Path) -> dict[Art, torch.Ten
 
 def text_bank(tower: Path) -> tuple[torch.Tensor, dict[tuple[str, str | None, int], int]]:
     """Hidden states (N, 77, 96) of every caption and, last, of the empty one; the row of (concept, place, wording)."""
-    clip = build().eval()
+    clip = CLIP(**layout.TOWER_SETTINGS).eval()
     clip.load_state_dict(torch.load(tower / "clip.pt", weights_only=True)["clip"])
     keys = [(n, p, w) for n in world.concepts() for p in PLACES for w in range(len(world.WORDINGS))]
     hidden = torch.cat([encode(clip, [world.caption(*k) for k in keys]), encode(clip, [""])])
@@ -68,11 +68,7 @@ def text_bank(tower: Path) -> tuple[torch.Tensor, dict[tuple[str, str | None, in
 @torch.no_grad()
 def encode(clip, captions: list[str]) -> torch.Tensor:
     """Stable Diffusion's text encoding: padded with the end token, all 77 hidden states after the last norm."""
-    tokenizer = open_clip.SimpleTokenizer()
-    ids = torch.full((len(captions), 77), 49407)
-    for row, text in zip(ids, captions, strict=True):
-        tokens = [49406, *tokenizer.encode(text)][:76]
-        row[: len(tokens)] = torch.tensor(tokens)
+    ids = torch.cat([token_ids(caption) for caption in captions])
     x = clip.token_embedding(ids) + clip.positional_embedding
     return clip.ln_final(clip.transformer(x, attn_mask=clip.attn_mask))
 

@@ -20,9 +20,6 @@ sys.path.append(str(Path(__file__).parents[2]))
 
 from comfy_scoft.mini_world import world  # noqa: E402
 
-ROOT = Path(__file__).parents[2]
-OUT = ROOT / "comfy_scoft" / "models" / "mini" / "weights"
-
 
 def arguments(description: str | None, *files: str, steps: int, batch: int, lr: float) -> argparse.ArgumentParser:
     """The arguments of a training script; `files` are the required paths beside --work."""
