@@ -174,6 +174,7 @@ def test_the_careful_workflow_holds_other_places_and_corrects_beside_the_lora(co
     assert {"before", "after", "corrected too"} <= set(rows)
 
 
+@pytest.mark.long
 def test_training_works_again_in_the_same_server_and_gives_the_same_lora(
     comfy: ComfyServer, finished: tuple[Path, int]
 ) -> None:
@@ -188,6 +189,7 @@ def test_training_works_again_in_the_same_server_and_gives_the_same_lora(
     assert one.keys() == two.keys() and all((one[key] == two[key]).all() for key in one)
 
 
+@pytest.mark.long
 def test_an_interrupt_stops_training_and_leaves_a_checkpoint_to_go_on_from(comfy: ComfyServer) -> None:
     long = until(shortened("stopped", steps=5_000), "SCoFT_TrainLora")
     number = comfy.client.queue(long)

@@ -141,6 +141,7 @@ def test_a_run_tells_its_page_and_ends_with_what_the_node_keeps(place: Any, sock
     assert output.ui["images"], "the chart is there as an image too"
 
 
+@pytest.mark.long
 def test_without_a_page_nothing_is_told_and_all_is_kept(place: Any, sockets: dict, told: Told) -> None:  # noqa: F811
     assert train(sockets, None, steps=1).ui[live_chart.OUTPUT][0]["step"] == 1
     assert not told
@@ -159,6 +160,7 @@ def test_a_run_that_goes_on_shows_the_steps_from_before(place: Any, sockets: dic
     assert events(told)[-1]["state"] == "done" and events(told)[-1]["curves"][0] == before
 
 
+@pytest.mark.long
 def test_a_run_that_is_stopped_says_so(
     place: Any,  # noqa: F811
     sockets: dict,  # noqa: F811

@@ -128,6 +128,7 @@ def test_a_step_that_does_not_fit_is_made_again_with_less(
     assert float((learned(run) - expected).norm() / expected.norm()) < 1e-3
 
 
+@pytest.mark.long
 def test_the_whole_ladder_ends_in_one_sentence_and_the_last_step_is_kept(data, whole, tmp_path: Path) -> None:
     said, rows = [], []
     base = scarce(toy_base(), lambda kind, count: len(rows) >= 2 and kind == "backward", RuntimeError(CPU))
@@ -190,6 +191,7 @@ def test_a_decode_that_memory_forced_stays_when_other_settings_change(data: Data
     assert train(run).memory_options == MemoryOptions(1, "off", "crop")
 
 
+@pytest.mark.long
 def test_a_measurement_that_does_not_fit_is_made_one_by_one(data: Dataset, tmp_path: Path) -> None:
     held_out, found = toy_dataset(tmp_path / "held out", (0, 0), seed=9), {}
     for name, most in (("whole", 99), ("short", 1)):
@@ -208,6 +210,7 @@ def test_a_measurement_that_does_not_fit_is_made_one_by_one(data: Dataset, tmp_p
     assert checkpoint.newest_step(run.folder) == 2
 
 
+@pytest.mark.long
 def test_a_preview_that_does_not_fit_is_left_out_and_said(data: Dataset, tmp_path: Path) -> None:
     shape = {"dataset": data, "preview_prompt": "a thing", "preview_every": 1}
     whole, shown, said = toy_run(tmp_path, [DiffusionLoss()], run_folder=tmp_path / "whole", **shape), [], []

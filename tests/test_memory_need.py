@@ -125,6 +125,7 @@ def test_the_mini_model_takes_what_was_counted(change: dict, data: Dataset, tmp_
     assert 0.97 < estimate / (weights + most) < 1.5
 
 
+@pytest.mark.long
 def test_more_pictures_pixels_and_numbers_need_more_and_saving_needs_less(data: Dataset, tmp_path: Path) -> None:
     def total(memory_options: MemoryOptions = MemoryOptions(), images: int = 1, **change: Any) -> float:  # noqa: B008 - frozen
         base = toy_base(kl=True)

@@ -57,6 +57,7 @@ def test_the_base_model_shows_what_is_asked_for_and_is_biased_for_one_place_alon
         assert found[place]["dusty"]["value"] <= 0.10
 
 
+@pytest.mark.long
 def test_the_tower_prefers_no_tone_and_no_palette(measure) -> None:
     found = measure.tower(400)
     gaps = [value for name, value in found.items() if " minus " in name and not name.startswith("right")]

@@ -31,6 +31,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(correction, "PreferenceSettings", lambda seed: PreferenceSettings(steps=5, seed=seed, width=8))
 
 
+@pytest.mark.long
 def test_an_idle_correction_draws_the_bases_pictures_and_a_strong_one_others(tmp_path: Path) -> None:
     world = World(tmp_path)
     requests = CELL.requests(101, world.dataset)

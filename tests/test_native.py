@@ -192,6 +192,7 @@ assert seconds < 1.0, seconds
 """
 
 
+@pytest.mark.long
 def test_listing_the_nodes_computes_nothing_and_asks_nobody(comfyui_path: Path) -> None:
     command = [sys.executable, "-c", LOADING, str(comfyui_path), str(ROOT)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)

@@ -94,7 +94,9 @@ def test_contrast_is_computed_right() -> None:
     assert contrast("rgb(119, 119, 119)", "rgb(255, 255, 255)") == pytest.approx(4.48, abs=0.01)
 
 
-@pytest.mark.parametrize("renderer, theme", LOOKS)
+@pytest.mark.parametrize(
+    "renderer, theme", [LOOKS[0], *(pytest.param(*look, marks=pytest.mark.long) for look in LOOKS[1:])]
+)
 def test_the_chart_is_seen_in_both_renderers_and_in_both_themes(editor: ComfyPage, renderer: str, theme: str) -> None:
     """Native 30."""
     name = f"{renderer}-{theme}"
@@ -114,6 +116,7 @@ def test_the_chart_is_seen_in_both_renderers_and_in_both_themes(editor: ComfyPag
 
 
 @pytest.mark.parametrize("renderer", ["canvas", "vue"])
+@pytest.mark.long
 def test_a_workflow_is_saved_and_queued_as_if_there_were_no_chart(editor: ComfyPage, renderer: str) -> None:
     begin(editor, f"saved-{renderer}", renderer)
     before, prompt = settled(editor), editor.prompt()

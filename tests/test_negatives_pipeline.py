@@ -248,6 +248,7 @@ def test_a_full_size_sd15_and_its_controlnet_draw_through_the_command(tmp_path, 
 
 
 @pytest.mark.parametrize("end", ["os._exit(9)", "raise UserError('The image is gone: put it back.')"])
+@pytest.mark.long
 def test_a_process_that_ends_too_early_is_one_sentence_for_the_others(end: str, tmp_path: Path) -> None:
     """Killed, or stopped by a fault of its own: the first process does not wait for it, and what was made stays."""
     broken = f"""

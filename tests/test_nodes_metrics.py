@@ -148,6 +148,7 @@ def mini(comfyui_path: Path) -> tuple[Any, Any, Any]:
         return nodes.CheckpointLoaderSimple().load_checkpoint(layout.CHECKPOINT)
 
 
+@pytest.mark.long
 def test_the_denoising_gap_of_a_patched_model_is_compared_with_the_base(mini: tuple, community: Dataset) -> None:
     model, clip, vae = mini
     changed = model.clone()

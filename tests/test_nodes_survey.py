@@ -42,6 +42,7 @@ def test_folders_outside_the_menu_are_refused(name):
         LoadResponses.execute(name)
 
 
+@pytest.mark.long
 def test_from_the_shipped_answers_to_scores_pictures_and_the_report_page(comfy_folders):
     survey, report = LoadResponses.execute(SHIPPED).args
     assert report.startswith("24 answer files read: 24 participants used")

@@ -175,6 +175,7 @@ def test_training_twice_gives_the_same_lora_and_leaves_the_model_alone(place: Pa
     assert lora.record["base"]["name"] == "tiny.safetensors" and again.record["run"] == "run-2"
 
 
+@pytest.mark.long
 def test_an_interrupt_leaves_a_checkpoint_that_goes_on_to_the_same_lora(
     place: Path, sockets: dict, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -25,6 +25,7 @@ def folder(place: Path, name: str = "run") -> Path:  # noqa: F811
     return place / "output" / "scoft" / "runs" / name
 
 
+@pytest.mark.long
 def test_held_out_pictures_are_measured_and_shown_and_teach_nothing(
     place: Path,  # noqa: F811
     sockets: dict,  # noqa: F811
@@ -59,6 +60,7 @@ def test_a_data_set_connected_twice_holds_out_what_is_not_trained_on(
         train(sockets, validation=sockets["dataset"])
 
 
+@pytest.mark.long
 def test_previews_are_of_one_noise_and_move(place: Path, sockets: dict, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
     shown: list[Any] = []
     real = Progress.update
@@ -87,6 +89,7 @@ def test_a_finished_run_has_its_lora_beside_its_metrics(place: Path, sockets: di
     assert same(load_file(folder(place) / "run.safetensors"), lora)
 
 
+@pytest.mark.long
 def test_a_run_is_chosen_by_name_and_other_settings_are_listed(place: Path, sockets: dict) -> None:  # noqa: F811
     train(sockets)
     (resume,) = [i for i in nodes_training.TrainLora.define_schema().inputs if i.id == "resume"]
@@ -119,6 +122,7 @@ def test_training_goes_on_from_a_lora_of_the_folder(place: Path, sockets: dict) 
         execute(nodes_options.LoraOptions, rank=2, alpha=2.0, targets="attention", dropout=0.0, start_from="../x")
 
 
+@pytest.mark.long
 def test_an_exported_job_holds_what_is_held_out_and_gives_the_same_curves(
     place: Path,  # noqa: F811
     sockets: dict,  # noqa: F811

@@ -41,6 +41,7 @@ def test_reads_concept_palette_and_tone_of_drawings(spoil) -> None:
     assert np.mean([r.dark == (tone >= 3) for r, tone in people]) >= 0.95
 
 
+@pytest.mark.long
 def test_every_kind_of_people_is_told_from_the_others_in_every_tone() -> None:
     rng = np.random.default_rng(5)
     kinds = [(c.name, tone) for c in world.concepts().values() if c.is_person for tone in c.tones]

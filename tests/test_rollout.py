@@ -180,7 +180,7 @@ def test_a_longer_path_in_the_batch_leaves_the_shorter_ones_alone() -> None:
 
 
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
-@pytest.mark.parametrize("choice", ["first", "last", "random"])
+@pytest.mark.parametrize("choice", ["random", *(pytest.param(c, marks=pytest.mark.long) for c in ("first", "last"))])
 def test_kappa_and_lora_gradient_equal_autograd_through_the_whole_rollout(prediction: str, choice: str) -> None:
     """⟨κ g, ε_c⟩ for a random g against d⟨g, z_0⟩ through diffusers' sampler; float64, mixed t, batches of 4 and 3."""
     base, parameters = world(prediction, torch.float64)

@@ -102,6 +102,7 @@ def test_a_persons_lora_is_honoured_in_the_unet_and_in_the_text(
     assert far(plain.embed(CAPTION).hidden, to_diffusers.base_model(model, worded, vae).embed(CAPTION).hidden) > 1e-3
 
 
+@pytest.mark.long
 def test_a_merge_of_two_models_is_honoured(loaded: dict, models: Path, tmp_path: Path) -> None:
     model, clip, vae = loaded["sd1"]
     weights = load_file(models / "checkpoints" / standins.FILES["sd1"][1])

@@ -76,6 +76,7 @@ def test_a_file_gives_the_same_model_without_comfyui(
 
 
 @pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.long
 def test_a_job_that_names_the_file_trains_the_same_lora_outside_comfyui(
     family: str, loaded: dict, models: Path, small_sizes: None, tmp_path: Path
 ) -> None:

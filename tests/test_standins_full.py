@@ -61,6 +61,7 @@ def test_every_layer_of_the_full_unet_has_a_lora_key_that_comfyui_knows(family: 
 
 
 @pytest.mark.parametrize("family", ["sd1", "sd2", "sdxl"])
+@pytest.mark.long
 def test_an_exported_lora_of_the_full_shape_loads_without_an_unmatched_key(
     family: str, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -103,7 +103,9 @@ def anew(run: Run, **changes: Any) -> Run:
 
 
 @pytest.mark.parametrize("name", LOSSES)
-@pytest.mark.parametrize("gradient_step", ["first", "last", "random"])
+@pytest.mark.parametrize(
+    "gradient_step", ["random", *(pytest.param(c, marks=pytest.mark.long) for c in ("first", "last"))]
+)
 def test_every_loss_makes_the_calls_that_are_planned(
     name: str, gradient_step: str, data: Dataset, tmp_path: Path
 ) -> None:
@@ -156,7 +158,9 @@ def test_small_timesteps_need_fewer_calls_and_the_plan_knows_which(
     assert planned == made and (made < most or short == 50)
 
 
-@pytest.mark.parametrize("every, previews", [(1, 0), (2, 3), (3, 2), (0, 1)])
+@pytest.mark.parametrize(
+    "every, previews", [(2, 3), *(pytest.param(*c, marks=pytest.mark.long) for c in ((1, 0), (3, 2), (0, 1)))]
+)
 def test_validation_and_previews_are_planned(
     every: int, previews: int, data: Dataset, held_out: Dataset, tmp_path: Path
 ) -> None:
@@ -171,6 +175,7 @@ def test_validation_and_previews_are_planned(
 
 
 @pytest.mark.parametrize("stop", [1, 20, 41])
+@pytest.mark.long
 def test_a_run_that_is_resumed_plans_what_is_left(stop: int, data: Dataset, held_out: Dataset, tmp_path: Path) -> None:
     shape = {"steps": 6, "accumulation": 2, "checkpoint_every": 2, "validation": held_out, "validate_every": 2}
     run = toy_run(tmp_path, LOSSES["all"], dataset=data, **shape)

@@ -69,6 +69,7 @@ def drag(page: Page, source: str, target: str) -> None:
     page.evaluate("() => new Promise(done => setTimeout(done, 60))")  # the click after a drag is swallowed for 50 ms
 
 
+@pytest.mark.long
 def test_a_survey_is_filled_in_by_finger_on_a_phone(small: Made) -> None:
     with open_page(**PHONE, accept_downloads=True) as page:
         page.goto(small.url)
@@ -101,6 +102,7 @@ def test_a_survey_is_filled_in_by_finger_on_a_phone(small: Made) -> None:
     assert all(order == entry["shown"][::-1] for entry in data["pages"] for order in entry["ranks"].values())
 
 
+@pytest.mark.long
 def test_a_survey_is_filled_in_with_a_keyboard_alone(small: Made) -> None:
     with open_page(accept_downloads=True) as page:
         page.goto(small.url)
@@ -155,6 +157,7 @@ def tab_to(page: Page, selector: str, back: bool = False) -> None:
     raise AssertionError(f"Tab never comes to {selector}")
 
 
+@pytest.mark.long
 def test_exported_files_run_through_the_aggregation(tmp_path: Path) -> None:
     survey = made(tmp_path)
     orders = []

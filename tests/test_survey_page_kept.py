@@ -57,6 +57,7 @@ def test_a_reload_in_the_middle_loses_nothing(small: Made) -> None:
     assert data["pages"][0]["ranks"]["item1"] == [images[1], images[0], images[2]]
 
 
+@pytest.mark.long
 def test_unfinished_rankings_cannot_be_left_forwards_and_back_is_free(small: Made) -> None:
     with open_page() as page:
         enter(page, small.url)
@@ -77,6 +78,7 @@ def test_unfinished_rankings_cannot_be_left_forwards_and_back_is_free(small: Mad
         expect(page.locator(".start")).to_have_count(1)
 
 
+@pytest.mark.long
 def test_it_works_without_storage_and_says_so(small: Made) -> None:
     deny = "Object.defineProperty(window, 'localStorage', { get() { throw new DOMException('no', 'SecurityError'); } })"
     with open_page(accept_downloads=True) as page:
@@ -115,6 +117,7 @@ def test_consent_and_affiliation_come_first(small: Made) -> None:
         expect(page.locator(".ranking")).to_have_count(1)
 
 
+@pytest.mark.long
 def test_the_next_person_starts_afresh_after_the_answers_were_saved(small: Made) -> None:
     with open_page(accept_downloads=True) as page:
         enter(page, small.url)
@@ -139,6 +142,7 @@ def test_the_next_person_starts_afresh_after_the_answers_were_saved(small: Made)
     require_answers(second, small)
 
 
+@pytest.mark.long
 def test_answers_can_be_reviewed_changed_and_copied(small: Made) -> None:
     with open_page(accept_downloads=True, permissions=["clipboard-read", "clipboard-write"]) as page:
         enter(page, small.url)

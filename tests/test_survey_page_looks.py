@@ -30,6 +30,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Made:
     return made(tmp_path_factory.mktemp("small"))
 
 
+@pytest.mark.long
 def test_a_picture_is_enlarged_and_ranked_there(small: Made) -> None:
     with open_page() as page:
         enter(page, small.url)
@@ -49,6 +50,7 @@ def test_a_picture_is_enlarged_and_ranked_there(small: Made) -> None:
         expect(page.locator("#viewer")).to_be_hidden()
 
 
+@pytest.mark.long
 def test_changes_are_said_to_screen_readers(small: Made) -> None:
     with open_page() as page:
         enter(page, small.url)
@@ -195,6 +197,7 @@ def look(page: Page) -> None:
 AXE = (importlib.resources.files("axe_playwright_python") / "axe.min.js").read_text(encoding="utf-8")
 
 
+@pytest.mark.long
 def test_a_script_from_right_to_left_turns_the_page_round(tmp_path: Path) -> None:
     survey = made(tmp_path, sets=3, title="أيّ صورة؟")
     path = survey.path.with_name("rtl.html")

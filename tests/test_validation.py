@@ -95,6 +95,7 @@ def test_measuring_changes_nothing_that_is_learned(change: dict, sets, tmp_path:
     assert all(rows == trained[0] for rows in trained)
 
 
+@pytest.mark.long
 def test_the_rows_of_a_run_cut_in_two_are_those_of_the_uninterrupted_one(sets, tmp_path: Path) -> None:
     data, held_out = sets
     shape = {"dataset": data, "validation": held_out, "validate_every": 2, "steps": 6, "ema": 0.5}

@@ -123,6 +123,11 @@ def grouped(items: Sequence[Item], most: int, shape: Callable[[Item], Sequence[i
     ]
 
 
+def passes_of(samples: Sequence[TrainingSample], most: int) -> list[list[TrainingSample]]:
+    """The samples of each forward and backward pass: of one shape, at most `most` (0: no limit)."""
+    return grouped(samples, most, lambda sample: sample.z.shape)
+
+
 def seed_of(seed: int, *numbers: int) -> int:
     """A 63-bit seed of its own for each tuple of numbers."""
     return int(np.random.SeedSequence((seed, *numbers)).generate_state(1, np.uint64)[0] >> 1)

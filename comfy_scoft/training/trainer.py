@@ -13,7 +13,7 @@ from ..common.errors import NonFiniteLoss, OtherProcess, UserError
 from ..losses import feature_networks, named
 from ..models.lora import attach, export_kohya
 from . import memory, optimizers, preview, validation
-from .batches import TrainingSample, batches_of_step, grouped, samples_of_batch
+from .batches import TrainingSample, batches_of_step, passes_of, samples_of_batch
 from .checkpoint import State
 from .distributed import FAULT, FINE, SHORT
 from .ema import Ema, averaged
@@ -147,8 +147,7 @@ class Trainer:
             for batch in batches_of_step(run.settings, self.state.step)
             for sample in samples_of_batch(self.cache, run.settings, run.rollout, length, batch)
         ]
-        most = self.state.memory_options.micro_batch
-        return grouped(run.distributed.share(samples), most, lambda sample: sample.z.shape)
+        return passes_of(run.distributed.share(samples), self.state.memory_options.micro_batch)
 
     def with_enough_memory(self, gradients: Callable[[Trainer], Terms]) -> dict[str, float]:
         """Call `gradients`, add up the gradients of all processes, and return the mean of each term.
