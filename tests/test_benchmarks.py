@@ -182,6 +182,7 @@ def awake(parameters: dict[str, nn.Parameter]) -> list[nn.Parameter]:
     return list(parameters.values())
 
 
+@pytest.mark.long
 def test_fast_mode_makes_fewer_calls_and_decodes_with_the_small_autoencoder(tmp_path: Path) -> None:
     """On Stable Diffusion 1.5's structure, a tenth as wide: the path that a GPU takes at full size."""
     world = build("sd15-tiny", images=6)

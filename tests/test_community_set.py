@@ -61,6 +61,7 @@ def test_about_forty_training_pictures_and_a_test_split() -> None:
         assert {row["split"] for row in rows(split)} == {split}
 
 
+@pytest.mark.long
 def test_it_shows_the_place_as_its_people_would(readings) -> None:
     assert {r.palette for r in readings} == {world.PLACES[world.BIASED_PLACE]}
     people = [r for r in readings if world.concepts()[r.concept].is_person]

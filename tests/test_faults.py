@@ -191,6 +191,7 @@ def test_a_folder_that_cannot_be_made_or_locked_is_one_sentence(data: Dataset, t
 
 
 @pytest.mark.parametrize("which", ["picture", "negative"])
+@pytest.mark.long
 def test_a_picture_that_is_gone_in_mid_run_and_put_back_costs_nothing(which: str, tmp_path: Path) -> None:
     """Features are read when they are first asked for; here that is after the image has gone."""
     losses = [DiffusionLoss(), ContrastiveLoss(toy_features(), weight=0.5)]

@@ -156,6 +156,7 @@ DINOS = [
 
 
 @pytest.mark.parametrize("name, architecture, size", DINOS)
+@pytest.mark.long
 def test_dino_is_timms_tokens(name: str, architecture: str, size: int, place: Path) -> None:
     path, forward = files.timm_vit(place, architecture, normed="dinov3" in architecture)
     examine(load_features(name, path), forward, timm_transform(architecture, size))
@@ -234,6 +235,7 @@ def two_photos(side: int = 64) -> tuple[Tensor, Tensor]:
 
 
 @pytest.mark.parametrize("name, after_relu", [("VGG16 (as released)", 4), ("VGG16 (pre-ReLU)", 0)])
+@pytest.mark.long
 def test_the_vgg_distance_is_its_formula_on_torchvisions_layers(name: str, after_relu: int, vgg: Any) -> None:
     path, layers = vgg
     network, (a, b) = load_features(name, path), two_photos()
@@ -264,6 +266,7 @@ def test_the_released_vgg_distance_is_that_of_layers_that_overwrite_their_input(
         assert torch.allclose(network.distance(network.extract(a), network.extract(b)), wanted, rtol=1e-4)
 
 
+@pytest.mark.long
 def test_lpips_is_the_learned_heads_on_torchvisions_layers(vgg: Any) -> None:
     import lpips
 

@@ -70,6 +70,7 @@ def test_the_order_of_the_pictures_does_not_matter() -> None:
     assert pairs[0] == pytest.approx(pairs[1], abs=1e-12)
 
 
+@pytest.mark.long
 def test_the_interval_holds_the_true_value_about_as_often_as_it_says() -> None:
     settings = replace(AS_THEY_ARE, resamples=300)
     large = drawn(4000, 9, 0.0, 8), drawn(4000, 10, 0.0, 8)

@@ -152,6 +152,7 @@ def test_a_graph_has_the_identity_that_the_page_gave_it() -> None:
     assert [live_chart.workflow_id(page) for page in (None, {}, {"workflow": {}}, {"workflow": None})] == [None] * 4
 
 
+@pytest.mark.long
 def test_a_run_that_goes_on_shows_the_steps_from_before(place: Any, sockets: dict, told: Told) -> None:  # noqa: F811
     train(sockets)
     before = events(told)[-1]["curves"][0]

@@ -157,6 +157,7 @@ def stopped_after(run: Run, step: int, **watch: Any) -> None:
         train(run, Callbacks(on_step=stop, **watch))
 
 
+@pytest.mark.long
 def test_a_resumed_run_goes_on_with_what_was_saved_on_unless_the_settings_ask_for_another(data, tmp_path: Path) -> None:
     def fresh(short: bool = False, **change: Any) -> Run:
         base = scarce(toy_base(), lambda kind, count: short and kind == "predict" and count > 2, RuntimeError(CPU))
@@ -181,6 +182,7 @@ def test_a_resumed_run_goes_on_with_what_was_saved_on_unless_the_settings_ask_fo
         assert run.base.unet.is_gradient_checkpointing == (expected.checkpointing != "off")
 
 
+@pytest.mark.long
 def test_a_decode_that_memory_forced_stays_when_other_settings_change(data: Dataset, tmp_path: Path) -> None:
     shape = {**SHAPE, "dataset": data, "steps": 4, "batch_size": 1, "accumulation": 1}
     base = scarce(toy_base(), lambda kind, count: kind == "decode" and count > 16, RuntimeError(CPU))

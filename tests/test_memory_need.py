@@ -100,6 +100,7 @@ def allocated(work: Callable[[], Any]) -> int:
     ],
     ids=str,
 )
+@pytest.mark.long
 def test_the_mini_model_takes_what_was_counted(change: dict, data: Dataset, tmp_path: Path, monkeypatch) -> None:
     """Measured, ten settings: 0.79 to 1.18 of the count beside the weights. The spare room covers it all."""
     monkeypatch.setattr(trainer, "run_identity", lambda run: {})  # hashing weights is no part of training
@@ -201,6 +202,7 @@ def full_size(family: str) -> BaseModel:
         pytest.param("sdxl", 1024, (14.0, 24.0), (7.0, 12.0), (30.0, 45.0), marks=pytest.mark.long),
     ],
 )
+@pytest.mark.long
 def test_full_sized_models_need_what_they_are_known_to(
     family: str, resolution: int, off: tuple, checkpointed: tuple, rollout: tuple, data: Dataset, tmp_path: Path
 ) -> None:
@@ -220,6 +222,7 @@ def test_full_sized_models_need_what_they_are_known_to(
     assert saving.decoder < 0.7 * plain.decoder and plain.unet < plain.decoder
 
 
+@pytest.mark.long
 def test_what_does_not_fit_starts_with_the_first_economy_that_does_and_says_so(data: Dataset, tmp_path: Path) -> None:
     shape = {"batch_size": 2, "accumulation": 2, "every": 1, "base": toy_base(kl=True), "dataset": data}
     run: Run = toy_run(tmp_path, all_losses(), **shape)

@@ -39,6 +39,7 @@ def test_all_shipped_files_together_stay_below_25_mb() -> None:
 
 
 @pytest.mark.parametrize("count", [24, pytest.param(240, marks=pytest.mark.long)])
+@pytest.mark.long
 def test_the_oracle_reads_through_the_autoencoder(measure, base, count: int) -> None:
     found = measure.oracle(base, count)
     assert found["concept"]["value"] >= 0.95 and found["palette"]["value"] >= 0.95 and found["dark"]["value"] >= 0.95

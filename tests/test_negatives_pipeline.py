@@ -80,6 +80,7 @@ def test_diffusers_draws_what_comfyuis_sampler_draws(base, control):
 
 
 @pytest.mark.parametrize("sampler", controlnet_pipeline.SAMPLERS)
+@pytest.mark.long
 def test_each_sampler_draws_the_same_picture_in_enough_steps(base, control, sampler):
     """From one noise, each comes to the image that many steps of Euler come to."""
     settings = NegativeSettings(1, 20, 4.0, resolution=64, sampler=sampler)
@@ -213,6 +214,7 @@ def test_one_process_and_two_write_the_same_files(tmp_path):
     assert len(list((tmp_path / "both/work/negatives").rglob("*.png"))) == 6
 
 
+@pytest.mark.long
 def test_what_is_there_is_not_drawn_again_and_the_filter_shows_what_it_leaves_out(tmp_path, monkeypatch, capsys):
     class Broken(PipelineSampler):
         calls = 0

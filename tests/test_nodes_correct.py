@@ -111,6 +111,7 @@ def test_the_move_in_the_sampler_keeps_its_bound(models) -> None:
     assert len(seen) == 4 and 0.1 < min(seen) and max(seen) <= 0.8 * (1 + 1e-5)
 
 
+@pytest.mark.long
 def test_only_the_window_is_corrected(models) -> None:
     plain = drawn(models["sd1"], steps=4)
     for start, end in ((0.5, 0.5), (0.8, 0.2), (0.999, 1.0)):
@@ -132,6 +133,7 @@ def test_the_incoming_model_is_not_changed(models) -> None:
     assert torch.equal(drawn(twice.clone()), drawn(twice))  # ComfyUI copies a MODEL's options in depth
 
 
+@pytest.mark.long
 def test_it_works_with_a_lora_and_a_controlnet(models) -> None:
     key = "diffusion_model.out.2.weight"
     size = models["sd1"].model.state_dict()[key].shape
@@ -168,6 +170,7 @@ def prompt(*signs: float, **more: Any) -> list[list[Any]]:
     return [[hidden, {"pooled_output": None, **more}]]
 
 
+@pytest.mark.long
 def test_only_prompts_that_ask_for_the_place_are_corrected(models) -> None:
     model, gated = models["sd1"], corrected(models["sd1"], preference=asking(1.0))
     here, elsewhere, both = prompt(1.0), prompt(-1.0), prompt(1.0, -1.0)
@@ -244,6 +247,7 @@ def vae() -> Any:
     return tiny.tiny_vae()
 
 
+@pytest.mark.long
 def test_a_preference_is_learned_kept_loaded_and_applied(models, vae, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(folder_paths, "output_directory", str(tmp_path))
     monkeypatch.setattr(folder_paths, "filename_list_cache", {})

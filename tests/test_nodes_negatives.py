@@ -81,6 +81,7 @@ def contents(dataset):
     return {record.image.name: [path.read_bytes() for path in record.negatives] for record in dataset.records}
 
 
+@pytest.mark.long
 def test_comfyuis_sampler_draws_negatives_that_stay_the_same_whatever_the_order(parts, images, comfy_folders):
     clip = Words()
     found = make(parts, images, clip)

@@ -92,6 +92,7 @@ def test_the_node_writes_the_page_and_its_key_under_comfyuis_output(comfy_folder
     assert given == {name: getattr(SurveySettings(), name) for name in given}
 
 
+@pytest.mark.long
 def test_from_answers_to_figures_in_a_running_comfyui(comfy: ComfyServer):
     """The second half of the survey workflow, as it is shipped, over HTTP."""
     workflow = Workflow("survey", json.loads(build_workflows.SCHEMAS.read_text(encoding="utf-8")))

@@ -200,6 +200,7 @@ def test_an_interrupt_leaves_a_checkpoint_that_goes_on_to_the_same_lora(
     assert same(found[0], whole) and found[4] == 2 and len(found[2]["loss"]) == 2
 
 
+@pytest.mark.long
 def test_an_exported_job_trains_the_nodes_lora_to_the_bit(place: Path, sockets: dict) -> None:
     expected = train(sockets)[0]
     (path,) = execute(nodes_training.ExportJob, **sockets, **KNOBS, job_name="tiny", checkpoint="stored in the job")
@@ -238,6 +239,7 @@ def test_faults_are_one_sentence_and_leave_no_empty_run(
     assert not root.exists() or list(root.iterdir()) == []
 
 
+@pytest.mark.long
 def test_a_saved_lora_passes_stock_nodes_and_is_listed_with_its_card(place: Path, sockets: dict) -> None:
     from comfy_extras import nodes_train
 

@@ -46,6 +46,7 @@ def test_held_out_pictures_are_measured_and_shown_and_teach_nothing(
     assert chart.shape[1] > 500
 
 
+@pytest.mark.long
 def test_a_data_set_connected_twice_holds_out_what_is_not_trained_on(
     place: Path,  # noqa: F811
     sockets: dict,  # noqa: F811
@@ -99,6 +100,7 @@ def test_a_run_is_chosen_by_name_and_other_settings_are_listed(place: Path, sock
         train(sockets, seed=6, resume="run")
 
 
+@pytest.mark.long
 def test_training_goes_on_from_a_lora_of_the_folder(place: Path, sockets: dict) -> None:  # noqa: F811
     lora = train(sockets)[0]
     words = dict.fromkeys(("title", "trigger_phrase", "authors", "licence", "consent"), "")

@@ -31,6 +31,7 @@ def blurred(images: torch.Tensor, seed: int) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("spoil", [lambda x: x, lambda x: blurred(x, 1)], ids=["rendered", "blurred"])
+@pytest.mark.long
 def test_reads_concept_palette_and_tone_of_drawings(spoil) -> None:
     images, labels = drawings(65, seed=0)
     found = oracle.classify(spoil(images))

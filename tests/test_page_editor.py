@@ -75,6 +75,7 @@ def test_sockets_of_other_kinds_do_not_connect(editor: ComfyPage) -> None:
     assert not editor.graph()["links"]
 
 
+@pytest.mark.long
 def test_a_node_shows_its_text_as_text_and_saves_none_of_it(editor: ComfyPage) -> None:
     editor.clear()
     node = editor.add("Read LoRA Card (SCoFT)", (400, 300))

@@ -80,6 +80,7 @@ def test_alone_it_teaches_nothing_and_beside_another_it_holds_back(tmp_path: Pat
     assert drift(PriorLoss(30.0, "{generic} in peru")) < 0.7 * drift()
 
 
+@pytest.mark.long
 def test_a_run_goes_on_and_a_job_trains_to_the_same_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(features.FEATURES, "toy", lambda path: toy_features())
     losses = [DiffusionLoss(), ContrastiveLoss(toy_features(), weight=0.5), PriorLoss(2.0, PROMPTS)]

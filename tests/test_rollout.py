@@ -165,6 +165,7 @@ def test_stated_values_of_kappa() -> None:
 
 
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
+@pytest.mark.long
 def test_z_0_is_that_of_diffusers_ddim(prediction: str) -> None:
     """Also batch invariance: the traces are made one sample at a time, the rollout mixes paths of 1 to 20 steps."""
     z_0 = rolled(prediction, torch.float64, TIMES[:4]).z_0, rolled(prediction, torch.float64, TIMES[4:]).z_0

@@ -51,6 +51,7 @@ def test_a_checkpoint_answers_as_it_does_in_comfyuis_own_sampler(family: str, lo
 
 
 @pytest.mark.parametrize("height, width", [(1024, 1024), (1016, 1288), (2056, 520)])
+@pytest.mark.long
 def test_sizes_reach_sd_xl_exactly_in_half_precision_too(loaded: dict, height: int, width: int) -> None:
     """ComfyUI embeds them in float32; 1288 has no place in bfloat16."""
     model, clip, vae = loaded["sdxl"]
@@ -64,6 +65,7 @@ def test_sizes_reach_sd_xl_exactly_in_half_precision_too(loaded: dict, height: i
 
 
 @pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.long
 def test_a_checkpoints_vae_gives_comfyuis_own_latents_and_pictures(family: str, loaded: dict) -> None:
     model, clip, vae = loaded[family]
     base = to_diffusers.base_model(model, clip, vae)
@@ -77,6 +79,7 @@ def test_a_checkpoints_vae_gives_comfyuis_own_latents_and_pictures(family: str, 
 
 
 @pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.long
 def test_a_persons_lora_is_honoured_in_the_unet_and_in_the_text(
     family: str, loaded: dict, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -119,6 +122,7 @@ def test_a_merge_of_two_models_is_honoured(loaded: dict, models: Path, tmp_path:
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("zsnr", [False, True])
+@pytest.mark.long
 def test_a_model_sampling_node_is_honoured(family: str, zsnr: bool, loaded: dict) -> None:
     model, clip, vae = loaded[family]
     patch = graph_node("ModelSamplingDiscrete", "comfy_extras.nodes_model_advanced")
@@ -145,6 +149,7 @@ def test_sampling_that_is_neither_noise_nor_v_is_refused(sampling: str, loaded: 
 @pytest.mark.parametrize(
     "name, words", [("sd1-inpainting", "9 channels, as inpainting"), ("sd3", "is a SD3 and cannot")]
 )
+@pytest.mark.long
 def test_a_file_of_another_kind_is_refused_in_a_sentence(name: str, words: str, models: Path) -> None:
     path = standins.write(name, models, "small")
     with pytest.raises(ValueError, match=words) as told:

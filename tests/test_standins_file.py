@@ -91,6 +91,7 @@ def test_a_job_that_names_the_file_trains_the_same_lora_outside_comfyui(
     assert all(torch.equal(here[key], there[key]) for key in here)
 
 
+@pytest.mark.long
 def test_text_encoders_are_read_when_a_caption_is_asked_for(models: Path, small_sizes: None, tmp_path: Path) -> None:
     weights = load_file(standins.write("sdxl", models, "small"))
     lacking = {k: v for k, v in weights.items() if not k.endswith("ln_final.weight")}
@@ -101,6 +102,7 @@ def test_text_encoders_are_read_when_a_caption_is_asked_for(models: Path, small_
 
 
 @pytest.mark.parametrize("marks", [(), ("v_pred",), ("v_pred", "ztsnr")])
+@pytest.mark.long
 def test_what_a_file_says_of_its_prediction_is_followed(
     marks: tuple[str, ...], models: Path, small_sizes: None, tmp_path: Path
 ) -> None:

@@ -192,6 +192,7 @@ def test_a_run_that_is_resumed_plans_what_is_left(stop: int, data: Dataset, held
     assert planned == made == 6, "a finished run measures its held-out images once more"
 
 
+@pytest.mark.long
 def test_a_run_that_gets_less_memory_plans_again(data: Dataset, tmp_path: Path) -> None:
     """The call that runs out of memory counts as made only where it was finished."""
     run = toy_run(tmp_path, LOSSES["all"], dataset=data, batch_size=2, accumulation=2, steps=4, preview_every=2,

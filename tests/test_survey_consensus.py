@@ -51,6 +51,7 @@ def test_weights_and_labels_equal_crowd_kits_mmsr(seed):
     assert (np.sign(vote) == decided.to_numpy()).all()
 
 
+@pytest.mark.long
 def test_weights_near_zero_have_crowd_kits_size_and_more_often_the_true_sign():
     """Where people hardly beat chance, crowd-kit's eigenvector takes some for liars who are none."""
     from crowdkit.aggregation import MMSR

@@ -94,6 +94,7 @@ def test_it_works_without_storage_and_says_so(small: Made) -> None:
         expect(page.locator("#warning")).to_be_hidden()
 
 
+@pytest.mark.long
 def test_consent_and_affiliation_come_first(small: Made) -> None:
     with open_page() as page:
         page.goto(small.url + "#3")

@@ -69,6 +69,7 @@ def test_changes_are_said_to_screen_readers(small: Made) -> None:
 
 
 @pytest.mark.parametrize("name", first_and_long(languages()))
+@pytest.mark.long
 def test_every_language_renders_every_screen(name: str, tmp_path: Path) -> None:
     survey = made(tmp_path, sets=2, pages=1, attention_checks=0, language=name, items=SurveySettings().items)
     spoken = language(name)
@@ -142,6 +143,7 @@ SIZES = {
 
 
 @pytest.mark.parametrize("size", first_and_long(SIZES))
+@pytest.mark.long
 def test_nothing_is_wider_than_the_window_and_axe_finds_nothing(size: str, tmp_path: Path) -> None:
     survey = made(tmp_path, sets=6, pages=1, attention_checks=0, items="Fit | Which?", title="Donaudampfschiff" * 4)
     with open_page(**SIZES[size]) as page:

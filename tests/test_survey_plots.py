@@ -79,6 +79,7 @@ def printed(draw, *args) -> list[str]:
 
 
 @pytest.mark.parametrize("draw", FIGURES)
+@pytest.mark.long
 def test_figures_name_generators_and_people_beside_what_they_show(draw, example):
     assert is_image(draw(example))
     texts = printed(draw, example)
@@ -134,6 +135,7 @@ def test_the_scale_is_told_apart_without_hue():
     assert high[2] - low[2] > 0.5 and low[0] - high[0] > 0.5
 
 
+@pytest.mark.long
 def test_grey_marks_people_without_a_common_page():
     found = made_up(("a", "b"), ["x"], 4)
     skills = found.whole.consensus.skills

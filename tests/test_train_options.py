@@ -92,6 +92,7 @@ def test_a_schedule_with_warm_up_ends_exactly_under_accumulation(data: Dataset, 
         assert run.optimizer.rate(5, 5) == pytest.approx(0.01 if schedule == "constant" else 0.0, abs=1e-18)
 
 
+@pytest.mark.long
 def test_the_average_is_exported_and_the_trained_values_stay_in_training(data: Dataset, tmp_path: Path) -> None:
     values: list[Tensor] = []
     shape = {"steps": 5, "dataset": data, "learning_rate": 0.05, "schedule": "constant"}
@@ -136,6 +137,7 @@ def overflowing(monkeypatch: pytest.MonkeyPatch, steps: range) -> None:
     monkeypatch.setattr(trainer, "forward_and_backward", backward)
 
 
+@pytest.mark.long
 def test_a_step_that_overflows_in_fp16_is_skipped_and_said_and_the_run_goes_on_bit_for_bit(
     data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -148,6 +150,7 @@ def test_a_step_that_overflows_in_fp16_is_skipped_and_said_and_the_run_goes_on_b
     assert scale == 65536.0 / 4
 
 
+@pytest.mark.long
 def test_after_twenty_skipped_steps_in_a_row_the_next_stops_the_run(
     data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -198,6 +201,7 @@ def test_pictures_in_one_pass_do_not_change_the_gradient(which: str, data: Datas
         assert float((whole - parts).norm() / whole.norm()) < 2e-5
 
 
+@pytest.mark.long
 def test_micro_batch_changes_the_lora_by_rounding_only(data: Dataset, tmp_path: Path) -> None:
     found = []
     for most in (0, 1, 2):
@@ -225,6 +229,7 @@ def test_checkpointing_recomputes_the_same_gradient(dropout: float, data: Datase
 
 
 @pytest.mark.parametrize("change", [{"dora": True}, {"checkpointing": "UNet and decoder"}, {"noise_offset": 0.1}])
+@pytest.mark.long
 def test_a_run_with_an_option_goes_on_bit_for_bit(change: dict, data: Dataset, tmp_path: Path) -> None:
     result = cut_and_whole(tmp_path, all_losses(), dataset=data, **change)
     assert any("dora_scale" in key for key in result.lora) == ("dora" in change)

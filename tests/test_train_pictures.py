@@ -141,6 +141,7 @@ def test_taesd_decodes_the_whole_latent_with_the_small_decoder(tmp_path: Path, m
 
 
 @pytest.mark.parametrize("decode", ["crop", "TAESD"])
+@pytest.mark.long
 def test_a_run_that_decodes_with_less_goes_on_bit_for_bit(decode: str, tmp_path: Path, monkeypatch) -> None:
     from test_train_options import fresh
 

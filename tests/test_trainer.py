@@ -239,6 +239,7 @@ def test_the_base_model_is_byte_identical_after_training(tmp_path: Path) -> None
     ("prediction", "steps"),
     [("epsilon", 3), *(pytest.param(kind, 25, marks=pytest.mark.long) for kind in ("epsilon", "v_prediction"))],
 )
+@pytest.mark.long
 def test_contrastive_micro_steps_of_mixed_batch_sizes_stay_finite(prediction: str, steps: int, tmp_path: Path) -> None:
     """Ragged negatives, t over the whole range, a rollout in each micro-step; at a rate that moves the LoRA."""
     data, seen = toy_dataset(tmp_path / "data", (2, 0, 1, 3, 0)), []
