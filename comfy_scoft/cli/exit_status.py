@@ -2,26 +2,10 @@
 
 from __future__ import annotations
 
-import errno
 import sys
 from collections.abc import Callable
 
-from ..common.errors import UserError
-
-DISK = {
-    errno.ENOSPC: "free some space",
-    errno.EDQUOT: "free some space",
-    errno.EROFS: "choose a folder that you can write to",
-    errno.EACCES: "get the permission for it, or choose another folder",
-    errno.EPERM: "get the permission for it, or choose another folder",
-    errno.ENOENT: "check the path",
-    errno.ENOTDIR: "check the path",
-    errno.EISDIR: "check the path",
-    errno.ENAMETOOLONG: "choose a shorter name",
-    errno.EMFILE: "raise the limit of open files (ulimit -n)",
-    errno.EIO: "check the disk",
-}
-"""Errors of files and disks that a person can fix, with what to do. Any other OSError is not one sentence."""
+from ..common.errors import ADVICE, UserError, advice
 
 
 def answered(work: Callable[[], int], stopped: str) -> int:
@@ -36,9 +20,9 @@ def answered(work: Callable[[], int], stopped: str) -> int:
         print(error, file=sys.stderr)
         return 1
     except OSError as error:
-        if error.errno not in DISK:
+        if error.errno not in ADVICE:
             raise
-        print(f"A file could not be read or written ({error}): {DISK[error.errno]}.", file=sys.stderr)
+        print(f"A file could not be read or written ({error}): {advice(error)}.", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(f"\nStopped. {stopped}", file=sys.stderr)

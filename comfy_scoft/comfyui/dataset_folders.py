@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from ..common.errors import UserError
+from ..common.files import recovered
 from ..data.dataset import holds_dataset
 from ..data.dataset.find import METADATA
 from ..data.dataset.rows import ROW_ENDINGS
@@ -74,7 +75,7 @@ def collected_folder(name: str, links: Path) -> Path:
 
 
 def saved_root() -> Path:
-    return output_folder() / "scoft" / "datasets"
+    return recovered(output_folder() / "scoft" / "datasets")
 
 
 def files_fingerprint(folder: Path) -> str:

@@ -19,9 +19,10 @@ PREFERENCES = "scoft_preferences"
 def listed_file(kind: str, name: str, names: Sequence[str], missing: str) -> Path:
     """The path of a file in ComfyUI's folders of a kind. Raises UserError, which begins with `missing`, unless it is
     one of the listed names."""
-    if name not in names:
+    path = folder_paths.get_full_path(kind, name) if name in names else None
+    if path is None:  # ComfyUI lists pipes and devices too, but has no path for them
         raise UserError(f"{missing}: choose one from the list.")
-    return Path(folder_paths.get_full_path_or_raise(kind, name))
+    return Path(path)
 
 
 def lora_names() -> list[str]:

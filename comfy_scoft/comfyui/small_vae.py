@@ -43,4 +43,5 @@ def small_vae(base: BaseModel) -> AutoencoderTiny | None:
 
 def _file(start: str) -> Path | None:
     names = [name for name in folder_paths.get_filename_list(FOLDER) if Path(name).name.startswith(start)]
-    return Path(folder_paths.get_full_path_or_raise(FOLDER, names[0])) if names else None
+    path = folder_paths.get_full_path(FOLDER, names[0]) if names else None
+    return None if path is None else Path(path)

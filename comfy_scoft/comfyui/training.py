@@ -28,6 +28,7 @@ from ..training.model_card import TrainedLora, training_record
 from ..training.run import Run
 from ..training.run_folder import OFF, discard_empty, run_folder, train_and_log, weighted_losses
 from ..training.settings import Decode, OptimizerSettings, TrainSettings
+from ..common.files import regular
 from .listed_files import lora_file
 from .live_chart import LiveChart
 from .runtime import Progress, check_interrupt, device, free_bytes, free_memory
@@ -91,7 +92,7 @@ def _lora(name: str) -> dict[str, Tensor]:
     """The tensors of a listed LoRA. Raises UserError for a file that cannot be read."""
     path = lora_file(name)
     try:
-        return load_file(path)
+        return load_file(regular(path))
     except Exception as error:  # safetensors has its own kind of error, and a missing file another
         raise UserError(f"The LoRA {name!r} cannot be read ({error}): choose another safetensors file.") from error
 
@@ -141,10 +142,8 @@ def export(inputs: TrainInputs, root: Path, name: str, checkpoint: Path | None) 
     checked_name(name, "job name")
     run = inputs.run(root)
     try:
-        folder = run_folder(root, name)
-        folder.rmdir()  # it only reserved the name; the job appears whole
         prepare(run)
-        return write_job(run, folder, checkpoint, check_interrupt)
+        return write_job(run, root / name, checkpoint, check_interrupt)
     finally:
         release(run)
 

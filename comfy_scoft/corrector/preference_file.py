@@ -14,7 +14,7 @@ from safetensors.torch import save as serialize
 from torch import Tensor, nn
 
 from ..common.errors import UserError
-from ..common.files import write_atomically
+from ..common.files import regular, write_atomically, write_numbered
 from ..models.stable_diffusion import FAMILIES
 from .preference import MAX_LEVELS, Preference, PreferenceHead
 from .prompt_gate import PlaceGate
@@ -26,18 +26,22 @@ MAX_WIDTH = 1024
 ENDING = ".safetensors"
 
 
-def free_name(folder: Path, prefix: str) -> Path:
-    """`<prefix>_00001.safetensors`, or the next free number. Raises UserError for a name that contains a path."""
+def save_new(preference: Preference, folder: Path, prefix: str, title: str = "", licence: str = "") -> Path:
+    """Save as `<prefix>_00001.safetensors`, or with the next free number. Raises UserError for a name that contains a
+    path, and DiskError."""
     name = prefix.strip()
     if not name or name.startswith(".") or any(c in name for c in '/\\:*?"<>|') or not name.isprintable():
         raise UserError(f"{prefix!r} cannot be a file's name: use letters, digits, spaces, “-” and “_”.")
-    numbers = [path.stem.removeprefix(f"{name}_") for path in folder.glob("*" + ENDING)]
-    taken = [int(number) for number in numbers if number.isdecimal()]
-    return folder / f"{name}_{max(taken, default=0) + 1:05}{ENDING}"
+    data = _bytes(preference, title, licence)
+    return write_numbered(folder, name, lambda _: {ENDING: data})
 
 
 def save(preference: Preference, path: Path, title: str = "", licence: str = "") -> None:
     """Write a preference atomically. title, licence: added to its facts unless empty."""
+    write_atomically(path, _bytes(preference, title, licence))
+
+
+def _bytes(preference: Preference, title: str, licence: str) -> bytes:
     facts = {**preference.facts, **({"title": title} if title else {}), **({"licence": licence} if licence else {})}
     head = preference.head
     description = {
@@ -54,7 +58,7 @@ def save(preference: Preference, path: Path, title: str = "", licence: str = "")
         tensors |= {f"place.{name}": value for name, value in preference.place.state_dict().items()}
     plain = {name: value.detach().float().cpu().contiguous() for name, value in tensors.items()}
     metadata = {"format": "pt", "scoft": FORMAT, "preference": json.dumps(description, ensure_ascii=False)}
-    write_atomically(path, serialize(plain, metadata))
+    return serialize(plain, metadata)
 
 
 def load(path: Path) -> Preference:
@@ -62,7 +66,7 @@ def load(path: Path) -> Preference:
     try:
         if path.stat().st_size > MAX_BYTES:
             raise ValueError("too large")
-        with safe_open(path, framework="pt") as file:
+        with safe_open(regular(path), framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
         if metadata.get("scoft") != FORMAT:

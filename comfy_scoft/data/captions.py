@@ -126,6 +126,8 @@ class CaptionFile:
         """Every file `*-<key>.txt` of a folder by its key."""
         files = {}
         for path in sorted(folder.glob("*-*.txt")) if folder.is_dir() else []:
+            if not path.is_file():  # a folder or a pipe
+                continue
             lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
             captions = tuple(" ".join(line.split()) for line in lines if line.strip() and not line.startswith("#"))
             checksum = lines[0].rsplit(" ", 1)[-1] if lines and lines[0].startswith("#") else ""

@@ -11,6 +11,7 @@ from typing import Generic, TypeVar
 import torch
 
 from ..common.errors import UserError
+from ..common.files import regular
 
 Network = TypeVar("Network")
 CPU = torch.device("cpu")
@@ -56,7 +57,7 @@ class FolderLoader(Generic[Network]):
         if not self.model_type:
             return True
         try:
-            config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+            config = json.loads(regular(folder / "config.json").read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return False
         return isinstance(config, dict) and config.get("model_type") == self.model_type

@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ..common.errors import UserError
+from ..common.files import regular
 from ..common.settings import Choice, check, setting
 
 NAME = "default"
@@ -216,7 +217,7 @@ def _set_magnitudes(unet: nn.Module, scales: Mapping[str, Tensor]) -> None:
 def load_lora(path: Path) -> dict[str, Tensor]:
     """The tensors of a LoRA's safetensors file, for `attach` to go on from. Raises UserError for any other file."""
     try:
-        return load_file(path)
+        return load_file(regular(path))
     except (OSError, SafetensorError) as error:
         raise UserError(
             f"The LoRA {path.name!r} cannot be read as a safetensors file; choose one that is whole."

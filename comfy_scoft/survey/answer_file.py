@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ..common.errors import UserError
+from ..common.files import regular
 from .spec import ANSWER_FORMAT, ANSWER_VERSION, Ranking, Response, Survey, SurveyPage
 
 MAX_BYTES = 4 * 1024 * 1024
@@ -250,7 +251,7 @@ def _page_rankings(answer: _AnswerPage, page: SurveyPage, survey: Survey, prefix
 def read_limited(path: Path) -> bytes:
     """A file's first MAX_BYTES + 1 bytes. Raises AnswerError if it cannot be read."""
     try:
-        with path.open("rb") as file:
+        with regular(path).open("rb") as file:
             return file.read(MAX_BYTES + 1)
     except OSError as error:
         raise AnswerError("unreadable", f"cannot be read ({error.strerror or 'unknown reason'})") from None

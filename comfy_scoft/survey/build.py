@@ -10,11 +10,12 @@ import itertools
 import json
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..common.errors import UserError
-from ..common.files import write_atomically
+from ..common.files import write_new
 from ..common.settings import check, setting
 from ..metrics.image_set import ImageSet, require_match
 from . import images
@@ -89,17 +90,16 @@ def save(survey: Survey, page: bytes, folder: Path) -> Path:
     same content is returned. The key is written first, so that every page has one.
     """
     key = (json.dumps(to_json(survey), ensure_ascii=False, indent=1) + "\n").encode("utf-8")
-    folder.mkdir(parents=True, exist_ok=True)
     stem = file_name(survey.title)
     for number in itertools.count(1):
         name = stem if number == 1 else f"{stem}-{number}"
         page_path, key_path = folder / f"{name}.html", folder / f"{name}{KEY_ENDING}"
-        existing = [path for path in (page_path, key_path) if path.exists()]
-        if len(existing) == 2 and page_path.read_bytes() == page and key_path.read_bytes() == key:
-            return page_path
-        if not existing:
-            write_atomically(key_path, key)
-            write_atomically(page_path, page)
+        files = {key_path: key, page_path: page}
+        if not any(path.exists() for path in files):
+            with suppress(FileExistsError):  # another process was quicker
+                write_new(files)
+                return page_path
+        if all(path.is_file() and path.read_bytes() == data for path, data in files.items()):
             return page_path
     raise AssertionError("a free name is always found")
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from ..common.errors import UserError
+from ..common.files import regular
 from .answer_file import MAX_BYTES, AnswerError, Answers, parse, read_limited, safe_text, survey_of, validated
 from .spec import KEY_ENDING, Survey, SurveyPage, from_json
 
@@ -169,7 +170,7 @@ def read_key(path: Path) -> Survey:
     data = None
     try:
         if path.stat().st_size <= 16 * MAX_BYTES:
-            data = json.loads(path.read_text(encoding="utf-8-sig"))
+            data = json.loads(regular(path).read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError):
         pass
     if data is None:

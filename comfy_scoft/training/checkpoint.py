@@ -8,7 +8,6 @@ finished steps are enough to go on exactly where a run was.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,17 +15,26 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 from ..common.errors import UserError
-from ..common.files import file_hash
+from ..common.files import (
+    file_hash,
+    part_folder,
+    publish_folder,
+    recovered,
+    regular,
+    remove_folder,
+    sync_file,
+)
 from . import optimizers
 from .ema import Ema
 from .memory import MemoryOptions
 
 STATE, LORA, OPTIMIZER, EMA = "state.json", "lora.safetensors", "optimizer.safetensors", "ema.safetensors"
+METRICS = "metrics.jsonl"
+"""The run's journal, which is on the disk before a checkpoint that is newer."""
 
 
 @dataclass
@@ -64,40 +72,40 @@ class Saved:
 
 
 def save(run: Path, state: State, settings: Mapping[str, Any], versions: Mapping[str, str], keep: int = 2) -> Path:
-    """Write `run/checkpoint-<step>` (folder by rename) and drop all but the newest `keep`. Returns the folder."""
+    """Write `run/checkpoint-<step>` (folder by rename) and drop all but the newest `keep`. Returns the folder.
+
+    It is on the disk when this returns. Raises DiskError; what was there before is then kept.
+    """
     assert state.consistent, "half an update must not be saved"
-    run.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(run)
     target = run / f"checkpoint-{state.step:08d}"
-    part = run / f".{target.name}.part"
-    for left_over in run.glob(".checkpoint-*.part"):
-        shutil.rmtree(left_over, ignore_errors=True)
-    part.mkdir()
-    try:
+    with part_folder(target) as part:
+        if (run / METRICS).exists():
+            sync_file(regular(run / METRICS))
         _write(part, state, settings, versions)
-        shutil.rmtree(target, ignore_errors=True)
-        os.replace(part, target)
-    except BaseException:  # a full disk needs the room
-        shutil.rmtree(part, ignore_errors=True)
-        raise
+        publish_folder(part, target, overwrite=True)
     state.saved = state.step
     for old in _folders(run)[:-keep]:
         if old != target:  # it may not be the newest: a newer one that is damaged stays
-            shutil.rmtree(old, ignore_errors=True)
+            remove_folder(old)
     return target
 
 
+def remove_leftovers(run: Path) -> None:
+    """Delete what a killed process left of checkpoints that it was writing or deleting. Only for the run's trainer."""
+    for left_over in recovered(run).glob(".checkpoint-*"):
+        shutil.rmtree(left_over, ignore_errors=True)
+
+
 def _write(part: Path, state: State, settings: Mapping[str, Any], versions: Mapping[str, str]) -> None:
-    """Write a checkpoint's files and have them on the disk. Raises OSError where that does not work."""
+    """Write a checkpoint's files."""
     tensors, plain = optimizers.pack(state.parameters, state.optimizer)
     lora = {name: parameter.detach().cpu().contiguous() for name, parameter in state.parameters.items()}
     files = {LORA: lora, OPTIMIZER: tensors}
     if state.ema is not None:
         files[EMA] = state.ema.tensors()
-    try:
-        for name, content in files.items():
-            save_file(content, part / name)
-    except SafetensorError as error:  # in place of an OSError
-        raise OSError(str(error)) from error
+    for name, content in files.items():
+        save_file(content, part / name)
     facts = {
         "step": state.step,
         "settings": settings,
@@ -112,16 +120,13 @@ def _write(part: Path, state: State, settings: Mapping[str, Any], versions: Mapp
         "sha256": {name: file_hash(part / name) for name in files},
     }
     (part / STATE).write_text(json.dumps(facts, indent=1), encoding="utf-8")
-    for file in part.iterdir():
-        with file.open("rb+") as handle:
-            os.fsync(handle.fileno())
 
 
 def newest(run: Path) -> Saved | None:
     """The newest whole checkpoint of a run, or None. One that is damaged, by its files' hashes, is passed over."""
     for folder in reversed(_folders(run)):
         try:
-            facts = json.loads((folder / STATE).read_text(encoding="utf-8"))
+            facts = json.loads(regular(folder / STATE).read_text(encoding="utf-8"))
             if all(file_hash(folder / name) == known for name, known in facts["sha256"].items()):
                 return Saved(folder, int(facts["step"]), dict(facts["settings"]), facts)
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
@@ -170,4 +175,4 @@ def restore(saved: Saved, state: State) -> None:
 
 
 def _folders(run: Path) -> list[Path]:
-    return sorted(run.glob("checkpoint-*")) if run.is_dir() else []
+    return sorted(recovered(run).glob("checkpoint-*")) if run.is_dir() else []

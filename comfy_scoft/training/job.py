@@ -12,9 +12,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
-import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,8 +22,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ..common.errors import UserError
-from ..common.files import file_hash
+from ..common.errors import DiskError, UserError
+from ..common.files import file_hash, part_folder, publish_folder, regular
 from ..common.fingerprints import versions
 from ..common.names import checked_name
 from ..data.records import CultureRecord, Dataset
@@ -42,7 +41,7 @@ from .latent_cache import Cache, Sample
 from .memory import MemoryOptions, free_bytes
 from .memory_estimate import fits
 from .run import Callbacks, Run
-from .run_folder import train_and_log
+from .run_folder import free_folders, train_and_log
 from .settings import OptimizerSettings, TrainSettings
 from .trainer import Result
 
@@ -70,17 +69,13 @@ class Job:
 def write_job(
     run: Run, folder: Path, checkpoint: Path | None = None, check_interrupt: Callable[[], None] = lambda: None
 ) -> Path:
-    """Write a run as the job `folder`, whole or not at all, and return the path of its job.json.
+    """Write a run as the job `folder` (-2, -3, … if there is one), whole or not at all; returns its job.json's path.
 
     checkpoint: a single-file checkpoint to name instead of storing UNet and autoencoder; its weights must be the
-    run's own, to the bit. Raises UserError where they are not, and FileExistsError if the folder exists.
+    run's own, to the bit. Raises UserError where they are not, and DiskError.
     """
     checked_name(folder.name, "job name")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    part = folder.with_name(f".{folder.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir()
-    try:
+    with part_folder(folder) as part:
         networks = feature_networks(run.losses)
         save_file(_tensors(run, check_interrupt, images=bool(networks)), part / TENSORS)
         if run.base.small_vae is not None:
@@ -90,24 +85,25 @@ def write_job(
             run.base.vae.save_pretrained(part / "vae")
         else:
             compare(run.base, checkpoint)
-        content = _content(run, folder.name, networks, checkpoint)
-        (part / JOB).write_text(json.dumps(content, indent=1), encoding="utf-8")
-        if folder.exists():
-            raise FileExistsError(folder)
-        os.replace(part, folder)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
-    return folder / JOB
+        for target in free_folders(folder.parent, folder.name):
+            content = _content(run, target.name, networks, checkpoint)
+            (part / JOB).write_text(json.dumps(content, indent=1), encoding="utf-8")
+            with suppress(FileExistsError):  # another process was quicker
+                publish_folder(part, target)
+                return target / JOB
+    raise AssertionError("a free name is always found")
 
 
 def read_job(path: Path) -> Job:
     """The job of a job.json (or of the folder that holds it). UserError, one sentence, for one that cannot be run."""
     path = path / JOB if path.is_dir() else path
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(regular(path).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise UserError(f"There is no job at {str(path)!r}: give the job.json that Export Job wrote.") from error
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise DiskError(f"The job {path.name} cannot be read", error) from error
+    except ValueError as error:
         raise UserError(f"{path.name} is not a job that can be read (JSON was expected): export it again.") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise UserError(f"{path.name} is not a SCoFT job: give the job.json that Export Job wrote.")
@@ -117,7 +113,7 @@ def read_job(path: Path) -> Job:
             "again, or use the program's version that wrote it."
         )
     try:
-        tensors = load_file(path.parent / TENSORS)
+        tensors = load_file(regular(path.parent / TENSORS))
     except Exception as error:  # safetensors has its own kind of error, and a missing file another
         raise UserError(f"The job's {TENSORS} is missing or damaged: copy the whole folder again.") from error
     job = Job(path.parent, checked_name(str(content.get("name")), "job name"), content, tensors)

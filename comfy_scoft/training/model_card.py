@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import re
 import time
 from collections import Counter
 from collections.abc import Mapping
@@ -22,7 +20,7 @@ from safetensors.torch import save as serialize
 from torch import Tensor
 
 from ..common.errors import UserError
-from ..common.files import write_atomically
+from ..common.files import regular, write_numbered
 from ..common.fingerprints import versions
 from ..common.names import checked_name
 from ..data.dataset import counts
@@ -133,46 +131,29 @@ def save_lora(
 ) -> Path:
     """Write `<prefix>_00001.safetensors` (the next free number) and its card `.md` beside it; returns the former.
 
-    Each file appears whole or not at all, and none is overwritten. Raises UserError for a name that holds a path.
+    Each file appears whole or not at all, the LoRA after its card, and none is overwritten. Raises UserError for a
+    name that holds a path, and DiskError.
     """
     checked_name(prefix, "LoRA name")
-    folder.mkdir(parents=True, exist_ok=True)
-    path = _claim(folder, prefix)
-    try:
-        data = lora_metadata(tensors, fields, record, path.stem)
-        write_atomically(path.with_suffix(".md"), card_text(data, path.name).encode())
-        write_atomically(path, serialize(dict(tensors), data))
-    except BaseException:
-        path.unlink(missing_ok=True)
-        path.with_suffix(".md").unlink(missing_ok=True)
-        raise
-    return path
+
+    def files(name: str) -> dict[str, bytes]:
+        data = lora_metadata(tensors, fields, record, name)
+        card = card_text(data, f"{name}.safetensors").encode()
+        return {".md": card, ".safetensors": serialize(dict(tensors), data)}
+
+    return write_numbered(folder, prefix, files)
 
 
 def read_card(path: Path) -> str:
     """The card of a LoRA's file, ours or another trainer's, from its metadata alone. UserError for a damaged one."""
     try:
-        with safe_open(path, framework="pt") as file:
+        with safe_open(regular(path), framework="pt") as file:
             found = file.metadata() or {}
     except Exception as error:  # safetensors raises its own kind for damaged files, and OSError for missing ones
         raise UserError(
             f"{path.name} is not a safetensors file that can be read, so it has no card: choose another LoRA."
         ) from error
     return card_text(found, path.name)
-
-
-def _claim(folder: Path, prefix: str) -> Path:
-    """Make the next free `<prefix>_<number>.safetensors` as an empty file, so that nobody else takes the name."""
-    pattern = re.compile(re.escape(prefix) + r"_(\d{5,})\.(safetensors|md)", re.IGNORECASE)
-    taken = [int(found[1]) for entry in folder.iterdir() if (found := pattern.fullmatch(entry.name))]
-    number = max(taken, default=0) + 1
-    while True:
-        path = folder / f"{prefix}_{number:05}.safetensors"
-        try:
-            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644))
-            return path
-        except FileExistsError:
-            number += 1
 
 
 def _rank_and_alpha(tensors: Mapping[str, Tensor]) -> tuple[str, str]:

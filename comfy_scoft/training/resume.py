@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ..common.errors import UserError
+from ..common.errors import UserError, advice
 from ..common.fingerprints import of_tensors, versions
 from . import checkpoint
 from .checkpoint import State
@@ -87,6 +87,5 @@ def save_checkpoint(run: Run, state: State, facts: Mapping[str, Any]) -> None:
         kept = f"step {state.saved} is kept" if state.saved >= 0 else "nothing was kept yet"
         raise UserError(
             f"The checkpoint of step {state.step} could not be written to {run.folder.name!r} "
-            f"({error.strerror or error}), but {kept}; free space or make the output folder writable, then go on "
-            "with resume."
+            f"({error.strerror or error}), but {kept}; {advice(error)}, then go on with resume."
         ) from error

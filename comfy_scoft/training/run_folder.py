@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,8 +14,8 @@ from typing import Any
 from safetensors.torch import save as serialize
 from torch import Tensor
 
-from ..common.errors import UserError
-from ..common.files import write_atomically
+from ..common.errors import UserError, advice
+from ..common.files import append_line, make_folder, new_folder, regular, sync_file, write_atomically
 from ..common.names import checked_name
 from ..data.images import write_png
 from ..losses import Loss, named
@@ -23,7 +24,7 @@ from .run import Callbacks, Run
 from .settings import Tracker
 from .trainer import Result, train
 
-METRICS = "metrics.jsonl"
+METRICS = checkpoint.METRICS
 LOCK = ".lock"
 OFF, LATEST = "off", "latest"
 """What `resume` may be besides the name of a run."""
@@ -43,22 +44,26 @@ def run_folder(root: Path, name: str, resume: str = OFF) -> Path:
             there = ", ".join(run_names(root)) or "none"
             raise UserError(f"There is no run named {resume!r} to go on with; those there are: {there}.")
         return folder
-    numbers = [number for folder in _folders(root) if (number := _number(folder.name, name)) is not None]
-    if resume == LATEST and numbers:
-        return root / _numbered(name, max(numbers))
-    number = max(numbers, default=0) + 1
-    while True:
-        folder = root / _numbered(name, number)
+    if resume == LATEST and (newest := _highest(root, name)):
+        return root / _numbered(name, newest)
+    for folder in free_folders(root, name):
         try:
-            folder.mkdir(parents=True)
+            new_folder(folder)
             return folder
         except FileExistsError:  # another process was quicker
-            number += 1
+            continue
         except OSError as error:
             raise UserError(
-                f"The run {folder.name!r} cannot be written below {root.name!r} ({error.strerror or error}); make that "
-                "folder writable, or free space."
+                f"The run {folder.name!r} cannot be written below {root.name!r} ({error.strerror or error}): "
+                f"{advice(error)}."
             ) from error
+    raise AssertionError("a free name is always found")
+
+
+def free_folders(root: Path, name: str) -> Iterator[Path]:
+    """Folders `name`, `name-2`, … under `root` that are not there yet, after the last of those that are."""
+    for number in itertools.count(_highest(root, name) + 1):
+        yield root / _numbered(name, number)
 
 
 def run_names(root: Path) -> list[str]:
@@ -70,7 +75,7 @@ def run_names(root: Path) -> list[str]:
 def read_metrics(folder: Path) -> list[dict[str, float]]:
     """The rows of a run's metrics.jsonl, in order; [] where there is none. A line cut short by a crash is left out."""
     try:
-        lines = (folder / METRICS).read_text(encoding="utf-8").splitlines()
+        lines = regular(folder / METRICS).read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return []
     rows = []
@@ -96,6 +101,7 @@ def train_and_log(
     if not run.distributed.main:
         return train(run, Callbacks(callbacks.check_interrupt)), []
     with alone(run.folder), tracker(run) as track:
+        checkpoint.remove_leftovers(run.folder)
         rows = _rows_before(run)
         if run.resume or checkpoint.newest_step(run.folder) <= 0:
             text = "".join(json.dumps(row) + "\n" for row in rows)
@@ -105,8 +111,7 @@ def train_and_log(
         def on_step(step: int, row: dict[str, float]) -> None:
             rows.append(row)
             with writing(run.folder):
-                with (run.folder / METRICS).open("a", encoding="utf-8") as file:
-                    file.write(json.dumps(row) + "\n")
+                append_line(run.folder / METRICS, json.dumps(row).encode())
                 track(step, row)
             callbacks.on_step(step, row)
 
@@ -117,6 +122,8 @@ def train_and_log(
 
         result = train(run, replace(callbacks, on_step=on_step, on_preview=on_preview))
         with writing(run.folder):
+            if rows:
+                sync_file(run.folder / METRICS)
             write_atomically(run.folder / f"{run.folder.name}.safetensors", serialize(result.lora))
         return result, rows
 
@@ -136,7 +143,7 @@ def alone(folder: Path) -> Iterator[None]:
     from filelock import FileLock, Timeout
 
     with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         lock = FileLock(folder / LOCK, timeout=0)
         try:
             lock.acquire()
@@ -157,8 +164,8 @@ def writing(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise UserError(
-            f"The run {folder.name!r} could not be written ({error.strerror or error}), so it stopped; free space or "
-            "make the output folder writable, then go on with resume."
+            f"The run {folder.name!r} could not be written ({error.strerror or error}), so it stopped; "
+            f"{advice(error)}, then go on with resume."
         ) from error
 
 
@@ -216,6 +223,10 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
 
 def _folders(root: Path) -> list[Path]:
     return [entry for entry in root.iterdir() if entry.is_dir()] if root.is_dir() else []
+
+
+def _highest(root: Path, name: str) -> int:
+    return max((_number(folder.name, name) or 0 for folder in _folders(root)), default=0)
 
 
 def _numbered(name: str, number: int) -> str:

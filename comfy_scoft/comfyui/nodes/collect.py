@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from typing import Any
 
 from ...common.errors import UserError
+from ...common.files import file_hash
 from ...data.download import Duplicates, Limits, collect
 from ..compat import io
 from ..dataset_folders import collected_folder, link_file, link_files, plain_name
@@ -74,7 +74,7 @@ class DownloadLinks(Node):
     @classmethod
     def fingerprint_inputs(cls, links: str | None = None, **_: Any) -> str:
         """Changes when the list does. `attempt` is how a person asks for the same list again."""
-        return hashlib.sha256(link_file(links).read_bytes()).hexdigest() if links is not None else ""
+        return file_hash(link_file(links)) if links is not None else ""
 
     @classmethod
     def execute(

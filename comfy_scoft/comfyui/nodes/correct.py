@@ -6,7 +6,7 @@ from typing import Any
 
 from ...corrector.corrector import Correction
 from ...corrector.preference import Preference
-from ...corrector.preference_file import free_name, load, save
+from ...corrector.preference_file import load, save_new
 from ...corrector.report import report
 from ...corrector.training import PreferenceSettings
 from ...reports.plots.preference import preference_chart
@@ -126,8 +126,7 @@ class SavePreference(Node):
 
     @classmethod
     def execute(cls, preference: Preference, filename_prefix: str, title: str, licence: str) -> io.NodeOutput:
-        path = free_name(saved_preferences(), filename_prefix)
-        save(preference, path, title.strip(), licence.strip())
+        path = save_new(preference, saved_preferences(), filename_prefix, title.strip(), licence.strip())
         return io.NodeOutput(str(path), ui=ui.PreviewText(path.name))
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ...common.files import write_atomically
+from ...common.files import regular, write_atomically
 from ...metrics.image_set import ImageSet
 from ...reports.plots.survey import agreement_heatmap, rank_counts, rank_violins, win_matrix
 from ...survey.aggregate import Analysis, aggregate
@@ -48,7 +48,7 @@ def _holds_answers(folder: Path) -> bool:
 
 def _head(path: Path) -> bytes:
     try:
-        with path.open("rb") as file:
+        with regular(path).open("rb") as file:
             return file.read(512)
     except OSError:
         return b""

@@ -13,7 +13,7 @@ from ...training.run_folder import LATEST, OFF, run_names
 from ...training.settings import TrainSettings
 from .. import live_chart, training
 from ..compat import comfy, folder_paths, io, ui
-from ..listed_files import changed, lora_file, lora_names
+from ..listed_files import changed, listed_file, lora_file, lora_names
 from ..runtime import output_folder, training_mode
 from ..sockets import DatasetSocket, LoraSocket, LossesSocket, OptimizerSocket, RolloutSocket
 from ..widgets import Node, widget, widgets
@@ -195,7 +195,9 @@ class ExportJob(Node):
         cls, model: Any, clip: Any, vae: Any, dataset: Any, losses: Any, job_name: str, checkpoint: str, **settings: Any
     ) -> io.NodeOutput:
         name = training.model_name(cls.hidden.prompt, cls.hidden.unique_id)
-        file = None if checkpoint == STORED else Path(folder_paths.get_full_path_or_raise("checkpoints", checkpoint))
+        missing = f"There is no checkpoint {checkpoint!r} in the checkpoints folders"
+        names = folder_paths.get_filename_list("checkpoints")
+        file = None if checkpoint == STORED else listed_file("checkpoints", checkpoint, names, missing)
         with training_mode():
             inputs = training.TrainInputs(model, clip, vae, dataset, losses, settings, name)
             path = training.export(inputs, output_folder() / "scoft" / "jobs", job_name, file)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ...common.errors import UserError
+from ...common.files import recovered
 from ..images import check_image
 from ..records import CATEGORIES, CultureRecord, Dataset
 from .find import METADATA, SPLITS, Note, find_records
@@ -69,6 +70,8 @@ def load_folder(
     """
     if limit < 0:
         raise UserError(f"The limit is {limit}: give 0 for all records, or how many to load.")
+    if not folder.is_dir():
+        recovered(folder.parent)
     if not folder.is_dir():
         raise UserError(f"The folder {folder} does not exist: choose a folder with images and their captions.")
     root = folder.resolve()

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ...common.errors import UserError
+from ...common.files import regular
 
 MAX_LINE = 1_000_000
 """Maximum length of a line of a metadata or caption file, in bytes."""
@@ -31,7 +32,7 @@ def read_lines(path: Path, label: str, *, strip: bool = True) -> Iterator[tuple[
 
     At most `MAX_LINE` bytes are held in memory. strip: False removes only the line ending.
     """
-    with path.open("rb") as file:
+    with regular(path).open("rb") as file:
         if file.read(2) in (b"\xff\xfe", b"\xfe\xff"):
             yield label, UserError(f"{label} is not UTF-8 but UTF-16: save it again as UTF-8.")
             return

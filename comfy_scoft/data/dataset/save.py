@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
-import uuid
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,6 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from ...common.errors import UserError
+from ...common.files import part_folder, publish_folder, regular
 from ..images import to_bytes
 from ..records import CultureRecord, Dataset
 from .find import METADATA, SPLITS
@@ -129,7 +128,7 @@ def _copy(source: Path, base: Path, name: str) -> str:
     target = base / name
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
-        shutil.copyfile(source, target)
+        shutil.copyfile(regular(source), target)
     except FileNotFoundError as error:
         raise UserError(
             f"The file {source.name} of the dataset is missing: put it back, or load the folder again."
@@ -141,23 +140,14 @@ def _copy(source: Path, base: Path, name: str) -> str:
 def _replacing(target: Path, *, overwrite: bool) -> Iterator[Path]:
     """A temporary folder beside `target` that replaces it if the body succeeds and is deleted if it fails."""
     _check_replaceable(target, overwrite=overwrite)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    token = uuid.uuid4().hex[:8]
-    part, old = (target.with_name(f".{target.name}.{token}.{what}") for what in ("part", "old"))
-    part.mkdir()
-    try:
+    with part_folder(target) as part:
         yield part
-        if target.exists():
-            os.replace(target, old)
+        _check_replaceable(target, overwrite=overwrite)
         try:
-            os.replace(part, target)
-        except OSError:
-            if old.exists():
-                os.replace(old, target)
+            publish_folder(part, target, overwrite=overwrite)
+        except FileExistsError:  # another process was quicker
+            _check_replaceable(target, overwrite=overwrite)
             raise
-        shutil.rmtree(old, ignore_errors=True)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
 
 
 def _check_replaceable(target: Path, *, overwrite: bool) -> None:

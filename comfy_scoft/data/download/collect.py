@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from ...common.errors import UserError
+from ...common.errors import DiskError, UserError
 from ..dataset import load_folder
 from ..dataset.metadata import normal_category, normal_era
 from ..records import Dataset
@@ -20,7 +20,7 @@ from .links import Link, read_links
 from .perceptual_hash import look_alikes
 from .progress import run_watched
 from .report import Outcome, line_of, report_csv, report_text
-from .store import REPORT, DiskError, SavedImage, Store
+from .store import REPORT, SavedImage, Store
 
 Duplicates = Literal["leave out the same file", "leave out look-alikes too", "keep all"]
 OnProgress = Callable[[int, int, str], None]

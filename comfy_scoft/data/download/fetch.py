@@ -11,10 +11,12 @@ import aiohttp
 from multidict import CIMultiDictProxy
 from yarl import URL
 
+from ...common.errors import DiskError
+from ...common.files import disk_errors
 from .address import Allowed, CheckedResolver, LinkError, Lookup, check_url
 from .limits import Limits
 from .rate_limit import RateLimiter, backoff_delay, retry_after
-from .store import DiskError, disk_errors, extension_of
+from .store import extension_of
 
 USER_AGENT = "comfy_scoft/0.1 (ComfyUI nodes for SCoFT; fetches images from a community's own list of links)"
 _HEADERS = {"User-Agent": USER_AGENT, "Accept": "image/*", "Accept-Encoding": "identity"}
@@ -136,7 +138,8 @@ class Fetcher:
     async def _write(self, content: aiohttp.StreamReader, target: Path, host: str) -> None:
         """Write the body chunk by chunk and count its bytes; Content-Length is not trusted."""
         received, head = 0, b""
-        with disk_errors(target.parent.parent):
+        what = f"The folder {target.parent.parent.name!r} cannot be written to"
+        with disk_errors(what):
             file = target.open("wb")
         with file:
             async for chunk in content.iter_any():
@@ -144,7 +147,7 @@ class Fetcher:
                 self._spend(len(chunk))
                 if received > self.limits.max_bytes:
                     raise _too_large(self.limits)
-                with disk_errors(target.parent.parent):
+                with disk_errors(what):
                     file.write(chunk)
                 if len(head) < _HEAD:
                     head = (head + chunk)[:_HEAD]

@@ -10,27 +10,31 @@
 from __future__ import annotations
 
 import datetime
-import os
 import re
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ...common.errors import UserError
-from ...common.files import file_hash, write_atomically
+from ...common.files import (
+    append_line,
+    disk_errors,
+    file_hash,
+    make_folder,
+    publish_file,
+    regular,
+    sync_file,
+    write_atomically,
+)
 from ..dataset.rows import read_lines
 from ..images import open_image
 from .perceptual_hash import difference_hash
 
 LOG, REPORT, PARTS = "downloads.jsonl", "links_report.csv", ".parts"
 _OUR_NAME = re.compile(r"images/\d{5,}_[0-9a-f]{12}\.(png|jpg|gif|webp|avif|bmp)")
-
-
-class DiskError(UserError):
-    """The folder cannot be written to; ends the run."""
 
 
 class SavedImage(BaseModel):
@@ -69,8 +73,8 @@ class Store:
                     f"The folder {self.folder.name!r} was not made by collecting links and holds other files: choose "
                     "another name."
                 )
-        with disk_errors(self.folder):
-            (self.folder / "images").mkdir(parents=True, exist_ok=True)
+        with self.writing():
+            make_folder(self.folder / "images")
             shutil.rmtree(self.folder / PARTS, ignore_errors=True)
             (self.folder / PARTS).mkdir(exist_ok=True)
             root = self.folder.resolve()
@@ -108,7 +112,7 @@ class Store:
         part = self.part(number)
         image = open_image(part, self._max_pixels)
         digest = file_hash(part)
-        with part.open("rb") as file:
+        with regular(part).open("rb") as file:
             extension = extension_of(file.read(16))
         assert extension is not None
         name = f"images/{number:05d}_{digest[:12]}{extension}"
@@ -123,30 +127,29 @@ class Store:
             look=difference_hash(image).hex(),
             fetched=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         )
-        with disk_errors(self.folder):
-            with part.open("rb+") as file:
-                os.fsync(file.fileno())
-            os.replace(part, self.folder / name)
+        with self.writing():
+            publish_file(part, self.folder / name)
         return saved
 
     def log(self, saved: SavedImage) -> None:
-        """Append an image to the log; each line is complete on disk before the next one is begun."""
-        with disk_errors(self.folder):
-            with (self.folder / LOG).open("a+b") as file:
-                if file.tell():
-                    file.seek(-1, os.SEEK_END)
-                    if file.read(1) != b"\n":
-                        file.write(b"\n")
-                file.write(saved.model_dump_json().encode() + b"\n")
+        """Append an image to the log; each line is complete before the next one is begun."""
+        with self.writing():
+            append_line(self.folder / LOG, saved.model_dump_json().encode())
         self.saved[saved.url] = saved
 
     def close(self) -> None:
+        with self.writing():
+            sync_file(self.folder / LOG)
         shutil.rmtree(self.folder / PARTS, ignore_errors=True)
+
+    def writing(self) -> AbstractContextManager[None]:
+        """Within it, an OSError is a DiskError, which ends the run."""
+        return disk_errors(f"The folder {self.folder.name!r} cannot be written to")
 
     def write(self, name: str, text: str) -> None:
         """Write a file whole; "" removes it. An equal file is left alone, so that later nodes need not run again."""
         path, data = self.folder / name, text.encode("utf-8")
-        with disk_errors(self.folder):
+        with self.writing():
             if not data:
                 path.unlink(missing_ok=True)
             elif not path.is_file() or path.read_bytes() != data:
@@ -166,15 +169,3 @@ def extension_of(head: bytes) -> str | None:
     if head[4:8] == b"ftyp" and head[8:12] in (b"avif", b"avis", b"mif1"):
         return ".avif"
     return ".bmp" if head.startswith(b"BM") else None
-
-
-@contextmanager
-def disk_errors(folder: Path) -> Iterator[None]:
-    """OSErrors of the body as DiskError."""
-    try:
-        yield
-    except OSError as error:
-        raise DiskError(
-            f"The folder {folder.name!r} cannot be written to: check that the disk has space and this user may write "
-            "there."
-        ) from error
