@@ -149,6 +149,6 @@ def test_a_full_disk_ends_the_run_in_one_sentence(tmp_path, server, monkeypatch)
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.replace", full)
-    with pytest.raises(ValueError, match="cannot be written to: check that the disk has space"):
+    with pytest.raises(ValueError, match=r"could not be written \(No space left on device\): free some space\.$"):
         run(links, server, limits=quick(server, at_once=1, delay=0.05))
     assert sum(server.hits.values()) < 12

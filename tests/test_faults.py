@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 from test_processes import ROOT, environment, export
 from toys import all_losses, learned, toy_base, toy_dataset, toy_features, toy_run
 
+from comfy_scoft.common.errors import ADVICE
 from comfy_scoft.data.records import Dataset
 from comfy_scoft.losses import ContrastiveLoss, DiffusionLoss
 from comfy_scoft.training import checkpoint
@@ -64,7 +65,7 @@ def full_from(step: int, run: Run, monkeypatch: pytest.MonkeyPatch, number: int 
     monkeypatch.setattr(Path, "open", opened)
 
 
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EDQUOT], ids=errno.errorcode.get)
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.ENOLCK], ids=errno.errorcode.get)
 def test_a_disk_that_takes_no_more_is_one_sentence(number: int, data, expected, tmp_path: Path, monkeypatch) -> None:
     run, said = toy_run(tmp_path, all_losses(), dataset=data, **SHAPE), []
     with monkeypatch.context() as patch:
@@ -72,13 +73,13 @@ def test_a_disk_that_takes_no_more_is_one_sentence(number: int, data, expected, 
         with pytest.raises(ValueError) as fault:
             runs.train_and_log(run, Callbacks(on_message=said.append))
     assert str(fault.value) == (
-        f"The run 'run' could not be written ({os.strerror(number)}), so it stopped; free space or make the output "
-        "folder writable, then go on with resume."
+        f"The run 'run' could not be written ({os.strerror(number)}), so it stopped; {ADVICE[number]}, then go on with "
+        "resume."
     )
     assert (
         len(said) == 1 and f"The checkpoint of step 3 could not be written to 'run' ({os.strerror(number)})" in said[0]
     )
-    assert "but step 2 is kept" in said[0]
+    assert f"but step 2 is kept; {ADVICE[number]}, then go on" in said[0]
     goes_on(run, expected, 2)
 
 
@@ -154,26 +155,26 @@ def full(step, row):
 fails(toy_run(root, all_losses(), **shape), Callbacks(on_step=full))
 resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
 other = toy_run(root, all_losses(), run_folder=root / "other", **shape)
-def to_a_full_device(step, row):
+def to_a_device(step, row):
     (other.folder / "metrics.jsonl").unlink()
     (other.folder / "metrics.jsonl").symlink_to("/dev/full")
-fails(other, Callbacks(on_step=to_a_full_device))
+fails(other, Callbacks(on_step=to_a_device))
 """
 
 
 @pytest.mark.long
 def test_the_system_itself_refuses_to_write(data, expected, tmp_path: Path) -> None:
-    """Files of at most 2000 bytes, set by the system for the process; and Linux's device that is always full."""
+    """Files of at most 2000 bytes, set by the system for the process; and a device in the place of a file."""
     command = [sys.executable, "-c", REALLY_FULL, str(ROOT), str(ROOT / "tests"), str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=200, env=environment())
     assert done.returncode == 0, done.stderr
-    too_large, full = done.stdout.splitlines()[-2:]
+    too_large, device = done.stdout.splitlines()[-2:]
     assert (
         too_large.startswith("The checkpoint of step 2 could not be written to 'run' (")
         and "File too large" in too_large
     )
-    assert "but step 1 is kept; free space" in too_large
-    assert full.startswith("The run 'other' could not be written (No space left on device), so it stopped;")
+    assert "but step 1 is kept; choose a disk that takes larger files" in too_large
+    assert device.startswith("The run 'other' could not be written (not a regular file), so it stopped;")
     goes_on(toy_run(tmp_path, all_losses(), dataset=data, **SHAPE), expected, 1)
     assert checkpoint.newest_step(tmp_path / "other") == 2
 

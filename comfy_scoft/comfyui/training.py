@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from ..common.errors import UserError
+from ..common.files import regular
 from ..common.names import checked_name
 from ..data.records import Dataset
 from ..losses import Loss, feature_networks, named
@@ -28,7 +29,6 @@ from ..training.model_card import TrainedLora, training_record
 from ..training.run import Run
 from ..training.run_folder import OFF, discard_empty, run_folder, train_and_log, weighted_losses
 from ..training.settings import Decode, OptimizerSettings, TrainSettings
-from ..common.files import regular
 from .listed_files import lora_file
 from .live_chart import LiveChart
 from .runtime import Progress, check_interrupt, device, free_bytes, free_memory

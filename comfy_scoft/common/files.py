@@ -137,11 +137,11 @@ def publish_folder(part: Path, folder: Path, *, overwrite: bool = False) -> None
             with suppress(OSError):  # it is not there, or not empty
                 folder.rmdir()
         try:
-            os.rename(part, folder)
+            os.replace(part, folder)
         except OSError as error:
             if old.exists():
                 os.replace(old, folder)
-            elif error.errno in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
+            elif folder.exists():
                 raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(folder)) from error
             raise
     _sync_folder(folder.parent)
@@ -255,7 +255,7 @@ def _link(part: Path, path: Path) -> None:
         os.link(part, path)
     except FileExistsError:
         raise
-    except OSError:  # FAT and some network drives have no links: a folder, which nobody can make twice, keeps others off
+    except OSError:  # FAT and some network drives have no links: a folder, which is made only once, keeps others off
         claim = path.with_name(f".{path.name}.claim")
         claim.mkdir()
         try:

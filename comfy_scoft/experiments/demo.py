@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..common.files import regular, write_atomically
 from .comfy_client import ComfyClient, ComfyError, Prompt
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -49,7 +50,7 @@ Figures = dict[str, dict[str, dict[str, dict[str, float]]]]
 
 def load(workflow: Path, steps: int | None = None, images_per_prompt: int | None = None) -> Prompt:
     """The workflow's API form, with the settings that were given instead of its own."""
-    prompt: Prompt = json.loads(workflow.read_text(encoding="utf-8"))
+    prompt: Prompt = json.loads(regular(workflow).read_text(encoding="utf-8"))
     for node in prompt.values():
         if steps is not None and node["class_type"] == "SCoFT_TrainLora":
             node["inputs"]["steps"] = steps
@@ -142,15 +143,14 @@ def node_text(data: bytes) -> tuple[str, str]:
 def fetch(client: ComfyClient, prompt: Prompt, run: Timeline, out: Path, base: Path | None) -> dict[str, Any]:
     """Write images, figures.csv and results.json to `out`; returns what results.json holds."""
     outputs = client.wait(run.prompt_id, timeout=60.0)["outputs"]
-    out.mkdir(parents=True, exist_ok=True)
     for name, (kind, wanted) in PICTURES.items():
         for number in of_kind(prompt, kind, wanted):
             for image in outputs.get(number, {}).get("images", [])[:1]:
-                (out / name).write_bytes(client.view(image))
+                write_atomically(out / name, client.view(image))
     text = shown_text(outputs, of_kind(prompt, "SCoFT_ScoreTable"))
     if not text:
         raise ComfyError("The workflow ended without figures: its Score Table has shown none.")
-    (out / "figures.csv").write_text(text, encoding="utf-8")
+    write_atomically(out / "figures.csv", text.encode())
     lora = shown_text(outputs, of_kind(prompt, "SCoFT_SaveLora")).splitlines()[:1]
     folder = base / "output" / "loras" if base else Path("output") / "loras"
     results = {
@@ -162,7 +162,7 @@ def fetch(client: ComfyClient, prompt: Prompt, run: Timeline, out: Path, base: P
             for node in prompt.values()  # lists are connections
         },
     }
-    (out / "results.json").write_text(json.dumps(results, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_atomically(out / "results.json", (json.dumps(results, indent=2, ensure_ascii=False) + "\n").encode())
     return results
 
 

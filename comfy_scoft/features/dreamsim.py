@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..common.errors import UserError
+from ..common.files import regular
 from .network import FeatureNetwork
 from .weights import local_file, require
 
@@ -78,7 +79,7 @@ def _without_hub(folder: Path) -> Iterator[None]:
         from dreamsim.feature_extraction.vision_transformer import vit_base
 
         net = vit_base(patch_size=16, num_classes=0)
-        net.load_state_dict(torch.load(folder / DINO, map_location="cpu", weights_only=True))
+        net.load_state_dict(torch.load(regular(folder / DINO), map_location="cpu", weights_only=True))
         return net
 
     torch.hub.load = dino

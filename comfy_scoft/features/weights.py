@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from ..common.errors import UserError
+from ..common.files import regular
 
 _CLIP = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 _PLAIN = ("model.safetensors", "pytorch_model.bin")
@@ -67,7 +68,7 @@ def local_file(checkpoint: Path | None, name: str, which: str, holds: str = "") 
                     f"a safetensors file ({which})."
                 )
     elif path.suffix == ".safetensors":
-        with safe_open(path, "pt") as file:
+        with safe_open(regular(path), "pt") as file:
             if holds and holds not in file.keys():  # noqa: SIM118 - it is no dict
                 raise RuntimeError(f"no tensor named {holds}")
     return path
@@ -108,7 +109,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     weights: dict[str, Tensor] = {}
     for part in paths:
         if part.suffix == ".safetensors":
-            weights |= load_file(part)
+            weights |= load_file(regular(part))
         else:
-            weights |= torch.load(part, map_location="cpu", weights_only=True)
+            weights |= torch.load(regular(part), map_location="cpu", weights_only=True)
     return weights

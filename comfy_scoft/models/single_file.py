@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ..common.errors import UserError
+from ..common.files import regular
 from . import state_dict_keys
 from .mini import layout
 from .noise_schedule import NoiseSchedule
@@ -86,7 +87,7 @@ def _opened(path: Path) -> Any:
     if not path.is_file():
         raise UserError(f"There is no file {path.name!r} in {str(path.parent)!r}: {ADVICE}")
     try:
-        return safe_open(path, framework="pt", device="cpu")
+        return safe_open(regular(path), framework="pt", device="cpu")
     except (SafetensorError, OSError) as error:
         raise UserError(f"{path.name} is not a safetensors file that can be read: {ADVICE}") from error
 

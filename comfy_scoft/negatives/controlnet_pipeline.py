@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..common.errors import UserError
-from ..common.files import file_hash
+from ..common.files import file_hash, regular
 from ..models import state_dict_keys
 from ..models.noise_schedule import NoiseSchedule
 from ..models.stable_diffusion import BaseModel
@@ -48,7 +48,7 @@ def load_controlnet(path: Path, base: BaseModel) -> Any:
     if not path.is_file():
         raise UserError(f"There is no file {path.name!r} in {str(path.parent)!r}: {ADVICE}")
     try:
-        found = load_file(path)
+        found = load_file(regular(path))
     except (SafetensorError, OSError) as error:
         raise UserError(f"{path.name} is not a safetensors file that can be read: {ADVICE}") from error
     prefix = "control_model."

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..common.errors import UserError
-from ..common.files import write_new
+from ..common.files import regular, write_new
 from ..common.settings import check, setting
 from ..metrics.image_set import ImageSet, require_match
 from . import images
@@ -99,7 +99,7 @@ def save(survey: Survey, page: bytes, folder: Path) -> Path:
             with suppress(FileExistsError):  # another process was quicker
                 write_new(files)
                 return page_path
-        if all(path.is_file() and path.read_bytes() == data for path, data in files.items()):
+        if all(path.is_file() and regular(path).read_bytes() == data for path, data in files.items()):
             return page_path
     raise AssertionError("a free name is always found")
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -80,7 +81,7 @@ def save(run: Path, state: State, settings: Mapping[str, Any], versions: Mapping
     remove_leftovers(run)
     target = run / f"checkpoint-{state.step:08d}"
     with part_folder(target) as part:
-        if (run / METRICS).exists():
+        with suppress(OSError):  # it is not there, or says itself what is wrong with it
             sync_file(regular(run / METRICS))
         _write(part, state, settings, versions)
         publish_folder(part, target, overwrite=True)
@@ -149,7 +150,7 @@ def newest_step(run: Path) -> int:
 
 def restore(saved: Saved, state: State) -> None:
     """Load a checkpoint into a run's state. Raises UserError, with nothing changed, where the LoRA does not fit."""
-    lora, tensors = load_file(saved.folder / LORA), load_file(saved.folder / OPTIMIZER)
+    lora, tensors = (load_file(regular(saved.folder / name)) for name in (LORA, OPTIMIZER))
     if {k: tuple(v.shape) for k, v in lora.items()} != {k: tuple(p.shape) for k, p in state.parameters.items()}:
         raise UserError(
             f"The checkpoint {saved.folder.name} holds a LoRA of another shape; "
@@ -161,7 +162,7 @@ def restore(saved: Saved, state: State) -> None:
             parameter.copy_(lora[name])
     optimizers.unpack(state.parameters, state.optimizer, tensors, facts["optimizer"])
     if state.ema is not None:
-        state.ema.load(load_file(saved.folder / EMA))
+        state.ema.load(load_file(regular(saved.folder / EMA)))
     if facts["scaler"]:
         state.scaler.load_state_dict(facts["scaler"])
     # The saved options go on, with the savings that are needed now. Where the settings ask for others than before,

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ...common.files import regular
 from ...losses import named
 from ...reports.plots import loss_chart
 from ...training.model_card import CardFields, read_card, save_lora
@@ -135,7 +136,7 @@ class SaveLora(Node):
     def execute(cls, lora: Mapping[str, Any], filename_prefix: str, **fields: str) -> io.NodeOutput:
         record = getattr(lora, "record", None)
         path = save_lora(output_folder() / "loras", filename_prefix, lora, CardFields(**fields), record)
-        card = path.with_suffix(".md").read_text(encoding="utf-8")
+        card = regular(path.with_suffix(".md")).read_text(encoding="utf-8")
         return io.NodeOutput(str(path), ui=ui.PreviewText(f"{path.name}\n\n{card}"))
 
 

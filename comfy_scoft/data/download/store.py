@@ -138,8 +138,6 @@ class Store:
         self.saved[saved.url] = saved
 
     def close(self) -> None:
-        with self.writing():
-            sync_file(self.folder / LOG)
         shutil.rmtree(self.folder / PARTS, ignore_errors=True)
 
     def writing(self) -> AbstractContextManager[None]:
@@ -147,12 +145,16 @@ class Store:
         return disk_errors(f"The folder {self.folder.name!r} cannot be written to")
 
     def write(self, name: str, text: str) -> None:
-        """Write a file whole; "" removes it. An equal file is left alone, so that later nodes need not run again."""
+        """Write a file whole; "" removes it. An equal file is left alone, so that later nodes need not run again.
+
+        The log is on the disk before it.
+        """
         path, data = self.folder / name, text.encode("utf-8")
         with self.writing():
+            sync_file(self.folder / LOG)
             if not data:
                 path.unlink(missing_ok=True)
-            elif not path.is_file() or path.read_bytes() != data:
+            elif not path.is_file() or regular(path).read_bytes() != data:
                 write_atomically(path, data)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from ...common.files import write_atomically
+from ...common.files import make_folder, write_atomically
 
 
 @dataclass
@@ -20,7 +20,7 @@ class Store:
     def lock(self, name: str) -> FileLock:
         """Held by the one process that makes a thing; the others wait and then find it."""
         folder = self.out / "locks"
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         return FileLock(folder / f"{name}.lock")
 
     def once(self, path: Path, make: Callable[[], bytes]) -> Path:

@@ -56,7 +56,6 @@ def preference_of(world: World, seed: int) -> Preference:
     path = world.out / "preferences" / f"{short_hash([described(0.0, seed), world.facts])}.safetensors"
     with world.lock(f"preference-{path.stem}"):
         if not path.is_file():
-            path.parent.mkdir(parents=True, exist_ok=True)
             preference_file.save(learned(world, seed), path)
     return preference_file.load(path)
 

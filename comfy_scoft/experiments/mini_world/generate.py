@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ...common.files import regular
 from ...common.fingerprints import short_hash
 from ...corrector.corrector import Correction
 from ...corrector.ddim import ddim_sample
@@ -86,5 +87,5 @@ def generated(
 
 
 def read(path: Path) -> CellImages:
-    with np.load(path) as file:
+    with np.load(regular(path)) as file:
         return CellImages(file["pictures"], float(file["cpu_seconds"]))

@@ -11,7 +11,7 @@ from typing import Any
 
 from ...common import fingerprints
 from ...common.errors import UserError
-from ...common.files import write_atomically
+from ...common.files import regular, write_atomically
 from ...common.fingerprints import short_hash
 from ..engine.store import slug
 from . import correction, generate, measurements
@@ -46,7 +46,7 @@ def current(job: Job, world: World) -> dict[str, Any] | None:
     """A job's file if it was made with these settings. Raises UserError, one sentence, for a damaged one."""
     path = job_file(world.out, job)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(regular(path).read_text(encoding="utf-8"))
         whole = isinstance(content["cells"], dict) and isinstance(content["measures"], dict) and "hash" in content
     except FileNotFoundError:
         return None
@@ -86,7 +86,7 @@ def do(job: Job, world: World) -> dict[str, Any]:
             _do(job, world)
     if not arm.untouched:  # after its own: another process may be at the base's by now
         do((part, BASE, seed), world)
-    return json.loads(job_file(world.out, job).read_text(encoding="utf-8"))
+    return json.loads(regular(job_file(world.out, job)).read_text(encoding="utf-8"))
 
 
 def _do(job: Job, world: World) -> None:

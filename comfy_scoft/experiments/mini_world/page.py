@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from ...common.errors import UserError
+from ...common.files import regular
 from ...data.images import png
 from ...reports import page as report
 from ..engine.estimate import Estimate
@@ -78,7 +79,7 @@ def chart_files(content: Mapping[str, Any], folder: Path) -> dict[str, bytes]:
     if parts.get("along training"):
         images["along.png"] = png(charts.along_chart(parts["along training"]), optimize=True)
     samples = folder / SAMPLES
-    return images | ({SAMPLES: samples.read_bytes()} if samples.is_file() else {})
+    return images | ({SAMPLES: regular(samples).read_bytes()} if samples.is_file() else {})
 
 
 def _samples(scene: World, found: Mapping[str, PartTable]) -> Tensor | None:

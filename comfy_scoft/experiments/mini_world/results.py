@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ...common.errors import UserError
+from ...common.files import regular
 from ..engine.estimate import Estimate
 from ..engine.page import RESULTS
 from . import tables, verdicts
@@ -46,7 +47,7 @@ def results(found: Mapping[str, PartTable], earlier: Mapping[str, Any] | None = 
 def load(folder: Path) -> dict[str, Any] | None:
     """The results.json of a page; None where there is none of this version. Raises UserError for a damaged one."""
     try:
-        content = json.loads((folder / RESULTS).read_text(encoding="utf-8"))
+        content = json.loads(regular(folder / RESULTS).read_text(encoding="utf-8"))
         return content if (content["format"], content.get("version")) == (FORMAT, VERSION) else None
     except FileNotFoundError:
         return None

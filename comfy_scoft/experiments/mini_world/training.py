@@ -16,7 +16,7 @@ from safetensors.torch import save as serialize
 from torch import Tensor
 
 from ...common import fingerprints
-from ...common.files import write_atomically
+from ...common.files import regular, write_atomically
 from ...common.fingerprints import short_hash
 from ...data.dataset import load_folder
 from ...data.records import Dataset
@@ -160,7 +160,7 @@ def trained(arm: Arm, seed: int, world: World) -> Trained:
         if not is_trained(folder):
             shutil.rmtree(folder, ignore_errors=True)
             _train(arm, seed, world, folder)
-    return Trained(key, folder, json.loads((folder / FACTS).read_text(encoding="utf-8")))
+    return Trained(key, folder, json.loads(regular(folder / FACTS).read_text(encoding="utf-8")))
 
 
 def _train(arm: Arm, seed: int, world: World, folder: Path) -> None:

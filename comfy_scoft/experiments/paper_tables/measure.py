@@ -14,6 +14,7 @@ from safetensors.torch import save as serialize
 from torch import Tensor
 
 from ...common import fingerprints
+from ...common.files import regular
 from ...data.records import Dataset
 from ...features.distances import cosine
 from ...metrics.clip_score import clip_scores
@@ -110,7 +111,7 @@ class Measurer:
         if path not in self._vectors:
             if path.is_file():
                 study.clock.found(plan.LOOK, images.count)
-            self._vectors[path] = load_file(study.once(path, make))["vectors"]
+            self._vectors[path] = load_file(regular(study.once(path, make)))["vectors"]
         return self._vectors[path]
 
 

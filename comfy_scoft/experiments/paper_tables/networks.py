@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ...common.errors import UserError
+from ...common.files import regular
 from ...features import FeatureNetwork, load_features
 from ...features.weights import local_file
 
@@ -98,7 +99,8 @@ def load_inception(checkpoint: Path | None) -> FeatureNetwork:
     except ImportError as error:
         raise UserError(f"{INCEPTION} needs the package torch-fidelity: run `pip install torch-fidelity`.") from error
     try:
-        torch.load(path, map_location="cpu", weights_only=True)  # tensors alone: torch-fidelity itself does not look
+        # tensors alone: torch-fidelity itself does not look
+        torch.load(regular(path), map_location="cpu", weights_only=True)
         net = FeatureExtractorInceptionV3("scoft", ["2048"], feature_extractor_weights_path=str(path))
     except Exception as error:  # torch and pickle each have errors of their own for a wrong file
         raise UserError(

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from ...common.files import write_atomically
+from ...common.files import regular, write_atomically
 from ...losses.rollout import timesteps
 from ...models.stable_diffusion import LATENT_FACTOR, BaseModel
 from ...training.step_plan import expected_counts
@@ -55,7 +55,7 @@ class Clock:
         self._plan: dict[str, Work] = {}
         self._spoke = time.monotonic()
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))
+            found = json.loads(regular(path).read_text(encoding="utf-8"))
             self.seconds = {str(kind): (float(n), float(s)) for kind, (n, s) in found.items() if float(n) > 0}
         except (OSError, ValueError, TypeError, AttributeError):
             pass  # a first run; a damaged file costs an estimate and nothing else

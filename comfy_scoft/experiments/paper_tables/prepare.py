@@ -11,7 +11,7 @@ import torch
 
 from ...common import fingerprints
 from ...common.errors import UserError
-from ...common.files import write_atomically
+from ...common.files import regular, write_atomically
 from ...data.captions import BLIP, CaptionSettings, attach_captions, load_captioner
 from ...data.dataset import load_folder, save_dataset
 from ...data.records import Dataset
@@ -57,7 +57,7 @@ def prepared(study: Study, culture: Culture) -> tuple[Dataset, dict[str, Any]]:
     folder = study.out / "data" / f"{slug(culture.name.casefold())}-{key}"
     report = folder.with_suffix(".json")
     if folder.is_dir():
-        found = json.loads(report.read_text(encoding="utf-8"))
+        found = json.loads(regular(report).read_text(encoding="utf-8"))
         for kind, name in ((plan.CAPTION, "captioned"), (plan.DEPTH, "depth maps"), (plan.NEGATIVE, "negatives")):
             study.clock.found(kind, found[name])
         study.clock.found(plan.DISTANCE, found["negatives"] + len(culture.train) if found["negatives"] else 0)
