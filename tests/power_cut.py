@@ -37,6 +37,7 @@ from comfy_scoft.training import checkpoint, job
 from comfy_scoft.training import run_folder as runs
 from comfy_scoft.training.model_card import CardFields, read_card, save_lora
 
+WEIGHTS = "diffusion_pytorch_model.safetensors"
 OPERATIONS = ("replace", "rename", "link", "unlink", "remove", "mkdir", "rmdir", "fsync")
 Tree = dict[str, bytes | None]
 """Relative path -> bytes of a file, None for a folder."""
@@ -223,7 +224,10 @@ def write_job(root: Path) -> None:
 
 def read_job(root: Path) -> str:
     read = job.read_job(root / "job")
-    job.load_run(read, root / "run")
+    weights = sorted(path.relative_to(root).as_posix() for path in root.rglob("*.safetensors") if load_file(path))
+    configs = [json.loads(path.read_text()) for path in root.rglob("config.json")]
+    assert weights == [f"job/{name}" for name in (job.TENSORS, "unet/" + WEIGHTS, "vae/" + WEIGHTS)]
+    assert len(configs) == 2 and read.name == "job"
     return "new"
 
 

@@ -256,13 +256,10 @@ def test_the_text_of_another_encoder_is_refused() -> None:
 def test_a_saved_preference_comes_back_the_same(tmp_path: Path, striped) -> None:
     gate, _ = learn_place(embedded, CAPTIONS, "kora", [], torch.Generator().manual_seed(0))
     preference = replace(striped[0], place=gate)
-    path = preference_file.free_name(tmp_path, "kora")
-    preference_file.save(preference, path, "Kora as it is", "CC-BY-4.0")
-    assert (
-        path.name == "kora_00001.safetensors"
-        and preference_file.free_name(tmp_path, "kora").name == "kora_00002.safetensors"
-    )
-    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+    path = preference_file.save_new(preference, tmp_path, "kora", "Kora as it is", "CC-BY-4.0")
+    again = preference_file.save_new(preference, tmp_path, "kora")
+    assert (path.name, again.name) == ("kora_00001.safetensors", "kora_00002.safetensors")
+    assert sorted(tmp_path.iterdir()) == [path, again]
     with torch.inference_mode():
         found = preference_file.load(path)
     assert (found.family, found.temperature) == (preference.family, preference.temperature)
@@ -278,7 +275,7 @@ def test_a_saved_preference_comes_back_the_same(tmp_path: Path, striped) -> None
 @pytest.mark.parametrize("name", ["", "../x", "a/b", "a\\b", ".hidden", "c:x", "a\nb"])
 def test_a_name_that_is_a_path_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(ValueError, match="cannot be a file's name"):
-        preference_file.free_name(tmp_path, name)
+        preference_file.save_new(random_preference(), tmp_path, name)
 
 
 def hostile(path: Path, how: str) -> None:
