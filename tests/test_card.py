@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import hashlib
 import json
+import os
+import subprocess
+import sys
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from safetensors.torch import save as serialize
 from toys import toy_dataset, toy_run
 
 from comfy_scoft.losses import DiffusionLoss, MemorizationLoss
@@ -118,6 +124,56 @@ def test_no_file_is_overwritten_and_numbers_go_on(tmp_path: Path) -> None:
     assert names == ["x_00008.safetensors", "x_00009.safetensors"]
     assert (tmp_path / "x_00007.md").read_text() == "kept"
     assert sorted(p.suffix for p in tmp_path.iterdir()) == [".md"] * 3 + [".safetensors"] * 2
+
+
+SAVING = """
+import sys, time
+from pathlib import Path
+sys.path[:0] = [sys.argv[1]]
+import os, torch
+from comfy_scoft.training.model_card import CardFields, save_lora
+if sys.argv[3] == "no links":
+    def refuse(*_): raise PermissionError(1, "Operation not permitted")
+    os.link = refuse
+print("ready", flush=True)
+sys.stdin.readline()
+for _ in range(5):
+    print(save_lora(Path(sys.argv[2]), "x", {"a.alpha": torch.ones(())}, CardFields()).name, flush=True)
+"""
+
+
+@pytest.mark.parametrize("system", ["links", "no links"])
+@pytest.mark.long
+def test_processes_that_save_at_once_get_numbers_of_their_own(tmp_path: Path, system: str) -> None:
+    root, folder = str(Path(__file__).resolve().parent.parent), tmp_path / "loras"
+    command = [sys.executable, "-c", SAVING, root, str(folder), system]
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    processes = [subprocess.Popen(command, **pipes) for _ in range(3)]
+    assert [process.stdout.readline() for process in processes] == ["ready\n"] * 3
+    for process in processes:
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    names = [name for process in processes for name in process.communicate(timeout=200)[0].split()]
+    assert sorted(names) == [f"x_{number:05}.safetensors" for number in range(1, 16)]
+    assert sorted(path.name for path in folder.glob("*.safetensors")) == sorted(names)
+    assert all(len(load_file(path)) == 1 and path.with_suffix(".md").is_file() for path in folder.glob("*.safetensors"))
+    assert len(list(folder.iterdir())) == 30, "no claim and no part is left"
+
+
+@pytest.mark.parametrize("system", ["links", "no links"])
+def test_a_number_that_another_process_takes_meanwhile_is_left_to_it(tmp_path: Path, system: str, monkeypatch) -> None:
+    def serialized(tensors: dict, data: dict) -> bytes:
+        if data["ss_output_name"] == "x_00001":
+            (tmp_path / "x_00001.safetensors").write_bytes(b"another's")
+        return serialize(tensors, data)
+
+    monkeypatch.setattr("comfy_scoft.training.model_card.serialize", serialized)
+    if system == "no links":
+        monkeypatch.setattr(os, "link", lambda *_: (_ for _ in ()).throw(OSError(errno.ENOTSUP, "not supported")))
+    path = save_lora(tmp_path, "x", TENSORS, FIELDS)
+    assert path.name == "x_00002.safetensors" and metadata_of(path)["ss_output_name"] == "x_00002"
+    assert (tmp_path / "x_00001.safetensors").read_bytes() == b"another's"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["x_00001.safetensors", "x_00002.md", "x_00002.safetensors"]
 
 
 @pytest.mark.parametrize("name", ["../x", "a/b", "/x", ""])

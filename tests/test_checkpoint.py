@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from comfy_scoft.common import files
 from comfy_scoft.common.files import write_atomically
 from comfy_scoft.training import checkpoint
 from comfy_scoft.training.checkpoint import State
@@ -164,6 +166,54 @@ def test_the_state_is_plain_json_with_versions_and_no_pickle(tmp_path: Path) -> 
         checkpoint.OPTIMIZER,
         checkpoint.EMA,
     }
+
+
+def test_a_kill_while_an_old_checkpoint_is_deleted_leaves_nothing_that_looks_like_one(tmp_path: Path) -> None:
+    """Killed after the first file of the old one was gone: what is left has no name that anybody looks for."""
+    state = step(world())
+    save(tmp_path, state, keep=1)
+    with pytest.MonkeyPatch.context() as patch:
+
+        def killed(folder: Path, **_: object) -> None:
+            (folder / checkpoint.STATE).unlink()
+            raise KeyboardInterrupt
+
+        patch.setattr(files.shutil, "rmtree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            save(tmp_path, step(state), keep=1)
+    assert [p.name for p in tmp_path.glob("[!.]*")] == ["checkpoint-00000002"] and len(list(tmp_path.iterdir())) == 2
+    assert checkpoint.newest_step(tmp_path) == 2 and checkpoint.damaged(tmp_path) == []
+    checkpoint.remove_leftovers(tmp_path)  # as each run does when it begins
+    assert [p.name for p in tmp_path.iterdir()] == ["checkpoint-00000002"]
+
+
+def test_a_part_of_a_folder_is_left_to_who_writes_it_for_a_day(tmp_path: Path) -> None:
+    for name, age in (
+        (".set.0123abcd.part", 2 * files.STALE),
+        (".set.1123abcd.part", 0.0),
+        (".set 2.0123abcd.part", 1e6),
+    ):
+        (tmp_path / name).mkdir()
+        os.utime(tmp_path / name, (time.time() - age,) * 2)
+    with files.part_folder(tmp_path / "set") as part:
+        (part / "file").write_text("new")
+        files.publish_folder(part, tmp_path / "set")
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".set 2.0123abcd.part", ".set.1123abcd.part", "set"]
+
+
+def test_a_folder_that_is_there_is_replaced_only_when_asked_for_or_empty(tmp_path: Path) -> None:
+    def publish(text: str, **how: bool) -> None:
+        with files.part_folder(tmp_path / "set") as part:
+            (part / "file").write_text(text)
+            files.publish_folder(part, tmp_path / "set", **how)
+
+    (tmp_path / "set").mkdir()
+    publish("one")
+    with pytest.raises(FileExistsError):
+        publish("two")
+    assert (tmp_path / "set" / "file").read_text() == "one" and len(list(tmp_path.iterdir())) == 1
+    publish("three", overwrite=True)
+    assert (tmp_path / "set" / "file").read_text() == "three" and len(list(tmp_path.iterdir())) == 1
 
 
 def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch) -> None:

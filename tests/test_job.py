@@ -157,6 +157,19 @@ def test_a_failed_export_leaves_nothing_behind(tmp_path: Path) -> None:
     assert list((tmp_path / "jobs").iterdir()) == []
 
 
+def test_a_job_whose_name_is_taken_meanwhile_gets_the_next_one(tmp_path: Path) -> None:
+    taken = tmp_path / "jobs" / "toys" / job.JOB
+
+    def other_export() -> None:
+        taken.parent.mkdir(exist_ok=True)
+        taken.write_text("another's")
+
+    run = toy_run(tmp_path, [DiffusionLoss()])
+    path = job.write_job(run, taken.parent, check_interrupt=other_export)
+    assert path == tmp_path / "jobs" / "toys-2" / job.JOB and job.read_job(path).name == "toys-2"
+    assert taken.read_text() == "another's" and len(list((tmp_path / "jobs").iterdir())) == 2
+
+
 def test_a_run_is_never_overwritten_and_the_newest_goes_on(tmp_path: Path) -> None:
     names = [runs.run_folder(tmp_path, "mini").name for _ in range(3)]
     assert names == ["mini", "mini-2", "mini-3"]

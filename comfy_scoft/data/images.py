@@ -16,7 +16,7 @@ from einops import rearrange
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from ..common.errors import UserError
+from ..common.errors import DiskError, UserError
 from ..common.files import write_atomically
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".avif")
@@ -65,6 +65,8 @@ def _opened(path: Path, max_pixels: int) -> Iterator[Image.Image]:
     except PermissionError as error:
         raise UserError(f"The image {path.name} may not be read: give this user the right to read it.") from error
     except Exception as error:  # Pillow's decoders raise nearly every exception type on damaged files
+        if isinstance(error, OSError) and error.errno is not None:  # the system's, not a decoder's
+            raise DiskError(f"The image {path.name} cannot be read", error) from error
         raise UserError(
             f"The image {path.name} is truncated or damaged and cannot be read: replace it with a complete copy."
         ) from error

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from ...common.errors import UserError
+from ...common.errors import DiskError, UserError
 from ..images import EXTENSIONS
 from ..records import CultureRecord
 from .metadata import (
@@ -54,6 +54,9 @@ def find_records(root: Path) -> Entries:
         yield from _find(root)
     except OSError as error:
         name = Path(error.filename or root).name
+        if not isinstance(error, PermissionError):
+            yield DiskError(f"{printable(name)} in {root.name} cannot be read", error)
+            return
         yield UserError(f"{printable(name)} in {root.name} may not be read: give this user the right to read it.")
 
 
