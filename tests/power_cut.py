@@ -106,18 +106,17 @@ class Disk:
             os.close(descriptor)
 
 
-def cuts(root: Path, work: Callable[[], Any]) -> dict[str, Tree]:
-    """Do the work, all of it below `root`; what each cut leaves, by when it is."""
-    disk = Disk(root)
+def watch(work: Callable[[], Any], cut: Callable[[str], None], synced: Callable[[int], None] = lambda fd: None) -> None:
+    """Do the work; `cut` is called before each file operation and at the end, `synced` after each fsync."""
 
     def watched(name: str) -> Callable[..., Any]:
         real = getattr(os, name)
 
         def call(*args: Any, **named: Any) -> Any:
-            disk.cut(f"{name} {args}")
+            cut(f"{name} {args}")
             result = real(*args, **named)
             if name == "fsync":
-                disk.synced(args[0])
+                synced(args[0])
             return result
 
         return call
@@ -126,7 +125,13 @@ def cuts(root: Path, work: Callable[[], Any]) -> dict[str, Tree]:
         for name in OPERATIONS:
             patch.setattr(os, name, watched(name))
         work()
-    disk.cut("the end")
+    cut("the end")
+
+
+def cuts(root: Path, work: Callable[[], Any]) -> dict[str, Tree]:
+    """Do the work, all of it below `root`; what each cut leaves, by when it is."""
+    disk = Disk(root)
+    watch(work, disk.cut, disk.synced)
     disk.close()
     return disk.left
 

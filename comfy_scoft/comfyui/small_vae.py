@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..common.errors import UserError
-from ..common.files import regular
 from ..models.stable_diffusion import BaseModel
 from .compat import comfy, folder_paths
 from .to_diffusers import vae_from_vae
@@ -31,7 +30,7 @@ def small_vae(base: BaseModel) -> AutoencoderTiny | None:
         weights = {
             f"taesd_{part}.{key}": value
             for part, path in files.items()
-            for key, value in comfy.utils.load_torch_file(str(regular(path)), safe_load=True).items()
+            for key, value in comfy.utils.load_torch_file(str(path), safe_load=True).items()
         }
         module, _ = vae_from_vae(comfy.sd.VAE(sd=weights))
     except Exception as error:  # torch, safetensors and pickle each have errors of their own for a wrong file
