@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import time
@@ -175,8 +176,9 @@ def test_a_kill_while_an_old_checkpoint_is_deleted_leaves_nothing_that_looks_lik
     with pytest.MonkeyPatch.context() as patch:
 
         def killed(folder: Path, **_: object) -> None:
-            (folder / checkpoint.STATE).unlink()
-            raise KeyboardInterrupt
+            if (folder / checkpoint.STATE).exists():
+                (folder / checkpoint.STATE).unlink()
+                raise KeyboardInterrupt
 
         patch.setattr(files.shutil, "rmtree", killed)
         with pytest.raises(KeyboardInterrupt):
@@ -185,6 +187,19 @@ def test_a_kill_while_an_old_checkpoint_is_deleted_leaves_nothing_that_looks_lik
     assert checkpoint.newest_step(tmp_path) == 2 and checkpoint.damaged(tmp_path) == []
     checkpoint.remove_leftovers(tmp_path)  # as each run does when it begins
     assert [p.name for p in tmp_path.iterdir()] == ["checkpoint-00000002"]
+
+
+def test_a_checkpoint_that_may_not_be_read_is_not_called_damaged(tmp_path: Path, monkeypatch) -> None:
+    save(tmp_path, step(world()))
+
+    def too_many(*_: object, **named: object) -> str:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(Path, "read_text", too_many)
+    with pytest.raises(
+        ValueError, match=r"^The checkpoint checkpoint-00000001 cannot be read \(Too many open files\): cl"
+    ):
+        checkpoint.newest(tmp_path)
 
 
 def test_a_part_of_a_folder_is_left_to_who_writes_it_for_a_day(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ finished steps are enough to go on exactly where a run was.
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 from collections.abc import Mapping
@@ -19,7 +20,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from ..common.errors import UserError
+from ..common.errors import DiskError, UserError
 from ..common.files import (
     file_hash,
     part_folder,
@@ -34,6 +35,7 @@ from .ema import Ema
 from .memory import MemoryOptions
 
 STATE, LORA, OPTIMIZER, EMA = "state.json", "lora.safetensors", "optimizer.safetensors", "ema.safetensors"
+_NOT_DAMAGE = (errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.ESTALE, errno.ENOMEM)
 METRICS = "metrics.jsonl"
 """The run's journal, which is on the disk before a checkpoint that is newer."""
 
@@ -124,14 +126,18 @@ def _write(part: Path, state: State, settings: Mapping[str, Any], versions: Mapp
 
 
 def newest(run: Path) -> Saved | None:
-    """The newest whole checkpoint of a run, or None. One that is damaged, by its files' hashes, is passed over."""
+    """The newest whole checkpoint of a run, or None. One that is damaged, by its files' hashes, is passed over.
+
+    Raises DiskError where the system does not let it be read, which says nothing of what is in it.
+    """
     for folder in reversed(_folders(run)):
         try:
             facts = json.loads(regular(folder / STATE).read_text(encoding="utf-8"))
             if all(file_hash(folder / name) == known for name, known in facts["sha256"].items()):
                 return Saved(folder, int(facts["step"]), dict(facts["settings"]), facts)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            continue
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            if isinstance(error, OSError) and error.errno in _NOT_DAMAGE:
+                raise DiskError(f"The checkpoint {folder.name} cannot be read", error) from error
     return None
 
 

@@ -31,7 +31,7 @@ from power_cut import WORKS, Work, watch  # noqa: E402
 from comfy_scoft.common.files import write_atomically  # noqa: E402
 
 RECORD = Path(__file__).parent / "records" / "power_cut_ext4.json"
-MEGABYTES = 64
+MEGABYTES = 32
 FSYNC = os.fsync
 
 
