@@ -109,11 +109,17 @@ class Disk:
 def watch(work: Callable[[], Any], cut: Callable[[str], None], synced: Callable[[int], None] = lambda fd: None) -> None:
     """Do the work; `cut` is called before each file operation and at the end, `synced` after each fsync."""
 
+    cutting: list[str] = []
+
     def watched(name: str) -> Callable[..., Any]:
         real = getattr(os, name)
 
         def call(*args: Any, **named: Any) -> Any:
+            if cutting:  # what `cut` itself does is not watched
+                return real(*args, **named)
+            cutting.append(name)
             cut(f"{name} {args}")
+            cutting.clear()
             result = real(*args, **named)
             if name == "fsync":
                 synced(args[0])

@@ -28,7 +28,7 @@ STALE = 86_400.0
 """Seconds after which the part of a folder is taken for one of a process that was killed."""
 _NO_FSYNC = {errno.EINVAL, errno.EACCES, errno.EPERM, errno.EBADF, errno.ENOSYS, errno.ENOTSUP}
 """How file systems say that their folders cannot be synced."""
-_RENAMING = threading.Lock()
+_RENAMING = threading.RLock()
 
 
 def write_atomically(path: Path, data: bytes) -> None:

@@ -58,12 +58,14 @@ def cut_everywhere(work: Work, folder: Path, *, journal: bool) -> tuple[Counter[
                 FSYNC(file.fileno())
         shutil.copyfile(image, copy)
         run("mount", "-o", "loop", copy, after)
+        left = folder / f"left-{time.monotonic_ns()}"
+        shutil.copytree(after / "root", left)
+        run("umount", after)
         try:
-            found[work.check(after / "root")] += 1
+            found[work.check(left)] += 1
         except Exception as error:
             lost.append(f"before {label.replace(str(folder), '')}: {type(error).__name__}: {error}")
-        finally:
-            run("umount", after)
+        shutil.rmtree(left)
 
     try:
         (disk / "root").mkdir()
