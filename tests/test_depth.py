@@ -100,7 +100,7 @@ def test_faults_are_one_sentence(dataset, tmp_path):
     ):
         load_depth("x")
     dataset.records[1].image.unlink()
-    with pytest.raises(ValueError, match=r"^The file 1\.png cannot be read: [^.]+\.$"):
+    with pytest.raises(ValueError, match=r"^The file 1\.png cannot be read \(No such [^.]+\): [^.]+\.$"):
         attach_depth(dataset, Brightness().estimator, tmp_path / "depth")
 
 
