@@ -20,7 +20,7 @@ from ..mini_world import oracle, world
 
 LEAST_MATCH = 0.55
 """Least correlation of a feature's neighborhood with the rendering's."""
-LEAST_CONTRAST = 0.3
+LEAST_CONTRAST = 0.4
 """Least contrast there, as a share of the rendering's."""
 FAINT = 10.0
 """Contrast of the rendering, in levels (root mean square), below which a feature is not judged: some are as dark as the
