@@ -112,13 +112,15 @@ class PartTable:
 
 def table(part: Part, scene: World) -> PartTable:
     """The metrics of a part from the files below `scene.out`; jobs of other settings count as missing."""
-    base = _jobs(part, BASE, part.seeds, scene)
+    plain = {BASE.guidance: BASE} | {arm.guidance: arm for arm in part.arms if not arm.losses and not arm.strength}
+    bases = {guidance: _jobs(part, arm, part.seeds, scene) for guidance, arm in plain.items()}
     arms: dict[str, ArmTable] = {}
     missing: list[str] = []
     for arm in part.arms:
         jobs = _jobs(part, arm, part.seeds, scene)
         missing += [f"{arm.name}, seed {seed}" for seed in part.seeds if seed not in jobs]
         if jobs:
+            base = bases[BASE.guidance if arm in plain.values() else arm.guidance]  # what guidance does, or training
             pairs = paired(base, jobs)
             own = {} if arm.untouched else changes(pairs, base)
             arms[arm.name] = ArmTable(arm_metrics(jobs, pairs), own, jobs)
@@ -129,6 +131,9 @@ def table(part: Part, scene: World) -> PartTable:
         if after in arms and (before in arms or before in others):
             known = arms[before].jobs if before in arms else _jobs(ablation, others[before], part.seeds, scene)
             if pairs := paired(known, arms[after].jobs):
+                of = {arm.name: arm.guidance for arm in (*ablation.arms, *part.arms)}
+                # leakage is from the base model at an arm's own guidance: between two guidances it has no change
+                base = bases.get(of[after], {}) if of[before] == of[after] else {}
                 comparisons[before, after] = changes(pairs, base)
     return PartTable(part, arms, comparisons, tuple(missing))
 
