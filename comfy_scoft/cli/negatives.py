@@ -32,7 +32,7 @@ from ..negatives.controlnet_pipeline import (
     native_resolution,
     size_multiple,
 )
-from ..negatives.depth import DEPTH, DepthEstimator, attach_depth, load_depth
+from ..negatives.depth import DEPTH, FOR_PHOTOS, DepthEstimator, attach_depth, load_depth
 from ..negatives.filter import filter_negatives
 from ..negatives.generate import NegativeSettings, make_negatives
 from ..reports.plots import filter_page
@@ -62,7 +62,7 @@ def parser() -> argparse.ArgumentParser:
     files.add_argument("--controlnet", type=Path, required=True, help="a depth ControlNet for it, .safetensors")
     files.add_argument("--dataset", type=Path, required=True, help="folder with metadata.jsonl, or images and .txt")
     files.add_argument("--out", type=Path, required=True, help="new folder; the result is in its sub-folder `dataset`")
-    files.add_argument("--depth", default="MiDaS (controlnet-aux)", help=f"depth network: {', '.join(DEPTH)}")
+    files.add_argument("--depth", default=FOR_PHOTOS, help=f"depth network: {', '.join(DEPTH)}")
     files.add_argument("--depth-weights", type=Path, help="folder with its weights")
     files.add_argument("--again", action="store_true", help="also estimate depth of images that have a depth map")
     data = command.add_argument_group("dataset")

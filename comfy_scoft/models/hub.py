@@ -41,8 +41,8 @@ class FolderLoader(Generic[Network]):
             return self.load(folder, device)
         except ImportError as error:
             raise UserError(
-                f"{self.name} needs the package {error.name or 'of its own'}: run `python install.py` in this pack's "
-                "folder with ComfyUI's Python."
+                f"{self.name} needs the package {error.name or 'of its own'}, which is not installed: install it with "
+                "ComfyUI's own Python, or choose another network."
             ) from error
         except Exception as error:  # each library has errors of its own for damaged or foreign files
             raise UserError(

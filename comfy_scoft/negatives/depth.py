@@ -140,15 +140,15 @@ def _timm_as_it_was() -> Iterator[None]:
 
 
 TRANSFORMERS_WEIGHTS = "model.safetensors"
+FOR_PHOTOS = "DPT-hybrid (transformers)"
+"""What is estimated with unless another is chosen: MiDaS' DPT-hybrid, as the depth ControlNet of Stable Diffusion 1.x
+was trained with it."""
 MIDAS: FolderLoader[DepthEstimator] = FolderLoader(
     "MiDaS (controlnet-aux)", load_midas, "dpt_hybrid-midas-501f0c75.pt", "", ("lllyasviel/Annotators",)
 )
 DEPTH: dict[str, Callable[..., DepthEstimator]] = {
     "relief (mini)": load_relief,
-    MIDAS.name: MIDAS,
-    "DPT-hybrid (transformers)": FolderLoader(
-        "DPT-hybrid (transformers)", load_transformers, TRANSFORMERS_WEIGHTS, "dpt", ("Intel/dpt-hybrid-midas",)
-    ),
+    FOR_PHOTOS: FolderLoader(FOR_PHOTOS, load_transformers, TRANSFORMERS_WEIGHTS, "dpt", ("Intel/dpt-hybrid-midas",)),
     "Depth Anything V2 (transformers)": FolderLoader(
         "Depth Anything V2 (transformers)",
         load_transformers,
@@ -156,6 +156,7 @@ DEPTH: dict[str, Callable[..., DepthEstimator]] = {
         "depth_anything",
         ("depth-anything/Depth-Anything-V2-Small-hf", "depth-anything/Depth-Anything-V2-Base-hf"),
     ),
+    MIDAS.name: MIDAS,  # the last: controlnet-aux is not maintained, and used only where it is installed already
 }
 
 

@@ -36,8 +36,9 @@ class EstimateDepth(Node):
                     "estimator",
                     options=list(DEPTH),
                     default=next(iter(DEPTH)),
-                    tooltip="Depth network. For photographs use MiDaS, with which the depth ControlNet of Stable "
-                    "Diffusion 1.5 was trained, or one of the others. 'relief (mini)' is for the built-in mini world "
+                    tooltip="Depth network. For photographs use DPT-hybrid, with which the depth ControlNet of "
+                    "Stable Diffusion 1.5 was trained, or Depth Anything V2. MiDaS is the same as DPT-hybrid, where "
+                    "controlnet-aux is installed. 'relief (mini)' is for the built-in mini world "
                     "only.",
                 ),
                 weights_input("depth_estimators", DEPTH, " The mini network needs none."),

@@ -33,7 +33,7 @@ FILES = {
     INCEPTION: "pt_inception-2015-12-05-6726825d.pth",
 }
 """Where a network's file is looked for below --networks."""
-CAPTIONER, DEPTH = "blip", "midas"
+CAPTIONER, DEPTH = "blip", "depth"
 """Folders below --networks: BLIP for generic captions, and the depth estimator's weights."""
 
 

@@ -14,6 +14,7 @@ from ...models.lora import NAME
 from ...models.single_file import load_base
 from ...models.stable_diffusion import BaseModel
 from ...negatives.controlnet_pipeline import native_resolution
+from ...negatives.depth import FOR_PHOTOS
 from ..engine.store import Store
 from .arms import Arm, Scale, arms_of
 from .data import Culture, Generic
@@ -45,7 +46,7 @@ class Study(Store):
     clock: Clock
     say: Callable[[str], None]
     prediction: str | None = None
-    depth: str = "MiDaS (controlnet-aux)"
+    depth: str = FOR_PHOTOS
     threshold: float | None = None
     side: int = 0
     base: BaseModel = field(init=False)
