@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from ..common.errors import UserError
+from ..common.text import printable
 from ..data.dataset import holds_dataset
 from ..data.dataset.find import METADATA
 from ..data.dataset.rows import ROW_ENDINGS
@@ -38,9 +39,9 @@ def dataset_folder(name: str) -> Path:
     """The folder of a menu entry. Raises UserError for a name that leads anywhere else."""
     if name == SHIPPED:
         return COMMUNITY
-    if name.endswith(SAVED) and not inside(input_folder(), name).is_dir():
+    if name.endswith(SAVED) and not os.path.isdir(inside(input_folder(), name)):
         saved = inside(saved_root(), name.removesuffix(SAVED))
-        if saved.is_dir():
+        if os.path.isdir(saved):
             return saved
     return given_folder(name)
 
@@ -48,7 +49,8 @@ def dataset_folder(name: str) -> Path:
 def given_folder(name: str) -> Path:
     """A folder in the input folder. Raises UserError for a name that leads anywhere else."""
     folder = inside(input_folder(), name)
-    if not folder.is_dir():
+    if not os.path.isdir(folder):  # Path.is_dir raises for a name that is too long
+        name = printable(name)
         raise UserError(f"There is no folder {name!r} in ComfyUI's input folder: put it there, or choose another one.")
     return folder
 
@@ -62,8 +64,10 @@ def link_files() -> list[str]:
 def link_file(name: str) -> Path:
     """The list of a menu entry. Raises UserError for a name that leads anywhere else."""
     path = inside(input_folder(), name)
-    if not path.is_file() or not path.name.lower().endswith(ROW_ENDINGS):
-        raise UserError(f"There is no list {name!r} in ComfyUI's input folder: put a .csv or .jsonl file there.")
+    if not os.path.isfile(path) or not path.name.lower().endswith(ROW_ENDINGS):
+        raise UserError(
+            f"There is no list {printable(name)!r} in ComfyUI's input folder: put a .csv or .jsonl file there."
+        )
     return path
 
 
@@ -105,10 +109,7 @@ class FolderNode(Node):
     @classmethod
     def validate_inputs(cls, folder: str | None = None) -> bool | str:
         """Reject a bad folder before anything runs. None: the name comes from another node."""
-        try:
-            return folder is None or bool(cls.find(folder))
-        except UserError as error:
-            return str(error)
+        return folder is None or bool(cls.find(folder))
 
     @classmethod
     def fingerprint_inputs(cls, folder: str | None = None, **_: Any) -> str:

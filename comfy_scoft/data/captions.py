@@ -23,6 +23,7 @@ from ..common.files import file_hash, write_atomically
 from ..common.fingerprints import noise_seed
 from ..common.progress import Observer
 from ..common.settings import check, setting
+from ..common.text import printable
 from ..models.hub import FolderLoader
 from .images import open_image
 from .records import CultureRecord, Dataset
@@ -161,7 +162,7 @@ def _report(records: Sequence[CultureRecord], selected: int, sampled: int, capti
             f"Warning: {len(naming)} generic captions name the place or the culture, which a generic caption must "
             "not: change them in the dataset's metadata.jsonl or in the caption files"
         )
-        lines += [f'- {record.image.name}: "{text}" names {name}' for record, name, text in naming]
+        lines += [f'- {printable(record.image.name)}: "{text}" names {name}' for record, name, text in naming]
     return "\n".join(lines)
 
 

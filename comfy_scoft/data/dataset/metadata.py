@@ -10,8 +10,8 @@ from typing import Annotated, Any, ClassVar, TypeVar
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from ...common.errors import UserError
+from ...common.text import printable
 from ..records import CATEGORIES, ERAS
-from .rows import printable
 
 MAX_TEXT, MAX_SHORT_TEXT, MAX_LIST = 10_000, 2_000, 1_000
 """Maximum length of a caption and of any other text, in characters, and of a list, in entries."""
