@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
 
 from ..common.errors import UserError
+from ..common.names import checked_name, file_name
 from ..common.text import printable
 from ..data.dataset import holds_dataset
 from ..data.dataset.find import METADATA
@@ -73,7 +73,7 @@ def link_file(name: str) -> Path:
 
 def collected_folder(name: str, links: Path) -> Path:
     """The folder of a list's images in the input folder: `name`, or the list's own name and "images"."""
-    stem = re.sub(r"[^\w.()-]+", " ", links.stem[:60]).strip(" .()-") or "collected"
+    stem = file_name(links.stem, "collected", " ", ".()-")
     return inside(input_folder(), plain_name(name if name.strip() else f"{stem} images"))
 
 
@@ -95,10 +95,7 @@ def files_fingerprint(folder: Path) -> str:
 
 def plain_name(name: str) -> str:
     """The name of a new folder. Raises UserError for a path, or characters that no folder can have."""
-    clean = name.strip()
-    if not re.fullmatch(r"\w[\w .()-]{0,79}", clean) or clean.endswith("."):
-        raise UserError(f"{name!r} cannot name a dataset: use letters, digits, spaces, - and _, without a path.")
-    return clean
+    return checked_name(name.strip(), "dataset name", " -.()")
 
 
 class FolderNode(Node):

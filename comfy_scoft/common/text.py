@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Mapping
 
 JOINERS = "\u200c\u200d"
@@ -17,6 +18,11 @@ _FOLDERS = re.compile(
     r"(?<![\w.:/\\~-])(?:~[\\/]+|[A-Za-z]:[\\/]+|\\\\+|/(?=[^\s/]+/))(?:[^\s/\\:'\"<>|*?,;()\[\]{}]+[\\/]+)*"
 )
 """The folders of an absolute path, of POSIX or Windows, but not of a web address."""
+
+
+def composed(text: str) -> str:
+    """The text in composed form (NFC): é as one character and not as e with an accent, as names are compared."""
+    return unicodedata.normalize("NFC", text)
 
 
 def printable(text: object, length: int = 80) -> str:
