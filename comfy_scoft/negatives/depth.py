@@ -27,6 +27,7 @@ from ..data.images import open_image, read_pixels, save_by_content, write_png
 from ..data.records import Dataset
 from ..models.hub import FolderLoader
 from ..models.mini import depth_net
+from ..models.pickles import unpickled
 
 
 @dataclass(frozen=True)
@@ -70,8 +71,10 @@ for strips that would not fit into memory."""
 def load_midas(folder: Path, device: torch.device) -> DepthEstimator:
     """MiDaS DPT-hybrid by controlnet-aux, as the depth ControlNet of Stable Diffusion 1.x was trained with it."""
     with _timm_as_it_was():
-        from controlnet_aux import MidasDetector  # takes seconds
-    net = MidasDetector.from_pretrained(str(folder), local_files_only=True).model.float().eval().to(device)
+        from controlnet_aux.midas.midas.dpt_depth import DPTDepthModel  # takes seconds
+    net = DPTDepthModel(backbone="vitb_rn50_384", non_negative=True)
+    net.load_state_dict(unpickled(folder / MIDAS.weights))  # the package itself would run what a pickle asks for
+    net = net.float().eval().requires_grad_(False).to(device)
 
     def estimate(images: Tensor) -> Tensor:
         height, width = images.shape[-2:]
@@ -90,9 +93,11 @@ def load_transformers(folder: Path, device: torch.device) -> DepthEstimator:
     """Any depth network of transformers, from a folder: its own image processor prepares the images."""
     from transformers import AutoImageProcessor, AutoModelForDepthEstimation
 
-    processor = AutoImageProcessor.from_pretrained(folder, local_files_only=True)
+    processor = AutoImageProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     with torch.inference_mode(False):
-        net = AutoModelForDepthEstimation.from_pretrained(folder, local_files_only=True, use_safetensors=True)
+        net = AutoModelForDepthEstimation.from_pretrained(
+            folder, local_files_only=True, use_safetensors=True, trust_remote_code=False
+        )
     net = net.float().eval().requires_grad_(False).to(device)
     metric = getattr(net.config, "depth_estimation_type", "relative") == "metric"
 
