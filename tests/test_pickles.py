@@ -18,7 +18,7 @@ from comfy_scoft.data.captions import BLIP
 from comfy_scoft.experiments.paper_tables.networks import load_inception
 from comfy_scoft.features import FEATURES, load_features
 from comfy_scoft.features.dreamsim import DINO, load_dreamsim
-from comfy_scoft.models.pickles import unpickled
+from comfy_scoft.models.weight_files import unpickled
 from comfy_scoft.negatives.depth import DEPTH, MIDAS, load_depth
 
 DREAMSIM = ("clip_vitb16_pretrain.pth.tar", "open_clip_vitb16_pretrain.pth.tar", "dino_vitb16_pretrain.pth", DINO)

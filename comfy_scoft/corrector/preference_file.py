@@ -18,6 +18,7 @@ from ..common.files import write_atomically
 from ..common.names import checked_name
 from ..common.text import composed
 from ..models.stable_diffusion import FAMILIES
+from ..models.weight_files import require_finite
 from .preference import MAX_LEVELS, Preference, PreferenceHead
 from .prompt_gate import PlaceGate
 
@@ -52,6 +53,7 @@ def save(preference: Preference, path: Path, title: str = "", licence: str = "")
     tensors = {f"head.{name}": value for name, value in head.state_dict().items()}
     if preference.place is not None:
         tensors |= {f"place.{name}": value for name, value in preference.place.state_dict().items()}
+    require_finite(tensors, f"The preference {path.stem!r}")
     plain = {name: value.detach().float().cpu().contiguous() for name, value in tensors.items()}
     metadata = {"format": "pt", "scoft": FORMAT, "preference": json.dumps(description, ensure_ascii=False)}
     write_atomically(path, serialize(plain, metadata))

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..common.errors import UserError
-from ..models.pickles import unpickled
+from ..models.weight_files import unpickled
 from .network import FeatureNetwork
 from .weights import local_file, require
 

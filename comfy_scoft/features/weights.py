@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from ..common.errors import UserError
-from ..models.pickles import unpickled
+from ..models.weight_files import unpickled
 
 _CLIP = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 _PLAIN = ("model.safetensors", "pytorch_model.bin")

@@ -27,7 +27,7 @@ from ..data.images import open_image, read_pixels, save_by_content, write_png
 from ..data.records import Dataset
 from ..models.hub import FolderLoader
 from ..models.mini import depth_net
-from ..models.pickles import unpickled
+from ..models.weight_files import unpickled
 
 
 @dataclass(frozen=True)
