@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import inspect
 import json
 import os
@@ -24,7 +25,10 @@ from comfy_scoft.comfyui import widgets  # noqa: E402
 from comfy_scoft.common.errors import UserError, reworded  # noqa: E402
 from comfy_scoft.common.text import JOINERS, MESSAGE, cell, printable, sentence, without_folders  # noqa: E402
 from comfy_scoft.data.dataset import load_folder  # noqa: E402
+from comfy_scoft.data.download.links import InvalidRow  # noqa: E402
+from comfy_scoft.data.download.report import report_csv  # noqa: E402
 from comfy_scoft.experiments.comfy_client import ComfyError  # noqa: E402
+from comfy_scoft.metrics.scores import Score, Scores  # noqa: E402
 
 OLD_ZIP = os.fsdecode("한국 사진".encode("cp949"))
 """A file name from a Korean zip of the nineties, as Linux shows it: bytes that are not UTF-8, as lone surrogates."""
@@ -127,6 +131,16 @@ def test_a_cell_is_no_formula_and_a_number_stays_a_number() -> None:
         assert cell(text) == f"'{text}"
     for text in ("-0.5", "+3", "-1e-05", "-.5", "12 %", "a=b", "", "'=1", "–", "-3%"):
         assert cell(text) == text
+
+
+def test_the_score_table_and_the_links_report_hold_no_formula() -> None:
+    link = '=HYPERLINK("http://x","y")'
+    rows = (Score("a", link, -0.5, -1e-9, float("nan"), 3, note="@x"), Score("-0.5", "+49 1", 1.0, 0.0, 2.0, 3))
+    cells = list(csv.reader(Scores(rows, (("a", "\t=1"),)).csv().splitlines()))
+    assert cells[1] == ["a", f"'{link}", "-0.5", "-1e-09", "nan", "3", "'@x", "'\t=1"]
+    assert cells[2][:3] == ["-0.5", "'+49 1", "1"]
+    (_, *found) = csv.reader(report_csv([], [InvalidRow("links.csv line 3", link)]).splitlines())
+    assert [row[0] for row in found] == ["line 3"] and not any(c.startswith(("=", "@")) for row in found for c in row)
 
 
 # --- nodes ----------------------------------------------------------------------------------------------------------
