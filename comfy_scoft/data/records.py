@@ -73,6 +73,10 @@ class Dataset:
     def __len__(self) -> int:
         return len(self.records)
 
+    def __str__(self) -> str:
+        """Without paths: ComfyUI shows with an error what the node was given."""
+        return f"{self.name}: {len(self)} records"
+
     def replace(self, records: Iterable[CultureRecord]) -> Dataset:
         """A copy with other records."""
         return dataclasses.replace(self, records=tuple(records))

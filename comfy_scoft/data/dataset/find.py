@@ -93,8 +93,14 @@ def _kohya_folders(base: Path) -> list[tuple[Path, int, str]]:
     if not base.is_dir():
         return []
     matches = [(path, match) for path in base.iterdir() if (match := _KOHYA.fullmatch(path.name)) and path.is_dir()]
-    folders = [(path, int(match[1]), " ".join(match[2].replace("_", " ").split())) for path, match in matches]
+    folders = [(path, int(match[1]), _kohya_caption(match[2])) for path, match in matches]
     return sorted(folders, key=lambda folder: _natural(folder[0]))
+
+
+def _kohya_caption(name: str) -> str:
+    """The caption that a folder's name gives; "" for one whose bytes are no text, so that its images have none."""
+    caption = " ".join(name.replace("_", " ").split())
+    return caption if printable(caption, 1000) == caption else ""
 
 
 def _from_metadata(base: Path, name: str, split: str, root: Path) -> Entries:
