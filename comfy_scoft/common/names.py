@@ -27,10 +27,10 @@ def checked_name(name: str, what: str = "name", signs: str = "-.") -> str:
         rf"(?!\p{{Default_Ignorable_Code_Point}})[\p{{L}}\p{{N}}_][{LETTERS}{regex.escape(signs)}]*(?<![ .{JOINERS}])"
     )
     if not regex.fullmatch(pattern, given) or _RESERVED.fullmatch(given):
-        allowed = ", ".join(["spaces"] * (" " in signs) + [f"'{sign}'" for sign in f"_{signs}".replace(" ", "")])
+        spaces, rest = " " in signs, signs.replace(" ", "")
         raise UserError(
-            f"The {what} {printable(name)!r} cannot name a file: use letters and digits of any script, {allowed}, "
-            f"without a path{'' if ' ' in signs else ' or spaces'}."
+            f"The {what} {printable(name)!r} cannot name a file: use letters and digits of any script"
+            f"{', spaces' * spaces} and _{rest} without a path{' or spaces' * (not spaces)}."
         )
     if (length := len(given.encode())) > MAX_BYTES:
         raise UserError(
