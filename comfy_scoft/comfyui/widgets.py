@@ -115,6 +115,8 @@ def _check_input(declared: Any, value: Any) -> None:
         check_number(declared.id, value, whole=isinstance(declared, io.Int.Input), min=declared.min, max=declared.max)
     elif isinstance(declared, io.String.Input):
         check_text(declared.id, value)
+    elif isinstance(declared, io.Boolean.Input) and not isinstance(value, bool):
+        raise UserError(f"{declared.id} is {shown(value)}, but it must be true or false.")
     elif isinstance(declared, io.Combo.Input) and not isinstance(value, str):
         raise UserError(f"{declared.id} is {shown(value)}, but it must be a name: choose one from the list.")
 

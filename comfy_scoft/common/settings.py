@@ -15,6 +15,7 @@ from enum import Enum
 from typing import Any
 
 from .errors import UserError
+from .text import is_unicode
 
 KEY = "setting"
 
@@ -108,7 +109,7 @@ def check_text(name: str, value: Any) -> None:
     """Raise UserError unless the value is text of valid Unicode, which any file can hold."""
     if not isinstance(value, str):
         raise UserError(f"{name} is {shown(value)}, but it must be text.")
-    if not value.isascii() and any("\ud800" <= c <= "\udfff" for c in value):
+    if not is_unicode(value):
         raise UserError(f"{name} has characters that are not valid Unicode, in {shown(value)}: write them again.")
 
 

@@ -25,6 +25,11 @@ def composed(text: str) -> str:
     return unicodedata.normalize("NFC", text)
 
 
+def is_unicode(text: str) -> bool:
+    """Whether a UTF-8 file can hold the text: JSON and names of files may bring half of a character (a surrogate)."""
+    return text.isascii() or not any("\ud800" <= c <= "\udfff" for c in text)
+
+
 def printable(text: object, length: int = 80) -> str:
     """Any text as one line of printable characters, at most `length`; "?" for control, direction and lone surrogate
     characters."""

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ...common.errors import UserError
-from ...common.text import printable
+from ...common.text import is_unicode, printable
 from ..images import EXTENSIONS
 from ..records import CultureRecord
 from .metadata import (
@@ -100,7 +100,7 @@ def _kohya_folders(base: Path) -> list[tuple[Path, int, str]]:
 def _kohya_caption(name: str) -> str:
     """The caption that a folder's name gives; "" for one whose bytes are no text, so that its images have none."""
     caption = " ".join(name.replace("_", " ").split())
-    return caption if printable(caption, 1000) == caption else ""
+    return caption if is_unicode(caption) else ""
 
 
 def _from_metadata(base: Path, name: str, split: str, root: Path) -> Entries:
