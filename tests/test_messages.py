@@ -67,6 +67,7 @@ def test_text_is_made_one_printable_line_and_letters_of_every_script_stay() -> N
         ("--out=/srv/x/y.png, then", "--out=y.png, then"),
         ("C:\\Users\\Kim Lee\\x.png", "Kim Lee\\x.png"),
         ("'D:\\\\ComfyUI\\\\input\\\\a.png'", "'a.png'"),
+        ("open('E:\\\\Kim Lee\\\\input\\\\a b.png') or E:/Kim Lee/input/c", "open('input\\\\a b.png') or input/c"),
         ("\\\\nas\\share\\a.png", "a.png"),
         ("https://host.org/a/b.png is gone", "https://host.org/a/b.png is gone"),
         ("png/jpg and 3/4, a / b, and/or, 1:1/2", "png/jpg and 3/4, a / b, and/or, 1:1/2"),
@@ -74,7 +75,8 @@ def test_text_is_made_one_printable_line_and_letters_of_every_script_stay() -> N
     ],
 )
 def test_the_folders_of_a_machine_are_left_out_of_a_message(text: str, clean: str) -> None:
-    assert without_folders(text, {"/home/kim/comfy/input": "input", "/home/kim": "~"}) == clean
+    folders = {"/home/kim/comfy/input": "input", "/home/kim": "~", "E:\\Kim Lee\\input": "input"}
+    assert without_folders(text, folders) == clean
 
 
 class Numbers(pydantic.BaseModel):

@@ -49,7 +49,8 @@ def sentence(text: str) -> str:
 def without_folders(text: str, folders: Mapping[str, str]) -> str:
     """A message as `sentence`, and without the folders of absolute paths. folders: path -> the name for it."""
     for folder in sorted(folders, key=len, reverse=True):
-        text = re.sub(rf"(?<![\w/\\]){re.escape(folder)}(?![\w-])", lambda _, name=folders[folder]: name, text)
+        pattern = re.escape(folder).replace(r"\\", r"[\\/]+")  # Python shows each backslash of a path as two
+        text = re.sub(rf"(?<![\w/\\]){pattern}(?![\w-])", folders[folder], text)
     return sentence(_FOLDERS.sub("", text))
 
 
