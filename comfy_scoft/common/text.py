@@ -9,7 +9,7 @@ from collections.abc import Mapping
 JOINERS = "\u200c\u200d"
 """Zero-width non-joiner and joiner: invisible, and part of the spelling of Persian, Hindi, Sinhala and others."""
 
-MESSAGE = 2000
+MESSAGE = 1000
 """Maximum length of an error's message, in characters."""
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
@@ -42,7 +42,7 @@ def sentence(text: str) -> str:
     """A message as one printable line of at most MESSAGE characters: its beginning, and its end, which says what to
     do."""
     if len(text) > MESSAGE:
-        text = f"{text[: MESSAGE - 600]} … {text[-500:]}"
+        text = f"{text[: MESSAGE - 310]} … {text[-300:]}"
     return printable(text, MESSAGE)
 
 

@@ -23,6 +23,7 @@ from torch.nn import functional as F
 from ..common.errors import UserError
 from ..common.files import file_hash
 from ..common.progress import Observer
+from ..common.text import printable
 from ..data.images import open_image, read_pixels, save_by_content, write_png
 from ..data.records import Dataset
 from ..models.hub import FolderLoader
@@ -170,7 +171,7 @@ def load_depth(name: str, folder: Path | None = None, device: torch.device | Non
     Raises UserError, one sentence, for another name, and where the folder is missing or holds something else.
     """
     if name not in DEPTH:
-        raise UserError(f"There is no depth estimator named {name!r}; choose one of {', '.join(DEPTH)}.")
+        raise UserError(f"There is no depth estimator named {printable(name)!r}; choose one of {', '.join(DEPTH)}.")
     loader = DEPTH[name]
     return loader(folder, device or torch.device("cpu")) if isinstance(loader, FolderLoader) else loader()
 
