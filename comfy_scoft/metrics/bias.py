@@ -37,8 +37,8 @@ def concept_of(prompt: str) -> str:
     names = _named(world.concepts(), prompt)
     if not names:
         raise UserError(
-            f"The prompt {printable(prompt)!r} names nothing that the mini world can show, and the Bias Oracle reads only "
-            "images of the mini model; use prompts such as 'a teacher in nuvia'."
+            f"The prompt {printable(prompt)!r} names nothing that the mini world can show, and the Bias Oracle reads "
+            "only images of the mini model; use prompts such as 'a teacher in nuvia'."
         )
     return max(names, key=len)
 
