@@ -6,6 +6,7 @@ import csv
 import inspect
 import json
 import os
+import pickle
 import traceback
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +25,7 @@ from comfy_api.latest import io  # noqa: E402  (needs a started ComfyUI)
 
 from comfy_scoft.comfyui import widgets  # noqa: E402
 from comfy_scoft.comfyui.nodes.survey import EXAMPLE  # noqa: E402
-from comfy_scoft.common.errors import UserError, reworded  # noqa: E402
+from comfy_scoft.common.errors import NonFiniteLoss, OtherProcess, UserError, reworded  # noqa: E402
 from comfy_scoft.common.text import JOINERS, MESSAGE, cell, printable, sentence, without_folders  # noqa: E402
 from comfy_scoft.data.dataset import load_folder  # noqa: E402
 from comfy_scoft.data.download.links import InvalidRow  # noqa: E402
@@ -298,3 +299,9 @@ def test_files_with_half_a_character_in_their_json_are_refused(tmp_path: Path) -
     (tmp_path / "a.json").write_text(json.dumps(survey | {"title": "half \ud800"}))
     with pytest.raises(UserError, match="key file is damaged: a name in it is not a text"):
         read_key(tmp_path / "a.json")
+
+
+def test_a_mistake_told_by_another_process_is_the_same_mistake_here() -> None:
+    for kind in (UserError, NonFiniteLoss, OtherProcess):
+        told = pickle.loads(pickle.dumps(kind("It is wrong.")))  # noqa: S301 - our own
+        assert type(told) is kind and str(told) == "It is wrong."
