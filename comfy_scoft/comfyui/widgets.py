@@ -133,7 +133,10 @@ def _with_plain_errors(method: Callable[..., Any]) -> Callable[..., Any]:
             error = reworded(raised, plain_message)
         if isinstance(error, UserError) and method.__name__ == "validate_inputs":
             return str(error)
-        raise error  # outside of the except clause, where the first one would become its context
+        try:
+            raise error  # outside of the except clause, where the first one would become its context
+        finally:
+            del error  # its traceback holds this frame, and with it all that the node has computed
 
     plain.__signature__ = inspect.signature(method)  # type: ignore[attr-defined]  # ComfyUI asks which inputs it takes
     return plain
