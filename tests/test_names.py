@@ -105,6 +105,12 @@ def test_any_text_gives_a_files_name_that_keeps_whole_letters() -> None:
     assert file_name("a (1).b", "none", " ", ".()") == "a (1).b"
 
 
+def test_the_folder_of_a_list_is_named_after_it_and_fits(tmp_path: Path) -> None:
+    assert collected_folder("", Path("our links (2).csv")).name == "our links (2 images"
+    assert collected_folder("", Path("x" * 90 + ".csv")).name == "x" * 60 + " images"
+    assert len(collected_folder("", Path("漢" * 80 + ".csv")).name.encode()) <= MAX_BYTES
+
+
 def test_a_split_may_have_a_name_of_ones_own() -> None:
     assert normal_split("प्रशिक्षण", "line 1") == "प्रशिक्षण" and normal_split(" Held Out ", "line 1") == "held out"
     for name in ("", "all", "a/b", "..", "x" * 41, "-a"):
