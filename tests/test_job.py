@@ -53,6 +53,23 @@ def test_a_job_trains_the_same_lora_to_the_bit(tmp_path: Path, kl: bool) -> None
     assert its_rows == rows and {"diffusion", "memorization", "perceptual", "contrastive"} < set().union(*rows)
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_job_that_an_editor_saved_with_a_byte_order_mark_is_read(tmp_path: Path, encoding: str) -> None:
+    path = export(tmp_path)
+    content = path.read_text(encoding="utf-8")
+    path.write_text(content, encoding=encoding)
+    assert path.read_bytes()[:2] != b"{\n" and job.read_job(path).content == json.loads(content)
+
+
+def test_the_largest_seed_of_comfyui_trains_the_same_lora_in_a_job(tmp_path: Path) -> None:
+    largest = {"seed": 2**64 - 1, "preview_every": 1, "preview_prompt": "a house", "validate_every": 1}
+    path = export(tmp_path, **largest)
+    expected, _ = runs.train_and_log(toy_run(tmp_path, every_loss(), **largest))
+    _, found, _ = job.run_job(job.read_job(path), tmp_path / "elsewhere")
+    other, _ = runs.train_and_log(toy_run(tmp_path / "other", every_loss(), **largest | {"seed": 2**63 - 1}))
+    assert same(found.lora, expected.lora) and not same(found.lora, other.lora)
+
+
 def test_half_precision_and_v_prediction_survive_a_job(tmp_path: Path) -> None:
     make = {"prediction": "v_prediction", "dtype": torch.bfloat16}
     path = export(tmp_path, base=toy_base(**make))

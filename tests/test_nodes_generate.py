@@ -71,6 +71,10 @@ def test_a_prompt_that_comes_again_is_drawn_from_other_seeds() -> None:
     assert prompts == ("a cat", "a cat", "a dog", "a dog", "a cat", "a cat") and seeds == (5, 6, 5, 6, 7, 8)
 
 
+def test_after_the_largest_seed_comes_the_first() -> None:
+    assert prompts_and_seeds("a cat", 2**64 - 2, 4)[1] == (2**64 - 2, 2**64 - 1, 0, 1)
+
+
 def test_pictures_that_are_not_numbers_are_refused_in_a_sentence() -> None:
     images = torch.rand(3, 4, 4, 3)
     images[1, 0, 0, 0] = torch.nan

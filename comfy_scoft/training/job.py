@@ -104,7 +104,7 @@ def read_job(path: Path) -> Job:
     """The job of a job.json (or of the folder that holds it). UserError, one sentence, for one that cannot be run."""
     path = path / JOB if path.is_dir() else path
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_bytes())
     except FileNotFoundError as error:
         raise UserError(f"There is no job at {str(path)!r}: give the job.json that Export Job wrote.") from error
     except (OSError, ValueError) as error:

@@ -70,7 +70,7 @@ def run_names(root: Path) -> list[str]:
 def read_metrics(folder: Path) -> list[dict[str, float]]:
     """The rows of a run's metrics.jsonl, in order; [] where there is none. A line cut short by a crash is left out."""
     try:
-        lines = (folder / METRICS).read_text(encoding="utf-8").splitlines()
+        lines = (folder / METRICS).read_text(encoding="utf-8-sig").splitlines()
     except OSError:
         return []
     rows = []

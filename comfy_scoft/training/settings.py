@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from ..common.errors import UserError
-from ..common.settings import Choice, check, setting
+from ..common.settings import MAX_SEED, Choice, check, setting
 from ..common.settings import identity_fields as identity_fields  # callers know it from here
 
 
@@ -113,7 +113,7 @@ class TrainSettings:
     precision: Precision = setting(
         Precision.FP32, "Mixed precision of the UNet. bf16 and fp16 halve its memory; fp32 is the most exact."
     )
-    seed: int = setting(1024, "Random seed. On the CPU, the same seed gives the same LoRA.", min=0, max=2**53 - 1)
+    seed: int = setting(1024, "Random seed. On the CPU, the same seed gives the same LoRA.", min=0, max=MAX_SEED)
     checkpoint_every: int = setting(
         250, "Optimizer steps between checkpoints.", min=1, max=1_000_000, step=1, identity=False
     )

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from ...common.errors import UserError
+from ...common.settings import MAX_SEED
 from ...data.records import Dataset
 from ...metrics import denoising_gap
 from ...metrics.denoising_gap import DenoisingLosses
@@ -63,7 +64,7 @@ class DenoisingGap(Node):
                     "seed",
                     default=0,
                     min=0,
-                    max=0xFFFF_FFFF,
+                    max=MAX_SEED,
                     control_after_generate=False,
                     optional=True,
                     tooltip="Random seed of the noise, the same for both models.",

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...common.settings import MAX_SEED
 from ...metrics.image_set import ImageSet, examples, prompts_and_seeds, require_match
 from ...reports.plots import compare_grid
 from ..compat import comfy, io
@@ -42,7 +43,7 @@ class GenerateSet(Node):
                     "seed",
                     default=1,
                     min=0,
-                    max=0xFFFF_FFFF_FFFF,
+                    max=MAX_SEED,
                     control_after_generate=False,
                     tooltip="First seed. Each image is the one that KSampler generates from its seed alone.",
                 ),
