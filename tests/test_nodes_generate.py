@@ -11,6 +11,7 @@ comfy = tiny.start()
 
 import nodes  # noqa: E402  (ComfyUI's, which needs a started ComfyUI)
 
+from comfy_scoft.comfyui import resolution  # noqa: E402
 from comfy_scoft.comfyui.nodes import evaluate as nodes_evaluate  # noqa: E402
 from comfy_scoft.comfyui.nodes import generate as nodes_generate  # noqa: E402
 from comfy_scoft.comfyui.nodes import metrics as nodes_metrics  # noqa: E402
@@ -105,6 +106,13 @@ def test_a_picture_is_the_one_that_ksampler_makes_of_its_seed(model) -> None:
         empty = {"samples": torch.zeros(1, 4, 8, 8)}
         theirs = nodes.common_ksampler(model, 6, 3, 3.0, "ddim", "normal", positive, negative, empty)[0]["samples"]
     assert torch.allclose(Decoder().decode(theirs)[0].clamp(0, 1), ours.images[3], atol=1e-4)
+
+
+def test_size_0_is_the_models_own(model, monkeypatch) -> None:
+    monkeypatch.setattr(resolution, "native_resolution", lambda model: 64)
+    assert torch.equal(drawn(model, width=0, height=0).images, drawn(model).images)
+    with pytest.raises(ValueError, match="^width is 4, but it must be a whole number of at least 8"):
+        drawn(model, width=4)
 
 
 def test_prompts_of_different_lengths_are_drawn_in_batches_of_their_own(model) -> None:

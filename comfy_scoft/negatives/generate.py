@@ -72,7 +72,7 @@ class NegativeSettings:
     scheduler: str = setting("normal", "Scheduler (noise schedule).")
     resolution: int = setting(
         512,
-        "Resolution in pixels; each negative keeps its image's shape. 0: the model's own.",
+        "Resolution in pixels; each negative keeps its image's shape.",
         min=16,
         max=4096,
         step=8,

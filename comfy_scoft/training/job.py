@@ -136,6 +136,7 @@ def load_run(job: Job, folder: Path, models: Path | None = None, *, resume: bool
     try:
         settings: dict[str, Any] = {key: kind(**job.content["settings"][key]) for key, kind in SETTINGS.items()}
         base = _base(job, models)
+        settings["train"] = settings["train"].of(base)
         losses = _losses(job, models)
         cache = _cache(job, base, "dataset", settings["train"])
         held_out = None if job.content["validation"] is None else _cache(job, base, "validation", settings["train"])
@@ -178,7 +179,8 @@ def run_job(
     run.memory_options, line = fits(run, MemoryOptions.of(run.settings), free_bytes(device))
     run.memory_options = run.distributed.first(run.memory_options)
     if run.distributed.main:
-        callbacks.on_message(line)
+        for message in filter(None, (line, run.size_note)):
+            callbacks.on_message(message)
     return (run, *train_and_log(run, callbacks))
 
 

@@ -13,6 +13,7 @@ from ...reports.plots.preference import preference_chart
 from ..compat import io, ui
 from ..correction import corrected, learn_preference
 from ..listed_files import changed, preference_file, preference_names, saved_preferences
+from ..resolution import size_input, size_of
 from ..sockets import PreferenceSocket
 from ..widgets import Node, widget, widgets
 from .generate import CATEGORY
@@ -40,15 +41,7 @@ class LearnPreference(Node):
                     tooltip="Stereotyped images: the model's own for the same captions, or the negatives.",
                 ),
                 *widgets(own, "steps", "seed"),
-                io.Int.Input(
-                    "resolution",
-                    default=512,
-                    min=64,
-                    max=2048,
-                    step=8,
-                    optional=True,
-                    tooltip="Resolution in pixels. Images are center-cropped to a square. Mini model: 64.",
-                ),
+                size_input("resolution", "Resolution in pixels. Images are center-cropped to a square.", optional=True),
                 io.Clip.Input(
                     "clip",
                     optional=True,
@@ -88,7 +81,7 @@ class LearnPreference(Node):
         stereotyped: list[Any],
         steps: list[int],
         seed: list[int],
-        resolution: tuple[int, ...] = (512,),
+        resolution: tuple[int, ...] = (0,),
         clip: tuple[Any, ...] = (None,),
         place: tuple[str, ...] = ("",),
         captions: tuple[str, ...] = ("",),
@@ -99,8 +92,9 @@ class LearnPreference(Node):
         lines = [line.strip() for text in captions for line in text.splitlines() if line.strip()]
         gate = (clip[0], place[0].strip(), lines, others) if clip[0] is not None and place[0].strip() else None
         node = cls.hidden.unique_id if cls.hidden else None
+        side = size_of(model[0], "resolution", resolution[0])
         sockets = model[0], vae[0], preferred, stereotyped
-        preference, evidence = learn_preference(*sockets, resolution[0], settings, gate, node)
+        preference, evidence = learn_preference(*sockets, side, settings, gate, node)
         chart, text = preference_chart(evidence)[None], report(preference)
         shown = {**ui.PreviewImage(chart, cls=cls).as_dict(), "text": (text,)}
         return io.NodeOutput(preference, chart, text, ui=shown)

@@ -35,7 +35,12 @@ def _inputs(*own: Any) -> list[Any]:
         *widgets(settings, "steps", "batch_size", "accumulation", "resolution", "precision", "seed"),
         *own,
         widget(settings, "checkpoint_every"),
-        LoraSocket.Input("lora", optional=True, tooltip="From LoRA Options. Default: the paper's settings."),
+        LoraSocket.Input(
+            "lora",
+            optional=True,
+            tooltip="Options of the LoRA to train (rank, alpha, layers), from LoRA Options: not a LoRA. Default: the "
+            "paper's. To go on from a LoRA, choose it there as start_from.",
+        ),
         OptimizerSocket.Input("optimizer", optional=True, tooltip="From Optimizer Options. Default: the paper's."),
         RolloutSocket.Input("rollout", optional=True, tooltip="From Rollout Options. Default: the released code's."),
         widget(settings, "flip", optional=True),
@@ -73,7 +78,7 @@ class TrainLora(Node):
             ),
             outputs=[
                 LoraModel.Output(
-                    display_name="lora", tooltip="The LoRA, for Save LoRA (SCoFT) or ComfyUI's own nodes."
+                    display_name="lora", tooltip="The trained LoRA, for Save LoRA (SCoFT) or ComfyUI's own nodes."
                 ),
                 io.Model.Output(display_name="model", tooltip="The base model with the LoRA applied at strength 1."),
                 LossMap.Output(
