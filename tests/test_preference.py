@@ -277,7 +277,7 @@ def test_a_saved_preference_comes_back_the_same(tmp_path: Path, striped) -> None
 
 @pytest.mark.parametrize("name", ["", "../x", "a/b", "a\\b", ".hidden", "c:x", "a\nb"])
 def test_a_name_that_is_a_path_is_refused(tmp_path: Path, name: str) -> None:
-    with pytest.raises(ValueError, match="cannot be a file's name"):
+    with pytest.raises(ValueError, match="cannot name a file"):
         preference_file.free_name(tmp_path, name)
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
 
 from ..common.errors import UserError
+from ..common.names import checked_name, file_name
+from ..common.text import printable
 from ..data.dataset import holds_dataset
 from ..data.dataset.find import METADATA
 from ..data.dataset.rows import ROW_ENDINGS
@@ -38,9 +39,9 @@ def dataset_folder(name: str) -> Path:
     """The folder of a menu entry. Raises UserError for a name that leads anywhere else."""
     if name == SHIPPED:
         return COMMUNITY
-    if name.endswith(SAVED) and not inside(input_folder(), name).is_dir():
+    if name.endswith(SAVED) and not os.path.isdir(inside(input_folder(), name)):
         saved = inside(saved_root(), name.removesuffix(SAVED))
-        if saved.is_dir():
+        if os.path.isdir(saved):
             return saved
     return given_folder(name)
 
@@ -48,7 +49,8 @@ def dataset_folder(name: str) -> Path:
 def given_folder(name: str) -> Path:
     """A folder in the input folder. Raises UserError for a name that leads anywhere else."""
     folder = inside(input_folder(), name)
-    if not folder.is_dir():
+    if not os.path.isdir(folder):  # Path.is_dir raises for a name that is too long
+        name = printable(name)
         raise UserError(f"There is no folder {name!r} in ComfyUI's input folder: put it there, or choose another one.")
     return folder
 
@@ -62,14 +64,16 @@ def link_files() -> list[str]:
 def link_file(name: str) -> Path:
     """The list of a menu entry. Raises UserError for a name that leads anywhere else."""
     path = inside(input_folder(), name)
-    if not path.is_file() or not path.name.lower().endswith(ROW_ENDINGS):
-        raise UserError(f"There is no list {name!r} in ComfyUI's input folder: put a .csv or .jsonl file there.")
+    if not os.path.isfile(path) or not path.name.lower().endswith(ROW_ENDINGS):
+        raise UserError(
+            f"There is no list {printable(name)!r} in ComfyUI's input folder: put a .csv or .jsonl file there."
+        )
     return path
 
 
 def collected_folder(name: str, links: Path) -> Path:
     """The folder of a list's images in the input folder: `name`, or the list's own name and "images"."""
-    stem = re.sub(r"[^\w.()-]+", " ", links.stem[:60]).strip(" .()-") or "collected"
+    stem = file_name(links.stem, "collected", " ", ".()-")
     return inside(input_folder(), plain_name(name if name.strip() else f"{stem} images"))
 
 
@@ -91,10 +95,7 @@ def files_fingerprint(folder: Path) -> str:
 
 def plain_name(name: str) -> str:
     """The name of a new folder. Raises UserError for a path, or characters that no folder can have."""
-    clean = name.strip()
-    if not re.fullmatch(r"\w[\w .()-]{0,79}", clean) or clean.endswith("."):
-        raise UserError(f"{name!r} cannot name a dataset: use letters, digits, spaces, - and _, without a path.")
-    return clean
+    return checked_name(name.strip(), "dataset name", " -.()")
 
 
 class FolderNode(Node):
@@ -105,10 +106,7 @@ class FolderNode(Node):
     @classmethod
     def validate_inputs(cls, folder: str | None = None) -> bool | str:
         """Reject a bad folder before anything runs. None: the name comes from another node."""
-        try:
-            return folder is None or bool(cls.find(folder))
-        except UserError as error:
-            return str(error)
+        return folder is None or bool(cls.find(folder))
 
     @classmethod
     def fingerprint_inputs(cls, folder: str | None = None, **_: Any) -> str:

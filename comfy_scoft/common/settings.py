@@ -83,10 +83,11 @@ def check(settings: Any) -> None:
             if not isinstance(value, str) or value not in known:
                 raise UserError(f"{each.name} is {shown(value)}, but it must be one of {', '.join(known)}.")
             object.__setattr__(settings, each.name, type(each.default)(value))
-        elif isinstance(each.default, bool | str):
-            if not isinstance(value, type(each.default)):
-                expected = "true or false" if isinstance(each.default, bool) else "text"
-                raise UserError(f"{each.name} is {shown(value)}, but it must be {expected}.")
+        elif isinstance(each.default, str):
+            check_text(each.name, value)
+        elif isinstance(each.default, bool):
+            if not isinstance(value, bool):
+                raise UserError(f"{each.name} is {shown(value)}, but it must be true or false.")
         else:
             whole = isinstance(each.default, int)
             check_number(each.name, value, whole=whole, min=declared.min, max=declared.max)
@@ -104,6 +105,14 @@ def check_number(name: str, value: Any, *, whole: bool, min: float | None, max: 
         elif min is not None or max is not None:
             expected += f" of at least {_number(min)}" if min is not None else f" of at most {_number(max)}"
         raise UserError(f"{name} is {shown(value)}, but it must be {expected}.")
+
+
+def check_text(name: str, value: Any) -> None:
+    """Raise UserError unless the value is text of valid Unicode, which any file can hold."""
+    if not isinstance(value, str):
+        raise UserError(f"{name} is {shown(value)}, but it must be text.")
+    if not value.isascii() and any("\ud800" <= c <= "\udfff" for c in value):
+        raise UserError(f"{name} has characters that are not valid Unicode, in {shown(value)}: write them again.")
 
 
 def shown(value: Any) -> str:

@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 from ..common.errors import UserError
 from ..common.files import write_atomically
+from ..common.names import checked_name
+from ..common.text import composed
 from ..models.stable_diffusion import FAMILIES
 from .preference import MAX_LEVELS, Preference, PreferenceHead
 from .prompt_gate import PlaceGate
@@ -28,10 +30,8 @@ ENDING = ".safetensors"
 
 def free_name(folder: Path, prefix: str) -> Path:
     """`<prefix>_00001.safetensors`, or the next free number. Raises UserError for a name that contains a path."""
-    name = prefix.strip()
-    if not name or name.startswith(".") or any(c in name for c in '/\\:*?"<>|') or not name.isprintable():
-        raise UserError(f"{prefix!r} cannot be a file's name: use letters, digits, spaces, “-” and “_”.")
-    numbers = [path.stem.removeprefix(f"{name}_") for path in folder.glob("*" + ENDING)]
+    name = checked_name(prefix.strip(), "file name", " -.,()[]{}+=&@#!'")
+    numbers = [composed(path.stem).removeprefix(f"{name}_") for path in folder.glob("*" + ENDING)]
     taken = [int(number) for number in numbers if number.isdecimal()]
     return folder / f"{name}_{max(taken, default=0) + 1:05}{ENDING}"
 

@@ -6,6 +6,8 @@ import re
 from string import Formatter
 
 from ..common.errors import UserError
+from ..common.mentions import mentions
+from ..common.text import composed
 from .records import CultureRecord
 
 TEMPLATE = "{generic} in {place}"
@@ -35,7 +37,7 @@ def build_prompt(
     text = ""
     for literal, field, _, _ in parts:
         value = " ".join(values[field].split()) if field else ""
-        if field == "place" and value and re.search(rf"(?<!\w){re.escape(value)}(?!\w)", text, re.IGNORECASE):
+        if field == "place" and mentions(value, composed(text)):
             value = ""
         if field and not value:
             literal = re.sub(r"\s*\S*\s*\Z", "", literal)

@@ -8,11 +8,11 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from ..common import names
 from ..common.errors import UserError
 from ..common.files import write_atomically
 from ..common.settings import MAX_SEED, check, setting
@@ -106,10 +106,7 @@ def save(survey: Survey, page: bytes, folder: Path) -> Path:
 
 def file_name(title: str) -> str:
     """A file name from a title: letters and digits of any script, joined by "-", or "survey"."""
-    words = re.findall(r"\w+", title.casefold().replace("_", " "))
-    name = "-".join(words).encode("utf-8")[:80].decode("utf-8", "ignore").strip("-")
-    reserved = {"con", "prn", "aux", "nul", *(f"{port}{i}" for port in ("com", "lpt") for i in range(10))}
-    return "survey" if not name or name in reserved else name
+    return names.file_name(title.casefold().replace("_", " "), "survey", "-")
 
 
 def _checked(sets: Sequence[ImageSet], settings: SurveySettings) -> tuple[str, ...]:

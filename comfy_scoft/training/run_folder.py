@@ -16,6 +16,7 @@ from torch import Tensor
 from ..common.errors import UserError
 from ..common.files import write_atomically
 from ..common.names import checked_name
+from ..common.text import composed
 from ..data.images import write_png
 from ..losses import Loss, named
 from . import checkpoint
@@ -36,16 +37,17 @@ def run_folder(root: Path, name: str, resume: str = OFF) -> Path:
     LATEST is the run of that name with the highest number, or a new one where there is none. Anything else is the name
     of a run's folder, which must be there.
     """
-    checked_name(name, "run name")
+    name = checked_name(name, "run name")
     if resume not in (OFF, LATEST):
-        folder = root / checked_name(resume, "run to go on with")
-        if not folder.is_dir():
-            there = ", ".join(run_names(root)) or "none"
-            raise UserError(f"There is no run named {resume!r} to go on with; those there are: {there}.")
-        return folder
-    numbers = [number for folder in _folders(root) if (number := _number(folder.name, name)) is not None]
+        wanted = checked_name(resume, "run to go on with")
+        for folder in _folders(root):
+            if composed(folder.name) == wanted:
+                return folder
+        there = ", ".join(run_names(root)) or "none"
+        raise UserError(f"There is no run named {wanted!r} to go on with; those there are: {there}.")
+    numbers = {number: folder for folder in _folders(root) if (number := _number(folder.name, name)) is not None}
     if resume == LATEST and numbers:
-        return root / _numbered(name, max(numbers))
+        return numbers[max(numbers)]
     number = max(numbers, default=0) + 1
     while True:
         folder = root / _numbered(name, number)
@@ -223,8 +225,8 @@ def _numbered(name: str, number: int) -> str:
 
 
 def _number(folder: str, name: str) -> int | None:
-    """1 for `name`, n for `name-n`, None for another run. Case is ignored, as some file systems do."""
-    folder, name = folder.lower(), name.lower()
+    """1 for `name`, n for `name-n`, None for another run. Case and composition are ignored, as some file systems do."""
+    folder, name = composed(folder).lower(), composed(name).lower()
     if folder == name:
         return 1
     match = re.fullmatch(re.escape(name) + r"-([2-9]|[1-9]\d{1,5})", folder)

@@ -6,7 +6,6 @@ import dataclasses
 import hashlib
 from typing import Any
 
-from ...common.errors import UserError
 from ...data.download import Duplicates, Limits, collect
 from ..compat import io
 from ..dataset_folders import collected_folder, link_file, link_files, plain_name
@@ -62,13 +61,10 @@ class DownloadLinks(Node):
     @classmethod
     def validate_inputs(cls, links: str | None = None, name: str | None = None) -> bool | str:
         """Reject a bad list or name before anything runs. None: the text comes from another node."""
-        try:
-            if links is not None:
-                link_file(links)
-            if name is not None and name.strip():
-                plain_name(name)
-        except UserError as error:
-            return str(error)
+        if links is not None:
+            link_file(links)
+        if name is not None and name.strip():
+            plain_name(name)
         return True
 
     @classmethod

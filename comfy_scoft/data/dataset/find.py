@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ...common.errors import UserError
 from ...common.folders import names_in
+from ...common.text import printable
 from ..images import EXTENSIONS
 from ..records import CultureRecord
 from .metadata import (
@@ -24,7 +25,7 @@ from .metadata import (
     normal_split,
     parse_row,
 )
-from .rows import printable, read_lines, read_rows
+from .rows import read_lines, read_rows
 
 METADATA = ("metadata.jsonl", "metadata.csv")
 """Metadata file names of CCUB and of Hugging Face's ImageFolder; the first that exists is used."""
