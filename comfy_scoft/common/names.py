@@ -17,27 +17,26 @@ spelling needs within words, digits, and "_". Python's `\\w` knows no marks."""
 _RESERVED = regex.compile(r"(con|prn|aux|nul|com[\d¹²³]|lpt[\d¹²³]) *(\..*)?", regex.IGNORECASE)
 
 
-def checked_name(name: str, what: str = "name", signs: str = "-.") -> str:
-    """`name` in composed form (NFC), if it can name a file or folder on every system and holds no path; else UserError.
+_IMPOSSIBLE = regex.compile(rf"(?V1)[<>:\"|?*\\/\p{{Zl}}\p{{Zp}}\p{{Cc}}\p{{Cs}}[\p{{Cf}}--[{JOINERS}]]]")
+"""What Windows refuses in a name, and what cannot be seen."""
 
-    Letters and digits of any script, "_" and `signs`; a letter or digit first, no blank or dot last; at most MAX_BYTES.
+
+def checked_name(name: str, what: str = "name") -> str:
+    """`name` in composed form (NFC), without blanks around it, if it can name a file or folder on every system and
+    holds no path; else UserError. As ComfyUI's own save nodes, it takes any script, blanks, brackets and other signs.
     """
-    given = composed(name)
-    pattern = (
-        rf"(?!\p{{Default_Ignorable_Code_Point}})[\p{{L}}\p{{N}}_][{LETTERS}{regex.escape(signs)}]*(?<![ .{JOINERS}])"
-    )
-    if not regex.fullmatch(pattern, given) or _RESERVED.fullmatch(given):
-        allowed = ", ".join(["spaces"] * (" " in signs) + [f"'{sign}'" for sign in f"_{signs}".replace(" ", "")])
-        raise UserError(
-            f"The {what} {printable(name)!r} cannot name a file: use letters and digits of any script, {allowed}, "
-            f"without a path{'' if ' ' in signs else ' or spaces'}."
-        )
-    if (length := len(given.encode())) > MAX_BYTES:
-        raise UserError(
-            f"The {what} {printable(name)!r} cannot name a file: it takes {length} bytes, and at most {MAX_BYTES} fit, "
-            "so shorten it."
-        )
-    return given
+    given = composed(name).strip()
+    if found := _IMPOSSIBLE.search(given):
+        advice = f"leave out {printable(found[0])!r}"
+    elif not regex.search(r"[\p{L}\p{N}\p{P}\p{S}]", given) or {given[0], given[-1]} & {".", *JOINERS}:
+        advice = "begin and end it with a letter, a digit or another sign, and not with a dot"
+    elif _RESERVED.fullmatch(given):
+        advice = "Windows keeps it for a device, so choose another one"
+    elif (length := len(given.encode())) > MAX_BYTES:
+        advice = f"it takes {length} bytes, and at most {MAX_BYTES} fit, so shorten it"
+    else:
+        return given
+    raise UserError(f"The {what} {printable(name)!r} cannot name a file: {advice}.")
 
 
 def file_name(text: str, otherwise: str, gap: str, signs: str = "", most: int = 80) -> str:

@@ -57,6 +57,8 @@ class SurveySettings:
 
     def __post_init__(self) -> None:
         check(self)
+        if not one_line(self.title):
+            raise UserError("The survey has no title: write one; it is the page's heading.")
 
 
 def build(sets: Sequence[ImageSet], settings: SurveySettings) -> tuple[Survey, bytes]:
@@ -131,8 +133,6 @@ def _checked(sets: Sequence[ImageSet], settings: SurveySettings) -> tuple[str, .
             f"{settings.attention_checks} attention checks cannot repeat {settings.pages} pages: "
             f"ask for 0 to {settings.pages}."
         )
-    if not one_line(settings.title):
-        raise UserError("The survey has no title: write one; it is the page's heading.")
     return labels
 
 

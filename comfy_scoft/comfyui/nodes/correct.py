@@ -15,6 +15,7 @@ from ..correction import corrected, learn_preference
 from ..listed_files import changed, preference_file, preference_names, saved_preferences
 from ..resolution import size_input, size_of
 from ..sockets import PreferenceSocket
+from ..typed_names import PLACES, typed
 from ..widgets import Node, widget, widgets
 from .generate import CATEGORY
 
@@ -111,7 +112,9 @@ class SavePreference(Node):
             is_output_node=True,
             inputs=[
                 PreferenceSocket.Input("preference", tooltip="From Learn Preference."),
-                io.String.Input("filename_prefix", default="preference", tooltip="File name. A number is added."),
+                io.String.Input(
+                    "filename_prefix", default="preference", tooltip=f"File name. A number is added. {PLACES}"
+                ),
                 io.String.Input("title", default="", tooltip="Title: whose images it prefers."),
                 io.String.Input("licence", default="", tooltip="License of the preference."),
             ],
@@ -119,8 +122,13 @@ class SavePreference(Node):
         )
 
     @classmethod
+    def validate_inputs(cls, filename_prefix: str | None = None) -> bool | str:
+        """Reject a bad name before anything runs. None: it comes from another node."""
+        return filename_prefix is None or bool(typed(saved_preferences(), filename_prefix, "file name"))
+
+    @classmethod
     def execute(cls, preference: Preference, filename_prefix: str, title: str, licence: str) -> io.NodeOutput:
-        path = free_name(saved_preferences(), filename_prefix)
+        path = free_name(*typed(saved_preferences(), filename_prefix, "file name"))
         save(preference, path, title.strip(), licence.strip())
         return io.NodeOutput(str(path), ui=ui.PreviewText(path.name))
 

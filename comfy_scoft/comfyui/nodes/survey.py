@@ -89,6 +89,11 @@ class BuildSurvey(Node):
         )
 
     @classmethod
+    def validate_inputs(cls, title: str | None = None) -> bool | str:
+        """Reject a bad title before anything runs. None: it comes from another node."""
+        return title is None or bool(SurveySettings(title=title))
+
+    @classmethod
     def execute(cls, set_1: ImageSet, set_2: ImageSet, **settings: Any) -> io.NodeOutput:
         others = [settings.pop(f"set_{i}", None) for i in range(3, MOST + 1)]
         sets = [each for each in (set_1, set_2, *others) if each is not None]
