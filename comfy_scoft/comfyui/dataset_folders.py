@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from ..common.errors import UserError
-from ..common.names import MAX_BYTES, checked_name, file_name
+from ..common.names import MAX_BYTES, file_name
 from ..common.text import printable
 from ..data.dataset import holds_dataset
 from ..data.dataset.find import METADATA
@@ -17,6 +17,7 @@ from ..data.dataset.rows import ROW_ENDINGS
 from ..data.download.store import LOG, REPORT
 from ..mini_world import COMMUNITY
 from .runtime import files, folders, input_folder, inside, output_folder
+from .typed_names import typed
 from .widgets import Node
 
 SHIPPED = "community set of nuvia (shipped)"
@@ -26,13 +27,16 @@ SAVED = " (saved)"
 
 def dataset_names() -> list[str]:
     """The menu of datasets: the shipped one, those in the input folder, and saved ones."""
+    return [SHIPPED, *_datasets_in(input_folder()), *(f"{name}{SAVED}" for name in _datasets_in(saved_root()))]
+
+
+def _datasets_in(root: Path) -> list[str]:
     names: list[str] = []
-    for name in folders(input_folder()):
+    for name in folders(root):
         within = any(name.startswith(f"{above}/") for above in names)
-        if not within and holds_dataset(input_folder() / name):
+        if not within and holds_dataset(root / name):
             names.append(name)
-    saved = [name for name in folders(saved_root(), depth=1) if holds_dataset(saved_root() / name)]
-    return [SHIPPED, *names, *(f"{name}{SAVED}" for name in saved)]
+    return names
 
 
 def dataset_folder(name: str) -> Path:
@@ -74,7 +78,7 @@ def link_file(name: str) -> Path:
 def collected_folder(name: str, links: Path) -> Path:
     """The folder of a list's images in the input folder: `name`, or the list's own name and "images"."""
     stem = file_name(links.stem[:60], "collected", " ", ".()-", MAX_BYTES - len(" images"))
-    return inside(input_folder(), plain_name(name if name.strip() else f"{stem} images"))
+    return dataset_place(input_folder(), name if name.strip() else f"{stem} images")
 
 
 def saved_root() -> Path:
@@ -93,9 +97,10 @@ def files_fingerprint(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def plain_name(name: str) -> str:
-    """The name of a new folder. Raises UserError for a path, or characters that no folder can have."""
-    return checked_name(name.strip(), "dataset name", " -.()")
+def dataset_place(root: Path, name: str) -> Path:
+    """The new folder of a typed name under `root`. Raises UserError as `typed` does."""
+    folder, last = typed(root, name, "dataset name")
+    return folder / last
 
 
 class FolderNode(Node):

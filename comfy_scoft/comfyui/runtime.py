@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from ..common.errors import UserError
+from ..common.folders import names_in
 from ..common.settings import shown
 from ..common.text import printable, without_folders
 from .compat import PromptServer, comfy, folder_paths
@@ -97,24 +98,17 @@ def inside(root: str | Path, name: str) -> Path:
 
 def folders(root: str | Path, depth: int = 3) -> list[str]:
     """Sub-folders of `root`, if it exists, as sorted names with "/", without hidden ones and links; for a combo."""
-    names_below, root = [], Path(root)
-    for place, names, _ in os.walk(root):
-        level = len(Path(place).relative_to(root).parts)
-        names[:] = sorted(n for n in names if not n.startswith(".") and not os.path.islink(os.path.join(place, n)))
-        names_below += [(Path(place) / n).relative_to(root).as_posix() for n in names]
-        if level + 1 >= depth:
-            names.clear()
-    return sorted(names_below)
+    names = [name for name in names_in(Path(root)).folders if not name.startswith(".")]
+    below = [f"{name}/{deeper}" for name in names if depth > 1 for deeper in folders(Path(root, name), depth - 1)]
+    return sorted(names + below)
 
 
 def files(root: str | Path, *endings: str, depth: int = 3) -> list[str]:
     """Files under `root` with these endings (".json", …), as sorted names with "/"; for a combo."""
-    root, names = Path(root), []
-    for place in ["", *folders(root, depth)] if root.is_dir() else []:
-        for entry in os.scandir(root / place):
-            if entry.is_file(follow_symlinks=False) and entry.name.lower().endswith(endings):
-                names.append((Path(place) / entry.name).as_posix())
-    return sorted(names)
+    places = {"": Path(root)} | {f"{name}/": Path(root, name) for name in folders(root, depth)}
+    return sorted(
+        place + name for place, at in places.items() for name in names_in(at).files if name.lower().endswith(endings)
+    )
 
 
 def plain_message(text: str) -> str:

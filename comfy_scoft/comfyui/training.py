@@ -81,7 +81,7 @@ class TrainInputs:
         )
         if run.lora.start_from:
             run.start = _lora(run.lora.start_from)
-        if settings.decode is Decode.TAESD or settings.resolution >= 256:
+        if settings.decode is Decode.TAESD or run.settings.resolution >= 256:
             base.small_vae = small_vae(base)
         run.check()
         return run
@@ -122,6 +122,7 @@ def train_in_comfyui(
         progress = TrainingProgress(run, Progress(1, node_id), chart)
         with progress.stop_is_shown():
             progress.on_message(_run_line(folder.name, name, resume))
+            progress.on_message(run.size_note)
             prepare(run, progress.bar.say)
             run.memory_options, line = fits(run, MemoryOptions.of(run.settings), free_bytes())
             progress.on_message(line)

@@ -15,29 +15,27 @@ LETTERS = rf"\p{{L}}\p{{M}}\p{{N}}{JOINERS}་·・־׳״_"
 spelling needs within words, digits, and "_". Python's `\\w` knows no marks."""
 
 _RESERVED = regex.compile(r"(con|prn|aux|nul|com[\d¹²³]|lpt[\d¹²³]) *(\..*)?", regex.IGNORECASE)
+_IMPOSSIBLE = regex.compile(rf"(?V1)[<>:\"|?*\\/\p{{Zl}}\p{{Zp}}\p{{Cc}}\p{{Cs}}[\p{{Cf}}--[{JOINERS}]]]")
+"""What Windows refuses in a name, and what cannot be seen."""
+_SEEN = regex.compile(r"(?!\p{Default_Ignorable_Code_Point})[\p{L}\p{N}\p{P}\p{S}]")
 
 
-def checked_name(name: str, what: str = "name", signs: str = "-.") -> str:
-    """`name` in composed form (NFC), if it can name a file or folder on every system and holds no path; else UserError.
-
-    Letters and digits of any script, "_" and `signs`; a letter or digit first, no blank or dot last; at most MAX_BYTES.
+def checked_name(name: str, what: str = "name") -> str:
+    """`name` in composed form (NFC), without blanks around it, if it can name a file or folder on every system and
+    holds no path; else UserError. As ComfyUI's own save nodes, it takes any script, blanks, brackets and other signs.
     """
-    given = composed(name)
-    pattern = (
-        rf"(?!\p{{Default_Ignorable_Code_Point}})[\p{{L}}\p{{N}}_][{LETTERS}{regex.escape(signs)}]*(?<![ .{JOINERS}])"
-    )
-    if not regex.fullmatch(pattern, given) or _RESERVED.fullmatch(given):
-        spaces, rest = " " in signs, signs.replace(" ", "")
-        raise UserError(
-            f"The {what} {printable(name)!r} cannot name a file: use letters and digits of any script"
-            f"{', spaces' * spaces} and _{rest} without a path{' or spaces' * (not spaces)}."
-        )
-    if (length := len(given.encode())) > MAX_BYTES:
-        raise UserError(
-            f"The {what} {printable(name)!r} cannot name a file: it takes {length} bytes, and at most {MAX_BYTES} fit, "
-            "so shorten it."
-        )
-    return given
+    given = composed(name).strip()
+    if found := _IMPOSSIBLE.search(given):
+        advice = f"leave out {printable(found[0])!r}"
+    elif not _SEEN.search(given) or {given[0], given[-1]} & {".", *JOINERS}:
+        advice = "begin and end it with a letter, a digit or another sign, and not with a dot"
+    elif _RESERVED.fullmatch(given):
+        advice = "Windows keeps it for a device, so choose another one"
+    elif (length := len(given.encode())) > MAX_BYTES:
+        advice = f"it takes {length} bytes, and at most {MAX_BYTES} fit, so shorten it"
+    else:
+        return given
+    raise UserError(f"The {what} {printable(name)!r} cannot name a file: {advice}.")
 
 
 def file_name(text: str, otherwise: str, gap: str, signs: str = "", most: int = 80) -> str:

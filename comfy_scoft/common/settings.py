@@ -19,6 +19,9 @@ from .text import is_unicode
 
 KEY = "setting"
 
+MAX_SEED = 2**64 - 1
+"""The largest seed of ComfyUI's own widgets and of torch's generators."""
+
 
 class Choice(str, Enum):
     """One of a few named values. Each equals its string, and JSON, messages and file names show that string."""

@@ -31,7 +31,7 @@ ENDING = ".safetensors"
 
 def free_name(folder: Path, prefix: str) -> Path:
     """`<prefix>_00001.safetensors`, or the next free number. Raises UserError for a name that contains a path."""
-    name = checked_name(prefix.strip(), "file name", " -.,()[]{}+=&@#!'")
+    name = checked_name(prefix, "file name")
     numbers = [composed(path.stem).removeprefix(f"{name}_") for path in folder.glob("*" + ENDING)]
     taken = [int(number) for number in numbers if number.isdecimal()]
     return folder / f"{name}_{max(taken, default=0) + 1:05}{ENDING}"

@@ -23,7 +23,7 @@ from ..common.fingerprints import noise_seed
 from ..common.mentions import mentions
 from ..common.names import file_name
 from ..common.progress import Observer
-from ..common.settings import check, setting
+from ..common.settings import MAX_SEED, check, setting
 from ..common.text import composed, printable
 from ..models.hub import FolderLoader
 from .images import open_image
@@ -55,7 +55,7 @@ class CaptionSettings:
     """How generic captions are generated. Raises UserError for a bad value."""
 
     per_image: int = setting(5, "Generic captions per image.", min=1, max=20)
-    seed: int = setting(0, "Random seed of the captions.", min=0, max=0xFFFFFFFFFFFFFFFF, step=1)
+    seed: int = setting(0, "Random seed of the captions.", min=0, max=MAX_SEED, step=1)
     overwrite: bool = setting(
         False,
         "Off: keep generic captions that images already have. On: replace them. Your own captions are never changed.",

@@ -58,7 +58,7 @@ class FolderLoader(Generic[Network]):
         if not self.model_type:
             return True
         try:
-            config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+            config = json.loads((folder / "config.json").read_bytes())
         except (OSError, ValueError):
             return False
         return isinstance(config, dict) and config.get("model_type") == self.model_type

@@ -124,7 +124,7 @@ def newest(run: Path) -> Saved | None:
     """The newest whole checkpoint of a run, or None. One that is damaged, by its files' hashes, is passed over."""
     for folder in reversed(_folders(run)):
         try:
-            facts = json.loads((folder / STATE).read_text(encoding="utf-8"))
+            facts = json.loads((folder / STATE).read_bytes())
             if all(file_hash(folder / name) == known for name, known in facts["sha256"].items()):
                 return Saved(folder, int(facts["step"]), dict(facts["settings"]), facts)
         except (OSError, ValueError, KeyError, TypeError, AttributeError):

@@ -27,6 +27,8 @@ from .trainer import Result, train
 
 METRICS = "metrics.jsonl"
 LOCK = ".lock"
+DEEPEST = 4
+"""Folders above a run's checkpoints, up to the folder of all runs."""
 OFF, LATEST = "off", "latest"
 """What `resume` may be besides the name of a run."""
 
@@ -65,15 +67,16 @@ def run_folder(root: Path, name: str, resume: str = OFF) -> Path:
 
 
 def run_names(root: Path) -> list[str]:
-    """The runs under `root` that have a checkpoint, the newest first."""
-    folders = [folder for folder in _folders(root) if any(folder.glob("checkpoint-*"))]
-    return [folder.name for folder in sorted(folders, key=lambda folder: folder.stat().st_mtime, reverse=True)]
+    """The runs under `root`, also in sub-folders of it, that have a checkpoint, the newest first: names with "/"."""
+    saved = (path for depth in range(1, DEEPEST + 1) for path in root.glob("*/" * depth + "checkpoint-*"))
+    folders = sorted({path.parent for path in saved}, key=lambda folder: folder.stat().st_mtime, reverse=True)
+    return [folder.relative_to(root).as_posix() for folder in folders]
 
 
 def read_metrics(folder: Path) -> list[dict[str, float]]:
     """The rows of a run's metrics.jsonl, in order; [] where there is none. A line cut short by a crash is left out."""
     try:
-        lines = (folder / METRICS).read_text(encoding="utf-8").splitlines()
+        lines = (folder / METRICS).read_text(encoding="utf-8-sig").splitlines()
     except OSError:
         return []
     rows = []

@@ -8,8 +8,8 @@ from typing import Any
 
 from ...data.download import Duplicates, Limits, collect
 from ..compat import io
-from ..dataset_folders import collected_folder, link_file, link_files, plain_name
-from ..runtime import check_interrupt
+from ..dataset_folders import collected_folder, dataset_place, link_file, link_files
+from ..runtime import check_interrupt, input_folder
 from ..sockets import DatasetSocket
 from ..widgets import Node
 from .data import CATEGORY
@@ -64,7 +64,7 @@ class DownloadLinks(Node):
         if links is not None:
             link_file(links)
         if name is not None and name.strip():
-            plain_name(name)
+            dataset_place(input_folder(), name)
         return True
 
     @classmethod

@@ -16,9 +16,10 @@ from ...data.records import CATEGORIES, Dataset
 from ...negatives.generate import attach_negatives, pixel_hash
 from ...reports.plots import contact_sheet, count_table
 from ..compat import ExecutionBlocker, io, ui
-from ..dataset_folders import SHIPPED, FolderNode, dataset_folder, dataset_names, plain_name, saved_root
+from ..dataset_folders import SHIPPED, FolderNode, dataset_folder, dataset_names, dataset_place, saved_root
 from ..runtime import output_folder
 from ..sockets import DatasetSocket
+from ..typed_names import PLACES
 from ..widgets import Node
 
 CATEGORY = "SCoFT/1 data"
@@ -231,7 +232,7 @@ class SaveDataset(Node):
             is_output_node=True,
             inputs=[
                 DatasetSocket.Input("dataset", tooltip="The dataset to save."),
-                io.String.Input("name", default="my dataset", tooltip="Folder name, without a path."),
+                io.String.Input("name", default="my dataset", tooltip=f"Folder name. {PLACES}"),
                 io.Boolean.Input(
                     "overwrite",
                     default=False,
@@ -243,6 +244,11 @@ class SaveDataset(Node):
         )
 
     @classmethod
+    def validate_inputs(cls, name: str | None = None) -> bool | str:
+        """Reject a bad name before anything runs. None: it comes from another node."""
+        return name is None or bool(dataset_place(saved_root(), name))
+
+    @classmethod
     def execute(cls, dataset: Dataset, name: str, *, overwrite: bool = False) -> io.NodeOutput:
-        folder = save_dataset(dataset, saved_root() / plain_name(name), overwrite=overwrite)
+        folder = save_dataset(dataset, dataset_place(saved_root(), name), overwrite=overwrite)
         return io.NodeOutput(load_folder(folder, strict=True)[0])

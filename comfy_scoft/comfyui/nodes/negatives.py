@@ -10,8 +10,9 @@ from ...negatives.filter import filter_negatives
 from ...negatives.generate import NegativeSettings, make_negatives
 from ...reports.plots import filter_page
 from ..compat import comfy, io, ui
-from ..depth_sampler import DepthSampler, native_resolution, size_multiple
+from ..depth_sampler import DepthSampler, size_multiple
 from ..network_folders import AUTOMATIC, find, weights_input
+from ..resolution import size_input, size_of
 from ..runtime import device, output_folder
 from ..sockets import DatasetSocket, FeaturesSocket
 from ..widgets import Node, widget, widgets
@@ -65,7 +66,6 @@ class MakeNegatives(Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         own, sampler = NegativeSettings, comfy.samplers.KSampler
-        resolution = declaration(own, "resolution")[1]
         return io.Schema(
             node_id="SCoFT_MakeNegatives",
             display_name="Make Negatives (SCoFT)",
@@ -83,7 +83,7 @@ class MakeNegatives(Node):
                 *widgets(own, "per_image", "steps", "cfg", "strength", "seed", "prompt_template"),
                 widget(own, "sampler", options=sampler.SAMPLERS, optional=True),
                 widget(own, "scheduler", options=sampler.SCHEDULERS, optional=True),
-                io.Int.Input("resolution", default=0, min=0, max=2048, step=8, optional=True, tooltip=resolution.help),
+                size_input("resolution", declaration(own, "resolution")[1].help, optional=True),
                 widget(own, "batch_size", optional=True),
             ],
             outputs=[DatasetSocket.Output(display_name="dataset", tooltip="The dataset with negatives.")],
@@ -92,7 +92,7 @@ class MakeNegatives(Node):
 
     @classmethod
     def execute(cls, model, clip, vae, control_net, dataset, resolution: int = 0, **chosen: Any) -> io.NodeOutput:
-        settings = NegativeSettings(**chosen, resolution=resolution or native_resolution(model))
+        settings = NegativeSettings(**chosen, resolution=size_of(model, "resolution", resolution, 16))
         progress = cls.progress(len(dataset) * settings.steps_each())
         sampler = DepthSampler(model, clip, vae, control_net, settings, progress)
         identity, folder = sampler.identity(), output_folder() / "scoft" / "negatives"

@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from ...common.files import write_atomically
+from ...common.folders import names_in
 from ...metrics.image_set import ImageSet
 from ...reports.plots.survey import agreement_heatmap, rank_counts, rank_violins, win_matrix
 from ...survey.aggregate import Analysis, aggregate
@@ -42,8 +43,8 @@ def answer_folders() -> list[str]:
 
 def _holds_answers(folder: Path) -> bool:
     """Whether one of the first JSON files is an answer file."""
-    paths = [p for p in sorted(folder.glob("*.json")) if not p.is_symlink() and not p.name.endswith(KEY_ENDING)]
-    return any(ANSWER_FORMAT.encode() in _head(path) for path in paths[:LOOKED_AT])
+    names = [n for n in names_in(folder).files if n.endswith(".json") and not n.endswith(KEY_ENDING)]
+    return any(ANSWER_FORMAT.encode() in _head(folder / name) for name in names[:LOOKED_AT])
 
 
 def _head(path: Path) -> bytes:
@@ -86,6 +87,11 @@ class BuildSurvey(Node):
             ],
             is_output_node=True,
         )
+
+    @classmethod
+    def validate_inputs(cls, title: str | None = None) -> bool | str:
+        """Reject a bad title before anything runs. None: it comes from another node."""
+        return title is None or bool(SurveySettings(title=title))
 
     @classmethod
     def execute(cls, set_1: ImageSet, set_2: ImageSet, **settings: Any) -> io.NodeOutput:
