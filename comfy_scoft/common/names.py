@@ -26,7 +26,7 @@ def checked_name(name: str, what: str = "name") -> str:
     """
     given = composed(name).strip()
     if found := _IMPOSSIBLE.search(given):
-        advice = f"leave out {printable(found[0])!r}"
+        advice = f"leave out {found[0]!r}"
     elif not _SEEN.search(given) or {given[0], given[-1]} & {".", *JOINERS}:
         advice = "begin and end it with a letter, a digit or another sign, and not with a dot"
     elif _RESERVED.fullmatch(given):
