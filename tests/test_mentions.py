@@ -54,6 +54,9 @@ Han         中国             一间中国房子
 Japanese    日本             日本の食べ物
 Japanese    インド            インド料理の店
 Japanese    京都             京都の家
+Japanese    東京             東京都の家
+Hangul      인도네시아          인도네시아의 집
+Japanese    インドネシア        インドネシア料理
 """
 
 NOT_NAMED = """
