@@ -3,7 +3,7 @@ only on its own nodes. It is set as text, never as HTML, and is not saved in the
 
 import { app } from "../../scripts/app.js";
 
-const SHOWN = new Set(["ReadCard", "SaveLora", "ExportJob", "BuildSurvey", "LoadResponses", "AggregateSurvey", "PlotSurvey", "LearnPreference"]
+const SHOWN = new Set(["ReadCard", "SaveLora", "TrainLora", "ExportJob", "BuildSurvey", "LoadResponses", "AggregateSurvey", "PlotSurvey", "LearnPreference"]
     .map((name) => `SCoFT_${name}`));
 const WIDGET = "scoft_text";
 const LEAST = 70, MOST = 320, LINE = 17; // pixels
@@ -47,6 +47,7 @@ app.registerExtension({
             const result = before?.apply(this, arguments);
             const text = output?.text;
             if (text?.length) show(this, [].concat(text).join("\n"));
+            else this.widgets?.find((each) => each.name === WIDGET)?.element.replaceChildren(); // of an earlier run
             return result;
         };
     },
