@@ -227,13 +227,8 @@ def test_train_lora_exports_its_job_and_shows_the_command_that_trains_it(
     assert not (output / "scoft" / "runs").exists()
     where, typed = found.ui.as_dict()["text"][0].splitlines()[-2:]
     assert Path(shlex.split(where)[1], "comfy_scoft", "__main__.py").is_file()
-    assert shlex.split(typed) == [
-        sys.executable,
-        "-m",
-        "comfy_scoft",
-        "train",
-        str(output / "scoft/jobs/my job/job.json"),
-    ]
+    path = output / "scoft/jobs/my job/job.json"
+    assert shlex.split(typed) == [sys.executable, "-m", "comfy_scoft", "train", str(path)]
     sockets["losses"][2].features.to(torch.device("cpu"))
     _, result, _ = job.run_job(job.read_job(path), place / "elsewhere")
     assert same(result.lora, expected)
