@@ -2,6 +2,8 @@
 only on its own nodes. It is set as text, never as HTML, and is not saved in the workflow. */
 
 import { app } from "../../scripts/app.js";
+import { api } from "../../scripts/api.js";
+import { find, isOpen, ownerOf } from "./tabs.js";
 
 const SHOWN = new Set(["ReadCard", "SaveLora", "TrainLora", "ExportJob", "BuildSurvey", "LoadResponses", "AggregateSurvey", "PlotSurvey", "LearnPreference"]
     .map((name) => `SCoFT_${name}`));
@@ -14,6 +16,14 @@ const CSS = `.scoft-text { box-sizing: border-box; width: 100%; height: 100%; ov
 
 function height(text) {
     return Math.min(MOST, Math.max(LEAST, LINE * (text.split("\n").length + 2)));
+}
+
+/* Show the text of an output of this pack's nodes, and none where that has none. */
+function tell(id, output) {
+    const node = find(id), text = [].concat(output?.text ?? []).join("\n");
+    if (!SHOWN.has(node?.comfyClass)) return;
+    if (text) show(node, text);
+    else node.widgets?.find((each) => each.name === WIDGET)?.element.replaceChildren(); // of an earlier run
 }
 
 function show(node, text) {
@@ -39,16 +49,12 @@ app.registerExtension({
         const style = document.createElement("style");
         style.textContent = CSS;
         document.head.append(style);
+        api.addEventListener("executed", ({ detail }) => {
+            if (isOpen(ownerOf(detail.prompt_id))) tell(detail.display_node ?? detail.node, detail.output);
+        });
     },
-    nodeCreated(node) {
-        if (!SHOWN.has(node.comfyClass)) return;
-        const before = node.onExecuted;
-        node.onExecuted = function (output) {
-            const result = before?.apply(this, arguments);
-            const text = output?.text;
-            if (text?.length) show(this, [].concat(text).join("\n"));
-            else this.widgets?.find((each) => each.name === WIDGET)?.element.replaceChildren(); // of an earlier run
-            return result;
-        };
+    /* The workflow of another tab is open now, and ComfyUI has kept what its nodes gave. */
+    onNodeOutputsUpdated(outputs) {
+        for (const [id, output] of Object.entries(outputs ?? {})) if (output?.text) tell(id, output);
     },
 });
