@@ -53,8 +53,4 @@ app.registerExtension({
             if (isOpen(ownerOf(detail.prompt_id))) tell(detail.display_node ?? detail.node, detail.output);
         });
     },
-    /* The workflow of another tab is open now, and ComfyUI has kept what its nodes gave. */
-    onNodeOutputsUpdated(outputs) {
-        for (const [id, output] of Object.entries(outputs ?? {})) if (output?.text) tell(id, output);
-    },
 });

@@ -7,7 +7,7 @@ a workflow is the same with and without it. */
 
 import { app } from "../../scripts/app.js";
 import { api } from "../../scripts/api.js";
-import { find, isOpen, ownerOf, whole } from "./tabs.js";
+import { find, isOpen, ownerOf, SWITCHED, whole } from "./tabs.js";
 
 const NODE = "SCoFT_TrainLora";
 const EVENT = "scoft.training";
@@ -165,7 +165,8 @@ function show(node, data) {
 }
 
 function place(owner, node) {
-    return known.findIndex((each) => each.owner === owner && String(each.node) === String(node));
+    const same = (each) => each.owner.tab === owner.tab && each.owner.id === owner.id;
+    return known.findIndex((each) => same(each) && String(each.node) === String(node));
 }
 
 function remember(owner, node, data) {
@@ -202,7 +203,8 @@ async function lookBack() {
             const workflow = prompt?.[3]?.extra_pnginfo?.workflow?.id;
             for (const [node, output] of Object.entries(outputs ?? {})) {
                 const data = output?.[OUTPUT]?.[0];
-                if (workflow && data && place(workflow, node) < 0) remember(workflow, node, data);
+                const owner = { id: workflow };
+                if (workflow && data && place(owner, node) < 0) remember(owner, node, data);
             }
         }
         redraw();
@@ -230,9 +232,8 @@ app.registerExtension({
             endPreview(id);
         });
     },
-    onNodeOutputsUpdated: redraw, // the workflow of another tab is open now
     afterConfigureGraph() {
-        redraw();
+        setTimeout(redraw, SWITCHED);
         if (whole()?.nodes?.some((node) => node.comfyClass === NODE || node.subgraph)) lookBack();
     },
 });
