@@ -58,6 +58,11 @@ def send_event(event: str, data: Any) -> None:
         server.send_sync(event, data)
 
 
+def running_prompt() -> str | None:
+    """The id of the prompt that ComfyUI runs, by which the page knows the workflow. None without a server."""
+    return getattr(getattr(PromptServer, "instance", None), "last_prompt_id", None)
+
+
 def check_interrupt() -> None:
     """Raise ComfyUI's own exception if the user asked to stop. Call it before every UNet call."""
     comfy.model_management.throw_exception_if_processing_interrupted()

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import gc
 import math
+import os
+import re
+import shlex
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -148,6 +152,18 @@ def export(inputs: TrainInputs, root: Path, name: str, checkpoint: Path | None) 
         return write_job(run, folder, checkpoint, check_interrupt)
     finally:
         release(run)
+
+
+def command(job: Path) -> str:
+    """What to type in a terminal to train a job, quoted for the shell of this system."""
+    pack = Path(__file__).resolve().parents[2]
+    return f"cd {_quoted(pack)}\n{_quoted(sys.executable)} -m comfy_scoft train {_quoted(job)}"
+
+
+def _quoted(path: Path | str) -> str:
+    if os.name == "nt":  # a file's name cannot have a quote there
+        return f'"{path}"' if re.search(r"[^\w.:\\-]", str(path)) else str(path)
+    return shlex.quote(str(path))
 
 
 def prepare(run: Run, say: Callable[[str], None] = lambda text: None) -> None:

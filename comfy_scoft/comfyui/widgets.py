@@ -12,6 +12,7 @@ from typing import Any
 from ..common.errors import UserError, reworded
 from ..common.settings import KEY, Choice, check_number, check_text, declaration, shown
 from ..data.images import open_image
+from ..data.records import Dataset
 from .compat import io
 from .runtime import Progress, check_interrupt, plain_message
 
@@ -102,6 +103,8 @@ def _with_checked_inputs(method: Callable[..., Any]) -> Callable[..., Any]:
         inputs = {each.id: each for each in schema.inputs}
         for name, value in (dict(zip(names, args, strict=False)) | kwargs).items():
             for each in (value or ()) if schema.is_input_list else [value]:
+                if isinstance(each, Dataset):
+                    each.restore()
                 if each is not None or method.__name__ != "validate_inputs":  # there it is one that comes by a link
                     _check_input(inputs.get(name), each)
         return method(cls, *args, **kwargs)

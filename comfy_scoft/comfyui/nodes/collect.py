@@ -7,6 +7,7 @@ import hashlib
 from typing import Any
 
 from ...data.download import Duplicates, Limits, collect
+from ...data.records import Dataset
 from ..compat import io
 from ..dataset_folders import collected_folder, dataset_place, link_file, link_files
 from ..runtime import check_interrupt, input_folder
@@ -85,7 +86,12 @@ class DownloadLinks(Node):
             progress.update(done, text)
 
         folder, handling = collected_folder(name, path), duplicates or DUPLICATES[0]
-        return io.NodeOutput(*collect(path, folder, culture.strip(), place.strip(), limit, handling, limits, watch))
+
+        def download() -> tuple[Dataset, str]:
+            return collect(path, folder, culture.strip(), place.strip(), limit, handling, limits, watch)
+
+        dataset, report = download()
+        return io.NodeOutput(dataclasses.replace(dataset, makers=(download,)), report)
 
 
 DUPLICATES = list(Duplicates.__args__)  # type: ignore[attr-defined]

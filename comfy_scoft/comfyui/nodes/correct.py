@@ -13,11 +13,14 @@ from ...reports.plots.preference import preference_chart
 from ..compat import io, ui
 from ..correction import corrected, learn_preference
 from ..listed_files import changed, preference_file, preference_names, saved_preferences
+from ..own_files import LastSaved
 from ..resolution import size_input, size_of
 from ..sockets import PreferenceSocket
 from ..typed_names import PLACES, typed
 from ..widgets import Node, widget, widgets
 from .generate import CATEGORY
+
+PREFERENCES = LastSaved()
 
 
 class LearnPreference(Node):
@@ -127,9 +130,15 @@ class SavePreference(Node):
         return filename_prefix is None or bool(typed(saved_preferences(), filename_prefix, "file name"))
 
     @classmethod
+    def fingerprint_inputs(cls, filename_prefix: str | None = None, **_: Any) -> int:
+        """Changes when the preference that it saved is gone."""
+        return PREFERENCES.times_gone(filename_prefix)
+
+    @classmethod
     def execute(cls, preference: Preference, filename_prefix: str, title: str, licence: str) -> io.NodeOutput:
         path = free_name(*typed(saved_preferences(), filename_prefix, "file name"))
         save(preference, path, title.strip(), licence.strip())
+        PREFERENCES.saved(filename_prefix, path)
         return io.NodeOutput(str(path), ui=ui.PreviewText(path.name))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ...common.settings import declaration
+from ...data.records import Dataset
 from ...negatives.depth import DEPTH, attach_depth, attach_depth_images, load_depth
 from ...negatives.filter import filter_negatives
 from ...negatives.generate import NegativeSettings, make_negatives
@@ -12,6 +13,7 @@ from ...reports.plots import filter_page
 from ..compat import comfy, io, ui
 from ..depth_sampler import DepthSampler, size_multiple
 from ..network_folders import AUTOMATIC, find, weights_input
+from ..own_files import remade
 from ..resolution import size_input, size_of
 from ..runtime import device, output_folder
 from ..sockets import DatasetSocket, FeaturesSocket
@@ -56,10 +58,14 @@ class EstimateDepth(Node):
     @classmethod
     def execute(cls, dataset, estimator, weights=(AUTOMATIC,), depth_images=None) -> io.NodeOutput:
         folder, (images,), (name,) = output_folder() / "scoft" / "depth", dataset, estimator
-        if depth_images is not None:
-            return io.NodeOutput(attach_depth_images(images, flat_images(depth_images), folder))
-        network = load_depth(name, find("depth_estimators", DEPTH, name, weights[0]), device())
-        return io.NodeOutput(attach_depth(images, network, folder, cls.watch("depth: {done} of {total} images")))
+
+        def make() -> Dataset:
+            if depth_images is not None:
+                return attach_depth_images(images, flat_images(depth_images), folder)
+            network = load_depth(name, find("depth_estimators", DEPTH, name, weights[0]), device())
+            return attach_depth(images, network, folder, cls.watch("depth: {done} of {total} images"))
+
+        return io.NodeOutput(remade(make))
 
 
 class MakeNegatives(Node):
@@ -93,12 +99,14 @@ class MakeNegatives(Node):
     @classmethod
     def execute(cls, model, clip, vae, control_net, dataset, resolution: int = 0, **chosen: Any) -> io.NodeOutput:
         settings = NegativeSettings(**chosen, resolution=size_of(model, "resolution", resolution, 16))
-        progress = cls.progress(len(dataset) * settings.steps_each())
-        sampler = DepthSampler(model, clip, vae, control_net, settings, progress)
-        identity, folder = sampler.identity(), output_folder() / "scoft" / "negatives"
-        return io.NodeOutput(
-            make_negatives(dataset, settings, sampler, folder, identity, size_multiple(model), sampler.record_done)
-        )
+        folder, multiple = output_folder() / "scoft" / "negatives", size_multiple(model)
+
+        def make() -> Dataset:
+            progress = cls.progress(len(dataset) * settings.steps_each())
+            sampler = DepthSampler(model, clip, vae, control_net, settings, progress)
+            return make_negatives(dataset, settings, sampler, folder, sampler.identity(), multiple, sampler.record_done)
+
+        return io.NodeOutput(remade(make))
 
 
 class FilterNegatives(Node):

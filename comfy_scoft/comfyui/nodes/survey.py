@@ -14,17 +14,20 @@ from ...reports.plots.survey import agreement_heatmap, rank_counts, rank_violins
 from ...survey.aggregate import Analysis, aggregate
 from ...survey.build import MOST, SurveySettings, build, file_name, save
 from ...survey.findings import report_text
+from ...survey.items import one_line
 from ...survey.languages import languages
 from ...survey.report import report_page
 from ...survey.responses import load_responses
 from ...survey.spec import ANSWER_FORMAT, KEY_ENDING, Survey
 from ..compat import io, ui
 from ..dataset_folders import FolderNode, given_folder
+from ..own_files import LastSaved
 from ..runtime import folders, in_output, input_folder, output_folder
 from ..sockets import ImagesSocket, ScoresSocket, SurveySocket
 from ..widgets import Node, widget, widgets
 
 CATEGORY = "SCoFT/7 survey"
+PAGES, REPORTS = LastSaved(), LastSaved()
 SHIPPED = "synthetic example (shipped)"
 EXAMPLE = Path(__file__).resolve().parents[2] / "survey" / "example"
 LOOKED_AT = 20
@@ -94,11 +97,17 @@ class BuildSurvey(Node):
         return title is None or bool(SurveySettings(title=title))
 
     @classmethod
+    def fingerprint_inputs(cls, title: str | None = None, **_: Any) -> int:
+        """Changes when the page that it saved is gone."""
+        return PAGES.times_gone(title and one_line(title))
+
+    @classmethod
     def execute(cls, set_1: ImageSet, set_2: ImageSet, **settings: Any) -> io.NodeOutput:
         others = [settings.pop(f"set_{i}", None) for i in range(3, MOST + 1)]
         sets = [each for each in (set_1, set_2, *others) if each is not None]
         survey, page = build(sets, SurveySettings(**settings))
         path = save(survey, page, surveys_folder())
+        PAGES.saved(survey.title, path)
         megabytes = len(page) / 1e6
         text = f"{in_output(path)}\n{len(survey.pages)} pages, {len(survey.items)} items, {megabytes:.1f} MB"
         return io.NodeOutput(survey, str(path), ui={"text": (text,)})
@@ -187,11 +196,17 @@ class PlotSurvey(Node):
         )
 
     @classmethod
+    def fingerprint_inputs(cls, **_: Any) -> int:
+        """Changes when the page that it saved is gone."""
+        return REPORTS.times_gone("")
+
+    @classmethod
     def execute(cls, survey: Survey) -> io.NodeOutput:
         analysis = aggregate(survey)
         plots = _plots(analysis)
         path = surveys_folder() / f"{file_name(survey.title)}-{survey.hash[:8]}.report.html"
         write_atomically(path, report_page(analysis, plots).encode("utf-8"))
+        REPORTS.saved("", path)
         images = [image[None] for _, _, image in plots]
         shown = [entry for image in images for entry in ui.PreviewImage(image, cls=cls).as_dict()["images"]]
         return io.NodeOutput(*images, str(path), ui={"images": shown, "text": (in_output(path),)})

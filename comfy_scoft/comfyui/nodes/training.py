@@ -12,9 +12,10 @@ from ...training.model_card import CardFields, read_card, save_lora
 from ...training.run_folder import LATEST, OFF, run_names
 from ...training.settings import TrainSettings
 from .. import live_chart, training
-from ..compat import comfy, folder_paths, io, ui
+from ..compat import ExecutionBlocker, comfy, folder_paths, io, ui
 from ..listed_files import changed, lora_file, lora_names
-from ..runtime import output_folder, training_mode
+from ..own_files import LastSaved
+from ..runtime import in_output, output_folder, training_mode
 from ..sockets import DatasetSocket, LoraSocket, LossesSocket, OptimizerSocket, RolloutSocket
 from ..typed_names import PLACES, placed, typed
 from ..widgets import Node, widget, widgets
@@ -22,6 +23,7 @@ from ..widgets import Node, widget, widgets
 CATEGORY = "SCoFT/4 training"
 LoraModel, LossMap = io.Custom("LORA_MODEL"), io.Custom("LOSS_MAP")
 STORED = "stored in the job"
+LORAS, JOBS = LastSaved(), LastSaved()
 
 
 def _inputs(*own: Any) -> list[Any]:
@@ -56,6 +58,23 @@ def _inputs(*own: Any) -> list[Any]:
     ]
 
 
+def _run_inputs() -> list[Any]:
+    return [
+        io.String.Input(
+            "run_name",
+            default="lora",
+            tooltip=f"Name of the run's folder. {PLACES} A name in use gets -2, -3, …",
+        ),
+        io.Combo.Input(
+            "resume",
+            options=[OFF, LATEST, *run_names(_runs())],
+            default=OFF,
+            tooltip="off: start a new run. latest: resume the newest run of this name. Or choose a run. The "
+            "settings must be the same as before.",
+        ),
+    ]
+
+
 class TrainLora(Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -65,20 +84,16 @@ class TrainLora(Node):
             category=CATEGORY,
             description="Trains a LoRA with the connected losses. Checkpoints and metrics are written to "
             "output/scoft/runs. You can stop at any time and resume later; a run is never overwritten.",
-            inputs=_inputs(
-                io.String.Input(
-                    "run_name",
-                    default="lora",
-                    tooltip=f"Name of the run's folder. {PLACES} A name in use gets -2, -3, …",
+            inputs=[
+                *_inputs(*_run_inputs()),
+                io.Boolean.Input(
+                    "export_job",
+                    default=False,
+                    optional=True,
+                    tooltip="Do not train here: export a job named as the run, for another computer or the command "
+                    "line, and show the command that trains it. Nodes after this one wait.",
                 ),
-                io.Combo.Input(
-                    "resume",
-                    options=[OFF, LATEST, *run_names(_runs())],
-                    default=OFF,
-                    tooltip="off: start a new run. latest: resume the newest run of this name. Or choose a run. The "
-                    "settings must be the same as before.",
-                ),
-            ),
+            ],
             outputs=[
                 LoraModel.Output(
                     display_name="lora", tooltip="The trained LoRA, for Save LoRA (SCoFT) or ComfyUI's own nodes."
@@ -102,9 +117,28 @@ class TrainLora(Node):
         return run_name is None or bool(typed(_runs(), run_name, "run name"))
 
     @classmethod
+    def fingerprint_inputs(cls, run_name: str | None = None, *, export_job: bool = False, **_: Any) -> int:
+        """Changes when the job that it exported is gone."""
+        return JOBS.times_gone(run_name) if export_job else 0
+
+    @classmethod
     def execute(
-        cls, model: Any, clip: Any, vae: Any, dataset: Any, losses: Any, run_name: str, resume: str, **settings: Any
+        cls,
+        model: Any,
+        clip: Any,
+        vae: Any,
+        dataset: Any,
+        losses: Any,
+        run_name: str,
+        resume: str,
+        *,
+        export_job: bool = False,
+        **settings: Any,
     ) -> io.NodeOutput:
+        if export_job:
+            sockets = model, clip, vae, dataset, losses
+            shown = _export(cls, sockets, settings, run_name, None)[1]
+            return io.NodeOutput(*[ExecutionBlocker(None)] * len(cls.define_schema().outputs), ui=shown)
         folder, run = typed(_runs(), run_name, "run name")
         if resume not in (OFF, LATEST):
             folder, resume = placed(_runs(), resume, "run to go on with")
@@ -153,9 +187,15 @@ class SaveLora(Node):
         return filename_prefix is None or bool(typed(_loras(), filename_prefix, "LoRA name"))
 
     @classmethod
+    def fingerprint_inputs(cls, filename_prefix: str | None = None, **_: Any) -> int:
+        """Changes when the LoRA that it saved is gone."""
+        return LORAS.times_gone(filename_prefix)
+
+    @classmethod
     def execute(cls, lora: Mapping[str, Any], filename_prefix: str, **fields: str) -> io.NodeOutput:
         record = getattr(lora, "record", None)
         path = save_lora(*typed(_loras(), filename_prefix, "LoRA name"), lora, CardFields(**fields), record)
+        LORAS.saved(filename_prefix, path)
         card = path.with_suffix(".md").read_text(encoding="utf-8")
         return io.NodeOutput(str(path), ui=ui.PreviewText(f"{path.name}\n\n{card}"))
 
@@ -193,7 +233,8 @@ class ExportJob(Node):
             display_name="Export Training Job (SCoFT)",
             category=CATEGORY,
             description="Exports the inputs of Train LoRA to a folder in output/scoft/jobs, to train outside ComfyUI "
-            "with `python -m comfy_scoft train`. On the CPU, the LoRA is exactly the same.",
+            "with `python -m comfy_scoft train`: the node shows the command. On the CPU, the LoRA is exactly the same. "
+            "Train LoRA does this too, with export_job.",
             inputs=_inputs(
                 io.String.Input(
                     "job_name",
@@ -219,16 +260,30 @@ class ExportJob(Node):
         return job_name is None or bool(typed(_jobs(), job_name, "job name"))
 
     @classmethod
+    def fingerprint_inputs(cls, job_name: str | None = None, **_: Any) -> int:
+        """Changes when the job that it wrote is gone."""
+        return JOBS.times_gone(job_name)
+
+    @classmethod
     def execute(
         cls, model: Any, clip: Any, vae: Any, dataset: Any, losses: Any, job_name: str, checkpoint: str, **settings: Any
     ) -> io.NodeOutput:
-        folder, job = typed(_jobs(), job_name, "job name")
-        name = training.model_name(cls.hidden.prompt, cls.hidden.unique_id)
         file = None if checkpoint == STORED else Path(folder_paths.get_full_path_or_raise("checkpoints", checkpoint))
-        with training_mode():
-            inputs = training.TrainInputs(model, clip, vae, dataset, losses, settings, name)
-            path = training.export(inputs, folder, job, file)
-        return io.NodeOutput(str(path), ui=ui.PreviewText(str(path)))
+        path, shown = _export(cls, (model, clip, vae, dataset, losses), settings, job_name, file)
+        return io.NodeOutput(str(path), ui=shown)
+
+
+def _export(
+    node: type[Node], sockets: tuple[Any, ...], settings: Mapping[str, Any], job_name: str, checkpoint: Path | None
+) -> tuple[Path, ui.PreviewText]:
+    """Write a job; returns the path of its job.json, and the text for the node."""
+    folder, job = typed(_jobs(), job_name, "job name")
+    name = training.model_name(node.hidden.prompt, node.hidden.unique_id)
+    with training_mode():
+        path = training.export(training.TrainInputs(*sockets, settings, name), folder, job, checkpoint)
+    JOBS.saved(job_name, path)
+    text = f"{in_output(path)}\nType this in a terminal to train it:\n\n{training.command(path)}"
+    return path, ui.PreviewText(text)
 
 
 def _runs() -> Path:
