@@ -71,10 +71,11 @@ for strips that would not fit into memory."""
 
 def load_midas(folder: Path, device: torch.device) -> DepthEstimator:
     """MiDaS DPT-hybrid by controlnet-aux, as the depth ControlNet of Stable Diffusion 1.x was trained with it."""
+    weights = unpickled(folder / MIDAS.weights)  # the package itself would run what a pickle asks for
     with _timm_as_it_was():
         from controlnet_aux.midas.midas.dpt_depth import DPTDepthModel  # takes seconds
     net = DPTDepthModel(backbone="vitb_rn50_384", non_negative=True)
-    net.load_state_dict(unpickled(folder / MIDAS.weights))  # the package itself would run what a pickle asks for
+    net.load_state_dict(weights)
     net = net.float().eval().requires_grad_(False).to(device)
 
     def estimate(images: Tensor) -> Tensor:
