@@ -29,7 +29,6 @@ from ..negatives.controlnet_pipeline import (
     PipelineSampler,
     load_controlnet,
     models_identity,
-    native_resolution,
     size_multiple,
 )
 from ..negatives.depth import DEPTH, FOR_PHOTOS, DepthEstimator, attach_depth, load_depth
@@ -74,7 +73,7 @@ def parser() -> argparse.ArgumentParser:
     add_settings(sampling, NegativeSettings, "per_image", "steps", "cfg", "strength", "seed", "prompt_template")
     add_settings(sampling, NegativeSettings, "sampler", "batch_size")
     resolution = declaration(NegativeSettings, "resolution")[1].help
-    sampling.add_argument("--resolution", type=int, default=0, help=f"{resolution} Default: 0.")
+    sampling.add_argument("--resolution", type=int, default=0, help=f"{resolution} 0, the default: the model's own.")
     sampling.add_argument("--prediction", choices=("epsilon", "v_prediction"), help="if the checkpoint does not say it")
     sampling.add_argument("--dtype", choices=("float32", "float16", "bfloat16"), help="default: float16 on a GPU")
     sampling.add_argument("--threads", type=int, help="CPU threads; the same number gives exactly the same images")
@@ -130,7 +129,7 @@ class Work:
         self.folder = options.out / "work"
         number = options.dtype or ("float16" if device.type == "cuda" else "float32")
         base = load_base(options.checkpoint, options.prediction, getattr(torch, number))
-        self.settings = dataclasses.replace(settings, resolution=options.resolution or native_resolution(base))
+        self.settings = dataclasses.replace(settings, resolution=options.resolution or base.resolution)
         controlnet = load_controlnet(options.controlnet, base)
         self.sampler = PipelineSampler(base, controlnet, self.settings, device)
         self.multiple = size_multiple(base)

@@ -46,7 +46,7 @@ def current(job: Job, world: World) -> dict[str, Any] | None:
     """A job's file if it was made with these settings. Raises UserError, one sentence, for a damaged one."""
     path = job_file(world.out, job)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_bytes())
         whole = isinstance(content["cells"], dict) and isinstance(content["measures"], dict) and "hash" in content
     except FileNotFoundError:
         return None
@@ -86,7 +86,7 @@ def do(job: Job, world: World) -> dict[str, Any]:
             _do(job, world)
     if not arm.untouched:  # after its own: another process may be at the base's by now
         do((part, BASE, seed), world)
-    return json.loads(job_file(world.out, job).read_text(encoding="utf-8"))
+    return json.loads(job_file(world.out, job).read_bytes())
 
 
 def _do(job: Job, world: World) -> None:

@@ -57,7 +57,7 @@ def prepared(study: Study, culture: Culture) -> tuple[Dataset, dict[str, Any]]:
     folder = study.out / "data" / f"{slug(culture.name.casefold())}-{key}"
     report = folder.with_suffix(".json")
     if folder.is_dir():
-        found = json.loads(report.read_text(encoding="utf-8"))
+        found = json.loads(report.read_bytes())
         for kind, name in ((plan.CAPTION, "captioned"), (plan.DEPTH, "depth maps"), (plan.NEGATIVE, "negatives")):
             study.clock.found(kind, found[name])
         study.clock.found(plan.DISTANCE, found["negatives"] + len(culture.train) if found["negatives"] else 0)
