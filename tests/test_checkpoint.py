@@ -195,7 +195,7 @@ def test_a_checkpoint_that_may_not_be_read_is_not_called_damaged(tmp_path: Path,
     def too_many(*_: object, **named: object) -> str:
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
-    monkeypatch.setattr(Path, "read_text", too_many)
+    monkeypatch.setattr(Path, "read_bytes", too_many)
     with pytest.raises(
         ValueError, match=r"^The checkpoint checkpoint-00000001 cannot be read \(Too many open files\): cl"
     ):

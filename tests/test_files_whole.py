@@ -88,11 +88,11 @@ def test_only_regular_files_are_opened() -> None:
     """A pipe in a folder of the input must not be waited for: `regular(path)` refuses it, and so does `is_file()`."""
     assert places("reads") == {
         # shipped with the pack
-        "mini_world/world.py": {"read_text", "open"},
+        "mini_world/world.py": {"read_bytes", "open"},
         "models/mini/clip.py": {"load_file"},
         "models/mini/depth_net.py": {"load_file"},
-        "models/single_file.py": {"read_text"},
-        "survey/languages.py": {"read_text"},
+        "models/single_file.py": {"read_bytes"},
+        "survey/languages.py": {"read_bytes"},
         "survey/render.py": {"read_text"},
         # after `is_file()`, which ComfyUI asks too
         "comfyui/small_vae.py": {"load_torch_file"},

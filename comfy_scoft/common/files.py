@@ -23,6 +23,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from .errors import DiskError
+from .text import composed
 
 STALE = 86_400.0
 """Seconds after which the part of a folder is taken for one of a process that was killed."""
@@ -78,7 +79,7 @@ def write_numbered(folder: Path, prefix: str, make: Callable[[str], Mapping[str,
     pattern = re.compile(re.escape(prefix) + r"_(\d{5,})\.\w+", re.IGNORECASE)
     with disk_errors(f"The folder {folder.name} could not be written"):
         make_folder(folder)
-        taken = [int(found[1]) for entry in folder.iterdir() if (found := pattern.fullmatch(entry.name))]
+        taken = [int(found[1]) for entry in folder.iterdir() if (found := pattern.fullmatch(composed(entry.name)))]
     number = max(taken, default=0)
     while True:
         number += 1

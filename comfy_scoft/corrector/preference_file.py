@@ -15,7 +15,10 @@ from torch import Tensor, nn
 
 from ..common.errors import UserError
 from ..common.files import regular, write_atomically, write_numbered
+from ..common.names import checked_name
+from ..common.text import is_unicode
 from ..models.stable_diffusion import FAMILIES
+from ..models.weight_files import require_finite
 from .preference import MAX_LEVELS, Preference, PreferenceHead
 from .prompt_gate import PlaceGate
 
@@ -29,19 +32,17 @@ ENDING = ".safetensors"
 def save_new(preference: Preference, folder: Path, prefix: str, title: str = "", licence: str = "") -> Path:
     """Save as `<prefix>_00001.safetensors`, or with the next free number. Raises UserError for a name that contains a
     path, and DiskError."""
-    name = prefix.strip()
-    if not name or name.startswith(".") or any(c in name for c in '/\\:*?"<>|') or not name.isprintable():
-        raise UserError(f"{prefix!r} cannot be a file's name: use letters, digits, spaces, “-” and “_”.")
-    data = _bytes(preference, title, licence)
-    return write_numbered(folder, name, lambda _: {ENDING: data})
+    return write_numbered(
+        folder, checked_name(prefix, "file name"), lambda name: {ENDING: _bytes(preference, name, title, licence)}
+    )
 
 
 def save(preference: Preference, path: Path, title: str = "", licence: str = "") -> None:
     """Write a preference atomically. title, licence: added to its facts unless empty."""
-    write_atomically(path, _bytes(preference, title, licence))
+    write_atomically(path, _bytes(preference, path.stem, title, licence))
 
 
-def _bytes(preference: Preference, title: str, licence: str) -> bytes:
+def _bytes(preference: Preference, name: str, title: str, licence: str) -> bytes:
     facts = {**preference.facts, **({"title": title} if title else {}), **({"licence": licence} if licence else {})}
     head = preference.head
     description = {
@@ -56,6 +57,7 @@ def _bytes(preference: Preference, title: str, licence: str) -> bytes:
     tensors = {f"head.{name}": value for name, value in head.state_dict().items()}
     if preference.place is not None:
         tensors |= {f"place.{name}": value for name, value in preference.place.state_dict().items()}
+    require_finite(tensors, f"The preference {name!r}")
     plain = {name: value.detach().float().cpu().contiguous() for name, value in tensors.items()}
     metadata = {"format": "pt", "scoft": FORMAT, "preference": json.dumps(description, ensure_ascii=False)}
     return serialize(plain, metadata)
@@ -71,7 +73,9 @@ def load(path: Path) -> Preference:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
         if metadata.get("scoft") != FORMAT:
             raise ValueError("another format")
-        return _built(json.loads(metadata["preference"]), tensors)
+        if not is_unicode(json.dumps(description := json.loads(metadata["preference"]), ensure_ascii=False)):
+            raise ValueError("text that no file can hold")
+        return _built(description, tensors)
     except Exception as error:  # safetensors, JSON and torch each raise exceptions of their own
         raise UserError(
             f"{path.name} is not a preference that can be read: choose a file that Save Preference wrote, or learn it "

@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ..common.errors import UserError
 from ..common.files import regular
+from ..common.text import JOINERS, composed
 from .spec import ANSWER_FORMAT, ANSWER_VERSION, Ranking, Response, Survey, SurveyPage
 
 MAX_BYTES = 4 * 1024 * 1024
@@ -82,7 +83,7 @@ class Answers:
 
 def safe_text(text: str, length: int = MAX_NAME) -> str:
     """Untrusted text for messages: one line in NFC without control, direction and surrogate characters, shortened."""
-    kept = "".join(c if unicodedata.category(c)[0] != "C" else " " for c in unicodedata.normalize("NFC", text))
+    kept = "".join(c if c in JOINERS or unicodedata.category(c)[0] != "C" else " " for c in composed(text))
     kept = " ".join(kept.split())
     return kept if len(kept) <= length else kept[: length - 1] + "…"
 

@@ -170,7 +170,7 @@ def read_key(path: Path) -> Survey:
     data = None
     try:
         if path.stat().st_size <= 16 * MAX_BYTES:
-            data = json.loads(regular(path).read_text(encoding="utf-8-sig"))
+            data = json.loads(regular(path).read_bytes())
     except (OSError, ValueError, RecursionError):
         pass
     if data is None:

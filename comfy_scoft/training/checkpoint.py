@@ -30,6 +30,7 @@ from ..common.files import (
     remove_folder,
     sync_file,
 )
+from ..models.weight_files import require_finite
 from . import optimizers
 from .ema import Ema
 from .memory import MemoryOptions
@@ -108,6 +109,8 @@ def _write(part: Path, state: State, settings: Mapping[str, Any], versions: Mapp
     if state.ema is not None:
         files[EMA] = state.ema.tensors()
     for name, content in files.items():
+        require_finite(content, f"The {name} of the checkpoint of step {state.step}")
+    for name, content in files.items():
         save_file(content, part / name)
     facts = {
         "step": state.step,
@@ -132,7 +135,7 @@ def newest(run: Path) -> Saved | None:
     """
     for folder in reversed(_folders(run)):
         try:
-            facts = json.loads(regular(folder / STATE).read_text(encoding="utf-8"))
+            facts = json.loads(regular(folder / STATE).read_bytes())
             if all(file_hash(folder / name) == known for name, known in facts["sha256"].items()):
                 return Saved(folder, int(facts["step"]), dict(facts["settings"]), facts)
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

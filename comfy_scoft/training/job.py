@@ -74,7 +74,7 @@ def write_job(
     checkpoint: a single-file checkpoint to name instead of storing UNet and autoencoder; its weights must be the
     run's own, to the bit. Raises UserError where they are not, and DiskError.
     """
-    checked_name(folder.name, "job name")
+    folder = folder.with_name(checked_name(folder.name, "job name"))
     with part_folder(folder) as part:
         networks = feature_networks(run.losses)
         save_file(_tensors(run, check_interrupt, images=bool(networks)), part / TENSORS)
@@ -98,7 +98,7 @@ def read_job(path: Path) -> Job:
     """The job of a job.json (or of the folder that holds it). UserError, one sentence, for one that cannot be run."""
     path = path / JOB if path.is_dir() else path
     try:
-        content = json.loads(regular(path).read_text(encoding="utf-8"))
+        content = json.loads(regular(path).read_bytes())
     except FileNotFoundError as error:
         raise UserError(f"There is no job at {str(path)!r}: give the job.json that Export Job wrote.") from error
     except OSError as error:
@@ -132,6 +132,7 @@ def load_run(job: Job, folder: Path, models: Path | None = None, *, resume: bool
     try:
         settings: dict[str, Any] = {key: kind(**job.content["settings"][key]) for key, kind in SETTINGS.items()}
         base = _base(job, models)
+        settings["train"] = settings["train"].of(base)
         losses = _losses(job, models)
         cache = _cache(job, base, "dataset", settings["train"])
         held_out = None if job.content["validation"] is None else _cache(job, base, "validation", settings["train"])
@@ -174,7 +175,8 @@ def run_job(
     run.memory_options, line = fits(run, MemoryOptions.of(run.settings), free_bytes(device))
     run.memory_options = run.distributed.first(run.memory_options)
     if run.distributed.main:
-        callbacks.on_message(line)
+        for message in filter(None, (line, run.size_note)):
+            callbacks.on_message(message)
     return (run, *train_and_log(run, callbacks))
 
 

@@ -25,6 +25,7 @@ from ..common.fingerprints import versions
 from ..common.names import checked_name
 from ..data.dataset import counts
 from ..data.records import Dataset
+from ..models.weight_files import require_finite
 from .model_card_text import KEY, card_text
 from .resume import run_identity
 from .run import Run
@@ -134,7 +135,8 @@ def save_lora(
     Each file appears whole or not at all, the LoRA after its card, and none is overwritten. Raises UserError for a
     name that holds a path, and DiskError.
     """
-    checked_name(prefix, "LoRA name")
+    prefix = checked_name(prefix, "LoRA name")
+    require_finite(tensors, f"The LoRA {prefix!r}")
 
     def files(name: str) -> dict[str, bytes]:
         data = lora_metadata(tensors, fields, record, name)

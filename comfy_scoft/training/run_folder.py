@@ -17,8 +17,10 @@ from torch import Tensor
 from ..common.errors import UserError, advice
 from ..common.files import append_line, make_folder, new_folder, regular, sync_file, write_atomically
 from ..common.names import checked_name
+from ..common.text import composed
 from ..data.images import write_png
 from ..losses import Loss, named
+from ..models.weight_files import require_finite
 from . import checkpoint
 from .run import Callbacks, Run
 from .settings import Tracker
@@ -26,6 +28,8 @@ from .trainer import Result, train
 
 METRICS = checkpoint.METRICS
 LOCK = ".lock"
+DEEPEST = 4
+"""Folders above a run's checkpoints, up to the folder of all runs."""
 OFF, LATEST = "off", "latest"
 """What `resume` may be besides the name of a run."""
 
@@ -37,15 +41,17 @@ def run_folder(root: Path, name: str, resume: str = OFF) -> Path:
     LATEST is the run of that name with the highest number, or a new one where there is none. Anything else is the name
     of a run's folder, which must be there.
     """
-    checked_name(name, "run name")
+    name = checked_name(name, "run name")
     if resume not in (OFF, LATEST):
-        folder = root / checked_name(resume, "run to go on with")
-        if not folder.is_dir():
-            there = ", ".join(run_names(root)) or "none"
-            raise UserError(f"There is no run named {resume!r} to go on with; those there are: {there}.")
-        return folder
-    if resume == LATEST and (newest := _highest(root, name)):
-        return root / _numbered(name, newest)
+        wanted = checked_name(resume, "run to go on with")
+        for folder in _folders(root):
+            if composed(folder.name) == wanted:
+                return folder
+        there = ", ".join(run_names(root)) or "none"
+        raise UserError(f"There is no run named {wanted!r} to go on with; those there are: {there}.")
+    numbers = _numbers(root, name)
+    if resume == LATEST and numbers:
+        return numbers[max(numbers)]
     for folder in free_folders(root, name):
         try:
             new_folder(folder)
@@ -62,20 +68,21 @@ def run_folder(root: Path, name: str, resume: str = OFF) -> Path:
 
 def free_folders(root: Path, name: str) -> Iterator[Path]:
     """Folders `name`, `name-2`, … under `root` that are not there yet, after the last of those that are."""
-    for number in itertools.count(_highest(root, name) + 1):
+    for number in itertools.count(max(_numbers(root, name), default=0) + 1):
         yield root / _numbered(name, number)
 
 
 def run_names(root: Path) -> list[str]:
-    """The runs under `root` that have a checkpoint, the newest first."""
-    folders = [folder for folder in _folders(root) if any(folder.glob("checkpoint-*"))]
-    return [folder.name for folder in sorted(folders, key=lambda folder: folder.stat().st_mtime, reverse=True)]
+    """The runs under `root`, also in sub-folders of it, that have a checkpoint, the newest first: names with "/"."""
+    saved = (path for depth in range(1, DEEPEST + 1) for path in root.glob("*/" * depth + "checkpoint-*"))
+    folders = sorted({path.parent for path in saved}, key=lambda folder: folder.stat().st_mtime, reverse=True)
+    return [folder.relative_to(root).as_posix() for folder in folders]
 
 
 def read_metrics(folder: Path) -> list[dict[str, float]]:
     """The rows of a run's metrics.jsonl, in order; [] where there is none. A line cut short by a crash is left out."""
     try:
-        lines = regular(folder / METRICS).read_text(encoding="utf-8", errors="replace").splitlines()
+        lines = regular(folder / METRICS).read_text(encoding="utf-8-sig", errors="replace").splitlines()
     except OSError:
         return []
     rows = []
@@ -121,6 +128,7 @@ def train_and_log(
             callbacks.on_preview(step, image)
 
         result = train(run, replace(callbacks, on_step=on_step, on_preview=on_preview))
+        require_finite(result.lora, f"The LoRA of the run {run.folder.name!r}")
         with writing(run.folder):
             if rows:
                 sync_file(run.folder / METRICS)
@@ -225,8 +233,8 @@ def _folders(root: Path) -> list[Path]:
     return [entry for entry in root.iterdir() if entry.is_dir()] if root.is_dir() else []
 
 
-def _highest(root: Path, name: str) -> int:
-    return max((_number(folder.name, name) or 0 for folder in _folders(root)), default=0)
+def _numbers(root: Path, name: str) -> dict[int, Path]:
+    return {number: folder for folder in _folders(root) if (number := _number(folder.name, name)) is not None}
 
 
 def _numbered(name: str, number: int) -> str:
@@ -234,8 +242,8 @@ def _numbered(name: str, number: int) -> str:
 
 
 def _number(folder: str, name: str) -> int | None:
-    """1 for `name`, n for `name-n`, None for another run. Case is ignored, as some file systems do."""
-    folder, name = folder.lower(), name.lower()
+    """1 for `name`, n for `name-n`, None for another run. Case and composition are ignored, as some file systems do."""
+    folder, name = composed(folder).lower(), composed(name).lower()
     if folder == name:
         return 1
     match = re.fullmatch(re.escape(name) + r"-([2-9]|[1-9]\d{1,5})", folder)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
 
 from ...common.errors import DiskError, UserError
+from ...common.folders import names_in
+from ...common.text import is_unicode, printable
 from ..images import EXTENSIONS
 from ..records import CultureRecord
 from .metadata import (
@@ -21,7 +25,7 @@ from .metadata import (
     normal_split,
     parse_row,
 )
-from .rows import printable, read_lines, read_rows
+from .rows import read_lines, read_rows
 
 METADATA = ("metadata.jsonl", "metadata.csv")
 """Metadata file names of CCUB and of Hugging Face's ImageFolder; the first that exists is used."""
@@ -92,11 +96,17 @@ def _metadata(base: Path) -> str | None:
 
 def _kohya_folders(base: Path) -> list[tuple[Path, int, str]]:
     """(folder, repeats, caption) of kohya's subfolders, `10_hanbok` -> (…, 10, "hanbok"), in natural order."""
-    if not base.is_dir():
-        return []
-    matches = [(path, match) for path in base.iterdir() if (match := _KOHYA.fullmatch(path.name)) and path.is_dir()]
-    folders = [(path, int(match[1]), " ".join(match[2].replace("_", " ").split())) for path, match in matches]
+    names = names_in(base)
+    matches = [match for name in (*names.folders, *names.links) if (match := _KOHYA.fullmatch(name))]
+    folders = [(base / match[0], int(match[1]), _kohya_caption(match[2])) for match in matches]
+    folders = [folder for folder in folders if folder[0].is_dir()]
     return sorted(folders, key=lambda folder: _natural(folder[0]))
+
+
+def _kohya_caption(name: str) -> str:
+    """The caption that a folder's name gives; "" for one whose bytes are no text, so that its images have none."""
+    caption = " ".join(name.replace("_", " ").split())
+    return caption if is_unicode(caption) else ""
 
 
 def _from_metadata(base: Path, name: str, split: str, root: Path) -> Entries:
@@ -194,19 +204,27 @@ def _natural(path: Path) -> list[tuple[int, int, str]]:
 
 
 def holds_dataset(folder: Path) -> bool:
-    """Whether a menu should offer the folder: it has metadata, or an image with a caption. Opens no file."""
+    """Whether a menu should offer the folder: it has metadata, or an image with a caption. Opens no file, and reads
+    the names in a folder once for as long as it does not change."""
     try:
         bases = [base for base, _ in _bases(folder)]
         if any(_metadata(base) is not None for base in bases):
             return True
-        folders = [folder for base in bases for folder in (base, base / "images") if folder.is_dir()]
-        if any(_has_caption(path) for folder in folders for path in folder.iterdir()):
+        if any(_has_captioned(_files(folder)) for base in bases for folder in (base, base / "images")):
             return True
         kohya = (folder for base in bases for folder, _, _ in _kohya_folders(base))
-        return any(path.suffix.lower() in EXTENSIONS for folder in kohya for path in folder.iterdir())
+        return any(name.lower().endswith(EXTENSIONS) for folder in kohya for name in _files(folder))
     except OSError:
         return False
 
 
-def _has_caption(path: Path) -> bool:
-    return path.suffix.lower() in EXTENSIONS and any(path.with_suffix(ending).is_file() for ending in CAPTION_ENDINGS)
+def _files(folder: Path) -> tuple[str, ...]:
+    names = names_in(folder)
+    return names.files + names.links
+
+
+@lru_cache(maxsize=1000)
+def _has_captioned(names: tuple[str, ...]) -> bool:
+    """Whether an image and its caption file are among the names of a folder's files."""
+    captions = {os.path.splitext(name)[0] for name in names if name.endswith(CAPTION_ENDINGS)}
+    return any(name.lower().endswith(EXTENSIONS) and os.path.splitext(name)[0] in captions for name in names)

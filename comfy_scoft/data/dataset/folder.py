@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ...common.errors import UserError
 from ...common.files import recovered
+from ...common.text import printable
 from ..images import check_image
 from ..records import CATEGORIES, CultureRecord, Dataset
 from .find import METADATA, SPLITS, Note, find_records
@@ -100,7 +101,7 @@ def load_folder(
     _check_images(candidates, log, limit, strict=strict)
     if not log.loaded:
         raise UserError(_nothing_loaded(root, log.errors))
-    return Dataset(root, tuple(log.loaded), root.name), log.report()
+    return Dataset(root, tuple(log.loaded), printable(root.name)), log.report()
 
 
 def _check_images(candidates: list[CultureRecord], log: _LoadLog, limit: int, *, strict: bool) -> None:
