@@ -11,8 +11,8 @@ from typing import Any, ClassVar
 
 from ..common.errors import UserError
 from ..data.dataset import holds_dataset
-from ..data.dataset.find import METADATA
 from ..data.dataset.rows import ROW_ENDINGS
+from ..data.dataset.walk import METADATA
 from ..data.download.store import LOG, REPORT
 from ..mini_world import COMMUNITY
 from .runtime import files, folders, input_folder, inside, output_folder

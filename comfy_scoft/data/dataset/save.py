@@ -20,9 +20,9 @@ from torch import Tensor
 from ...common.errors import UserError
 from ..images import to_bytes
 from ..records import CultureRecord, Dataset
-from .find import METADATA, SPLITS
 from .folder import DATASET_PARTS, load_folder
 from .metadata import PREFIX_OF_CATEGORY, category_and_era_of_name
+from .walk import METADATA, SPLITS
 
 
 def save_dataset(dataset: Dataset, folder: Path, *, overwrite: bool = False) -> Path:
