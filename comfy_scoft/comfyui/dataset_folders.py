@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
 
 from ..common.errors import UserError
-from ..data.dataset import holds_dataset
+from ..data.dataset import has_metadata, holds_dataset
 from ..data.dataset.rows import ROW_ENDINGS
 from ..data.dataset.walk import METADATA
 from ..data.download.store import LOG, REPORT
@@ -24,14 +25,23 @@ SAVED = " (saved)"
 
 
 def dataset_names() -> list[str]:
-    """The menu of datasets: the shipped one, those in the input folder, and saved ones."""
-    names: list[str] = []
+    """The menu of datasets: the shipped one, those in the input folder, and saved ones.
+
+    A folder below a listed one is part of that, except below one with metadata, which may be broken or list other
+    images. A folder without images of its own is listed if datasets lie in two or more of its subfolders.
+    """
+    whole: list[str] = []
+    names: set[str] = set()
     for name in folders(input_folder()):
-        within = any(name.startswith(f"{above}/") for above in names)
-        if not within and holds_dataset(input_folder() / name):
-            names.append(name)
+        if not any(name.startswith(f"{above}/") for above in whole) and holds_dataset(input_folder() / name):
+            names.add(name)
+            if not has_metadata(input_folder() / name):
+                whole.append(name)
+    parts = {tuple(name.split("/")) for name in names}
+    branches = Counter(above for above, _ in {(part[:n], part[n]) for part in parts for n in range(1, len(part))})
+    names |= {"/".join(above) for above, count in branches.items() if count > 1}
     saved = [name for name in folders(saved_root(), depth=1) if holds_dataset(saved_root() / name)]
-    return [SHIPPED, *names, *(f"{name}{SAVED}" for name in saved)]
+    return [SHIPPED, *sorted(names), *(f"{name}{SAVED}" for name in saved)]
 
 
 def dataset_folder(name: str) -> Path:

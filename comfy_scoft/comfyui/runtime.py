@@ -87,7 +87,10 @@ def inside(root: str | Path, name: str) -> Path:
     base = os.path.realpath(root)
     path = os.path.realpath(os.path.join(base, *parts))
     if os.path.commonpath([base, path]) != base:
-        raise UserError(f"{text!r} leads out of {Path(root).name!r}: put the file itself there instead of a link.")
+        raise UserError(
+            f"{text!r} leads out of {Path(root).name!r}: put the files themselves there instead of a link, or start "
+            "ComfyUI with --input-directory on the folder that holds them."
+        )
     return Path(path)
 
 

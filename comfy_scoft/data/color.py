@@ -17,6 +17,11 @@ _SRGB_WITHIN = 1
 """A profile that changes no color by more than this (of 255) is sRGB under one of its many names."""
 
 
+def base_mode(mode: str) -> str:
+    """The one of RGB, L, CMYK and LAB that an image of this mode becomes before its colors are converted."""
+    return mode if mode in ("CMYK", "LAB") else "L" if mode[0] in "1LIF" else "RGB"
+
+
 class UnusableProfile(Exception):
     """The profile is damaged, or made for images of another color space."""
 
@@ -24,7 +29,7 @@ class UnusableProfile(Exception):
 def check_profile(image: Image.Image) -> None:
     """Raise UnusableProfile for an image, loaded or not, whose profile `to_rgb` ignores."""
     if profile := image.info.get("icc_profile"):
-        _transform(profile, image.mode if image.mode in _SPACES else Image.getmodebase(image.mode))
+        _transform(profile, base_mode(image.mode))
 
 
 def to_rgb(image: Image.Image, profile: bytes | None) -> Image.Image:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ..common.errors import ImageError
 from ..common.files import write_atomically
-from .color import UnusableProfile, check_profile, to_rgb
+from .color import UnusableProfile, base_mode, check_profile, to_rgb
 from .formats import HEAD, decoders, format_of, reads_heif, why_no_image
 
 MAX_PIXELS = 50_000_000
@@ -169,11 +169,9 @@ def _as_rgb(image: Image.Image, profile: bytes | None) -> Image.Image:
     if image.mode[0] in "IF":  # Pillow's own conversion clips instead of scaling
         image, alpha = _scaled(image)
     elif image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
-        image = image.convert("LA" if Image.getmodebase(image.mode) == "L" else "RGBA")
+        image = image.convert("LA" if base_mode(image.mode) == "L" else "RGBA")
         alpha = image.getchannel("A")
-    if image.mode not in ("RGB", "L", "CMYK", "LAB"):
-        image = image.convert(Image.getmodebase(image.mode))
-    image = to_rgb(image, profile)
+    image = to_rgb(image.convert(base_mode(image.mode)), profile)
     if alpha is not None:
         image.putalpha(alpha)
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")

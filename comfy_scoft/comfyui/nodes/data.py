@@ -214,9 +214,13 @@ class PreviewDataset(Node):
 
     @classmethod
     def execute(cls, dataset: Dataset, rows: int) -> io.NodeOutput:
-        sheet, table = contact_sheet(dataset, rows).unsqueeze(0), count_table(dataset).unsqueeze(0)
+        unreadable: list[str] = []
+        sheet = contact_sheet(dataset, rows, unreadable=unreadable).unsqueeze(0)
+        table = count_table(dataset).unsqueeze(0)
         shown = [result for image in (sheet, table) for result in ui.PreviewImage(image).values]
-        return io.NodeOutput(sheet, table, ui={"images": shown})
+        return io.NodeOutput(
+            sheet, table, ui={"images": shown, "text": ("\n".join(unreadable),)} if unreadable else {"images": shown}
+        )
 
 
 class SaveDataset(Node):

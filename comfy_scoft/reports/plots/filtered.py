@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from torch import Tensor
 
-from .canvas import COLORS, INK, MUTED, Page, open_tile, wrap
+from .canvas import COLORS, INK, MUTED, Page, wrap
 
 if TYPE_CHECKING:
     from ...negatives.filter import Compared, Filtered
@@ -72,8 +72,8 @@ def _histogram(page: Page, filtered: Filtered, box: tuple[int, int, int, int]) -
 
 
 def _pair(page: Page, pair: Compared, x: int, y: int) -> None:
-    page.image(x, y, open_tile(pair.record.image, TILE))
-    page.image(x + TILE + 4, y, open_tile(pair.path, TILE))
+    page.file(x, y, pair.record.image, TILE)
+    page.file(x + TILE + 4, y, pair.path, TILE)
     name = wrap(pair.record.image.stem, PAIR - 150, 1, 12)[0]
     page.text(x, y + TILE + 5, f"{name}, negative {pair.number + 1}", 12)
     page.text(x + PAIR, y + TILE + 5, f"{pair.distance:.3f}", 12, INK, bold=True, align="right")
