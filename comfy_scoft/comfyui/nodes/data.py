@@ -217,10 +217,10 @@ class PreviewDataset(Node):
         unreadable: list[str] = []
         sheet = contact_sheet(dataset, rows, unreadable=unreadable).unsqueeze(0)
         table = count_table(dataset).unsqueeze(0)
-        shown = [result for image in (sheet, table) for result in ui.PreviewImage(image).values]
-        return io.NodeOutput(
-            sheet, table, ui={"images": shown, "text": ("\n".join(unreadable),)} if unreadable else {"images": shown}
-        )
+        shown: dict[str, Any] = {"images": [r for image in (sheet, table) for r in ui.PreviewImage(image).values]}
+        if unreadable:
+            shown["text"] = ("\n".join(unreadable),)
+        return io.NodeOutput(sheet, table, ui=shown)
 
 
 class SaveDataset(Node):
