@@ -103,7 +103,7 @@ def png(width: int, height: int, depth: int, kind: int, rows: bytes, *more: tupl
 
 
 def lossless_jpeg(gray: np.ndarray) -> bytes:
-    """A lossless JPEG (SOF3, first predictor, 8 bits) of a gray image (H, W). It cannot be decoded at a reduced size."""
+    """A lossless JPEG (SOF3, first predictor, 8 bits) of a gray image (H, W): none is decoded at a reduced size."""
     height, width = gray.shape
     values = gray.astype(int)
     before = np.empty_like(values)

@@ -1,4 +1,4 @@
-"""Images as cameras, phones, scanners and programs leave them: each is read as what it shows, or said to be what it is."""
+"""Images as cameras, phones, scanners and programs leave them: each is read as it looks, or said to be what it is."""
 
 from __future__ import annotations
 

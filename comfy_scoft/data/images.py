@@ -25,7 +25,7 @@ from .formats import HEAD, decoders, format_of, reads_heif, why_no_image
 MAX_PIXELS = 50_000_000
 """Largest width × height that is decoded: about 150 MB as RGB, more than any phone's photo."""
 
-_ORIENTATION, _SUBFILE = 0x0112, 0x00FE
+_ORIENTATION, _SUBFILE, _WIDTH, _HEIGHT = 0x0112, 0x00FE, 0x0100, 0x0101
 _PILLOW = threading.RLock()
 
 _DAMAGED = "The image {file} is truncated or damaged and cannot be read: replace it with a complete copy."
@@ -154,7 +154,10 @@ def image_size(path: Path, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
             turned = image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
         except Exception:  # damaged EXIF does not affect the pixels
             turned = False
-        return (image.height, image.width) if turned else image.size
+        width, height = image.size
+        if image.format == "TIFF":  # of which newer Pillows turn the size themselves
+            width, height = image.tag_v2[_WIDTH], image.tag_v2[_HEIGHT]  # type: ignore[attr-defined]
+        return (height, width) if turned else (width, height)
 
 
 def _upright(image: Image.Image) -> Image.Image:

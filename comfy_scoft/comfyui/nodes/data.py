@@ -37,7 +37,13 @@ class LoadDataset(FolderNode):
             "file of the same name, kohya's numbered folders, or a metadata.jsonl or metadata.csv. Unusable images are "
             "left out, and the report says why.",
             inputs=[
-                io.Combo.Input("folder", options=dataset_names(), default=SHIPPED, tooltip="The dataset folder."),
+                io.Combo.Input(
+                    "folder",
+                    options=dataset_names(),
+                    default=SHIPPED,
+                    tooltip="The dataset folder, with all folders below it. Links out of the input folder are not "
+                    "followed: start ComfyUI with --input-directory instead.",
+                ),
                 io.String.Input("culture", default="", tooltip="The culture, if the folder does not name it."),
                 io.String.Input(
                     "place", default="", tooltip="The place the images show, if the folder does not name it. Optional."

@@ -102,6 +102,8 @@ def _read(path: Path, folder: Folder) -> Folder:
             folder.folders.append(_inner(Path(entry.path), folder.split))
         elif entry.is_symlink() and entry.is_dir():
             folder.links.append(Path(entry.path))
+        elif not entry.is_file() and not entry.is_symlink():  # a pipe or a device
+            folder.others.append(name)
         elif lower in METADATA:
             folder.metadata.append(name)
         elif ending in EXTENSIONS:

@@ -25,8 +25,8 @@ def filter_page(filtered: Filtered, most: int = 12) -> Tensor:
     """A histogram of all distances with the threshold, then image and negative of what was dropped and of what is
     next to it. (H, W, 3) in [0, 1].
 
-    most: pairs shown in each of the two parts, the closest first; a heading says of how many. Raises UserError if an
-    image cannot be read any more.
+    most: pairs shown in each of the two parts, the closest first; a heading says of how many. An image that cannot be
+    read any more is named.
     """
     dropped, kept = filtered.dropped(), filtered.kept()
     parts = [("Left out, the closest first", dropped, DROPPED), ("Kept, the closest first", kept, KEPT)]
