@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import random
+import re
 import shutil
 import sys
 import unicodedata
@@ -16,6 +18,7 @@ from bad_data import noise, one_sentence
 from odd_images import DISPLAY_P3, LFS_POINTER, WIDE, WIDE_AS_SRGB, Odd, exif, flat, stored
 from PIL import Image
 
+from comfy_scoft.common.errors import ImageError
 from comfy_scoft.data.crop import aligned
 from comfy_scoft.data.dataset import load_folder
 from comfy_scoft.data.formats import EXTENSIONS, FORMATS, NOT_READ, decoders, format_of
@@ -225,6 +228,29 @@ def test_a_folder_as_people_have_it_is_used_or_named_file_by_file(tmp_path, apar
     named = {path for path in root.rglob("*") if path.is_file() and path.relative_to(root).as_posix() in report}
     left = [p for p in root.rglob("*") if p.is_file() and p not in read | named and p.suffix.lower() != ".txt"]
     assert {p.relative_to(root).as_posix() for p in left} <= {*silent, "metadata.csv"}
+
+
+def test_damaged_copies_of_odd_images_are_images_or_errors_of_one_sentence(corpus, tmp_path):
+    rng = random.Random(0)  # noqa: S311
+    for odd in corpus:
+        data = bytearray(odd.path.read_bytes())
+        for _ in range(4):
+            data[rng.randrange(min(len(data), 200))] = rng.choice((0, 127, 255))
+        path = tmp_path / f"a{odd.path.suffix}"
+        path.write_bytes(data[: rng.choice((len(data), len(data) // 2))])
+        for read in (check_image, image_size, open_image):
+            try:
+                read(path)
+            except ImageError as error:
+                one_sentence(error)
+
+
+def test_the_reader_is_the_only_place_that_opens_images():
+    """But for the mini world's own sheet of art."""
+    pack = Path(__file__).resolve().parent.parent / "comfy_scoft"
+    calls = re.compile(r"\bImage\.open\(|imread|read_image\(|decode_image|pil_loader")
+    opening = [p.relative_to(pack).as_posix() for p in pack.rglob("*.py") if calls.search(p.read_text("utf-8"))]
+    assert sorted(opening) == ["data/images.py", "mini_world/world.py"]
 
 
 def test_the_same_folder_gives_the_same_pixels_whatever_it_was_saved_as(tmp_path):

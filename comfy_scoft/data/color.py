@@ -12,7 +12,6 @@ from PIL import Image, ImageCms
 _SPACES = {"RGB": "RGB", "L": "GRAY", "CMYK": "CMYK", "LAB": "Lab"}
 """Pillow's mode -> the ICC color space of a profile that fits it."""
 
-_COLORIMETRIC, _BLACK_POINT = 1, 0x2000
 _SRGB_WITHIN = 1
 """A profile that changes no color by more than this (of 255) is sRGB under one of its many names."""
 
@@ -43,7 +42,11 @@ def to_rgb(image: Image.Image, profile: bytes | None) -> Image.Image:
             transform = _transform(profile, image.mode)
         except UnusableProfile:
             pass
-    return image.convert("RGB") if transform is None else ImageCms.applyTransform(image, transform)
+    if transform is None:
+        return image.convert("RGB")
+    converted = ImageCms.applyTransform(image, transform)
+    assert converted is not None  # not in place
+    return converted
 
 
 @lru_cache(maxsize=16)
@@ -55,9 +58,8 @@ def _transform(profile: bytes | None, mode: str) -> Any:
             source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
             if source.profile.xcolor_space.strip() != _SPACES[mode]:
                 raise UnusableProfile
-        transform = ImageCms.buildTransform(
-            source, ImageCms.createProfile("sRGB"), mode, "RGB", _COLORIMETRIC, _BLACK_POINT
-        )
+        intent, flags = ImageCms.Intent.RELATIVE_COLORIMETRIC, ImageCms.Flags.BLACKPOINTCOMPENSATION
+        transform = ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), mode, "RGB", intent, flags)
         if mode in ("RGB", "L"):
             before = _samples(mode)
             after = ImageCms.applyTransform(before, transform)
