@@ -187,12 +187,14 @@ def test_what_is_not_used_is_named_a_few_of_each_kind_and_counted(tmp_path):
         (tmp_path / f"broken {n}.jpg").write_bytes(b"text")
         (tmp_path / f"broken {n}.txt").write_text("words")
     image(tmp_path / "unnamed.png").rename(tmp_path / "unnamed")
+    (tmp_path / "good.caption").write_text("a second one")
     report = load_folder(tmp_path)[1]
     lines = report.splitlines()
     assert lines[0].startswith("1 of 61 ") and " 60 left out" in lines[0]
     assert len(lines) < 40 and all(len(line) < 400 for line in lines)
     for start in (
         "30 caption files have no image: ",
+        "good.caption is not read, because its image has another caption file",
         "30 files are of kinds that are not read: export them as JPEG, PNG or TIFF (raw 0.CR2, raw 1.CR2",
         "unnamed is an image by its content, but not by its name",
         "30 files are neither images nor captions and are not used (cache 0.npz",

@@ -25,6 +25,10 @@ _ALONE = (
     "{files} is the caption of no image: put the image of the same name beside it, or remove it.",
     "{count} caption files have no image: put the image of the same name beside each, or remove them ({files}).",
 )
+_SECOND = (
+    "{files} is not read, because its image has another caption file: remove one of the two.",
+    "{count} caption files are not read, because their images have other ones: remove one of each two ({files}).",
+)
 _UNREAD = (
     "{files} is of a kind that is not read: export it as JPEG, PNG or TIFF.",
     "{count} files are of kinds that are not read: export them as JPEG, PNG or TIFF ({files}).",
@@ -52,7 +56,7 @@ _OTHERS = (
     "{files} is neither image nor caption and is not used.",
     "{count} files are neither images nor captions and are not used ({files}).",
 )
-_KINDS = (_UNLISTED, _OVERRULED, _ALONE, _UNREAD, _MISNAMED, _POINTERS, _LINKS, _TABLES, _OTHERS)
+_KINDS = (_UNLISTED, _OVERRULED, _ALONE, _SECOND, _UNREAD, _MISNAMED, _POINTERS, _LINKS, _TABLES, _OTHERS)
 
 
 class Note(str):
@@ -86,7 +90,10 @@ class Unused:
             self._add(_OVERRULED, [folder.path / name for name in folder.captions], used, by)
         else:
             stems = {same_stem(name) for name in (*folder.images, *folder.unread)}
-            self._add(_ALONE, [folder.path / name for name in folder.captions if same_stem(name) not in stems])
+            captions = [folder.path / name for name in folder.captions]
+            read = {same_stem(path.name) for path in captions if path.resolve() in used}
+            self._add(_ALONE, [path for path in captions if same_stem(path.name) not in stems])
+            self._add(_SECOND, [path for path in captions if same_stem(path.name) in read], used)
         self._add(_UNREAD, [folder.path / name for name in folder.unread], used)
         self._add(_LINKS, [path for path in folder.links if not inside(path, self._root)])
         self._add(_TABLES, [folder.path / name for name in folder.metadata[1:]])

@@ -59,7 +59,8 @@ class Folder:
     def offers(self, root: Path) -> bool:
         """Whether it holds metadata, or an image with a caption, that is no link out of `root`, a resolved path."""
         stems = {same_stem(name) for name in self.captions}
-        images = (name for name in self.images if self.caption or same_stem(name) in stems)
+        candidates = self.images if stems or self.caption else []
+        images = (name for name in candidates if self.caption or same_stem(name) in stems)
         return any(inside(self.path / name, root) for name in (*self.metadata, *images))
 
 
@@ -67,17 +68,17 @@ def walk(root: Path, *, layout_only: bool = False) -> Iterator[Folder]:
     """The folder and those below it, each before its subfolders; linked and hidden ones are not entered.
 
     Order: `images` first, then by name, and splits last. layout_only: enter only subfolders named `images`, after a
-    split, or as kohya's.
+    split, or as kohya's; for menus, so files are in no order.
     """
-    return _walk(_read(root, Folder(root)), layout_only=layout_only)
+    return _walk(Folder(root), layout_only=layout_only)
 
 
 def _walk(folder: Folder, *, layout_only: bool) -> Iterator[Folder]:
-    yield folder
+    yield _read(folder, ordered=not layout_only)
     splits = list(_SPLIT_OF)
     for inner in sorted(folder.folders, key=lambda inner: _place(inner.path.name, splits)):
         if not layout_only or inner.path.name == "images" or inner.caption or inner.path.name.lower() in _SPLIT_OF:
-            yield from _walk(_read(inner.path, inner), layout_only=layout_only)
+            yield from _walk(inner, layout_only=layout_only)
 
 
 def _place(name: str, splits: list[str]) -> tuple[int, int, list[tuple[int, int, str]]]:
@@ -85,11 +86,11 @@ def _place(name: str, splits: list[str]) -> tuple[int, int, list[tuple[int, int,
     return split, name != "images", natural(name)
 
 
-def _read(path: Path, folder: Folder) -> Folder:
+def _read(folder: Folder, *, ordered: bool) -> Folder:
     """Fill in what lies in the folder itself."""
     try:
-        with os.scandir(path) as entries:
-            listed = sorted(entries, key=lambda entry: natural(entry.name))
+        with os.scandir(folder.path) as entries:
+            listed = sorted(entries, key=lambda entry: natural(entry.name)) if ordered else list(entries)
     except OSError:
         folder.unreadable = True
         return folder
