@@ -8,7 +8,7 @@ from pathlib import Path
 from ..formats import HEAD, format_of, why_no_image
 from .names import inside, same_stem
 from .rows import printable
-from .walk import Folder
+from .walk import DOWNLOADS, Folder
 
 NAMED = 10
 """How many files a sentence names; it counts the others."""
@@ -86,7 +86,8 @@ class Unused:
         """Add what lies in one folder and is not in `used`. table: the metadata file that decides there, or None."""
         if table is not None:
             by = self._label(table)
-            self._add(_UNLISTED, [folder.path / name for name in folder.images], used, by)
+            if not (table.parent / DOWNLOADS).is_file():  # the report on links says why an image there is left out
+                self._add(_UNLISTED, [folder.path / name for name in folder.images], used, by)
             self._add(_OVERRULED, [folder.path / name for name in folder.captions], used, by)
         else:
             stems = {same_stem(name) for name in (*folder.images, *folder.unread)}
