@@ -134,6 +134,12 @@ def bmp(bits: int, compression: int, pixels: bytes, palette: bytes = b"", masks:
     return b"BM" + struct.pack("<I4xI", start + len(pixels), start) + header + masks + palette + pixels
 
 
+def psd(bits: int, planes: bytes) -> bytes:
+    """A Photoshop file of SIZE without layers. planes: red, green and blue one after the other."""
+    header = struct.pack(">4sH6xHIIHH", b"8BPS", 1, 3, SIZE[1], SIZE[0], bits, 3)
+    return header + bytes(12) + bytes(2) + planes
+
+
 def flat(color: object, mode: str = "RGB") -> Image.Image:
     return Image.new(mode, SIZE, color)  # type: ignore[arg-type]
 
@@ -277,6 +283,7 @@ def _kinds(folder: Path) -> list[Odd]:
     write.add("a.xbm", flat(1, "1"), (255, 255, 255))
     write.add("a.ico", flat(red), {(3, 3): red}, sizes=[(32, 16)])
     write.add("a.icns", Image.new("RGB", (32, 32), red), {(3, 3): red}, size=(1024, 1024))
+    write.add("a.psd", psd(8, b"".join(bytes([value]) * (SIZE[0] * SIZE[1]) for value in red)), red)
     for ending in ("jpg", "jpeg", "jpe", "jfif"):
         write.add(f"b.{ending}", flat(red), red, 2, format="JPEG", quality=100)
     write.add("jpeg-named.png", flat(red), red, 2, format="JPEG", quality=100)
@@ -349,6 +356,7 @@ def broken(folder: Path) -> dict[Path, str]:
         "raw.tif": (thumbnail.getvalue(), "a camera's raw photo"),
         "inner.bmp": (bmp(24, 4, half("jpg")), "is a kind of BMP that is not read"),
         "two-bits.bmp": (bmp(2, 0, bytes(128), bytes(16)), "is a kind of BMP that is not read"),
+        "deep.psd": (psd(16, bytes(6 * SIZE[0] * SIZE[1])), "begins as PSD, but is truncated"),
         **{
             f"half.{ending}": (half(ending), "truncated or damaged")
             for ending in ("png", "jpg", "webp", "bmp", "gif", "tif", "avif", "heic", "jp2", "tga", "ppm", "qoi")
