@@ -205,6 +205,20 @@ def test_what_is_not_used_is_named_a_few_of_each_kind_and_counted(tmp_path):
         assert any(line.startswith(start) for line in lines), start
 
 
+@pytest.mark.parametrize("table", [False, True])
+def test_links_to_nothing_and_in_a_circle_are_named(tmp_path, table):
+    image(tmp_path / "good.png", "good")
+    for name, target in (("round.png", "round.png"), ("gone.png", "../annex/gone.png"), ("loop", "loop")):
+        (tmp_path / name).symlink_to(target)
+        (tmp_path / name).with_suffix(".txt").write_text("words")
+    if table:
+        (tmp_path / "metadata.jsonl").write_text(json.dumps({"file_name": "good.png", "text": "listed"}))
+    dataset, report = load_folder(tmp_path)
+    assert len(dataset) == 1
+    assert [name for name in ("round.png", "gone.png", "loop") if name not in report] == []
+    assert table or "2 images are links to files that are not there" in report
+
+
 def test_only_regular_files_are_opened(tmp_path):
     image(tmp_path / "good.png", "good")
     for name in ("pipe", "pipe.png", "pipe.txt", "pipe.json"):

@@ -20,7 +20,7 @@ from .metadata import (
     normal_split,
     parse_row,
 )
-from .names import Names, inside
+from .names import Names, inside, real
 from .rows import printable, read_lines, read_rows
 from .unused import Note, Unused
 from .walk import CAPTION_ENDINGS, SPLITS, Folder, walk
@@ -156,7 +156,7 @@ class _Search:
             path = folder.path / name
             try:
                 text = self._beside(path, CAPTION_ENDINGS)
-                if table and (path.resolve() in self.used or self.records[table] or text is None):
+                if table and (real(path) in self.used or self.records[table] or text is None):
                     continue
                 yield self._captioned(folder, path, text)
             except UserError as error:

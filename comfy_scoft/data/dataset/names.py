@@ -42,7 +42,7 @@ class Names:
         """`base / relative`, each part under the name that `find` finds for it."""
         path = base
         for part in PurePosixPath(relative).parts:
-            listed = path.is_dir() and path.resolve().is_relative_to(self._root)
+            listed = path.is_dir() and real(path).is_relative_to(self._root)
             path /= (self.find(path, part) if listed else None) or part
         return path
 
@@ -53,4 +53,9 @@ def _composed(name: str) -> str:
 
 def inside(path: Path, root: Path) -> bool:
     """Whether a file is no link, or one to a place in `root`, a resolved path."""
-    return not path.is_symlink() or path.resolve().is_relative_to(root)
+    return not path.is_symlink() or real(path).is_relative_to(root)
+
+
+def real(path: Path) -> Path:
+    """The path without links; of links in a circle, one of them."""
+    return Path(os.path.realpath(path))

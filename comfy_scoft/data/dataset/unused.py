@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ..formats import HEAD, format_of, why_no_image
-from .names import inside, same_stem
+from .names import inside, real, same_stem
 from .rows import printable
 from .walk import DOWNLOADS, Folder
 
@@ -92,7 +92,7 @@ class Unused:
         else:
             stems = {same_stem(name) for name in (*folder.images, *folder.unread)}
             captions = [folder.path / name for name in folder.captions]
-            read = {same_stem(path.name) for path in captions if path.resolve() in used}
+            read = {same_stem(path.name) for path in captions if real(path) in used}
             self._add(_ALONE, [path for path in captions if same_stem(path.name) not in stems])
             self._add(_SECOND, [path for path in captions if same_stem(path.name) in read], used)
         self._add(_UNREAD, [folder.path / name for name in folder.unread], used)
@@ -102,7 +102,7 @@ class Unused:
             self._add(_kind_of(path, self._root), [path], used)
 
     def _add(self, kind: tuple[str, str], paths: list[Path], used: set[Path] | None = None, table: str = "") -> None:
-        files = [self._label(path) for path in paths if not used or path.resolve() not in used]
+        files = [self._label(path) for path in paths if not used or real(path) not in used]
         self._files.setdefault((kind, table), []).extend(files)
 
     def _label(self, path: Path) -> str:
