@@ -101,9 +101,9 @@ def _read(folder: Folder, *, ordered: bool) -> Folder:
         ending = os.path.splitext(lower)[1]
         if entry.is_dir(follow_symlinks=False):
             folder.folders.append(_inner(Path(entry.path), folder.split))
-        elif entry.is_symlink() and entry.is_dir():
+        elif entry.is_symlink() and os.path.isdir(entry.path):  # entry.is_dir() raises for links in a circle
             folder.links.append(Path(entry.path))
-        elif not entry.is_file() and not entry.is_symlink():  # a pipe or a device
+        elif not entry.is_symlink() and not entry.is_file():  # a pipe or a device
             folder.others.append(name)
         elif lower in METADATA:
             folder.metadata.append(name)
