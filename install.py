@@ -1,22 +1,26 @@
-"""ComfyUI-Manager runs this after requirements.txt: it adds diffusers, peft and controlnet-aux, nothing else.
+"""ComfyUI-Manager runs this after requirements.txt: it adds diffusers, accelerate and peft, and changes nothing.
 
-Every installed version goes into a constraints file first, so pip can only add packages. Run it by hand with
-ComfyUI's own Python when a node says that a package is missing: `python install.py`, or `python install.py NAME` for
-one of the packages that only some choices need (see OPTIONAL).
+pip (or uv, where there is no pip) first only says what it would install, under constraints that hold every installed
+version. Only if nothing that is there is among it, it is installed. Run it by hand with ComfyUI's own Python when a
+node says that a package is missing: `python install.py`, or `python install.py NAME` for one of the packages that only
+some choices need (see OPTIONAL).
 """
 
 from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+import json
+import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-REQUIRED = {"diffusers": "0.34", "accelerate": "0.26", "peft": "0.15", "controlnet-aux": "0.0.9"}  # package -> floor
+REQUIRED = {"diffusers": "0.34", "accelerate": "0.26", "peft": "0.15"}  # package -> oldest version that will do
 OPTIONAL = {
     "dreamsim": "0.2.1",  # the feature network DreamSim
     "lpips": "0.1.4",  # LPIPS' learned weights
@@ -25,9 +29,19 @@ OPTIONAL = {
     "tensorboard": "2.14",  # the tracker
     "pillow-heif": "0.16",  # HEIC photographs
 }
-# controlnet-aux asks for opencv-python-headless; it shares its folder with the other builds of cv2, so where any of
-# them is installed the package goes in without its dependencies, and these are the ones it then still needs.
-CONTROLNET_AUX_NEEDS = ("scikit-image", "importlib-metadata", "scipy", "einops", "timm", "filelock")
+NO_INSTALLER = (
+    f"comfy_scoft: this Python has no pip, and no uv was found: run `{sys.executable} -m ensurepip`, then this again."
+)
+# https://packaging.python.org/en/latest/specifications/version-specifiers, as far as installed packages have it
+_VERSION = re.compile(
+    r"(\d+!)?\d+(\.\d+)*([-_.]?(a|b|c|rc|alpha|beta|pre|preview)[-_.]?\d*)?"
+    r"(-\d+|[-_.]?(post|rev|r)[-_.]?\d*)?([-_.]?dev[-_.]?\d*)?(\+[a-z0-9]+([-_.][a-z0-9]+)*)?",
+    re.IGNORECASE,
+)
+
+
+class Failed(Exception):
+    """Ends the installation with one sentence; nothing was changed."""
 
 
 def canonical(name: str) -> str:
@@ -35,43 +49,55 @@ def canonical(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def installed_versions() -> dict[str, str]:
-    """Canonical name -> version of every distribution that this Python sees (the first one found counts)."""
-    versions: dict[str, str] = {}
-    for distribution in importlib.metadata.distributions():
-        name = distribution.metadata["Name"]
-        if name and distribution.version:
-            versions.setdefault(canonical(name), distribution.version)
-    return versions
+def names_on_disk() -> set[str]:
+    """Canonical names of everything that looks installed, leftovers and unreadable versions too."""
+    return {canonical(name) for found in importlib.metadata.distributions() if (name := found.metadata["Name"])}
+
+
+def installer() -> list[str]:
+    """The command that installs into this Python: pip's, or uv's where there is no pip. Raises Failed without both."""
+    if importlib.util.find_spec("pip") is not None:
+        return [sys.executable, "-m", "pip", "--disable-pip-version-check"]
+    uv = shutil.which("uv")
+    if uv is None:
+        raise Failed(NO_INSTALLER)
+    return [uv, "pip"]
 
 
 def constraints(installed: Mapping[str, str]) -> str:
-    """A pip constraints file that holds every installed package at its version.
+    """Lines that hold every package at its version; a version that no installer can read would stop it.
 
     Local builds (`2.13.0+cu130`) are held as they are: pip compares the local part too.
     """
-    return "".join(f"{name}=={version}\n" for name, version in sorted(installed.items()))
+    held = {name: version for name, version in installed.items() if _VERSION.fullmatch(version)}
+    return "".join(f"{name}=={version}\n" for name, version in sorted(held.items()))
 
 
-def pip_commands(
-    installed: Mapping[str, str], constraints_file: str, extras: Sequence[str] = (), *, has_cv2: bool
-) -> list[list[str]]:
-    """The pip arguments still to be run, in order; none when everything is installed. A pure function of its inputs.
+def installed_versions(command: Sequence[str]) -> dict[str, str]:
+    """Canonical name -> version, as the installer itself sees them: it has rules for leftovers and duplicates."""
+    return {
+        canonical(one["name"]): str(one["version"]) for one in json.loads(_run([*command, "list", "--format=json"]))
+    }
 
-    installed: canonical name -> version; extras: names of OPTIONAL to install too; has_cv2: whether `import cv2` works
-    already, from whichever package.
-    """
+
+def resolved(command: Sequence[str], wanted: Sequence[str], held: str) -> dict[str, str]:
+    """Canonical name -> version of what the installer would install for `wanted` under the constraints `held`."""
+    with tempfile.TemporaryDirectory() as folder:
+        file, report = Path(folder) / "constraints.txt", Path(folder) / "report.json"
+        file.write_text(held, encoding="utf-8")
+        ask = [*command, "install", "--dry-run", "--constraint", str(file)]
+        if command[0] == sys.executable:
+            _run([*ask, "--quiet", "--report", str(report), *wanted])
+            listed = json.loads(report.read_text(encoding="utf-8"))["install"]
+            return {canonical(one["metadata"]["name"]): one["metadata"]["version"] for one in listed}
+        said = _run([*ask, *wanted])  # uv has no report
+        return {canonical(name): version for name, version in re.findall(r"^ \+ (\S+)==(\S+)", said, re.MULTILINE)}
+
+
+def wanted(installed: Mapping[str, str], extras: Sequence[str] = ()) -> list[str]:
+    """Requirements of what is missing, in order. extras: names of OPTIONAL to install too."""
     floors = REQUIRED | {name: OPTIONAL[name] for name in extras}
-    missing = [name for name in floors if name not in installed]
-    base = ["install", "--constraint", constraints_file]
-    apart = has_cv2 and "controlnet-aux" in missing
-    together = [f"{name}>={floors[name]}" for name in missing if not (apart and name == "controlnet-aux")]
-    if apart:
-        together += [name for name in CONTROLNET_AUX_NEEDS if name not in installed]
-    commands = [[*base, *together]] if together else []
-    if apart:
-        commands.append([*base, "--no-deps", f"controlnet-aux>={REQUIRED['controlnet-aux']}"])
-    return commands
+    return [f"{name}>={floor}" for name, floor in floors.items() if name not in installed]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -79,19 +105,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if unknown := [name for name in extras if name not in OPTIONAL]:
         print(f"comfy_scoft: {', '.join(unknown)} is not offered here; choose from {', '.join(OPTIONAL)}.")
         return 2
-    installed = installed_versions()
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "constraints.txt"
-        file.write_text(constraints(installed), encoding="utf-8")
-        has_cv2 = importlib.util.find_spec("cv2") is not None
-        commands = pip_commands(installed, str(file), extras, has_cv2=has_cv2)
-        for command in commands:
-            code = subprocess.run([sys.executable, "-m", "pip", *command]).returncode
-            if code:
-                packages = " ".join(part for part in command[3:] if not part.startswith("-"))
-                print(f"comfy_scoft: pip could not add {packages} beside what is installed; see its message above.")
-                return code
+    try:
+        command = installer()
+        installed = installed_versions(command)
+        if missing := wanted(installed, extras):
+            print(f"comfy_scoft: adding {', '.join(missing)} beside {len(installed)} installed packages.", flush=True)
+            new = resolved(command, missing, constraints(installed))
+            if moved := sorted(new.keys() & (names_on_disk() | installed.keys())):
+                raise Failed(
+                    f"comfy_scoft: nothing was changed, for {', '.join(moved)} would have been: its installed version "
+                    "cannot be read or does not fit. Install it anew, then run this again."
+                )
+            try:
+                _run([*command, "install", "--no-deps", *(f"{name}=={new[name]}" for name in sorted(new))])
+            except Failed:
+                if not new.keys() <= names_on_disk():  # pip 24.1 and newer may fail over an odd version when it is done
+                    raise
+    except Failed as failed:
+        print(failed)
+        return 1
     return 0
+
+
+def _run(command: Sequence[str]) -> str:
+    """Run a command and return what it said. Raises Failed with the end of it."""
+    environment = {**os.environ, "UV_PYTHON": sys.executable, "PYTHONIOENCODING": "utf-8"}
+    done = subprocess.run(command, env=environment, capture_output=True, encoding="utf-8", errors="replace")
+    if done.returncode:
+        end = "\n".join((done.stderr.strip() or done.stdout.strip()).splitlines()[-12:])
+        raise Failed(f"{end}\ncomfy_scoft: {' '.join(command[-3:])} could not be done; see the message above.")
+    return done.stdout if done.stdout.strip() else done.stderr
 
 
 if __name__ == "__main__":

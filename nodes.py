@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
+from pathlib import Path
+
 from .comfy_scoft.comfyui import mini_model
-from .comfy_scoft.comfyui.compat import ComfyExtension, folder_paths, io
+from .comfy_scoft.comfyui.compat import ComfyExtension, comfy_nodes, folder_paths, io
 from .comfy_scoft.comfyui.nodes import (
     captions,
     collect,
@@ -83,5 +86,16 @@ class Extension(ComfyExtension):
         Not in `on_load`, which ComfyUI 0.3.75 declares and never calls.
         """
         mini_model.register()
+        self._warn_of_a_second_copy()
         folder_paths.add_model_folder_path("loras", str(output_folder() / "loras"))
         return list(self.nodes)
+
+    def _warn_of_a_second_copy(self) -> None:
+        """ComfyUI keeps the nodes of the copy that it loads last, and pages and menus of both."""
+        other = comfy_nodes.NODE_CLASS_MAPPINGS.get(training.TrainLora.GET_SCHEMA().node_id)
+        if other is not None and other is not training.TrainLora:
+            folders = (str(getattr(other, "RELATIVE_PYTHON_MODULE", "")).rpartition(".")[2], Path(__file__).parent.name)
+            logging.warning(
+                "comfy_scoft is installed twice, in %s and %s: remove one from custom_nodes and restart ComfyUI.",
+                *folders,
+            )

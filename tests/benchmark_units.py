@@ -25,6 +25,7 @@ def row(kind: str, seed: int, dark: bool, palette: str, concept: str = "") -> di
         "palette": palette,
         "concept": concept or kind,
         "cosine": 0.3,
+        "drawn": {"figure": 9.0, "face": 6.0, "features": True, "overshoot": False},
     }
 
 

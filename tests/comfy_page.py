@@ -10,6 +10,7 @@ import json
 import os
 import re
 import time
+import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -282,7 +283,8 @@ def looks(renderer: str, theme: str) -> dict[str, Any]:
 
 
 def workflow(path: Path = MINI) -> dict:
-    return json.loads(path.read_text(encoding="utf-8"))
+    """A workflow as somebody has saved it: the shipped one, which has no id, with an id."""
+    return {"id": str(uuid.uuid5(uuid.NAMESPACE_OID, path.stem)), **json.loads(path.read_text(encoding="utf-8"))}
 
 
 def up_to(graph: dict, *kinds: str) -> dict:

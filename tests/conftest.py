@@ -58,6 +58,18 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items.sort(key=lambda item: groups[item] != "comfy")
 
 
+LARGE_FILE = 50 * 1024**2
+
+
+@pytest.hookimpl(trylast=True)  # when nothing of the test has them open any more
+def pytest_runtest_teardown(item: pytest.Item) -> None:
+    """Full-size stand-ins are gigabytes, and pytest keeps the folders of three runs: their files go with their test."""
+    folder = getattr(item, "funcargs", {}).get("tmp_path")
+    for path in folder.rglob("*") if folder is not None else ():
+        if path.is_file() and not path.is_symlink() and path.stat().st_size > LARGE_FILE:
+            path.unlink()
+
+
 @pytest.fixture(scope="session")
 def comfyui_path() -> Path:
     """The folder of a real ComfyUI, which is then on the import path too: import it inside the test."""

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
+import os
 import re
 import subprocess
 import sys
 import venv
-from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from packaging.version import InvalidVersion, Version
 
 ROOT = Path(__file__).resolve().parent.parent
 ENVIRONMENTS = Path(__file__).parent / "environments"
@@ -18,43 +21,18 @@ sys.path.append(str(ROOT))
 
 import install  # noqa: E402  (needs the path above)
 
-COMPLETE = {name: "9.0" for name in (*install.REQUIRED, *install.CONTROLNET_AUX_NEEDS)}
-
-
-def without(*names: str) -> dict[str, str]:
-    return {name: version for name, version in COMPLETE.items() if name not in names}
-
 
 def frozen(name: str) -> dict[str, str]:
     lines = (ENVIRONMENTS / f"{name}.txt").read_text(encoding="utf-8").split()
     return {install.canonical(line.split("==")[0]): line.split("==")[1] for line in lines}
 
 
-def test_nothing_is_run_when_everything_is_there() -> None:
-    assert install.pip_commands(COMPLETE, "c.txt", has_cv2=True) == []
-
-
-def test_only_missing_packages_are_asked_for_and_always_under_the_constraints() -> None:
-    assert install.pip_commands(without("peft"), "c.txt", has_cv2=True) == [
-        ["install", "--constraint", "c.txt", "peft>=0.15"]
-    ]
-
-
-def test_opencv_is_not_installed_a_second_time() -> None:
-    commands = install.pip_commands(without("controlnet-aux", "scikit-image"), "c.txt", has_cv2=True)
-    assert commands == [
-        ["install", "--constraint", "c.txt", "scikit-image"],
-        ["install", "--constraint", "c.txt", "--no-deps", "controlnet-aux>=0.0.9"],
-    ]
-    (command,) = install.pip_commands(without("controlnet-aux"), "c.txt", has_cv2=False)
-    assert "--no-deps" not in command and command[-1] == "controlnet-aux>=0.0.9"
-
-
-def test_a_package_that_only_some_choices_need_is_added_when_it_is_asked_for() -> None:
-    assert install.pip_commands(COMPLETE, "c.txt", ["lpips"], has_cv2=True) == [
-        ["install", "--constraint", "c.txt", f"lpips>={install.OPTIONAL['lpips']}"]
-    ]
-    assert install.pip_commands(COMPLETE | {"lpips": "9.0"}, "c.txt", ["lpips"], has_cv2=True) == []
+def test_only_what_is_missing_is_asked_for() -> None:
+    complete = dict.fromkeys(install.REQUIRED, "9.0")
+    assert install.wanted(complete) == []
+    assert install.wanted({name: "9.0" for name in complete if name != "peft"}) == ["peft>=0.15"]
+    assert install.wanted(complete, ["lpips"]) == [f"lpips>={install.OPTIONAL['lpips']}"]
+    assert install.wanted(complete | {"lpips": "9.0"}, ["lpips"]) == []
 
 
 def test_a_package_that_is_not_offered_is_refused_and_nothing_is_run(
@@ -65,10 +43,19 @@ def test_a_package_that_is_not_offered_is_refused_and_nothing_is_run(
     assert "torch is not offered here; choose from dreamsim, lpips" in capsys.readouterr().out
 
 
-def test_the_constraints_hold_every_installed_package() -> None:
-    installed = install.installed_versions()
+def test_the_constraints_hold_every_installed_package_but_versions_that_would_stop_the_installer() -> None:
+    installed = install.installed_versions(install.installer())
     assert set(install.constraints(installed).split()) == {f"{name}=={version}" for name, version in installed.items()}
     assert {"torch", "huggingface-hub"} <= set(installed)  # under the names that the index compares
+    odd = {"a": "2.13.0+cu130", "b": "1!2.0rc1.post2.dev3", "c": "4.8-custom-build", "d": "", "e": "v7", "f": "2024.1"}
+    assert install.constraints(odd).split() == ["a==2.13.0+cu130", "b==1!2.0rc1.post2.dev3", "f==2024.1"]
+    for version in filter(None, odd.values()):
+        valid = True
+        try:
+            Version(version)
+        except InvalidVersion:
+            valid = False
+        assert bool(install._VERSION.fullmatch(version)) == (valid and not version.startswith("v")), version
 
 
 def test_requirements_name_no_package_that_could_move_and_agree_with_pyproject() -> None:
@@ -88,62 +75,119 @@ def test_requirements_name_no_package_that_could_move_and_agree_with_pyproject()
     assert listed and re.findall(r'"(.+?)"', listed[1]) == lines
 
 
-@pytest.fixture(params=["old", "new"])
-def environment(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, dict[str, str]]:
-    """An interpreter to whose pip the packages of a frozen list look installed (their metadata is all there is)."""
-    versions = frozen(request.param)
-    venv.create(tmp_path / "venv", with_pip=False)
-    python = tmp_path / "venv" / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
+def lay(site: Path, name: str, version: str, folder: str = "") -> None:
+    """Metadata that makes a package look installed; there is nothing else of it."""
+    place = site / f"{folder or name.replace('-', '_') + '-' + version}.dist-info"
+    place.mkdir(parents=True)
+    (place / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+    (place / "INSTALLER").write_text("pip\n")
+    (place / "RECORD").write_text("")
+
+
+@dataclass(frozen=True)
+class Environment:
+    """A Python of its own, where the packages of a frozen list look installed."""
+
+    python: Path
+    site: Path
+    versions: dict[str, str]
+
+    def run(self, *arguments: str, path: str = "") -> subprocess.CompletedProcess[str]:
+        command = [str(self.python), str(ROOT / "install.py"), *arguments]
+        environment = {**os.environ, "PATH": path or os.environ["PATH"]}
+        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=800)
+
+    def now(self) -> dict[str, str]:
+        """Canonical name -> version of what lies there, but for the installers themselves and leftovers."""
+        found = importlib.metadata.distributions(path=[str(self.site)])
+        named = {install.canonical(one.metadata["Name"]): one.version for one in found}
+        return {name: version for name, version in named.items() if name not in OWN}
+
+
+OWN = ("pip", "setuptools", "six")
+"""Of the installers, and the one that tests lay twice."""
+
+
+def environment(folder: Path, versions: dict[str, str], *, pip: bool = True, newest: bool = False) -> Environment:
+    """newest: pip itself as the index has it, else the one that comes with Python."""
+    venv.create(folder, with_pip=pip and not newest)
+    python = folder / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
     ask = [str(python), "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]
     site = Path(subprocess.run(ask, capture_output=True, text=True, check=True).stdout.strip())
     for name, version in versions.items():
-        folder = site / f"{name.replace('-', '_')}-{version}.dist-info"
-        folder.mkdir(parents=True)
-        (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
-        (folder / "INSTALLER").write_text("pip\n")
-    return python, versions
+        lay(site, name, version)
+    if newest:
+        command = [sys.executable, "-m", "pip", "--python", str(python), "install", "-q", "pip"]
+        subprocess.run(command, check=True, timeout=600)
+    return Environment(python, site, {name: version for name, version in versions.items() if name not in OWN})
 
 
-def dry_run(python: Path, arguments: list[str], report: Path) -> dict[str, str]:
-    """What pip would install with these arguments: canonical name -> version."""
-    command = [sys.executable, "-m", "pip", "--python", str(python), *arguments, "--dry-run", "--report", str(report)]
+def test_without_pip_and_uv_it_says_what_to_do(tmp_path: Path) -> None:
+    done = environment(tmp_path / "venv", {}, pip=False).run(path=os.devnull)
+    assert done.returncode == 1 and "-m ensurepip" in done.stdout and "Traceback" not in done.stderr
+
+
+def test_a_plan_that_would_change_a_package_is_not_carried_out(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr(install, "installed_versions", lambda command: {"numpy": "2.0.0"})
+    monkeypatch.setattr(install, "resolved", lambda *given: {"diffusers": "0.40", "numpy": "2.4"})
+    monkeypatch.setattr(install.subprocess, "run", lambda *given, **more: pytest.fail("something was installed"))
+    assert install.main([]) == 1
+    assert re.search(r"nothing was changed, for (diffusers, )?numpy would have been", capsys.readouterr().out)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", ["old", "new"])
+def test_only_what_is_missing_is_added_and_no_installed_version_changes(name: str, tmp_path: Path) -> None:
+    """With what broken updates leave behind: a version that no installer reads, and a leftover with an old one."""
+    versions = frozen(name) | {"six": "1.16.0", "opencv-contrib": "4.8-custom build"}
+    found = environment(tmp_path / "venv", versions, newest=name == "new")
+    lay(found.site, "six", "1.15.0", folder="~ix-1.15.0")
+    done = found.run()
+    assert done.returncode == 0, done.stdout + done.stderr
+    after = found.now()
+    assert {name: version for name, version in after.items() if name in found.versions} == found.versions
+    assert set(install.REQUIRED) <= set(after) - set(found.versions)
+    assert (found.site / "six-1.16.0.dist-info").is_dir() and (found.site / "peft" / "__init__.py").is_file()
+    assert found.run().stdout == ""  # and a second time there is nothing to do
+
+
+@pytest.mark.long
+def test_with_uv_alone_it_is_the_same(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-m", "pip", "install", "-q", "--target", str(tmp_path / "uv"), "uv"], check=True)
+    found = environment(tmp_path / "venv", frozen("new"), pip=False)
+    done = found.run(path=f"{tmp_path / 'uv' / 'bin'}{os.pathsep}{os.environ['PATH']}")
+    assert done.returncode == 0, done.stdout + done.stderr
+    after = found.now()
+    assert {name: version for name, version in after.items() if name in found.versions} == found.versions
+    assert set(install.REQUIRED) <= set(after) - set(found.versions)
+
+
+@pytest.mark.long
+def test_a_package_that_would_change_stops_it_before_anything_is_changed(tmp_path: Path) -> None:
+    found = environment(tmp_path / "venv", frozen("new") | {"psutil": "five"}, newest=True)
+    done = found.run()
+    assert done.returncode == 1 and "psutil" in done.stdout and "Traceback" not in done.stdout + done.stderr
+    assert found.now() == found.versions
+
+
+@pytest.mark.long
+def test_no_line_of_the_requirements_changes_an_installed_version(tmp_path: Path) -> None:
+    """The way ComfyUI-Manager does it: one line at a time, without constraints."""
+    versions = frozen("old")
+    found = environment(tmp_path / "venv", versions)
+    lines = [line for line in (ROOT / "requirements.txt").read_text().splitlines() if line and line[0] != "#"]
+    for line in lines:
+        assert not would_change(found, line), line
+    assert "huggingface-hub" in would_change(found, "diffusers")  # the control: this is why there is an install.py
+
+
+def would_change(found: Environment, requirement: str) -> set[str]:
+    """Installed packages that pip would install in another version for a requirement alone."""
+    report = found.site / "report.json"
+    command = [str(found.python), "-m", "pip", "install", "--dry-run", "--quiet", "--report", str(report), requirement]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-3000:]
-    found = json.loads(report.read_text(encoding="utf-8"))["install"]
-    return {install.canonical(item["metadata"]["name"]): item["metadata"]["version"] for item in found}
-
-
-def moved(before: Mapping[str, str], added: Mapping[str, str]) -> dict[str, str]:
-    return {name: f"{before[name]} -> {version}" for name, version in added.items() if name in before}
-
-
-@pytest.mark.long
-def test_installing_moves_no_installed_version(environment: tuple[Path, dict[str, str]], tmp_path: Path) -> None:
-    python, versions = environment
-    lines = [line for line in (ROOT / "requirements.txt").read_text().splitlines() if line and line[0] != "#"]
-    added: dict[str, str] = {}
-    for number, line in enumerate(lines):  # the way ComfyUI-Manager does it: one line at a time
-        found = dry_run(python, ["install", line], tmp_path / f"{number}.json")
-        assert not moved(versions, found), line
-        added |= found
-    constraints = tmp_path / "constraints.txt"
-    constraints.write_text(install.constraints(versions | added))
-    for number, command in enumerate(install.pip_commands(versions, str(constraints), has_cv2=False)):
-        found = dry_run(python, command, tmp_path / f"extra-{number}.json")
-        assert not moved(versions, found), command
-        assert install.REQUIRED.keys() <= found.keys()
-    (command,) = install.pip_commands(
-        versions | install.REQUIRED, str(constraints), list(install.OPTIONAL), has_cv2=False
-    )
-    found = dry_run(python, command, tmp_path / "optional.json")
-    assert not moved(versions, found) and install.OPTIONAL.keys() <= found.keys()
-
-
-@pytest.mark.long
-@pytest.mark.parametrize("environment", ["old"], indirect=True)
-def test_a_bare_diffusers_line_would_have_moved_the_hub(
-    environment: tuple[Path, dict[str, str]], tmp_path: Path
-) -> None:
-    """The control: the dry run does see a package that moves, which is why install.py exists."""
-    python, versions = environment
-    assert "huggingface-hub" in moved(versions, dry_run(python, ["install", "diffusers"], tmp_path / "report.json"))
+    listed = json.loads(report.read_text(encoding="utf-8"))["install"]
+    return {install.canonical(one["metadata"]["name"]) for one in listed} & found.versions.keys()

@@ -17,10 +17,12 @@ from comfy_scoft.__main__ import main
 from comfy_scoft.cli.train import ON_THE_CARD
 from comfy_scoft.common import names
 from comfy_scoft.losses import ContrastiveLoss, DiffusionLoss, MemorizationLoss, PerceptualLoss
+from comfy_scoft.models.stable_diffusion import FAMILIES
 from comfy_scoft.training import job, job_models
 from comfy_scoft.training import run_folder as runs
 from comfy_scoft.training.model_card import CardFields
 from comfy_scoft.training.run import Callbacks
+from comfy_scoft.training.settings import TrainSettings
 
 
 @pytest.fixture(autouse=True)
@@ -51,6 +53,52 @@ def test_a_job_trains_the_same_lora_to_the_bit(tmp_path: Path, kl: bool) -> None
     _, found, its_rows = job.run_job(job.read_job(path), tmp_path / "elsewhere")
     assert same(found.lora, expected.lora)
     assert its_rows == rows and {"diffusion", "memorization", "perceptual", "contrastive"} < set().union(*rows)
+
+
+def test_resolution_0_is_the_models_own_in_runs_and_jobs_and_another_one_is_said(tmp_path: Path) -> None:
+    run = toy_run(tmp_path, [DiffusionLoss()], resolution=0)
+    assert run.settings.resolution == 64 and run.size_note == ""
+    path = job.write_job(run, tmp_path / "jobs" / "toys")
+    content = json.loads(path.read_bytes())
+    assert content["settings"]["train"]["resolution"] == 64
+    content["settings"]["train"]["resolution"] = 0  # as somebody may write it
+    path.write_text(json.dumps(content))
+    _, found, _ = job.run_job(job.read_job(path), tmp_path / "elsewhere")
+    named = toy_run(tmp_path / "named", [DiffusionLoss()], resolution=64)
+    assert same(found.lora, runs.train_and_log(named)[0].lora)
+
+    said: list[str] = []
+    path = job.write_job(toy_run(tmp_path, [DiffusionLoss()], resolution=128), tmp_path / "jobs" / "large")
+    job.run_job(job.read_job(path), tmp_path / "large", callbacks=Callbacks(on_message=said.append))
+    assert "Trains at 128 pixels; the model's own resolution (0) is 64." in said
+
+
+def test_each_family_has_its_own_resolution() -> None:
+    def resolution(family: str, prediction: str = "epsilon") -> int:
+        base = toy_base(prediction=prediction)
+        base.family = family
+        return base.resolution
+
+    assert [resolution(each) for each in FAMILIES] == [512, 512, 1024, 64] and resolution("sd2", "v_prediction") == 768
+    with pytest.raises(ValueError, match=r"^resolution is 40, but it must be a multiple of 8 from 64, or 0 for the"):
+        TrainSettings(resolution=40)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_job_that_an_editor_saved_with_a_byte_order_mark_is_read(tmp_path: Path, encoding: str) -> None:
+    path = export(tmp_path)
+    content = path.read_text(encoding="utf-8")
+    path.write_text(content, encoding=encoding)
+    assert path.read_bytes()[:2] != b"{\n" and job.read_job(path).content == json.loads(content)
+
+
+def test_the_largest_seed_of_comfyui_trains_the_same_lora_in_a_job(tmp_path: Path) -> None:
+    largest = {"seed": 2**64 - 1, "preview_every": 1, "preview_prompt": "a house", "validate_every": 1}
+    path = export(tmp_path, **largest)
+    expected, _ = runs.train_and_log(toy_run(tmp_path, every_loss(), **largest))
+    _, found, _ = job.run_job(job.read_job(path), tmp_path / "elsewhere")
+    other, _ = runs.train_and_log(toy_run(tmp_path / "other", every_loss(), **largest | {"seed": 2**63 - 1}))
+    assert same(found.lora, expected.lora) and not same(found.lora, other.lora)
 
 
 def test_half_precision_and_v_prediction_survive_a_job(tmp_path: Path) -> None:
@@ -178,7 +226,7 @@ def test_a_named_run_goes_on_and_one_that_is_not_there_is_said_with_those_that_a
         runs.run_folder(tmp_path / "runs", "other", "../toys")
 
 
-BAD_NAMES = ["", "..", "a/b", "a\\b", "/etc", "C:x", ".hidden", "end.", "two words", "nul", "a\n", "x" * 101]
+BAD_NAMES = ["", "..", "a/b", "a\\b", "/etc", "C:x", ".hidden", "end.", "nul", "a\nb", "x" * 221]
 
 
 @pytest.mark.parametrize("name", BAD_NAMES)
@@ -188,7 +236,7 @@ def test_a_name_with_a_path_in_it_is_refused(name: str) -> None:
 
 
 def test_names_in_any_script_are_names() -> None:
-    for name in ("mini", "Kora-2.1_b", "한국", "Ìlú", "x"):
+    for name in ("mini", "Kora-2.1_b", "한국", "Ìlú", "हिन्दी", "x", "two words", "Cook (v2)", "50% [a]", "🎎"):
         assert names.checked_name(name) == name
 
 

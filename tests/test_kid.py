@@ -44,6 +44,12 @@ def test_the_mean_over_random_subsets_equals_torch_fidelity() -> None:
     assert found.low < found.value < found.high
 
 
+def test_subsets_take_seeds_of_more_than_32_bits() -> None:
+    x, y = drawn(30, 3, 0.2), drawn(25, 4)
+    one, other = (kid.kid(x, y, replace(AS_THEY_ARE, subset_size=5, subsets=3, seed=s)) for s in (2**64 - 1, 2**32 - 1))
+    assert one.value != other.value
+
+
 def test_the_mean_over_very_many_subsets_comes_to_all_at_once() -> None:
     x, y = drawn(30, 5, 0.3), drawn(30, 6)
     many = kid.kid(x, y, replace(AS_THEY_ARE, subset_size=15, subsets=4000, resamples=10))

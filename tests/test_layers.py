@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -89,6 +90,12 @@ def test_every_room_has_its_layer() -> None:
     entries = {entry.stem for entry in PACK.iterdir() if entry.name not in ("__init__.py", "__pycache__")}
     assert entries == set(LAYERS), "say in LAYERS where a new room belongs"
     assert len(entries) + 1 <= 18, "too many rooms to find one's way: put the new one into an old one"
+
+
+def test_json_files_are_read_as_bytes_so_that_a_byte_order_mark_is_no_fault() -> None:
+    """`json.loads` tells UTF-8 with and without a mark, UTF-16 and UTF-32 apart; `read_text` leaves the mark in."""
+    wrong = re.compile(r"json\.load\(|json\.loads\([^\n]*read_text")
+    assert [f.name for f in sources() if wrong.search(f.read_text(encoding="utf-8"))] == []
 
 
 def test_imports_go_one_way() -> None:

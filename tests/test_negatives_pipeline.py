@@ -25,7 +25,8 @@ import nodes  # noqa: E402  (ComfyUI's)
 
 from comfy_scoft.cli import negatives as negatives_cli  # noqa: E402
 from comfy_scoft.comfyui import mini_model  # noqa: E402
-from comfy_scoft.comfyui.depth_sampler import DepthSampler, native_resolution, size_multiple  # noqa: E402
+from comfy_scoft.comfyui.depth_sampler import DepthSampler, size_multiple  # noqa: E402
+from comfy_scoft.comfyui.resolution import native_resolution  # noqa: E402
 from comfy_scoft.common.errors import UserError  # noqa: E402
 from comfy_scoft.data.images import read_pixels  # noqa: E402
 from comfy_scoft.mini_world import COMMUNITY  # noqa: E402
@@ -75,7 +76,7 @@ def test_diffusers_draws_what_comfyuis_sampler_draws(base, control):
     assert (ours - theirs).abs().mean() < 1e-3 and (ours[0] - ours[1]).abs().mean() > 0.05
     free = PipelineSampler(base, control, dataclasses.replace(settings, strength=0.0))(request())
     assert (free - ours).abs().mean() > 5e-3  # so the depth map counts, and alike in both
-    assert native_resolution(model) == controlnet_pipeline.native_resolution(base) == 64
+    assert native_resolution(model) == base.resolution == 64
     assert size_multiple(model) == controlnet_pipeline.size_multiple(base) == 16
 
 

@@ -82,11 +82,11 @@ def test_a_list_outside_the_input_folder_is_refused_before_and_at_execution(comf
         run(name)
 
 
-@pytest.mark.parametrize("name", ["..", "a/b", "a\\b", "/a", "C:a", ".hidden", "a\0", "x" * 90])
+@pytest.mark.parametrize("name", ["..", "../b", "a\\..\\..\\b", "/a", "C:a", ".hidden", "a\0", "x" * 300])
 def test_a_folder_name_with_a_path_in_it_is_refused_and_nothing_is_fetched(comfy_folders, server, name):
     links = write_list(comfy_folders, server, "0.jpg")
     assert isinstance(nodes_collect.DownloadLinks.validate_inputs(links=links, name=name), str)
-    with pytest.raises(ValueError, match="cannot name a dataset"):
+    with pytest.raises(ValueError, match="cannot name a file|leads out of"):
         run(links, name)
     assert not server.hits
 

@@ -11,6 +11,7 @@ comfy = tiny.start()
 
 import nodes  # noqa: E402  (ComfyUI's, which needs a started ComfyUI)
 
+from comfy_scoft.comfyui import resolution  # noqa: E402
 from comfy_scoft.comfyui.nodes import evaluate as nodes_evaluate  # noqa: E402
 from comfy_scoft.comfyui.nodes import generate as nodes_generate  # noqa: E402
 from comfy_scoft.comfyui.nodes import metrics as nodes_metrics  # noqa: E402
@@ -71,6 +72,10 @@ def test_a_prompt_that_comes_again_is_drawn_from_other_seeds() -> None:
     assert prompts == ("a cat", "a cat", "a dog", "a dog", "a cat", "a cat") and seeds == (5, 6, 5, 6, 7, 8)
 
 
+def test_after_the_largest_seed_comes_the_first() -> None:
+    assert prompts_and_seeds("a cat", 2**64 - 2, 4)[1] == (2**64 - 2, 2**64 - 1, 0, 1)
+
+
 def test_pictures_that_are_not_numbers_are_refused_in_a_sentence() -> None:
     images = torch.rand(3, 4, 4, 3)
     images[1, 0, 0, 0] = torch.nan
@@ -101,6 +106,13 @@ def test_a_picture_is_the_one_that_ksampler_makes_of_its_seed(model) -> None:
         empty = {"samples": torch.zeros(1, 4, 8, 8)}
         theirs = nodes.common_ksampler(model, 6, 3, 3.0, "ddim", "normal", positive, negative, empty)[0]["samples"]
     assert torch.allclose(Decoder().decode(theirs)[0].clamp(0, 1), ours.images[3], atol=1e-4)
+
+
+def test_size_0_is_the_models_own(model, monkeypatch) -> None:
+    monkeypatch.setattr(resolution, "native_resolution", lambda model: 64)
+    assert torch.equal(drawn(model, width=0, height=0).images, drawn(model).images)
+    with pytest.raises(ValueError, match="^width is 4, but it must be a whole number of at least 8"):
+        drawn(model, width=4)
 
 
 def test_prompts_of_different_lengths_are_drawn_in_batches_of_their_own(model) -> None:

@@ -14,9 +14,10 @@ from PIL import Image
 
 comfy = start()
 
-from comfy_scoft.comfyui.depth_sampler import DepthSampler, native_resolution, size_multiple  # noqa: E402
+from comfy_scoft.comfyui.depth_sampler import DepthSampler, size_multiple  # noqa: E402
 from comfy_scoft.comfyui.nodes import data as nodes_data  # noqa: E402
 from comfy_scoft.comfyui.nodes import negatives as nodes_negatives  # noqa: E402
+from comfy_scoft.comfyui.resolution import native_resolution  # noqa: E402
 from comfy_scoft.features import FeatureNetwork  # noqa: E402
 from comfy_scoft.models.mini import layout  # noqa: E402
 from comfy_scoft.negatives.depth import DEPTH, DepthEstimator  # noqa: E402

@@ -8,6 +8,7 @@ from typing import Any
 
 import comfy_inprocess as tiny
 import pytest
+from every import every
 
 tiny.start()
 
@@ -41,10 +42,25 @@ def numbers() -> list[Any]:
 @pytest.mark.parametrize("node, number", numbers())
 def test_numbers_by_link_are_checked_before_anything_runs(node: Any, number: Any) -> None:
     """ComfyUI checks the range of what is typed into a widget, and not of what comes by a link; NaN is in any range."""
-    for value in (float("nan"), float("inf"), number.min - 1, number.max * 2 + 1, 4611686018427387904**2, "3"):
+    wrong = [float("nan"), float("inf"), number.min - 1, number.max * 2 + 1, 4611686018427387904**2, "3", True, None]
+    wrong += [[number.min], {}] + [number.min + 0.5] * isinstance(number, io.Int.Input)
+    for value in wrong:
         given = [value] if node.define_schema().is_input_list else value
         with pytest.raises(UserError, match=rf"^{number.id} is .+, but it must be a (whole )?number from .+ to .+\.$"):
             node.execute(**{number.id: given})
+
+
+SIZES = {"resolution", "width", "height"}
+
+
+@every("size", [each for node in NODES for each in node.define_schema().inputs if each.id in SIZES])
+def test_every_size_in_pixels_is_the_models_own_by_default(size: Any) -> None:
+    assert (size.default, size.min) == (0, 0) and "0: the model's own" in size.tooltip
+
+
+@every("seed", [each for node in NODES for each in node.define_schema().inputs if each.id == "seed"])
+def test_every_seed_takes_what_a_stock_seed_takes(seed: Any) -> None:
+    assert (seed.min, seed.max) == (0, 2**64 - 1)
 
 
 def test_the_widget_of_a_setting_is_its_declaration() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import math
+import shlex
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,6 +20,7 @@ comfy = tiny.start()
 
 import folder_paths  # noqa: E402  (needs a started ComfyUI)
 from comfy_api.latest import io  # noqa: E402
+from comfy_execution.graph_utils import ExecutionBlocker  # noqa: E402
 
 from comfy_scoft import features  # noqa: E402
 from comfy_scoft.comfyui import training  # noqa: E402
@@ -211,6 +213,43 @@ def test_an_exported_job_trains_the_nodes_lora_to_the_bit(place: Path, sockets: 
     assert same(result.lora, expected)
 
 
+@pytest.mark.long
+def test_train_lora_exports_its_job_and_shows_the_command_that_trains_it(
+    place: Path, sockets: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = train(sockets)[0]
+    output = place / "it's an output"
+    monkeypatch.setattr(folder_paths, "output_directory", str(output))
+    node = type("TrainLora", (nodes_training.TrainLora,), {"hidden": SimpleNamespace(unique_id="9", prompt={})})
+    with torch.inference_mode():
+        found = node.execute(**sockets, **KNOBS, run_name="my job", resume="off", export_job=True)
+    assert all(isinstance(each, ExecutionBlocker) for each in found.args) and len(found.args) == 5
+    assert not (output / "scoft" / "runs").exists()
+    where, typed = found.ui.as_dict()["text"][0].splitlines()[-2:]
+    assert Path(shlex.split(where)[1], "comfy_scoft", "__main__.py").is_file()
+    path = output / "scoft/jobs/my job/job.json"
+    assert shlex.split(typed) == [sys.executable, "-m", "comfy_scoft", "train", str(path)]
+    sockets["losses"][2].features.to(torch.device("cpu"))
+    _, result, _ = job.run_job(job.read_job(path), place / "elsewhere")
+    assert same(result.lora, expected)
+
+
+@pytest.mark.parametrize(
+    "system, path, shown",
+    [
+        ("posix", "/home/a b/job.json", "'/home/a b/job.json'"),
+        ("posix", "/x/it's/job.json", "'/x/it'\"'\"'s/job.json'"),
+        ("nt", "C:\\a b\\(1)\\job.json", '"C:\\a b\\(1)\\job.json"'),
+        ("nt", "C:\\a\\job.json", "C:\\a\\job.json"),
+    ],
+)
+def test_the_command_is_quoted_for_the_systems_shell(
+    system: str, path: str, shown: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "os", SimpleNamespace(name=system))
+    assert training._quoted(path) == shown
+
+
 def test_faults_are_one_sentence_and_leave_no_empty_run(
     place: Path, sockets: dict, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -221,7 +260,7 @@ def test_faults_are_one_sentence_and_leave_no_empty_run(
         with pytest.raises(ValueError, match=match):
             train({**sockets, **changes}, run_name=run_name)
 
-    fault("cannot name a file", run_name="../../up")
+    fault("leads out of", run_name="../../up")
     fault("no records", dataset=sockets["dataset"].replace([]))
     fault("No loss is connected", losses=())
     test = sockets["dataset"].replace(r.__class__(r.image, r.caption, split="test") for r in sockets["dataset"].records)
@@ -232,7 +271,7 @@ def test_faults_are_one_sentence_and_leave_no_empty_run(
         fault(words, dataset=bare, losses=(losses,))
         with pytest.raises(ValueError, match=words):
             export(job_name="job", dataset=bare, losses=(losses,))
-    with pytest.raises(ValueError, match="The job name '../up' cannot name a file"):
+    with pytest.raises(ValueError, match="The job name '../up' leads out of 'jobs'"):
         export(job_name="../up")
     assert not (place / "output" / "scoft" / "jobs").exists()
     root = place / "output" / "scoft" / "runs"

@@ -277,7 +277,7 @@ def test_a_saved_preference_comes_back_the_same(tmp_path: Path, striped) -> None
 
 @pytest.mark.parametrize("name", ["", "../x", "a/b", "a\\b", ".hidden", "c:x", "a\nb"])
 def test_a_name_that_is_a_path_is_refused(tmp_path: Path, name: str) -> None:
-    with pytest.raises(ValueError, match="cannot be a file's name"):
+    with pytest.raises(ValueError, match="cannot name a file"):
         preference_file.free_name(tmp_path, name)
 
 
@@ -310,6 +310,8 @@ def hostile(path: Path, how: str) -> None:
             tensors["head.enter.weight"] = torch.zeros(16, 9, 3, 3)
         elif how == "family":
             told["family"] = "flux"
+        elif how == "half a character":
+            told["facts"] = {"title": "\ud800"}
         elif how == "temperature":
             told["temperature"] = -1.0
         elif how == "place":
@@ -319,7 +321,7 @@ def hostile(path: Path, how: str) -> None:
 
 
 FAULTS = ("noise", "pickle", "cut", "missing", "a lora", "wide", "NaN", "lacking", "more", "shape", "family")
-FAULTS += ("temperature", "place", "json")
+FAULTS += ("temperature", "place", "json", "half a character")
 
 
 @pytest.mark.parametrize("how", FAULTS)

@@ -230,7 +230,7 @@ def test_mistakes_are_one_sentence_before_anything_runs(
     assert "has 1 images of different captions, but 2 are needed" in fault(
         generic_captions="", generic=str(tmp_path / "few")
     )
-    assert "Negatives need depth maps" in fault(depth="MiDaS (controlnet-aux)")
+    assert "Negatives need depth maps" in fault(depth="DPT-hybrid (transformers)")
     assert "There is no depth estimator" in fault(depth="eyes")
     assert "There is no folder" in fault(answers=str(tmp_path / "none"))
     assert "must be a multiple of 64" in fault(resolution="100")

@@ -23,8 +23,8 @@ from comfy_scoft.experiments.paper_tables import networks
 def test_sd_and_every_network_in_full_shape_through_the_command(
     comfyui_path: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Random weights under the names, keys and shapes of the real files; MiDaS, CLIP, DINOv2, DreamSim and Inception
-    too; BLIP is a small one. Few images at 64 px and two steps of each training."""
+    """Random weights under the names, keys and shapes of the real files; DPT-hybrid, CLIP, DINOv2, DreamSim and
+    Inception too; BLIP is a small one. Few images at 64 px and two steps of each training."""
     import standins  # starts ComfyUI's own modules
 
     folder = tmp_path / "networks"
@@ -36,7 +36,7 @@ def test_sd_and_every_network_in_full_shape_through_the_command(
     vit.rename(folder / networks.FILES["DINOv2 S/14"])
     feature_files.dreamsim_folder(folder / "dreamsim")
     inception_file(folder)
-    model_folders.midas_folder(folder / "midas")
+    model_folders.dpt_folder(folder / "depth", real=True)
     model_folders.blip_folder(folder / "blip")
     lines = (COMMUNITY / "train" / "metadata.jsonl").read_text(encoding="utf-8").splitlines()
     korea = tmp_path / "ccub" / "Korea"

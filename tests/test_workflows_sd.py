@@ -58,7 +58,7 @@ def fill(base: Path, names: tuple[str, ...], size: str, longest: int) -> None:
     eye = models / "clip_vision"
     eye.mkdir(parents=True)
     feature_files.clip_file(eye, "RN50-quickgelu")[0].rename(eye / workflow_files.CLIP_RN50.name)
-    model_folders.midas_folder(models / "depth_estimators" / "midas")
+    model_folders.dpt_folder(models / "depth_estimators" / "dpt")
     model_folders.blip_folder(models / "captioners" / "blip", real=size == "full")
     photographs(base / "input" / str(workflow_sd.PICTURES["folder"]), longest)
 
@@ -245,7 +245,7 @@ def test_every_file_that_a_workflow_names_is_in_its_note_and_offered_by_the_edit
         assert model["url"].startswith("https://huggingface.co/") and model["url"] in note
         assert f"`models/{model['directory']}`" in note
     kinds = {n["type"] for n in form["nodes"]}
-    assert ("SCoFT_EstimateDepth" in kinds) == ("dpt_hybrid-midas" in note)
+    assert ("SCoFT_EstimateDepth" in kinds) == ("dpt-hybrid-midas" in note)
     assert ("SCoFT_CaptionGeneric" in kinds) == ("blip" in note)
 
 

@@ -52,7 +52,8 @@ SDXL_DEPTH = ModelFile(
 CLIP_RN50 = ModelFile(
     "clip_vision", "clip-rn50-openai.safetensors", "timm/resnet50_clip.openai", 0.4, "open_clip_model.safetensors"
 )
-MIDAS = ModelFile("depth_estimators/midas", "dpt_hybrid-midas-501f0c75.pt", "lllyasviel/Annotators", 0.5)
+DPT = f"""| all small files and `model.safetensors` of [DPT-hybrid]({HUB}/Intel/dpt-hybrid-midas/tree/main) \
+| `models/depth_estimators/dpt` | 0.5 GB |"""
 BLIP = f"""| all small files and `model.safetensors` of [BLIP]({HUB}/Salesforce/blip-image-captioning-base/tree/main) \
 | `models/captioners/blip` | 1 GB |"""
 

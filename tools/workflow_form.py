@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import re
-import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -228,7 +227,6 @@ class Workflow:
         self.place()
         links = self.links()
         return {
-            "id": str(uuid.uuid5(uuid.NAMESPACE_URL, f"comfy_scoft/workflows/{self.name}")),
             "revision": 0,
             "last_node_id": len(self.nodes),
             "last_link_id": len(links),

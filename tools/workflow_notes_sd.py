@@ -14,9 +14,9 @@ _FIRST = (
     "## Before the first run\nDownload these files, put them where the table says, and press R to refresh the menus."
 )
 
-SD15 = f"{_FIRST}\n\n{files.table(files.SD15, files.SD15_DEPTH, files.CLIP_RN50, files.MIDAS, files.BLIP)}\n\n{_IMAGES}"
-SDXL = f"{_FIRST}\n\n{files.table(files.SDXL, files.SDXL_DEPTH, files.CLIP_RN50, files.MIDAS, files.BLIP)}\n\n{_IMAGES}"
-STOCK = f"{_FIRST}\n\n{files.table(files.SD15, files.SD15_DEPTH, files.MIDAS)}\n\n{_IMAGES}"
+SD15 = f"{_FIRST}\n\n{files.table(files.SD15, files.SD15_DEPTH, files.CLIP_RN50, files.DPT, files.BLIP)}\n\n{_IMAGES}"
+SDXL = f"{_FIRST}\n\n{files.table(files.SDXL, files.SDXL_DEPTH, files.CLIP_RN50, files.DPT, files.BLIP)}\n\n{_IMAGES}"
+STOCK = f"{_FIRST}\n\n{files.table(files.SD15, files.SD15_DEPTH, files.DPT)}\n\n{_IMAGES}"
 ONE_LORA = f"""{_FIRST}
 
 {files.table(files.SD15)}
@@ -26,8 +26,8 @@ card beside it (the `.md` file of the same name): whose pictures it was made of,
 
 SEE = """## What is in the pictures
 **BLIP** describes each picture in plain words, five times, as somebody would who does not know the place: *a woman in \
-a dress* where you wrote *a bride in hanbok*. Look through these captions: they must not name the place. **MiDaS** \
-sees what is near and what is far."""
+a dress* where you wrote *a bride in hanbok*. Look through these captions: they must not name the place. \
+**DPT-hybrid** sees what is near and what is far."""
 
 NEGATIVES = """## What the model itself would have shown
 For each of your pictures the base model draws the same scene five times, with its own idea of the place; the depth \

@@ -12,6 +12,8 @@ import workflow_notes_sd as notes
 import workflow_parts as parts
 from workflow_form import Node, Socket, Workflow
 
+from comfy_scoft.negatives.depth import FOR_PHOTOS
+
 PICTURES = {"folder": "my community", "culture": "Korean", "place": "Korea"}
 NEGATIVES = {"per_image": 5, "steps": 20, "cfg": 7.5, "strength": 1.0, "seed": 1}
 LOSSES = {"Diffusion": {"weight": 0.7}, "Memorization": {"weight": 0.3}, "Contrastive": {"weight": 0.05}}
@@ -22,7 +24,7 @@ TRAIN = {"steps": 3000, "batch_size": 1, "accumulation": 4, "seed": 1024, "preci
 FEATURES = {"network": "CLIP RN50 (layer 5)", "checkpoint": files.CLIP_RN50.name}
 PROMPTS = "a street in Korea\na family at dinner in Korea\na wedding in Korea\na street"
 RUN = "my-community"
-DEPTH = {"estimator": "MiDaS (controlnet-aux)"}
+DEPTH = {"estimator": FOR_PHOTOS}
 SAVED = {"name": "my community with negatives", "overwrite": True}
 CONTROL = {"strength": 1.0, "start_percent": 0.0, "end_percent": 1.0}
 SAMPLER = {"steps": 30, "cfg": 7.5, "sampler_name": "dpmpp_2m", "scheduler": "karras", "denoise": 1.0}

@@ -2,8 +2,10 @@
 only on its own nodes. It is set as text, never as HTML, and is not saved in the workflow. */
 
 import { app } from "../../scripts/app.js";
+import { api } from "../../scripts/api.js";
+import { find, isOpen, ownerOf } from "./tabs.js";
 
-const SHOWN = new Set(["ReadCard", "SaveLora", "ExportJob", "BuildSurvey", "LoadResponses", "AggregateSurvey", "PlotSurvey", "LearnPreference"]
+const SHOWN = new Set(["ReadCard", "SaveLora", "TrainLora", "ExportJob", "BuildSurvey", "LoadResponses", "AggregateSurvey", "PlotSurvey", "LearnPreference"]
     .map((name) => `SCoFT_${name}`));
 const WIDGET = "scoft_text";
 const LEAST = 70, MOST = 320, LINE = 17; // pixels
@@ -14,6 +16,14 @@ const CSS = `.scoft-text { box-sizing: border-box; width: 100%; height: 100%; ov
 
 function height(text) {
     return Math.min(MOST, Math.max(LEAST, LINE * (text.split("\n").length + 2)));
+}
+
+/* Show the text of an output of this pack's nodes, and none where that has none. */
+function tell(id, output) {
+    const node = find(id), text = [].concat(output?.text ?? []).join("\n");
+    if (!SHOWN.has(node?.comfyClass)) return;
+    if (text) show(node, text);
+    else node.widgets?.find((each) => each.name === WIDGET)?.element.replaceChildren(); // of an earlier run
 }
 
 function show(node, text) {
@@ -39,15 +49,8 @@ app.registerExtension({
         const style = document.createElement("style");
         style.textContent = CSS;
         document.head.append(style);
-    },
-    nodeCreated(node) {
-        if (!SHOWN.has(node.comfyClass)) return;
-        const before = node.onExecuted;
-        node.onExecuted = function (output) {
-            const result = before?.apply(this, arguments);
-            const text = output?.text;
-            if (text?.length) show(this, [].concat(text).join("\n"));
-            return result;
-        };
+        api.addEventListener("executed", ({ detail }) => {
+            if (isOpen(ownerOf(detail.prompt_id))) tell(detail.display_node ?? detail.node, detail.output);
+        });
     },
 });

@@ -7,6 +7,7 @@ a workflow is the same with and without it. */
 
 import { app } from "../../scripts/app.js";
 import { api } from "../../scripts/api.js";
+import { find, isOpen, ownerOf, SWITCHED, whole } from "./tabs.js";
 
 const NODE = "SCoFT_TrainLora";
 const EVENT = "scoft.training";
@@ -59,7 +60,7 @@ const CSS = `
 .scoft-training .trend { stroke-width: 2; }
 `;
 
-const known = new Map(); // "workflow/node" -> its latest data
+const known = []; // { owner, node, data } of the newest run of each node; owner: see tabs.js
 let asked = false; // whether the history was searched since the page opened
 
 function words() {
@@ -163,35 +164,22 @@ function show(node, data) {
     node.setDirtyCanvas?.(true, true);
 }
 
-function key(workflow, node) {
-    return `${workflow}/${node}`;
+function place(owner, node) {
+    const same = (each) => each.owner.tab === owner.tab && each.owner.id === owner.id;
+    return known.findIndex((each) => same(each) && String(each.node) === String(node));
 }
 
-function remember(workflow, node, data) {
-    known.delete(key(workflow, node));
-    known.set(key(workflow, node), data);
-    if (known.size > KEPT) known.delete(known.keys().next().value);
-}
-
-/* The root graph, whichever subgraph is open. */
-function whole() {
-    return app.rootGraph ?? app.graph?.rootGraph ?? app.graph;
-}
-
-/* The node with the server's id, "outer:inner" in a subgraph. */
-function find(id) {
-    let place = whole(), node;
-    for (const part of String(id).split(":")) {
-        node = place?.getNodeById(part) ?? place?.getNodeById(Number(part));
-        place = node?.subgraph;
-    }
-    return node?.comfyClass === NODE ? node : undefined;
+function remember(owner, node, data) {
+    const before = place(owner, node);
+    if (before >= 0) known.splice(before, 1);
+    known.push({ owner, node, data });
+    if (known.length > KEPT) known.shift();
 }
 
 /* ComfyUI's canvas keeps showing the last preview of a run in place of the node's own image, the chart. */
 function endPreview(id) {
     const node = find(id);
-    if (!node || !app.nodePreviewImages) return;
+    if (node?.comfyClass !== NODE || !app.nodePreviewImages) return;
     delete app.nodePreviewImages[node.graph === whole() ? String(node.id) : `${node.graph.id}:${node.id}`];
     node.images = node.preview = undefined; // so that it looks again for the image to show
     node.setDirtyCanvas?.(true, true);
@@ -199,10 +187,9 @@ function endPreview(id) {
 
 /* Draw the charts of the open graph. */
 function redraw() {
-    const here = `${whole()?.id}/`;
-    for (const [place, data] of known) {
-        const node = place.startsWith(here) && find(place.slice(here.length));
-        if (node) show(node, data);
+    for (const { owner, node: id, data } of known) {
+        const node = isOpen(owner) && find(id);
+        if (node?.comfyClass === NODE) show(node, data);
     }
 }
 
@@ -216,7 +203,8 @@ async function lookBack() {
             const workflow = prompt?.[3]?.extra_pnginfo?.workflow?.id;
             for (const [node, output] of Object.entries(outputs ?? {})) {
                 const data = output?.[OUTPUT]?.[0];
-                if (workflow && data && !known.has(key(workflow, node))) remember(workflow, node, data);
+                const owner = { id: workflow };
+                if (workflow && data && place(owner, node) < 0) remember(owner, node, data);
             }
         }
         redraw();
@@ -230,20 +218,22 @@ app.registerExtension({
     setup() {
         document.head.append(element("style", {}, CSS));
         api.addEventListener(EVENT, ({ detail: data }) => {
-            remember(data.workflow, data.node, data);
-            if (data.workflow === whole()?.id) redraw();
+            const owner = ownerOf(data.prompt, data.workflow);
+            remember(owner, data.node, data);
+            if (isOpen(owner)) redraw();
         });
         api.addEventListener("executed", ({ detail }) => {
             const data = detail?.output?.[OUTPUT]?.[0]; // also of a cached node, which sends no other event
             if (!data) return;
-            const id = detail.display_node ?? detail.node;
-            remember(whole()?.id, id, data);
+            const owner = ownerOf(detail.prompt_id), id = detail.display_node ?? detail.node;
+            remember(owner, id, data);
+            if (!isOpen(owner)) return;
             redraw();
             endPreview(id);
         });
     },
     afterConfigureGraph() {
-        redraw();
+        setTimeout(redraw, SWITCHED);
         if (whole()?.nodes?.some((node) => node.comfyClass === NODE || node.subgraph)) lookBack();
     },
 });

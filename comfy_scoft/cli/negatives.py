@@ -29,10 +29,9 @@ from ..negatives.controlnet_pipeline import (
     PipelineSampler,
     load_controlnet,
     models_identity,
-    native_resolution,
     size_multiple,
 )
-from ..negatives.depth import DEPTH, DepthEstimator, attach_depth, load_depth
+from ..negatives.depth import DEPTH, FOR_PHOTOS, DepthEstimator, attach_depth, load_depth
 from ..negatives.filter import filter_negatives
 from ..negatives.generate import NegativeSettings, make_negatives
 from ..reports.plots import filter_page
@@ -62,7 +61,7 @@ def parser() -> argparse.ArgumentParser:
     files.add_argument("--controlnet", type=Path, required=True, help="a depth ControlNet for it, .safetensors")
     files.add_argument("--dataset", type=Path, required=True, help="folder with metadata.jsonl, or images and .txt")
     files.add_argument("--out", type=Path, required=True, help="new folder; the result is in its sub-folder `dataset`")
-    files.add_argument("--depth", default="MiDaS (controlnet-aux)", help=f"depth network: {', '.join(DEPTH)}")
+    files.add_argument("--depth", default=FOR_PHOTOS, help=f"depth network: {', '.join(DEPTH)}")
     files.add_argument("--depth-weights", type=Path, help="folder with its weights")
     files.add_argument("--again", action="store_true", help="also estimate depth of images that have a depth map")
     data = command.add_argument_group("dataset")
@@ -74,7 +73,7 @@ def parser() -> argparse.ArgumentParser:
     add_settings(sampling, NegativeSettings, "per_image", "steps", "cfg", "strength", "seed", "prompt_template")
     add_settings(sampling, NegativeSettings, "sampler", "batch_size")
     resolution = declaration(NegativeSettings, "resolution")[1].help
-    sampling.add_argument("--resolution", type=int, default=0, help=f"{resolution} Default: 0.")
+    sampling.add_argument("--resolution", type=int, default=0, help=f"{resolution} 0, the default: the model's own.")
     sampling.add_argument("--prediction", choices=("epsilon", "v_prediction"), help="if the checkpoint does not say it")
     sampling.add_argument("--dtype", choices=("float32", "float16", "bfloat16"), help="default: float16 on a GPU")
     sampling.add_argument("--threads", type=int, help="CPU threads; the same number gives exactly the same images")
@@ -130,7 +129,7 @@ class Work:
         self.folder = options.out / "work"
         number = options.dtype or ("float16" if device.type == "cuda" else "float32")
         base = load_base(options.checkpoint, options.prediction, getattr(torch, number))
-        self.settings = dataclasses.replace(settings, resolution=options.resolution or native_resolution(base))
+        self.settings = dataclasses.replace(settings, resolution=options.resolution or base.resolution)
         controlnet = load_controlnet(options.controlnet, base)
         self.sampler = PipelineSampler(base, controlnet, self.settings, device)
         self.multiple = size_multiple(base)

@@ -23,6 +23,7 @@ from ..experiments.paper_tables.networks import ROLES, Networks
 from ..experiments.paper_tables.plan import Clock, calibrate
 from ..experiments.paper_tables.run import work
 from ..experiments.paper_tables.study import Study
+from ..negatives.depth import FOR_PHOTOS
 from ..training.run_folder import alone
 from .exit_status import answered
 
@@ -51,10 +52,10 @@ def parser() -> argparse.ArgumentParser:
                        "of them: <culture>/train/metadata.jsonl and, if there is one, <culture>/test")  # fmt: skip
     files.add_argument("--generic", type=Path, help="a generic set such as COCO's val2017, for KID-COCO")
     files.add_argument("--generic-captions", type=Path, help="its captions in COCO's form (captions_val2017.json)")
-    files.add_argument("--networks", type=Path, help="folder of the feature networks' files, and of blip and midas")
+    files.add_argument("--networks", type=Path, help="folder of the feature networks' files, and of blip and depth")
     files.add_argument("--network", action="append", default=[], metavar="ROLE=NAME[=FILE]",
                        help=f"another network or file for one of: {', '.join(ROLES)}")  # fmt: skip
-    files.add_argument("--depth", default="MiDaS (controlnet-aux)", help="the depth estimator (default: %(default)s)")
+    files.add_argument("--depth", default=FOR_PHOTOS, help="the depth estimator (default: %(default)s)")
     files.add_argument("--out", type=Path, required=True, help="where everything is kept")
     files.add_argument("--answers", type=Path, help="folder with the answers to the survey pages")
     what = found.add_argument_group("what is done")

@@ -21,8 +21,9 @@ import comfy.supported_models
 import comfy.supported_models_base
 import comfy.utils
 import folder_paths
+import nodes as comfy_nodes
 from comfy_api.latest import ComfyExtension, io, ui
 from comfy_execution.graph_utils import ExecutionBlocker
 from server import PromptServer
 
-__all__ = ["ComfyExtension", "ExecutionBlocker", "PromptServer", "comfy", "folder_paths", "io", "ui"]
+__all__ = ["ComfyExtension", "ExecutionBlocker", "PromptServer", "comfy", "comfy_nodes", "folder_paths", "io", "ui"]

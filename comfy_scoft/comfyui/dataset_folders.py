@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
 
 from ..common.errors import UserError
+from ..common.names import MAX_BYTES, file_name
+from ..common.text import printable
 from ..data.dataset import has_metadata, holds_dataset
 from ..data.dataset.rows import ROW_ENDINGS
 from ..data.dataset.walk import METADATA
 from ..data.download.store import LOG, REPORT
 from ..mini_world import COMMUNITY
 from .runtime import files, folders, input_folder, inside, output_folder
+from .typed_names import typed
 from .widgets import Node
 
 SHIPPED = "community set of nuvia (shipped)"
@@ -25,32 +27,35 @@ SAVED = " (saved)"
 
 
 def dataset_names() -> list[str]:
-    """The menu of datasets: the shipped one, those in the input folder, and saved ones.
+    """The menu of datasets: the shipped one, those in the input folder, and saved ones."""
+    return [SHIPPED, *_datasets_in(input_folder()), *(f"{name}{SAVED}" for name in _datasets_in(saved_root()))]
+
+
+def _datasets_in(root: Path) -> list[str]:
+    """The folders below `root` that hold a dataset, sorted.
 
     A folder below a listed one is part of that, except below one with metadata, which may be broken or list other
     images. A folder without images of its own is listed if datasets lie in two or more of its subfolders.
     """
     whole: list[str] = []
     names: set[str] = set()
-    for name in folders(input_folder()):
-        if not any(name.startswith(f"{above}/") for above in whole) and holds_dataset(input_folder() / name):
+    for name in folders(root):
+        if not any(name.startswith(f"{above}/") for above in whole) and holds_dataset(root / name):
             names.add(name)
-            if not has_metadata(input_folder() / name):
+            if not has_metadata(root / name):
                 whole.append(name)
     parts = {tuple(name.split("/")) for name in names}
     branches = Counter(above for above, _ in {(part[:n], part[n]) for part in parts for n in range(1, len(part))})
-    names |= {"/".join(above) for above, count in branches.items() if count > 1}
-    saved = [name for name in folders(saved_root(), depth=1) if holds_dataset(saved_root() / name)]
-    return [SHIPPED, *sorted(names), *(f"{name}{SAVED}" for name in saved)]
+    return sorted(names | {"/".join(above) for above, count in branches.items() if count > 1})
 
 
 def dataset_folder(name: str) -> Path:
     """The folder of a menu entry. Raises UserError for a name that leads anywhere else."""
     if name == SHIPPED:
         return COMMUNITY
-    if name.endswith(SAVED) and not inside(input_folder(), name).is_dir():
+    if name.endswith(SAVED) and not os.path.isdir(inside(input_folder(), name)):
         saved = inside(saved_root(), name.removesuffix(SAVED))
-        if saved.is_dir():
+        if os.path.isdir(saved):
             return saved
     return given_folder(name)
 
@@ -58,7 +63,8 @@ def dataset_folder(name: str) -> Path:
 def given_folder(name: str) -> Path:
     """A folder in the input folder. Raises UserError for a name that leads anywhere else."""
     folder = inside(input_folder(), name)
-    if not folder.is_dir():
+    if not os.path.isdir(folder):  # Path.is_dir raises for a name that is too long
+        name = printable(name)
         raise UserError(f"There is no folder {name!r} in ComfyUI's input folder: put it there, or choose another one.")
     return folder
 
@@ -72,15 +78,17 @@ def link_files() -> list[str]:
 def link_file(name: str) -> Path:
     """The list of a menu entry. Raises UserError for a name that leads anywhere else."""
     path = inside(input_folder(), name)
-    if not path.is_file() or not path.name.lower().endswith(ROW_ENDINGS):
-        raise UserError(f"There is no list {name!r} in ComfyUI's input folder: put a .csv or .jsonl file there.")
+    if not os.path.isfile(path) or not path.name.lower().endswith(ROW_ENDINGS):
+        raise UserError(
+            f"There is no list {printable(name)!r} in ComfyUI's input folder: put a .csv or .jsonl file there."
+        )
     return path
 
 
 def collected_folder(name: str, links: Path) -> Path:
     """The folder of a list's images in the input folder: `name`, or the list's own name and "images"."""
-    stem = re.sub(r"[^\w.()-]+", " ", links.stem[:60]).strip(" .()-") or "collected"
-    return inside(input_folder(), plain_name(name if name.strip() else f"{stem} images"))
+    stem = file_name(links.stem[:60], "collected", " ", ".()-", MAX_BYTES - len(" images"))
+    return dataset_place(input_folder(), name if name.strip() else f"{stem} images")
 
 
 def saved_root() -> Path:
@@ -99,12 +107,10 @@ def files_fingerprint(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def plain_name(name: str) -> str:
-    """The name of a new folder. Raises UserError for a path, or characters that no folder can have."""
-    clean = name.strip()
-    if not re.fullmatch(r"\w[\w .()-]{0,79}", clean) or clean.endswith("."):
-        raise UserError(f"{name!r} cannot name a dataset: use letters, digits, spaces, - and _, without a path.")
-    return clean
+def dataset_place(root: Path, name: str) -> Path:
+    """The new folder of a typed name under `root`. Raises UserError as `typed` does."""
+    folder, last = typed(root, name, "dataset name")
+    return folder / last
 
 
 class FolderNode(Node):
@@ -115,10 +121,7 @@ class FolderNode(Node):
     @classmethod
     def validate_inputs(cls, folder: str | None = None) -> bool | str:
         """Reject a bad folder before anything runs. None: the name comes from another node."""
-        try:
-            return folder is None or bool(cls.find(folder))
-        except UserError as error:
-            return str(error)
+        return folder is None or bool(cls.find(folder))
 
     @classmethod
     def fingerprint_inputs(cls, folder: str | None = None, **_: Any) -> str:

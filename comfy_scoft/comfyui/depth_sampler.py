@@ -12,7 +12,6 @@ from PIL import Image
 from torch import Tensor
 
 from ..data.images import open_image, to_bytes
-from ..models.mini import layout
 from ..negatives.generate import NegativeSettings, Request
 from .compat import comfy
 from .runtime import Progress, check_interrupt
@@ -22,14 +21,6 @@ def size_multiple(model: Any) -> int:
     """The divisor of an image's sides: 8 for the VAE, times 2 for each level of the UNet below the first."""
     levels = len(model.model.model_config.unet_config.get("channel_mult", (1, 1, 1, 1)))
     return 8 * 2 ** (levels - 1)
-
-
-def native_resolution(model: Any) -> int:
-    """The side in pixels of the squares that the model's family was trained on."""
-    config = model.model.model_config.unet_config
-    widths = {layout.CONTEXT: 64, 768: 512, 1024: 512, 2048: 1024, 1280: 1024}
-    v_prediction = isinstance(model.get_model_object("model_sampling"), comfy.model_sampling.V_PREDICTION)
-    return 768 if config.get("context_dim") == 1024 and v_prediction else widths.get(config.get("context_dim"), 512)
 
 
 @dataclass

@@ -13,7 +13,7 @@ from dataclasses import InitVar, dataclass, field
 from typing import Any
 
 from ..training.validation import HELD_OUT
-from .runtime import send_event
+from .runtime import running_prompt, send_event
 
 EVENT = "scoft.training"
 OUTPUT = "scoft_training"
@@ -90,7 +90,8 @@ class LiveChart:
         """Send now."""
         self._sent, self._new = time.monotonic(), False
         if self.node is not None and self.workflow is not None:
-            send_event(EVENT, {"node": self.node, "workflow": self.workflow, **self.data(state)})
+            place = {"node": self.node, "workflow": self.workflow, "prompt": running_prompt()}
+            send_event(EVENT, {**place, **self.data(state)})
 
     def data(self, state: str) -> dict[str, Any]:
         """The chart's data as JSON: under 20 kB for a run of any length."""

@@ -13,6 +13,9 @@ from typing import Any
 import torch
 
 from ..common.errors import UserError
+from ..common.folders import names_in
+from ..common.settings import shown
+from ..common.text import printable, without_folders
 from .compat import PromptServer, comfy, folder_paths
 
 
@@ -45,7 +48,7 @@ class Progress:
         """Show one line of text on the node. Does nothing without a server or a node."""
         server = getattr(PromptServer, "instance", None)
         if text and self.node_id is not None and server is not None:
-            server.send_progress_text(text, self.node_id)
+            server.send_progress_text(printable(text, 1000), self.node_id)
 
 
 def send_event(event: str, data: Any) -> None:
@@ -53,6 +56,11 @@ def send_event(event: str, data: Any) -> None:
     server = getattr(PromptServer, "instance", None)
     if server is not None:
         server.send_sync(event, data)
+
+
+def running_prompt() -> str | None:
+    """The id of the prompt that ComfyUI runs, by which the page knows the workflow. None without a server."""
+    return getattr(getattr(PromptServer, "instance", None), "last_prompt_id", None)
 
 
 def check_interrupt() -> None:
@@ -77,43 +85,50 @@ def device() -> torch.device:
 
 
 def inside(root: str | Path, name: str) -> Path:
-    """The real path of `name` under `root`; the file need not exist. Raises UserError for anything outside of it:
-    absolute names, "..", and links whose target is elsewhere.
+    """The real path of `name` under `root`; the file need not exist. Raises UserError for anything outside of it
+    (absolute names, "..", links whose target is elsewhere), for `root` itself, and for what no file can be named.
     """
-    text = str(name)
-    parts = text.replace("\\", "/").split("/")
-    if not text.strip() or os.path.isabs(text) or parts[0] == "" or ":" in parts[0] or ".." in parts or "\0" in text:
-        raise UserError(f"{text!r} is not a name inside {Path(root).name!r}: choose one from the list.")
+    parts = name.replace("\\", "/").split("/") if isinstance(name, str) else [""]
     base = os.path.realpath(root)
-    path = os.path.realpath(os.path.join(base, *parts))
+    try:
+        path = os.path.realpath(os.path.join(base, *parts))
+    except ValueError:  # a zero byte, half of an emoji
+        path = base
+    if ":" in parts[0] or parts[0] == "" or ".." in parts or not name.strip() or path == base:
+        raise UserError(f"{shown(name)} is not a name inside {Path(root).name!r}: choose one from the list.")
     if os.path.commonpath([base, path]) != base:
         raise UserError(
-            f"{text!r} leads out of {Path(root).name!r}: put the files themselves there instead of a link, or start "
-            "ComfyUI with --input-directory on the folder that holds them."
+            f"{shown(name)} leads out of {Path(root).name!r}: put the files themselves there instead of a link, or "
+            "start ComfyUI with --input-directory on the folder that holds them."
         )
     return Path(path)
 
 
 def folders(root: str | Path, depth: int = 3) -> list[str]:
     """Sub-folders of `root`, if it exists, as sorted names with "/", without hidden ones and links; for a combo."""
-    names_below, root = [], Path(root)
-    for place, names, _ in os.walk(root):
-        level = len(Path(place).relative_to(root).parts)
-        names[:] = sorted(n for n in names if not n.startswith(".") and not os.path.islink(os.path.join(place, n)))
-        names_below += [(Path(place) / n).relative_to(root).as_posix() for n in names]
-        if level + 1 >= depth:
-            names.clear()
-    return sorted(names_below)
+    names = [name for name in names_in(Path(root)).folders if not name.startswith(".")]
+    below = [f"{name}/{deeper}" for name in names if depth > 1 for deeper in folders(Path(root, name), depth - 1)]
+    return sorted(names + below)
 
 
 def files(root: str | Path, *endings: str, depth: int = 3) -> list[str]:
     """Files under `root` with these endings (".json", …), as sorted names with "/"; for a combo."""
-    root, names = Path(root), []
-    for place in ["", *folders(root, depth)] if root.is_dir() else []:
-        for entry in os.scandir(root / place):
-            if entry.is_file(follow_symlinks=False) and entry.name.lower().endswith(endings):
-                names.append((Path(place) / entry.name).as_posix())
-    return sorted(names)
+    places = {"": Path(root)} | {f"{name}/": Path(root, name) for name in folders(root, depth)}
+    return sorted(
+        place + name for place, at in places.items() for name in names_in(at).files if name.lower().endswith(endings)
+    )
+
+
+def plain_message(text: str) -> str:
+    """An error's text as everyone may see it: printable, short, and with ComfyUI's folders by their names alone."""
+    base = {"input": folder_paths.get_input_directory(), "output": folder_paths.get_output_directory()}
+    base |= {"models": folder_paths.models_dir, "temp": folder_paths.get_temp_directory()}
+    base |= {
+        "ComfyUI": folder_paths.base_path,
+        "comfy_scoft": str(Path(__file__).parents[2]),
+        "~": os.path.expanduser("~"),
+    }
+    return without_folders(text, {each: name for name, path in base.items() for each in (path, os.path.realpath(path))})
 
 
 def input_folder() -> Path:

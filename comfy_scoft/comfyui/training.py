@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import gc
 import math
+import os
+import re
+import shlex
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -81,7 +85,7 @@ class TrainInputs:
         )
         if run.lora.start_from:
             run.start = _lora(run.lora.start_from)
-        if settings.decode is Decode.TAESD or settings.resolution >= 256:
+        if settings.decode is Decode.TAESD or run.settings.resolution >= 256:
             base.small_vae = small_vae(base)
         run.check()
         return run
@@ -122,6 +126,7 @@ def train_in_comfyui(
         progress = TrainingProgress(run, Progress(1, node_id), chart)
         with progress.stop_is_shown():
             progress.on_message(_run_line(folder.name, name, resume))
+            progress.on_message(run.size_note)
             prepare(run, progress.bar.say)
             run.memory_options, line = fits(run, MemoryOptions.of(run.settings), free_bytes())
             progress.on_message(line)
@@ -147,6 +152,18 @@ def export(inputs: TrainInputs, root: Path, name: str, checkpoint: Path | None) 
         return write_job(run, folder, checkpoint, check_interrupt)
     finally:
         release(run)
+
+
+def command(job: Path) -> str:
+    """What to type in a terminal to train a job, quoted for the shell of this system."""
+    pack = Path(__file__).resolve().parents[2]
+    return f"cd {_quoted(pack)}\n{_quoted(sys.executable)} -m comfy_scoft train {_quoted(job)}"
+
+
+def _quoted(path: Path | str) -> str:
+    if os.name == "nt":  # a file's name cannot have a quote there
+        return f'"{path}"' if re.search(r"[^\w.:\\-]", str(path)) else str(path)
+    return shlex.quote(str(path))
 
 
 def prepare(run: Run, say: Callable[[str], None] = lambda text: None) -> None:

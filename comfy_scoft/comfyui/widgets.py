@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import inspect
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from ..common.settings import KEY, Choice, check_number, declaration
+from ..common.errors import UserError, reworded
+from ..common.settings import KEY, Choice, check_number, check_text, declaration, shown
 from ..data.images import open_image
+from ..data.records import Dataset
 from .compat import io
-from .runtime import Progress, check_interrupt
+from .runtime import Progress, check_interrupt, plain_message
 
 
 def widget(
@@ -55,13 +58,20 @@ def widgets(owner: type, *names: str, optional: bool = False, multiline: tuple[s
 
 
 class Node(io.ComfyNode):
-    """A node whose numbers are checked before it runs: ComfyUI's own check does not cover values from a link or NaN."""
+    """A node whose inputs are checked before it runs, and whose errors anyone can be shown.
+
+    ComfyUI's own check does not cover values from a link, NaN, and text that is not valid Unicode. It logs messages as
+    they are, and one that cannot be encoded ends its queue.
+    """
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        own = cls.execute.__func__
-        if "execute" not in vars(cls) or not hasattr(own, "__wrapped__"):  # not ComfyUI's copy of a node for one run
-            cls.execute = classmethod(_with_checked_numbers(getattr(own, "__wrapped__", own)))
+        for name in ("define_schema", "validate_inputs", "fingerprint_inputs", "check_lazy_status", "execute"):
+            method = vars(cls).get(name)
+            if method is not None and not hasattr(method.__func__, "__wrapped__"):  # not ComfyUI's copy of a node
+                own = method.__func__
+                own = _with_checked_inputs(own) if name in ("validate_inputs", "execute") else own
+                setattr(cls, name, classmethod(_with_plain_errors(own)))
 
     @classmethod
     def progress(cls, total: int) -> Progress:
@@ -84,20 +94,52 @@ class Node(io.ComfyNode):
         return observe
 
 
-def _with_checked_numbers(execute: Callable[..., Any]) -> Callable[..., Any]:
-    names = execute.__code__.co_varnames[1 : execute.__code__.co_argcount]
-    limits: dict[str, tuple[bool, Any, Any]] = {}
+def _with_checked_inputs(method: Callable[..., Any]) -> Callable[..., Any]:
+    names = method.__code__.co_varnames[1 : method.__code__.co_argcount]
 
-    @functools.wraps(execute)
+    @functools.wraps(method)
     def checked(cls: type[Node], *args: Any, **kwargs: Any) -> Any:
-        if not limits:
-            numbers = [each for each in cls.define_schema().inputs if isinstance(each, io.Int.Input | io.Float.Input)]
-            limits.update({each.id: (isinstance(each, io.Int.Input), each.min, each.max) for each in numbers})
+        schema = cls.SCHEMA or cls.define_schema()
+        inputs = {each.id: each for each in schema.inputs}
         for name, value in (dict(zip(names, args, strict=False)) | kwargs).items():
-            for number in value if isinstance(value, list | tuple) else [value]:
-                if name in limits and number is not None:
-                    whole, least, most = limits[name]
-                    check_number(name, number, whole=whole, min=least, max=most)
-        return execute(cls, *args, **kwargs)
+            for each in (value or ()) if schema.is_input_list else [value]:
+                if isinstance(each, Dataset):
+                    each.restore()
+                if each is not None or method.__name__ != "validate_inputs":  # there it is one that comes by a link
+                    _check_input(inputs.get(name), each)
+        return method(cls, *args, **kwargs)
 
     return checked
+
+
+def _check_input(declared: Any, value: Any) -> None:
+    """Raise UserError for a value that the widget of that input would not allow."""
+    if isinstance(declared, io.Int.Input | io.Float.Input):
+        check_number(declared.id, value, whole=isinstance(declared, io.Int.Input), min=declared.min, max=declared.max)
+    elif isinstance(declared, io.String.Input):
+        check_text(declared.id, value)
+    elif isinstance(declared, io.Boolean.Input) and not isinstance(value, bool):
+        raise UserError(f"{declared.id} is {shown(value)}, but it must be true or false.")
+    elif isinstance(declared, io.Combo.Input) and not isinstance(value, str):
+        raise UserError(f"{declared.id} is {shown(value)}, but it must be a name: choose one from the list.")
+
+
+def _with_plain_errors(method: Callable[..., Any]) -> Callable[..., Any]:
+    """The method, whose errors are printable, short and without machine paths; a person's mistake that
+    `validate_inputs` raises is its answer."""
+
+    @functools.wraps(method)
+    def plain(cls: type[Node], *args: Any, **kwargs: Any) -> Any:
+        try:
+            return method(cls, *args, **kwargs)
+        except Exception as raised:
+            error = reworded(raised, plain_message)
+        if isinstance(error, UserError) and method.__name__ == "validate_inputs":
+            return str(error)
+        try:
+            raise error  # outside of the except clause, where the first one would become its context
+        finally:
+            del error  # its traceback holds this frame, and with it all that the node has computed
+
+    plain.__signature__ = inspect.signature(method)  # type: ignore[attr-defined]  # ComfyUI asks which inputs it takes
+    return plain

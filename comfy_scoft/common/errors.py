@@ -2,26 +2,38 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
+from typing import Any
+
+from .text import sentence
+
 NAME = "comfy_scoft"
 """The module that ComfyUI shows with an error: the real one's name holds the path of the pack's folder."""
 
 
 class UserError(ValueError):
-    """A person's mistake, in one sentence: what was wrong, what was expected, what to do."""
+    """A person's mistake, in one sentence: what was wrong, what was expected, what to do.
+
+    The sentence may quote anything: it is made printable and kept short here.
+    """
 
     __module__ = NAME
+
+    def __init__(self, text: str) -> None:
+        super().__init__(sentence(text))
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        cls.__module__ = NAME
 
 
 class NonFiniteLoss(UserError):
     """A loss term became NaN or infinite; the message names the term, and the last good checkpoint is kept."""
 
-    __module__ = NAME
-
 
 class OtherProcess(UserError):
     """Another process of the run ended or stopped with a fault, so that this one cannot go on either."""
-
-    __module__ = NAME
 
 
 class ImageError(UserError):
@@ -30,8 +42,6 @@ class ImageError(UserError):
     sentence: with {file} for its name. of_many: the same of {count} images at once, {files}, where one remedy is for
     all; "" to say it of each.
     """
-
-    __module__ = NAME
 
     def __init__(self, sentence: str, file: str, of_many: str = "") -> None:
         super().__init__(sentence.replace("{file}", file))
@@ -43,3 +53,56 @@ class ImageError(UserError):
     def about(self, file: str) -> ImageError:
         """The same error with another name of the file, as its path below a dataset's folder."""
         return ImageError(self.sentence, file, self.of_many)
+
+
+def reworded(error: BaseException, clean: Callable[[str], str]) -> BaseException:
+    """The error, whose text and those of its causes, contexts, notes and parts are made to be `clean(text)`.
+
+    Type and traceback stay. Only an error whose type allows no other text (one written in C, such as pydantic's) is
+    replaced, by a RuntimeError that names that type. clean: gives a text that it has cleaned back as it is.
+    """
+    return _reworded(error, clean, {})
+
+
+def _reworded(error: BaseException, clean: Callable[[str], str], done: dict[int, BaseException]) -> BaseException:
+    if id(error) in done:
+        return done[id(error)]
+    new = done[id(error)] = _said(error, clean)
+    done[id(new)] = new
+    context, cause, silent = error.__context__, error.__cause__, error.__suppress_context__
+    new.__context__ = None if context is None else _reworded(context, clean, done)
+    new.__cause__ = None if cause is None else _reworded(cause, clean, done)
+    new.__suppress_context__ = silent
+    if notes := getattr(error, "__notes__", None):
+        new.__notes__ = [clean(str(note)) for note in notes]  # type: ignore[attr-defined]
+    for part in getattr(error, "exceptions", ()):  # of an ExceptionGroup, which cannot exchange them
+        _reworded(part, clean, done)
+    return new
+
+
+def _said(error: BaseException, clean: Callable[[str], str]) -> BaseException:
+    """The error with its own text cleaned, or what stands for it."""
+    text = _text(error)
+    if (wanted := clean(text)) == text:
+        return error
+    for name in ("filename", "filename2", "strerror", "msg"):  # OSError and SyntaxError make their text of these
+        if isinstance(value := getattr(error, name, None), str | bytes):
+            setattr(error, name, clean(os.fsdecode(value)))
+    if len(error.args) == 1:
+        error.args = (wanted,)
+    if (now := _text(error)) in (wanted, clean(now)):
+        return error
+    own = type(error)
+    named = {"__module__": own.__module__, "__qualname__": own.__qualname__, "__str__": lambda _: wanted}
+    try:  # a type whose text is not that of its arguments
+        error.__class__ = type(own.__name__, (own,), named)
+    except TypeError:
+        return RuntimeError(f"{own.__name__}: {wanted}").with_traceback(error.__traceback__)
+    return error
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:  # an error that cannot say what it is
+        return type(error).__name__

@@ -15,8 +15,12 @@ from enum import Enum
 from typing import Any
 
 from .errors import UserError
+from .text import is_unicode
 
 KEY = "setting"
+
+MAX_SEED = 2**64 - 1
+"""The largest seed of ComfyUI's own widgets and of torch's generators."""
 
 
 class Choice(str, Enum):
@@ -101,6 +105,14 @@ def check_number(name: str, value: Any, *, whole: bool, min: float | None, max: 
         elif min is not None or max is not None:
             expected += f" of at least {_number(min)}" if min is not None else f" of at most {_number(max)}"
         raise UserError(f"{name} is {shown(value)}, but it must be {expected}.")
+
+
+def check_text(name: str, value: Any) -> None:
+    """Raise UserError unless the value is text that a UTF-8 file can hold."""
+    if not isinstance(value, str):
+        raise UserError(f"{name} is {shown(value)}, but it must be text.")
+    if not is_unicode(value):
+        raise UserError(f"{name} has characters that are not valid Unicode, in {shown(value)}: write them again.")
 
 
 def shown(value: Any) -> str:

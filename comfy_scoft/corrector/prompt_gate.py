@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from ..common.errors import UserError
+from ..common.mentions import mentions
+from ..common.text import composed, printable
 
 MAX_CAPTIONS = 24
 MADE_UP = 8
@@ -23,6 +25,7 @@ SHRINKAGE = 0.1
 DOUBT, STEEP = 2 / 3, 12.0
 """The gate is half open at the share DOUBT of the way from the strongest caption without the place to the weakest with
 it, and its log-odds rise by STEEP over that way; so it stays closed in doubt."""
+_PREPOSITION = re.compile(r"\b(?:in|of|from|at|near)\s+\Z", re.IGNORECASE)
 LETTERS = ("bcdfghklmnprstvz", "aeiou")
 
 Embed = Callable[[str], Tensor]
@@ -66,22 +69,28 @@ def contrasts(
     Variants: the place left out, replaced by each of `others`, and by MADE_UP invented names. Raises UserError if no
     caption names the place.
     """
-    name = re.compile(re.escape(place), re.IGNORECASE)
-    # the name as a word, with a preposition before it if there is one
-    phrase = re.compile(rf"(?:\b(?:in|of|from|at|near)\s+)?(?<!\w){name.pattern}(?!\w)", re.IGNORECASE)
-    naming = list(dict.fromkeys(caption.strip() for caption in captions if phrase.search(caption)))
+    texts = dict.fromkeys(composed(caption).strip() for caption in captions)
+    naming = [text for text in texts if mentions(place, text)]
     if not naming:
         raise UserError(
-            f"None of the {len(captions)} captions names the place {place!r}: write it as the captions do, or leave "
-            "it empty, and the preference will hold for all prompts."
+            f"None of the {len(captions)} captions names the place {printable(place)!r}: write it as the captions do, "
+            "or leave it empty, and the preference will hold for all prompts."
         )
     chosen = naming[:: -(-len(naming) // MAX_CAPTIONS)]
     without = []
     for caption in chosen:
         names = [*others, *(_made_up(generator) for _ in range(MADE_UP))]
-        left_out = re.sub(r"\s+([,.;:!?])", r"\1", " ".join(phrase.sub(" ", caption).split()))
-        without.append([left_out, *(other.join(name.split(caption)) for other in names)])
+        parts = _around(caption, mentions(place, caption))
+        bare = [_PREPOSITION.sub("", part) for part in parts[:-1]] + parts[-1:]
+        left_out = re.sub(r"\s+([,.;:!?])", r"\1", " ".join(" ".join(bare).split()))
+        without.append([left_out, *(other.join(parts) for other in names)])
     return chosen, without
+
+
+def _around(text: str, spans: Sequence[tuple[int, int]]) -> list[str]:
+    """The parts of a text between these (start, end)."""
+    ends = [0, *(end for _, end in spans)]
+    return [text[end:start] for end, (start, _) in zip(ends, [*spans, (len(text), 0)], strict=True)]
 
 
 def _made_up(generator: torch.Generator) -> str:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..common.errors import UserError
-from ..common.settings import check, setting
+from ..common.settings import MAX_SEED, check, setting
 from ..models.noise_schedule import NoiseSchedule
 from .evaluation import Evaluation, LatentPair, measure
 from .preference import Preference, PreferenceHead, levels_for, log_preference, noised
@@ -25,7 +25,7 @@ class PreferenceSettings:
     """How a preference is trained: AdamW with a one-cycle learning rate. Raises UserError for a bad value."""
 
     steps: int = setting(600, "Training steps; a few seconds to two minutes.", min=1, max=100_000, step=50)
-    seed: int = setting(0, "Random seed.", min=0, max=2**53 - 1, step=1)
+    seed: int = setting(0, "Random seed.", min=0, max=MAX_SEED, step=1)
     batch_size: int = setting(64, "Latents per step, half from each set.", min=2)
     learning_rate: float = setting(3e-3, "Peak learning rate.", min=1e-8, max=1.0)
     held_out: float = setting(0.2, "Share of each set's images that is only used for evaluation.", min=0.01, max=0.89)

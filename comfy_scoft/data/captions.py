@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,8 +20,11 @@ from torch import Tensor
 from ..common.errors import UserError
 from ..common.files import file_hash, write_atomically
 from ..common.fingerprints import noise_seed
+from ..common.mentions import mentions
+from ..common.names import file_name
 from ..common.progress import Observer
-from ..common.settings import check, setting
+from ..common.settings import MAX_SEED, check, setting
+from ..common.text import composed, printable
 from ..models.hub import FolderLoader
 from .images import open_image
 from .records import CultureRecord, Dataset
@@ -53,7 +55,7 @@ class CaptionSettings:
     """How generic captions are generated. Raises UserError for a bad value."""
 
     per_image: int = setting(5, "Generic captions per image.", min=1, max=20)
-    seed: int = setting(0, "Random seed of the captions.", min=0, max=0xFFFFFFFFFFFFFFFF, step=1)
+    seed: int = setting(0, "Random seed of the captions.", min=0, max=MAX_SEED, step=1)
     overwrite: bool = setting(
         False,
         "Off: keep generic captions that images already have. On: replace them. Your own captions are never changed.",
@@ -134,7 +136,7 @@ class CaptionFile:
 
     @classmethod
     def write(cls, folder: Path, image: Path, key: str, captioner: str, captions: Sequence[str]) -> None:
-        stem = re.sub(r"[^\w.]+", "_", image.stem)[:60]
+        stem = file_name(image.stem, "image", "_", ".")
         head = f"# {stem}, by {captioner}; one caption a line, change them as you like; as made: {_checksum(captions)}"
         write_atomically(folder / f"{stem}-{key}.txt", "\n".join([head, *captions, ""]).encode())
 
@@ -161,13 +163,13 @@ def _report(records: Sequence[CultureRecord], selected: int, sampled: int, capti
             f"Warning: {len(naming)} generic captions name the place or the culture, which a generic caption must "
             "not: change them in the dataset's metadata.jsonl or in the caption files"
         )
-        lines += [f'- {record.image.name}: "{text}" names {name}' for record, name, text in naming]
+        lines += [f'- {printable(record.image.name)}: "{text}" names {name}' for record, name, text in naming]
     return "\n".join(lines)
 
 
 def _named(record: CultureRecord, text: str) -> Iterator[str]:
     for name in dict.fromkeys((record.place, record.culture)):
-        if name.strip() and re.search(rf"(?<!\w){re.escape(name.strip())}(?!\w)", text, re.IGNORECASE):
+        if mentions(name, composed(text)):
             yield name
 
 
@@ -276,5 +278,5 @@ CAPTIONERS: dict[str, FolderLoader[Captioner]] = {"BLIP": BLIP}
 def load_captioner(name: str, folder: Path | None = None, device: torch.device | None = None) -> Captioner:
     """The captioner of that name, loaded from its folder. Raises UserError for an unknown name or unusable folder."""
     if name not in CAPTIONERS:
-        raise UserError(f"There is no captioner named {name!r}; choose one of {', '.join(CAPTIONERS)}.")
+        raise UserError(f"There is no captioner named {printable(name)!r}; choose one of {', '.join(CAPTIONERS)}.")
     return CAPTIONERS[name](folder, device or torch.device("cpu"))

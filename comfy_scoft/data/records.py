@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..common.fingerprints import of_files
@@ -69,9 +69,21 @@ class Dataset:
     root: Path
     records: tuple[CultureRecord, ...]
     name: str
+    makers: tuple[Callable[[], object], ...] = field(default=(), compare=False, repr=False)
+    """Called in order, these make files of the records that are gone; what is there they leave as it is."""
 
     def __len__(self) -> int:
         return len(self.records)
+
+    def __str__(self) -> str:
+        """Without paths: ComfyUI shows with an error what the node was given."""
+        return f"{self.name}: {len(self)} records"
+
+    def restore(self) -> None:
+        """Make files that are gone again, where it is known how. Costs one `stat` per file if none is."""
+        if not all(path.exists() for record in self.records for path in record.files()):
+            for make in self.makers:
+                make()
 
     def replace(self, records: Iterable[CultureRecord]) -> Dataset:
         """A copy with other records."""
@@ -96,9 +108,9 @@ class Dataset:
         digest = hashlib.sha256()
         for record in self.records:
             facts = {
-                field.name: getattr(record, field.name)
-                for field in dataclasses.fields(record)
-                if field.name not in ("image", "negatives", "depth")
+                each.name: getattr(record, each.name)
+                for each in dataclasses.fields(record)
+                if each.name not in ("image", "negatives", "depth")
             }
             facts["files"] = {
                 "image": self._stat(record.image),

@@ -49,7 +49,7 @@ Figures = dict[str, dict[str, dict[str, dict[str, float]]]]
 
 def load(workflow: Path, steps: int | None = None, images_per_prompt: int | None = None) -> Prompt:
     """The workflow's API form, with the settings that were given instead of its own."""
-    prompt: Prompt = json.loads(workflow.read_text(encoding="utf-8"))
+    prompt: Prompt = json.loads(workflow.read_bytes())
     for node in prompt.values():
         if steps is not None and node["class_type"] == "SCoFT_TrainLora":
             node["inputs"]["steps"] = steps

@@ -11,7 +11,7 @@ from .distances import cosine_over_tokens
 from .network import FeatureNetwork
 from .views import Views
 
-_NAME = re.compile(r"(?P<menu>.+?)(?P<tokens>, over tokens)?(, (?P<views>\d+) views?)?")
+_NAME = re.compile(r"(?P<menu>.+?)(?P<tokens>, over tokens)?(, (?P<views>\d{1,4}) views?)?", re.DOTALL)
 _LAYER = re.compile(r"\(layer (\d+)\)")
 
 

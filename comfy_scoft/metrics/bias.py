@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import re
-from functools import lru_cache
+from collections.abc import Iterable
 
 import torch
 from einops import rearrange
 
 from ..common.errors import UserError
+from ..common.mentions import mentions
+from ..common.text import composed, printable
 from ..mini_world import oracle, world
 from .image_set import ImageSet, require_different_labels, require_match
 from .inputs import ImageCounter, OnImages
@@ -33,18 +34,18 @@ def concept_of(prompt: str) -> str:
 
     Raises UserError if it names none.
     """
-    names = _pattern(tuple(world.concepts())).findall(prompt.lower())
+    names = _named(world.concepts(), prompt)
     if not names:
         raise UserError(
-            f"The prompt {prompt!r} names nothing that the mini world can show, and the Bias Oracle reads only "
-            "images of the mini model; use prompts such as 'a teacher in nuvia'."
+            f"The prompt {printable(prompt)!r} names nothing that the mini world can show, and the Bias Oracle reads "
+            "only images of the mini model; use prompts such as 'a teacher in nuvia'."
         )
     return max(names, key=len)
 
 
 def place_of(prompt: str) -> str:
     """The invented place that a prompt names, the last of several, or "no place"."""
-    places = _pattern(tuple(world.PLACES)).findall(prompt.lower())
+    places = _named(world.PLACES, prompt)
     return places[-1] if places else NO_PLACE
 
 
@@ -111,7 +112,7 @@ def _order(key: tuple[str, str]) -> tuple[int, int]:
     return places.index(key[1]), NAMES.index(key[0])
 
 
-@lru_cache(maxsize=2)
-def _pattern(names: tuple[str, ...]) -> re.Pattern[str]:
-    longest = sorted(names, key=len, reverse=True)
-    return re.compile(r"(?<!\w)(?:" + "|".join(map(re.escape, longest)) + r")(?!\w)")
+def _named(names: Iterable[str], prompt: str) -> list[str]:
+    """Those of the names that a prompt mentions, in its order."""
+    text = composed(prompt.lower())
+    return [text[start:end] for start, end in mentions(names, text)]

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..common.errors import UserError
+from ..common.settings import MAX_SEED
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ def prompts_and_seeds(prompts: str, seed: int, images_per_prompt: int) -> tuple[
     """The prompt and the seed of each image, from a text with one prompt per line.
 
     Every prompt gets the seeds seed, …, seed + images_per_prompt - 1; a repeated line continues with the next seeds,
-    so that no image is generated and counted twice. Raises UserError if there is no prompt.
+    so that no image is generated and counted twice. After MAX_SEED comes 0. Raises UserError if there is no prompt.
     """
     lines = [line.strip() for line in prompts.splitlines() if line.strip()]
     if not lines:
@@ -56,7 +57,7 @@ def prompts_and_seeds(prompts: str, seed: int, images_per_prompt: int) -> tuple[
     for line in lines:
         first = seed + before[line] * images_per_prompt
         image_prompts += [line] * images_per_prompt
-        seeds += range(first, first + images_per_prompt)
+        seeds += [number % (MAX_SEED + 1) for number in range(first, first + images_per_prompt)]
         before[line] += 1
     return tuple(image_prompts), tuple(seeds)
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..common.errors import UserError
-from ..common.settings import check, setting
+from ..common.settings import MAX_SEED, check, setting
 from ..data.records import Dataset
 from ..features import FeatureNetwork
 from .image_set import ImageSet
@@ -59,7 +59,7 @@ class KidSettings:
         "Scale all feature vectors to the same length, so that values of different networks are comparable. Off: as "
         "published KID.",
     )
-    seed: int = setting(2020, "Random seed of the subsets and of the interval.", min=0, max=0xFFFF_FFFF, step=1)
+    seed: int = setting(2020, "Random seed of the subsets and of the interval.", min=0, max=MAX_SEED, step=1)
     resamples: int = setting(2000, min=1)
 
     def __post_init__(self) -> None:
@@ -196,7 +196,8 @@ def _check(x: Tensor, y: Tensor, settings: KidSettings) -> None:
 
 def _subsets(xx: np.ndarray, xy: np.ndarray, yy: np.ndarray, settings: KidSettings) -> Iterator[float]:
     """KID of random subsets of both, sampled in torch-fidelity's order with NumPy's legacy generator, as it does."""
-    rng = np.random.RandomState(settings.seed)
+    low, high = settings.seed & 0xFFFF_FFFF, settings.seed >> 32
+    rng = np.random.RandomState([low, high] if high else low)  # one number is at most 32 bits here
     for _ in range(settings.subsets):
         a = rng.choice(len(xx), settings.subset_size, replace=False)
         b = rng.choice(len(yy), settings.subset_size, replace=False)

@@ -9,6 +9,7 @@ frequent of the five skin colors where the nearest kind of person has skin.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import product
@@ -63,6 +64,17 @@ class Pose:
     side: int
     dy: int
     dx: int
+
+
+@dataclass(frozen=True)
+class Fit:
+    """The rendering of a concept that an image is nearest to: tone, pose, and on a canvas of 64 × 64 pixels its colors
+    (3, 64, 64) on the image's own background and the sprite's alpha (64, 64), in [0, 1]."""
+
+    tone: int
+    pose: Pose
+    rendering: Tensor
+    alpha: Tensor
 
 
 @lru_cache(maxsize=1)
@@ -197,7 +209,7 @@ def _fine(image: Tensor, ground: Tensor, start: Pose) -> tuple[float, Pose]:
 
 
 @lru_cache(maxsize=64)
-def _skin(name: str) -> Tensor:
+def skin_of(name: str) -> Tensor:
     """(64, 64) bool: where the art of a kind of person has the skin color in all five tones."""
     mask = torch.ones(world.SIZE, world.SIZE, dtype=torch.bool)
     for tone, color in world.SKIN.items():
@@ -206,13 +218,18 @@ def _skin(name: str) -> Tensor:
     return mask
 
 
-def _tone(image: Tensor, pose: Pose) -> int:
-    """Majority tone of the pixels (3, 64, 64), in [0, 1], on the skin of the art in this pose."""
-    mask = _skin(_sprites()[pose.sprite][0]).float()[None, None]
+def place(mask: Tensor, pose: Pose) -> Tensor:
+    """A mask over the art (64, 64) as coverage in [0, 1] of the pixels (64, 64) that it has in a pose."""
     at = (world.SIZE - pose.side) // 2 + REACH
     canvas = torch.zeros(world.SIZE + 2 * REACH, world.SIZE + 2 * REACH)
-    canvas[at : at + pose.side, at : at + pose.side] = F.interpolate(mask, size=(pose.side,) * 2, mode="area")[0, 0]
-    skin = image[:, _posed(canvas, pose.dy, pose.dx, flip=pose.flip) > 0.9]
+    resized = F.interpolate(mask.float()[None, None], size=(pose.side,) * 2, mode="area")[0, 0]
+    canvas[at : at + pose.side, at : at + pose.side] = resized
+    return _posed(canvas, pose.dy, pose.dx, flip=pose.flip)
+
+
+def _tone(image: Tensor, pose: Pose) -> int:
+    """Majority tone of the pixels (3, 64, 64), in [0, 1], on the skin of the art in this pose."""
+    skin = image[:, place(skin_of(_sprites()[pose.sprite][0]), pose) > 0.9]
     tones = torch.tensor(list(world.SKIN.values())) / 255.0
     nearest = (skin.t()[:, None] - tones).square().sum(2).argmin(1)
     return int(nearest.bincount(minlength=5).argmax()) + 1
@@ -224,6 +241,37 @@ def classify(images: Tensor) -> list[ImageLabels]:
 
     The result does not depend on the rest of the batch. Raises UserError for images of another size.
     """
+    out: list[ImageLabels] = []
+    for image, below, distance, palette in _looked_at(images):
+        everything = _finalists(distance, FINALISTS, torch.ones_like(_people()))
+        people = _finalists(distance, PEOPLE_FINALISTS, _people())
+        fitted = [_fine(image, below, pose) for pose in dict.fromkeys(everything + people)]
+        fitted.sort(key=lambda item: item[0])
+        person = next(pose for _, pose in fitted if _people()[pose.sprite])
+        tone = _tone(image, person)
+        out.append(ImageLabels(tone, tone in world.DARK, palette, _sprites()[fitted[0][1].sprite][0]))
+    return out
+
+
+@torch.no_grad()
+def fit(images: Tensor, concepts: Sequence[str]) -> list[Fit]:
+    """The nearest rendering of the named concept to each image, over its tones, sizes, shifts and both directions.
+
+    images: as in `classify`, one for each name. Raises UserError for images of another size.
+    """
+    out: list[Fit] = []
+    for (image, below, distance, _), concept in zip(_looked_at(images), concepts, strict=True):
+        allowed = torch.tensor([name == concept for name, _ in _sprites()])
+        found = [_fine(image, below, pose) for pose in _finalists(distance, int(allowed.sum()), allowed)]
+        pose = min(found, key=lambda item: item[0])[1]
+        window = _posed(_canvases()[pose.sprite, SIDES.index(pose.side)], pose.dy, pose.dx, flip=pose.flip)
+        alpha, color = _layers(window[None])
+        out.append(Fit(_sprites()[pose.sprite][1], pose, (color + (1.0 - alpha) * below)[0], alpha[0, 0]))
+    return out
+
+
+def _looked_at(images: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor, str]]:
+    """Of each image: pixels and background (3, 64, 64) in [0, 1], coarse distances to all poses, and the palette."""
     side = world.SIZE
     if images.ndim != 4 or tuple(images.shape[1:]) != (3, side, side):
         raise UserError(
@@ -231,16 +279,6 @@ def classify(images: Tensor) -> list[ImageLabels]:
             f"give it images of the mini model, {side} px wide and high."
         )
     pixels = images.detach().float().cpu().clamp(-1, 1).add(1).div(2)
-    out: list[ImageLabels] = []
     for part in pixels.split(32):
         palettes, ground = _palette(part)
-        coarse = _coarse(part, ground)
-        for image, below, distance, palette in zip(part, ground, coarse, palettes, strict=True):
-            everything = _finalists(distance, FINALISTS, torch.ones_like(_people()))
-            people = _finalists(distance, PEOPLE_FINALISTS, _people())
-            fitted = [_fine(image, below, pose) for pose in dict.fromkeys(everything + people)]
-            fitted.sort(key=lambda item: item[0])
-            person = next(pose for _, pose in fitted if _people()[pose.sprite])
-            tone = _tone(image, person)
-            out.append(ImageLabels(tone, tone in world.DARK, palette, _sprites()[fitted[0][1].sprite][0]))
-    return out
+        yield from zip(part, ground, _coarse(part, ground), palettes, strict=True)

@@ -94,7 +94,7 @@ class Rendering:
 
 @lru_cache(maxsize=1)
 def _atlas() -> tuple[dict, np.ndarray]:
-    index = json.loads((ASSETS / "art.json").read_text(encoding="utf-8"))
+    index = json.loads((ASSETS / "art.json").read_bytes())
     with Image.open(ASSETS / "art.png") as sheet:
         return index, np.asarray(sheet.convert("RGBA"))
 

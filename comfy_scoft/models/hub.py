@@ -39,10 +39,12 @@ class FolderLoader(Generic[Network]):
             raise UserError(f"The folder {folder.name!r} holds no {self.name}: {self.advice()}")
         try:
             return self.load(folder, device)
+        except UserError:
+            raise
         except ImportError as error:
             raise UserError(
-                f"{self.name} needs the package {error.name or 'of its own'}: run `python install.py` in this pack's "
-                "folder with ComfyUI's Python."
+                f"{self.name} needs the package {error.name or 'of its own'}, which is not installed: install it with "
+                "ComfyUI's own Python, or choose another network."
             ) from error
         except Exception as error:  # each library has errors of its own for damaged or foreign files
             raise UserError(
@@ -56,7 +58,7 @@ class FolderLoader(Generic[Network]):
         if not self.model_type:
             return True
         try:
-            config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+            config = json.loads((folder / "config.json").read_bytes())
         except (OSError, ValueError):
             return False
         return isinstance(config, dict) and config.get("model_type") == self.model_type

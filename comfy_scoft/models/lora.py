@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ..common.errors import UserError
+from ..common.logs import errors_only
 from ..common.settings import Choice, check, setting
 
 NAME = "default"
@@ -111,7 +112,8 @@ def attach(
         unet.unload_lora()
         unet._hf_peft_config_loaded = False  # diffusers 0.34 forgets this, and then finds no config
     unet.requires_grad_(False)
-    with torch.random.fork_rng(devices=[]):  # peft draws weights of its own, which are replaced below
+    # peft draws weights of its own, which are replaced below, and imports bitsandbytes, which misses kernels on CPUs
+    with torch.random.fork_rng(devices=[]), errors_only("bitsandbytes"):
         unet.add_adapter(
             LoraConfig(
                 r=settings.rank,

@@ -66,7 +66,7 @@ def configuration(family: str) -> dict[str, Any]:
     if family == "mini":
         text = {"prefix": "cond_stage_model.transformer.", "names": "transformers", "hidden": "last", "pad": 49407}
         return {"text": [{**text, "config": layout.TEXT}], "latent_scale": layout.LATENT_SCALE}
-    return json.loads((CONFIGS / f"{family}.json").read_text(encoding="utf-8"))
+    return json.loads((CONFIGS / f"{family}.json").read_bytes())
 
 
 def _read(path: Path, prefix: str, dtype: torch.dtype) -> Weights:

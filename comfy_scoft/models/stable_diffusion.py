@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel
 
 FAMILIES = ("sd1", "sd2", "sdxl", "mini")
+RESOLUTIONS = {"mini": 64, "sd1": 512, "sd2": 512, "sdxl": 1024}
+"""The side in pixels of the squares that a family was trained on; 768 for SD 2.x models that predict v."""
 LATENT_FACTOR = 8
 """Pixels along one side of a latent."""
 LATENT_CHANNELS = 4
@@ -73,6 +75,12 @@ class BaseModel:
     @property
     def device(self) -> torch.device:
         return self.unet.conv_in.weight.device
+
+    @property
+    def resolution(self) -> int:
+        """The side in pixels of the squares that the model was trained on."""
+        v_prediction = self.schedule.prediction == "v_prediction"
+        return 768 if self.family == "sd2" and v_prediction else RESOLUTIONS[self.family]
 
     @property
     def dtype(self) -> torch.dtype:

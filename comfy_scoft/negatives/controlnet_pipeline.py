@@ -21,14 +21,6 @@ ADVICE = "give a depth ControlNet of the checkpoint's own family (.safetensors).
 SAMPLERS = {"euler": "EulerDiscreteScheduler", "dpmpp_2m": "DPMSolverMultistepScheduler"}
 """Names of samplers in ComfyUI -> the class of diffusers that does the same."""
 
-RESOLUTIONS = {"mini": 64, "sd1": 512, "sd2": 512, "sdxl": 1024}
-"""The side in pixels of the squares that a family was trained on; 768 for SD 2.x models that predict v."""
-
-
-def native_resolution(base: BaseModel) -> int:
-    v_prediction = base.schedule.prediction == "v_prediction"
-    return 768 if base.family == "sd2" and v_prediction else RESOLUTIONS[base.family]
-
 
 def size_multiple(base: BaseModel) -> int:
     """What the sides of an image must be divisible by: 8 for the VAE, 2 for each level of the UNet below the first."""

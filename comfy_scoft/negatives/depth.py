@@ -23,10 +23,12 @@ from torch.nn import functional as F
 from ..common.errors import UserError
 from ..common.files import file_hash
 from ..common.progress import Observer
+from ..common.text import printable
 from ..data.images import open_image, read_pixels, save_by_content, write_png
 from ..data.records import Dataset
 from ..models.hub import FolderLoader
 from ..models.mini import depth_net
+from ..models.weight_files import unpickled
 
 
 @dataclass(frozen=True)
@@ -69,9 +71,12 @@ for strips that would not fit into memory."""
 
 def load_midas(folder: Path, device: torch.device) -> DepthEstimator:
     """MiDaS DPT-hybrid by controlnet-aux, as the depth ControlNet of Stable Diffusion 1.x was trained with it."""
+    weights = unpickled(folder / MIDAS.weights)  # the package itself would run what a pickle asks for
     with _timm_as_it_was():
-        from controlnet_aux import MidasDetector  # takes seconds
-    net = MidasDetector.from_pretrained(str(folder), local_files_only=True).model.float().eval().to(device)
+        from controlnet_aux.midas.midas.dpt_depth import DPTDepthModel  # takes seconds
+    net = DPTDepthModel(backbone="vitb_rn50_384", non_negative=True)
+    net.load_state_dict(weights)
+    net = net.float().eval().requires_grad_(False).to(device)
 
     def estimate(images: Tensor) -> Tensor:
         height, width = images.shape[-2:]
@@ -90,9 +95,11 @@ def load_transformers(folder: Path, device: torch.device) -> DepthEstimator:
     """Any depth network of transformers, from a folder: its own image processor prepares the images."""
     from transformers import AutoImageProcessor, AutoModelForDepthEstimation
 
-    processor = AutoImageProcessor.from_pretrained(folder, local_files_only=True)
+    processor = AutoImageProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     with torch.inference_mode(False):
-        net = AutoModelForDepthEstimation.from_pretrained(folder, local_files_only=True, use_safetensors=True)
+        net = AutoModelForDepthEstimation.from_pretrained(
+            folder, local_files_only=True, use_safetensors=True, trust_remote_code=False
+        )
     net = net.float().eval().requires_grad_(False).to(device)
     metric = getattr(net.config, "depth_estimation_type", "relative") == "metric"
 
@@ -140,15 +147,15 @@ def _timm_as_it_was() -> Iterator[None]:
 
 
 TRANSFORMERS_WEIGHTS = "model.safetensors"
+FOR_PHOTOS = "DPT-hybrid (transformers)"
+"""What is estimated with unless another is chosen: MiDaS' DPT-hybrid, as the depth ControlNet of Stable Diffusion 1.x
+was trained with it."""
 MIDAS: FolderLoader[DepthEstimator] = FolderLoader(
     "MiDaS (controlnet-aux)", load_midas, "dpt_hybrid-midas-501f0c75.pt", "", ("lllyasviel/Annotators",)
 )
 DEPTH: dict[str, Callable[..., DepthEstimator]] = {
     "relief (mini)": load_relief,
-    MIDAS.name: MIDAS,
-    "DPT-hybrid (transformers)": FolderLoader(
-        "DPT-hybrid (transformers)", load_transformers, TRANSFORMERS_WEIGHTS, "dpt", ("Intel/dpt-hybrid-midas",)
-    ),
+    FOR_PHOTOS: FolderLoader(FOR_PHOTOS, load_transformers, TRANSFORMERS_WEIGHTS, "dpt", ("Intel/dpt-hybrid-midas",)),
     "Depth Anything V2 (transformers)": FolderLoader(
         "Depth Anything V2 (transformers)",
         load_transformers,
@@ -156,6 +163,7 @@ DEPTH: dict[str, Callable[..., DepthEstimator]] = {
         "depth_anything",
         ("depth-anything/Depth-Anything-V2-Small-hf", "depth-anything/Depth-Anything-V2-Base-hf"),
     ),
+    MIDAS.name: MIDAS,  # the last: controlnet-aux is not maintained, and used only where it is installed already
 }
 
 
@@ -165,7 +173,7 @@ def load_depth(name: str, folder: Path | None = None, device: torch.device | Non
     Raises UserError, one sentence, for another name, and where the folder is missing or holds something else.
     """
     if name not in DEPTH:
-        raise UserError(f"There is no depth estimator named {name!r}; choose one of {', '.join(DEPTH)}.")
+        raise UserError(f"There is no depth estimator named {printable(name)!r}; choose one of {', '.join(DEPTH)}.")
     loader = DEPTH[name]
     return loader(folder, device or torch.device("cpu")) if isinstance(loader, FolderLoader) else loader()
 

@@ -15,6 +15,7 @@ import torch
 
 from ..common.errors import UserError
 from ..common.progress import Observer
+from ..common.text import printable
 from ..data.crop import aligned
 from ..data.records import CultureRecord, Dataset
 from ..features import FeatureNetwork
@@ -69,7 +70,9 @@ class Filtered:
         had_some = {c.record.image for c in self.compared}
         if bare := sum(not r.negatives for r in self.dataset.records if r.image in had_some):
             lines.append(f"Images left without negatives: {bare} (they still train, with their positive term alone)")
-        lines += [f"- {c.record.image.name}, negative {c.number + 1}: distance {c.distance:.3f}" for c in dropped]
+        lines += [
+            f"- {printable(c.record.image.name)}, negative {c.number + 1}: distance {c.distance:.3f}" for c in dropped
+        ]
         return "\n".join(lines)
 
     def advice(self) -> str:

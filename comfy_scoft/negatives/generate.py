@@ -23,7 +23,7 @@ from ..common.errors import UserError
 from ..common.files import file_hash, write_atomically
 from ..common.fingerprints import noise_seed
 from ..common.progress import Observer
-from ..common.settings import check, setting
+from ..common.settings import MAX_SEED, check, setting
 from ..data.images import open_image, read_pixels, save_by_content, write_png
 from ..data.images import pixel_hash as pixel_hash  # callers know it from here
 from ..data.prompts import TEMPLATE, build_prompt, record_prompts
@@ -60,7 +60,7 @@ class NegativeSettings:
         0,
         "Random seed. The negatives of an image do not depend on the other images.",
         min=0,
-        max=0xFFFFFFFFFFFFFFFF,
+        max=MAX_SEED,
         step=1,
     )
     prompt_template: str = setting(
@@ -72,7 +72,7 @@ class NegativeSettings:
     scheduler: str = setting("normal", "Scheduler (noise schedule).")
     resolution: int = setting(
         512,
-        "Resolution in pixels; each negative keeps its image's shape. 0: the model's own.",
+        "Resolution in pixels; each negative keeps its image's shape.",
         min=16,
         max=4096,
         step=8,

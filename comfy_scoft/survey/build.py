@@ -8,14 +8,14 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from ..common import names
 from ..common.errors import UserError
 from ..common.files import write_atomically
-from ..common.settings import check, setting
+from ..common.settings import MAX_SEED, check, setting
 from ..metrics.image_set import ImageSet, require_match
 from . import images
 from .items import default_items, one_line, read_items
@@ -45,7 +45,7 @@ class SurveySettings:
     attention_checks: int = setting(
         1, "Pages shown a second time, later and in another order, to see who answers with care.", min=0, max=20
     )
-    seed: int = setting(0, "Random seed: which prompts and seeds are shown.", min=0, max=0xFFFF_FFFF_FFFF, step=1)
+    seed: int = setting(0, "Random seed: which prompts and seeds are shown.", min=0, max=MAX_SEED, step=1)
     language: str = setting("English", "Language of the page. Prompts are shown unchanged.")
     culture: str = setting("", "The culture as questions name it, for example 'Korean culture'. Empty: 'your culture'.")
     consent: str = setting(
@@ -57,6 +57,8 @@ class SurveySettings:
 
     def __post_init__(self) -> None:
         check(self)
+        if not one_line(self.title):
+            raise UserError("The survey has no title: write one; it is the page's heading.")
 
 
 def build(sets: Sequence[ImageSet], settings: SurveySettings) -> tuple[Survey, bytes]:
@@ -106,10 +108,7 @@ def save(survey: Survey, page: bytes, folder: Path) -> Path:
 
 def file_name(title: str) -> str:
     """A file name from a title: letters and digits of any script, joined by "-", or "survey"."""
-    words = re.findall(r"\w+", title.casefold().replace("_", " "))
-    name = "-".join(words).encode("utf-8")[:80].decode("utf-8", "ignore").strip("-")
-    reserved = {"con", "prn", "aux", "nul", *(f"{port}{i}" for port in ("com", "lpt") for i in range(10))}
-    return "survey" if not name or name in reserved else name
+    return names.file_name(title.casefold().replace("_", " "), "survey", "-")
 
 
 def _checked(sets: Sequence[ImageSet], settings: SurveySettings) -> tuple[str, ...]:
@@ -134,8 +133,6 @@ def _checked(sets: Sequence[ImageSet], settings: SurveySettings) -> tuple[str, .
             f"{settings.attention_checks} attention checks cannot repeat {settings.pages} pages: "
             f"ask for 0 to {settings.pages}."
         )
-    if not one_line(settings.title):
-        raise UserError("The survey has no title: write one; it is the page's heading.")
     return labels
 
 

@@ -53,7 +53,7 @@ def language(name: str) -> Language:
 
 
 def _read(path: Path) -> Language:
-    data = json.loads(path.read_text(encoding="utf-8"))
+    data = json.loads(path.read_bytes())
     items = tuple(Item(**item) for item in data["items"])
     text = MappingProxyType(data["text"])
     return Language(path.stem, data["name"], data["direction"], data["culture"], items, tuple(data["consent"]), text)

@@ -169,7 +169,7 @@ def read_key(path: Path) -> Survey:
     data = None
     try:
         if path.stat().st_size <= 16 * MAX_BYTES:
-            data = json.loads(path.read_text(encoding="utf-8-sig"))
+            data = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError):
         pass
     if data is None:

@@ -22,6 +22,7 @@ from torch import nn
 
 from ..common.errors import UserError
 from ..common.files import file_hash
+from ..models.weight_files import require_finite
 from . import optimizers
 from .ema import Ema
 from .memory import MemoryOptions
@@ -93,6 +94,8 @@ def _write(part: Path, state: State, settings: Mapping[str, Any], versions: Mapp
     files = {LORA: lora, OPTIMIZER: tensors}
     if state.ema is not None:
         files[EMA] = state.ema.tensors()
+    for name, content in files.items():
+        require_finite(content, f"The {name} of the checkpoint of step {state.step}")
     try:
         for name, content in files.items():
             save_file(content, part / name)
@@ -121,7 +124,7 @@ def newest(run: Path) -> Saved | None:
     """The newest whole checkpoint of a run, or None. One that is damaged, by its files' hashes, is passed over."""
     for folder in reversed(_folders(run)):
         try:
-            facts = json.loads((folder / STATE).read_text(encoding="utf-8"))
+            facts = json.loads((folder / STATE).read_bytes())
             if all(file_hash(folder / name) == known for name, known in facts["sha256"].items()):
                 return Saved(folder, int(facts["step"]), dict(facts["settings"]), facts)
         except (OSError, ValueError, KeyError, TypeError, AttributeError):

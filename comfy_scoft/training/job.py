@@ -104,7 +104,7 @@ def read_job(path: Path) -> Job:
     """The job of a job.json (or of the folder that holds it). UserError, one sentence, for one that cannot be run."""
     path = path / JOB if path.is_dir() else path
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_bytes())
     except FileNotFoundError as error:
         raise UserError(f"There is no job at {str(path)!r}: give the job.json that Export Job wrote.") from error
     except (OSError, ValueError) as error:
@@ -136,6 +136,7 @@ def load_run(job: Job, folder: Path, models: Path | None = None, *, resume: bool
     try:
         settings: dict[str, Any] = {key: kind(**job.content["settings"][key]) for key, kind in SETTINGS.items()}
         base = _base(job, models)
+        settings["train"] = settings["train"].of(base)
         losses = _losses(job, models)
         cache = _cache(job, base, "dataset", settings["train"])
         held_out = None if job.content["validation"] is None else _cache(job, base, "validation", settings["train"])
@@ -178,7 +179,8 @@ def run_job(
     run.memory_options, line = fits(run, MemoryOptions.of(run.settings), free_bytes(device))
     run.memory_options = run.distributed.first(run.memory_options)
     if run.distributed.main:
-        callbacks.on_message(line)
+        for message in filter(None, (line, run.size_note)):
+            callbacks.on_message(message)
     return (run, *train_and_log(run, callbacks))
 
 

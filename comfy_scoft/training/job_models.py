@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from ..common.errors import UserError
+from ..common.logs import errors_only
 from ..models.mini.layout import WEIGHTS
 from ..models.single_file import load_base
 from ..models.stable_diffusion import BaseModel
@@ -62,9 +63,10 @@ def stored(folder: Path, part: str, kind: str) -> Any:
     if kind not in ("UNet2DConditionModel", "AutoencoderKL", "AutoencoderTiny"):
         raise UserError(f"The job stores a module of kind {kind!r}, which is not known: export it again.")
     try:
-        module = getattr(diffusers, kind).from_pretrained(
-            str(folder / part), use_safetensors=True, local_files_only=True, low_cpu_mem_usage=False
-        )
+        with errors_only("diffusers"):  # it warns of fields that its own classes have put there
+            module = getattr(diffusers, kind).from_pretrained(
+                str(folder / part), use_safetensors=True, local_files_only=True, low_cpu_mem_usage=False
+            )
     except (OSError, ValueError) as error:
         raise UserError(f"The job's folder {part!r} is missing or damaged: copy the whole folder again.") from error
     return module.eval().requires_grad_(False)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
+from ..common.logs import errors_only
 from ..features import FeatureNetwork
 from ..losses import feature_networks
 from ..models.lora import attach
@@ -152,15 +153,8 @@ def _features(network: FeatureNetwork, pixels: Tensor) -> float:
 
 def _empty(module: Any) -> Any:
     """A module of the same architecture without numbers, frozen."""
-    from diffusers.utils import logging
-
-    level = logging.get_verbosity()
-    logging.set_verbosity_error()  # it warns of fields that its own classes have put there
-    try:
-        with torch.device("meta"):
-            return type(module).from_config(module.config).requires_grad_(False).train(module.training)
-    finally:
-        logging.set_verbosity(level)
+    with torch.device("meta"), errors_only("diffusers"):  # it warns of fields that its own classes have put there
+        return type(module).from_config(module.config).requires_grad_(False).train(module.training)
 
 
 def _count(module: nn.Module) -> int:

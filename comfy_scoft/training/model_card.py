@@ -25,8 +25,10 @@ from ..common.errors import UserError
 from ..common.files import write_atomically
 from ..common.fingerprints import versions
 from ..common.names import checked_name
+from ..common.text import composed
 from ..data.dataset import counts
 from ..data.records import Dataset
+from ..models.weight_files import require_finite
 from .model_card_text import KEY, card_text
 from .resume import run_identity
 from .run import Run
@@ -135,7 +137,8 @@ def save_lora(
 
     Each file appears whole or not at all, and none is overwritten. Raises UserError for a name that holds a path.
     """
-    checked_name(prefix, "LoRA name")
+    prefix = checked_name(prefix, "LoRA name")
+    require_finite(tensors, f"The LoRA {prefix!r}")
     folder.mkdir(parents=True, exist_ok=True)
     path = _claim(folder, prefix)
     try:
@@ -164,7 +167,7 @@ def read_card(path: Path) -> str:
 def _claim(folder: Path, prefix: str) -> Path:
     """Make the next free `<prefix>_<number>.safetensors` as an empty file, so that nobody else takes the name."""
     pattern = re.compile(re.escape(prefix) + r"_(\d{5,})\.(safetensors|md)", re.IGNORECASE)
-    taken = [int(found[1]) for entry in folder.iterdir() if (found := pattern.fullmatch(entry.name))]
+    taken = [int(found[1]) for entry in folder.iterdir() if (found := pattern.fullmatch(composed(entry.name)))]
     number = max(taken, default=0) + 1
     while True:
         path = folder / f"{prefix}_{number:05}.safetensors"

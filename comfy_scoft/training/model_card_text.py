@@ -7,13 +7,16 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+import regex
+
+from ..common.text import JOINERS
+
 KEY = "scoft"
 """The metadata entry that holds our record, as JSON."""
 
 NOT_STATED = "not stated"
 LONGEST = 2000
-_JOINERS = "\u200c\u200d"  # invisible, and part of the spelling of Persian, Hindi and others
-_OUTER_UNDERSCORE = re.compile(r"(?<![^\W_])_|_(?![^\W_])")  # inside a word it means nothing to Markdown
+_OUTER_UNDERSCORE = regex.compile(r"(?<![\p{L}\p{M}\p{N}])_|_(?![\p{L}\p{M}\p{N}])")  # inside a word it is a letter
 _ENTITY = re.compile(r"&(?=#?\w+;)")  # elsewhere an & is an &
 _ESCAPES = str.maketrans({"<": "&lt;", ">": "&gt;"} | {sign: "\\" + sign for sign in "\\`*[]|~#"})
 
@@ -50,7 +53,7 @@ def plain(value: Any) -> str:
     """A value as one line of text: no line break, no Markdown, no HTML; the longest are cut, with an ellipsis."""
     text = " ".join(str(value).split())
     text = text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
-    text = "".join(sign for sign in text if sign.isprintable() or sign in _JOINERS)
+    text = "".join(sign for sign in text if sign.isprintable() or sign in JOINERS)
     text = _ENTITY.sub("&amp;", text).translate(_ESCAPES)
     return _OUTER_UNDERSCORE.sub(r"\\_", text)
 

@@ -48,6 +48,15 @@ class Run:
     distributed: Distributed = field(default_factory=Distributed)
     data: str = ""
 
+    def __post_init__(self) -> None:
+        self.settings = self.settings.of(self.base)
+
+    @property
+    def size_note(self) -> str:
+        """What to know of the resolution: a sentence if it is not the model's own, else ""."""
+        size, own = self.settings.resolution, self.base.resolution
+        return "" if size == own else f"Trains at {size} pixels; the model's own resolution (0) is {own}."
+
     def caches(self) -> tuple[Cache, Cache | None]:
         """The caches of the training images and of the held-out ones, made where they are not there yet."""
         size = (self.settings.resolution, self.settings.buckets)

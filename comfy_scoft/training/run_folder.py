@@ -16,8 +16,10 @@ from torch import Tensor
 from ..common.errors import UserError
 from ..common.files import write_atomically
 from ..common.names import checked_name
+from ..common.text import composed
 from ..data.images import write_png
 from ..losses import Loss, named
+from ..models.weight_files import require_finite
 from . import checkpoint
 from .run import Callbacks, Run
 from .settings import Tracker
@@ -25,6 +27,8 @@ from .trainer import Result, train
 
 METRICS = "metrics.jsonl"
 LOCK = ".lock"
+DEEPEST = 4
+"""Folders above a run's checkpoints, up to the folder of all runs."""
 OFF, LATEST = "off", "latest"
 """What `resume` may be besides the name of a run."""
 
@@ -36,16 +40,17 @@ def run_folder(root: Path, name: str, resume: str = OFF) -> Path:
     LATEST is the run of that name with the highest number, or a new one where there is none. Anything else is the name
     of a run's folder, which must be there.
     """
-    checked_name(name, "run name")
+    name = checked_name(name, "run name")
     if resume not in (OFF, LATEST):
-        folder = root / checked_name(resume, "run to go on with")
-        if not folder.is_dir():
-            there = ", ".join(run_names(root)) or "none"
-            raise UserError(f"There is no run named {resume!r} to go on with; those there are: {there}.")
-        return folder
-    numbers = [number for folder in _folders(root) if (number := _number(folder.name, name)) is not None]
+        wanted = checked_name(resume, "run to go on with")
+        for folder in _folders(root):
+            if composed(folder.name) == wanted:
+                return folder
+        there = ", ".join(run_names(root)) or "none"
+        raise UserError(f"There is no run named {wanted!r} to go on with; those there are: {there}.")
+    numbers = {number: folder for folder in _folders(root) if (number := _number(folder.name, name)) is not None}
     if resume == LATEST and numbers:
-        return root / _numbered(name, max(numbers))
+        return numbers[max(numbers)]
     number = max(numbers, default=0) + 1
     while True:
         folder = root / _numbered(name, number)
@@ -62,15 +67,16 @@ def run_folder(root: Path, name: str, resume: str = OFF) -> Path:
 
 
 def run_names(root: Path) -> list[str]:
-    """The runs under `root` that have a checkpoint, the newest first."""
-    folders = [folder for folder in _folders(root) if any(folder.glob("checkpoint-*"))]
-    return [folder.name for folder in sorted(folders, key=lambda folder: folder.stat().st_mtime, reverse=True)]
+    """The runs under `root`, also in sub-folders of it, that have a checkpoint, the newest first: names with "/"."""
+    saved = (path for depth in range(1, DEEPEST + 1) for path in root.glob("*/" * depth + "checkpoint-*"))
+    folders = sorted({path.parent for path in saved}, key=lambda folder: folder.stat().st_mtime, reverse=True)
+    return [folder.relative_to(root).as_posix() for folder in folders]
 
 
 def read_metrics(folder: Path) -> list[dict[str, float]]:
     """The rows of a run's metrics.jsonl, in order; [] where there is none. A line cut short by a crash is left out."""
     try:
-        lines = (folder / METRICS).read_text(encoding="utf-8").splitlines()
+        lines = (folder / METRICS).read_text(encoding="utf-8-sig").splitlines()
     except OSError:
         return []
     rows = []
@@ -116,6 +122,7 @@ def train_and_log(
             callbacks.on_preview(step, image)
 
         result = train(run, replace(callbacks, on_step=on_step, on_preview=on_preview))
+        require_finite(result.lora, f"The LoRA of the run {run.folder.name!r}")
         with writing(run.folder):
             write_atomically(run.folder / f"{run.folder.name}.safetensors", serialize(result.lora))
         return result, rows
@@ -223,8 +230,8 @@ def _numbered(name: str, number: int) -> str:
 
 
 def _number(folder: str, name: str) -> int | None:
-    """1 for `name`, n for `name-n`, None for another run. Case is ignored, as some file systems do."""
-    folder, name = folder.lower(), name.lower()
+    """1 for `name`, n for `name-n`, None for another run. Case and composition are ignored, as some file systems do."""
+    folder, name = composed(folder).lower(), composed(name).lower()
     if folder == name:
         return 1
     match = re.fullmatch(re.escape(name) + r"-([2-9]|[1-9]\d{1,5})", folder)

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from ..common.errors import UserError
-from ..common.settings import Choice, check, setting
+from ..common.settings import MAX_SEED, Choice, check, setting
 from ..common.settings import identity_fields as identity_fields  # callers know it from here
+
+if TYPE_CHECKING:
+    from ..models.stable_diffusion import BaseModel
 
 
 class Precision(Choice):
@@ -105,7 +109,12 @@ class TrainSettings:
     batch_size: int = setting(1, "Images per forward/backward pass.", min=1, max=64, step=1)
     accumulation: int = setting(4, "Gradient accumulation: batches per optimizer step.", min=1, max=256, step=1)
     resolution: int = setting(
-        512, "Training resolution in pixels. Images are center-cropped to a square.", min=64, max=2048, step=8
+        0,
+        "Training resolution in pixels. Images are center-cropped to a square. 0: the model's own (Stable Diffusion "
+        "1.5: 512, XL: 1024).",
+        min=0,
+        max=2048,
+        step=8,
     )
     flip: bool = setting(
         True, "Random horizontal flip. Switch it off where left and right matter, as in writing or dress."
@@ -113,7 +122,7 @@ class TrainSettings:
     precision: Precision = setting(
         Precision.FP32, "Mixed precision of the UNet. bf16 and fp16 halve its memory; fp32 is the most exact."
     )
-    seed: int = setting(1024, "Random seed. On the CPU, the same seed gives the same LoRA.", min=0, max=2**53 - 1)
+    seed: int = setting(1024, "Random seed. On the CPU, the same seed gives the same LoRA.", min=0, max=MAX_SEED)
     checkpoint_every: int = setting(
         250, "Optimizer steps between checkpoints.", min=1, max=1_000_000, step=1, identity=False
     )
@@ -160,8 +169,14 @@ class TrainSettings:
 
     def __post_init__(self) -> None:
         check(self)
-        if self.resolution % 8:
-            raise UserError(f"resolution is {self.resolution}, but it must be a multiple of 8.")
+        if self.resolution % 8 or 0 < self.resolution < 64:
+            raise UserError(
+                f"resolution is {self.resolution}, but it must be a multiple of 8 from 64, or 0 for the model's own."
+            )
+
+    def of(self, base: BaseModel) -> TrainSettings:
+        """These settings at the model's own resolution, unless they name another."""
+        return self if self.resolution else replace(self, resolution=base.resolution)
 
     @property
     def images(self) -> int:

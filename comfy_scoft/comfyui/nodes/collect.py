@@ -6,11 +6,11 @@ import dataclasses
 import hashlib
 from typing import Any
 
-from ...common.errors import UserError
 from ...data.download import Duplicates, Limits, collect
+from ...data.records import Dataset
 from ..compat import io
-from ..dataset_folders import collected_folder, link_file, link_files, plain_name
-from ..runtime import check_interrupt
+from ..dataset_folders import collected_folder, dataset_place, link_file, link_files
+from ..runtime import check_interrupt, input_folder
 from ..sockets import DatasetSocket
 from ..widgets import Node
 from .data import CATEGORY
@@ -62,13 +62,10 @@ class DownloadLinks(Node):
     @classmethod
     def validate_inputs(cls, links: str | None = None, name: str | None = None) -> bool | str:
         """Reject a bad list or name before anything runs. None: the text comes from another node."""
-        try:
-            if links is not None:
-                link_file(links)
-            if name is not None and name.strip():
-                plain_name(name)
-        except UserError as error:
-            return str(error)
+        if links is not None:
+            link_file(links)
+        if name is not None and name.strip():
+            dataset_place(input_folder(), name)
         return True
 
     @classmethod
@@ -89,7 +86,12 @@ class DownloadLinks(Node):
             progress.update(done, text)
 
         folder, handling = collected_folder(name, path), duplicates or DUPLICATES[0]
-        return io.NodeOutput(*collect(path, folder, culture.strip(), place.strip(), limit, handling, limits, watch))
+
+        def download() -> tuple[Dataset, str]:
+            return collect(path, folder, culture.strip(), place.strip(), limit, handling, limits, watch)
+
+        dataset, report = download()
+        return io.NodeOutput(dataclasses.replace(dataset, makers=(download,)), report)
 
 
 DUPLICATES = list(Duplicates.__args__)  # type: ignore[attr-defined]

@@ -13,9 +13,14 @@ from ...reports.plots.preference import preference_chart
 from ..compat import io, ui
 from ..correction import corrected, learn_preference
 from ..listed_files import changed, preference_file, preference_names, saved_preferences
+from ..own_files import LastSaved
+from ..resolution import size_input, size_of
 from ..sockets import PreferenceSocket
+from ..typed_names import PLACES, typed
 from ..widgets import Node, widget, widgets
 from .generate import CATEGORY
+
+PREFERENCES = LastSaved()
 
 
 class LearnPreference(Node):
@@ -40,15 +45,7 @@ class LearnPreference(Node):
                     tooltip="Stereotyped images: the model's own for the same captions, or the negatives.",
                 ),
                 *widgets(own, "steps", "seed"),
-                io.Int.Input(
-                    "resolution",
-                    default=512,
-                    min=64,
-                    max=2048,
-                    step=8,
-                    optional=True,
-                    tooltip="Resolution in pixels. Images are center-cropped to a square. Mini model: 64.",
-                ),
+                size_input("resolution", "Resolution in pixels. Images are center-cropped to a square.", optional=True),
                 io.Clip.Input(
                     "clip",
                     optional=True,
@@ -88,7 +85,7 @@ class LearnPreference(Node):
         stereotyped: list[Any],
         steps: list[int],
         seed: list[int],
-        resolution: tuple[int, ...] = (512,),
+        resolution: tuple[int, ...] = (0,),
         clip: tuple[Any, ...] = (None,),
         place: tuple[str, ...] = ("",),
         captions: tuple[str, ...] = ("",),
@@ -99,8 +96,9 @@ class LearnPreference(Node):
         lines = [line.strip() for text in captions for line in text.splitlines() if line.strip()]
         gate = (clip[0], place[0].strip(), lines, others) if clip[0] is not None and place[0].strip() else None
         node = cls.hidden.unique_id if cls.hidden else None
+        side = size_of(model[0], "resolution", resolution[0])
         sockets = model[0], vae[0], preferred, stereotyped
-        preference, evidence = learn_preference(*sockets, resolution[0], settings, gate, node)
+        preference, evidence = learn_preference(*sockets, side, settings, gate, node)
         chart, text = preference_chart(evidence)[None], report(preference)
         shown = {**ui.PreviewImage(chart, cls=cls).as_dict(), "text": (text,)}
         return io.NodeOutput(preference, chart, text, ui=shown)
@@ -117,7 +115,9 @@ class SavePreference(Node):
             is_output_node=True,
             inputs=[
                 PreferenceSocket.Input("preference", tooltip="From Learn Preference."),
-                io.String.Input("filename_prefix", default="preference", tooltip="File name. A number is added."),
+                io.String.Input(
+                    "filename_prefix", default="preference", tooltip=f"File name. A number is added. {PLACES}"
+                ),
                 io.String.Input("title", default="", tooltip="Title: whose images it prefers."),
                 io.String.Input("licence", default="", tooltip="License of the preference."),
             ],
@@ -125,9 +125,20 @@ class SavePreference(Node):
         )
 
     @classmethod
+    def validate_inputs(cls, filename_prefix: str | None = None) -> bool | str:
+        """Reject a bad name before anything runs. None: it comes from another node."""
+        return filename_prefix is None or bool(typed(saved_preferences(), filename_prefix, "file name"))
+
+    @classmethod
+    def fingerprint_inputs(cls, filename_prefix: str | None = None, **_: Any) -> int:
+        """Changes when the preference that it saved is gone."""
+        return PREFERENCES.times_gone(filename_prefix)
+
+    @classmethod
     def execute(cls, preference: Preference, filename_prefix: str, title: str, licence: str) -> io.NodeOutput:
-        path = free_name(saved_preferences(), filename_prefix)
+        path = free_name(*typed(saved_preferences(), filename_prefix, "file name"))
         save(preference, path, title.strip(), licence.strip())
+        PREFERENCES.saved(filename_prefix, path)
         return io.NodeOutput(str(path), ui=ui.PreviewText(path.name))
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ...common.errors import UserError
 from ...data.dataset import from_images, load_folder, save_dataset
 from ...data.images import open_image
 from ...data.prompts import TEMPLATE, record_prompts
@@ -16,12 +18,15 @@ from ...data.records import CATEGORIES, Dataset
 from ...negatives.generate import attach_negatives, pixel_hash
 from ...reports.plots import contact_sheet, count_table
 from ..compat import ExecutionBlocker, io, ui
-from ..dataset_folders import SHIPPED, FolderNode, dataset_folder, dataset_names, plain_name, saved_root
+from ..dataset_folders import SHIPPED, FolderNode, dataset_folder, dataset_names, dataset_place, saved_root
+from ..own_files import LastSaved, remade
 from ..runtime import output_folder
 from ..sockets import DatasetSocket
+from ..typed_names import PLACES
 from ..widgets import Node
 
 CATEGORY = "SCoFT/1 data"
+DATASETS = LastSaved()
 
 
 class LoadDataset(FolderNode):
@@ -111,9 +116,13 @@ class DatasetFromImages(Node):
         facts = repr(([pixel_hash(image[..., :3]) for image in flat], own, lines, culture[0], place[0]))
         name = hashlib.sha256(facts.encode()).hexdigest()[:32]
         folder = output_folder() / "scoft" / "from images" / name
-        if folder.is_dir():
-            return io.NodeOutput(load_folder(folder, strict=True)[0])
-        return io.NodeOutput(from_images(flat, own, lines, culture[0].strip(), place[0].strip(), folder))
+
+        def make() -> Dataset:
+            with suppress(UserError):  # it, or a part of it, is not there
+                return load_folder(folder, strict=True)[0]
+            return from_images(flat, own, lines, culture[0].strip(), place[0].strip(), folder, overwrite=True)
+
+        return io.NodeOutput(remade(make))
 
 
 def flat_images(images: list[Tensor]) -> list[Tensor]:
@@ -194,8 +203,8 @@ class AttachNegatives(Node):
 
     @classmethod
     def execute(cls, dataset: list[Dataset], images: list[Tensor]) -> io.NodeOutput:
-        folder = output_folder() / "scoft" / "attached"
-        return io.NodeOutput(attach_negatives(dataset[0], flat_images(images), folder))
+        folder, flat = output_folder() / "scoft" / "attached", flat_images(images)
+        return io.NodeOutput(remade(lambda: attach_negatives(dataset[0], flat, folder)))
 
 
 class PreviewDataset(Node):
@@ -241,7 +250,7 @@ class SaveDataset(Node):
             is_output_node=True,
             inputs=[
                 DatasetSocket.Input("dataset", tooltip="The dataset to save."),
-                io.String.Input("name", default="my dataset", tooltip="Folder name, without a path."),
+                io.String.Input("name", default="my dataset", tooltip=f"Folder name. {PLACES}"),
                 io.Boolean.Input(
                     "overwrite",
                     default=False,
@@ -253,6 +262,18 @@ class SaveDataset(Node):
         )
 
     @classmethod
+    def validate_inputs(cls, name: str | None = None) -> bool | str:
+        """Reject a bad name before anything runs. None: it comes from another node."""
+        return name is None or bool(dataset_place(saved_root(), name))
+
+    @classmethod
+    def fingerprint_inputs(cls, name: str | None = None, **_: Any) -> int:
+        """Changes when what it saved is gone."""
+        return DATASETS.times_gone(name)
+
+    @classmethod
     def execute(cls, dataset: Dataset, name: str, *, overwrite: bool = False) -> io.NodeOutput:
-        folder = save_dataset(dataset, saved_root() / plain_name(name), overwrite=overwrite)
-        return io.NodeOutput(load_folder(folder, strict=True)[0])
+        folder = save_dataset(dataset, dataset_place(saved_root(), name), overwrite=overwrite)
+        saved = load_folder(folder, strict=True)[0]
+        DATASETS.saved(name, *(path for record in saved.records for path in record.files()))
+        return io.NodeOutput(saved)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from ...common.errors import UserError
+from ...common.settings import MAX_SEED
 from ...data.records import Dataset
 from ...metrics import denoising_gap
 from ...metrics.denoising_gap import DenoisingLosses
@@ -18,6 +19,7 @@ from ...models.placement import to_device
 from ...training.latent_cache import Cache
 from ...training.validation import MOST
 from ..compat import io
+from ..resolution import size_input, size_of
 from ..runtime import check_interrupt, device, free_memory, training_mode
 from ..sockets import DatasetSocket
 from ..to_diffusers import base_model
@@ -43,9 +45,7 @@ class DenoisingGap(Node):
                 DatasetSocket.Input("dataset", tooltip="The training images (split 'train')."),
                 DatasetSocket.Input("held_out", tooltip="Similar images not trained on, such as the test split."),
                 io.String.Input("label", default="LoRA", tooltip="Name of this model in the table."),
-                io.Int.Input(
-                    "resolution", default=512, min=64, max=2048, step=8, tooltip="Resolution in pixels, as in training."
-                ),
+                size_input("resolution", "Resolution in pixels, as in training."),
                 io.Model.Input("compared_with", optional=True, tooltip="The base model, without the LoRA."),
                 io.String.Input(
                     "compared_label", default="base", optional=True, tooltip="Name of the base model in the table."
@@ -63,7 +63,7 @@ class DenoisingGap(Node):
                     "seed",
                     default=0,
                     min=0,
-                    max=0xFFFF_FFFF,
+                    max=MAX_SEED,
                     control_after_generate=False,
                     optional=True,
                     tooltip="Random seed of the noise, the same for both models.",
@@ -89,6 +89,7 @@ class DenoisingGap(Node):
         pictures: int = MOST,
         seed: int = 0,
     ) -> io.NodeOutput:
+        resolution = size_of(model, "resolution", resolution)
         caches = _Images(clip, vae, _parts(dataset, held_out), resolution, pictures, seed)
         models = ([(compared_label, compared_with)] if compared_with is not None else []) + [(label, model)]
         work = ImageCounter(len(models) * sum(min(len(part), pictures) for part in caches.parts), cls.watch(MEASURED))

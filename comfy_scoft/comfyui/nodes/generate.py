@@ -7,9 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...common.settings import MAX_SEED
 from ...metrics.image_set import ImageSet, examples, prompts_and_seeds, require_match
 from ...reports.plots import compare_grid
 from ..compat import comfy, io
+from ..resolution import size_input, size_of
 from ..runtime import Progress, check_interrupt
 from ..sockets import ImagesSocket
 from ..widgets import Node
@@ -42,7 +44,7 @@ class GenerateSet(Node):
                     "seed",
                     default=1,
                     min=0,
-                    max=0xFFFF_FFFF_FFFF,
+                    max=MAX_SEED,
                     control_after_generate=False,
                     tooltip="First seed. Each image is the one that KSampler generates from its seed alone.",
                 ),
@@ -76,6 +78,7 @@ class GenerateSet(Node):
         **sampling: Any,
     ) -> io.NodeOutput:
         each_prompt, seeds = prompts_and_seeds(prompts, seed, images_per_prompt)
+        sampling |= {side: size_of(model, side, sampling[side], 8) for side in ("width", "height")}
         progress = cls.progress(len(each_prompt) * sampling["steps"])
         images = generate(model, clip, vae, each_prompt, seeds, sampling, progress)
         return io.NodeOutput(ImageSet(images, each_prompt, seeds, label.strip() or "no label"), images)
@@ -85,8 +88,8 @@ def _sampling_inputs() -> list[Any]:
     """The widgets that Generate Set passes to the sampler by name."""
     sampler = comfy.samplers.KSampler
     return [
-        io.Int.Input("width", default=512, min=8, max=4096, step=8, tooltip="Width in pixels. Mini model: 64."),
-        io.Int.Input("height", default=512, min=8, max=4096, step=8, tooltip="Height in pixels. Mini model: 64."),
+        size_input("width", "Width in pixels.", max=4096),
+        size_input("height", "Height in pixels.", max=4096),
         io.Int.Input("steps", default=20, min=1, max=1000, tooltip="Sampling steps."),
         io.Float.Input("cfg", default=4.5, min=0.0, max=100.0, step=0.1, tooltip="Classifier-free guidance scale."),
         io.Combo.Input(

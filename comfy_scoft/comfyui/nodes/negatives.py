@@ -5,13 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 from ...common.settings import declaration
+from ...data.records import Dataset
 from ...negatives.depth import DEPTH, attach_depth, attach_depth_images, load_depth
 from ...negatives.filter import filter_negatives
 from ...negatives.generate import NegativeSettings, make_negatives
 from ...reports.plots import filter_page
 from ..compat import comfy, io, ui
-from ..depth_sampler import DepthSampler, native_resolution, size_multiple
+from ..depth_sampler import DepthSampler, size_multiple
 from ..network_folders import AUTOMATIC, find, weights_input
+from ..own_files import remade
+from ..resolution import size_input, size_of
 from ..runtime import device, output_folder
 from ..sockets import DatasetSocket, FeaturesSocket
 from ..widgets import Node, widget, widgets
@@ -36,8 +39,9 @@ class EstimateDepth(Node):
                     "estimator",
                     options=list(DEPTH),
                     default=next(iter(DEPTH)),
-                    tooltip="Depth network. For photographs use MiDaS, with which the depth ControlNet of Stable "
-                    "Diffusion 1.5 was trained, or one of the others. 'relief (mini)' is for the built-in mini world "
+                    tooltip="Depth network. For photographs use DPT-hybrid, with which the depth ControlNet of "
+                    "Stable Diffusion 1.5 was trained, or Depth Anything V2. MiDaS is the same as DPT-hybrid, where "
+                    "controlnet-aux is installed. 'relief (mini)' is for the built-in mini world "
                     "only.",
                 ),
                 weights_input("depth_estimators", DEPTH, " The mini network needs none."),
@@ -55,17 +59,20 @@ class EstimateDepth(Node):
     @classmethod
     def execute(cls, dataset, estimator, weights=(AUTOMATIC,), depth_images=None) -> io.NodeOutput:
         folder, (images,), (name,) = output_folder() / "scoft" / "depth", dataset, estimator
-        if depth_images is not None:
-            return io.NodeOutput(attach_depth_images(images, flat_images(depth_images), folder))
-        network = load_depth(name, find("depth_estimators", DEPTH, name, weights[0]), device())
-        return io.NodeOutput(attach_depth(images, network, folder, cls.watch("depth: {done} of {total} images")))
+
+        def make() -> Dataset:
+            if depth_images is not None:
+                return attach_depth_images(images, flat_images(depth_images), folder)
+            network = load_depth(name, find("depth_estimators", DEPTH, name, weights[0]), device())
+            return attach_depth(images, network, folder, cls.watch("depth: {done} of {total} images"))
+
+        return io.NodeOutput(remade(make))
 
 
 class MakeNegatives(Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         own, sampler = NegativeSettings, comfy.samplers.KSampler
-        resolution = declaration(own, "resolution")[1]
         return io.Schema(
             node_id="SCoFT_MakeNegatives",
             display_name="Make Negatives (SCoFT)",
@@ -83,7 +90,7 @@ class MakeNegatives(Node):
                 *widgets(own, "per_image", "steps", "cfg", "strength", "seed", "prompt_template"),
                 widget(own, "sampler", options=sampler.SAMPLERS, optional=True),
                 widget(own, "scheduler", options=sampler.SCHEDULERS, optional=True),
-                io.Int.Input("resolution", default=0, min=0, max=2048, step=8, optional=True, tooltip=resolution.help),
+                size_input("resolution", declaration(own, "resolution")[1].help, optional=True),
                 widget(own, "batch_size", optional=True),
             ],
             outputs=[DatasetSocket.Output(display_name="dataset", tooltip="The dataset with negatives.")],
@@ -92,13 +99,15 @@ class MakeNegatives(Node):
 
     @classmethod
     def execute(cls, model, clip, vae, control_net, dataset, resolution: int = 0, **chosen: Any) -> io.NodeOutput:
-        settings = NegativeSettings(**chosen, resolution=resolution or native_resolution(model))
-        progress = cls.progress(len(dataset) * settings.steps_each())
-        sampler = DepthSampler(model, clip, vae, control_net, settings, progress)
-        identity, folder = sampler.identity(), output_folder() / "scoft" / "negatives"
-        return io.NodeOutput(
-            make_negatives(dataset, settings, sampler, folder, identity, size_multiple(model), sampler.record_done)
-        )
+        settings = NegativeSettings(**chosen, resolution=size_of(model, "resolution", resolution, 16))
+        folder, multiple = output_folder() / "scoft" / "negatives", size_multiple(model)
+
+        def make() -> Dataset:
+            progress = cls.progress(len(dataset) * settings.steps_each())
+            sampler = DepthSampler(model, clip, vae, control_net, settings, progress)
+            return make_negatives(dataset, settings, sampler, folder, sampler.identity(), multiple, sampler.record_done)
+
+        return io.NodeOutput(remade(make))
 
 
 class FilterNegatives(Node):

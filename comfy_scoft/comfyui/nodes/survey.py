@@ -8,22 +8,26 @@ from typing import Any
 from torch import Tensor
 
 from ...common.files import write_atomically
+from ...common.folders import names_in
 from ...metrics.image_set import ImageSet
 from ...reports.plots.survey import agreement_heatmap, rank_counts, rank_violins, win_matrix
 from ...survey.aggregate import Analysis, aggregate
 from ...survey.build import MOST, SurveySettings, build, file_name, save
 from ...survey.findings import report_text
+from ...survey.items import one_line
 from ...survey.languages import languages
 from ...survey.report import report_page
 from ...survey.responses import load_responses
 from ...survey.spec import ANSWER_FORMAT, KEY_ENDING, Survey
 from ..compat import io, ui
 from ..dataset_folders import FolderNode, given_folder
+from ..own_files import LastSaved
 from ..runtime import folders, in_output, input_folder, output_folder
 from ..sockets import ImagesSocket, ScoresSocket, SurveySocket
 from ..widgets import Node, widget, widgets
 
 CATEGORY = "SCoFT/7 survey"
+PAGES, REPORTS = LastSaved(), LastSaved()
 SHIPPED = "synthetic example (shipped)"
 EXAMPLE = Path(__file__).resolve().parents[2] / "survey" / "example"
 LOOKED_AT = 20
@@ -42,8 +46,8 @@ def answer_folders() -> list[str]:
 
 def _holds_answers(folder: Path) -> bool:
     """Whether one of the first JSON files is an answer file."""
-    paths = [p for p in sorted(folder.glob("*.json")) if not p.is_symlink() and not p.name.endswith(KEY_ENDING)]
-    return any(ANSWER_FORMAT.encode() in _head(path) for path in paths[:LOOKED_AT])
+    names = [n for n in names_in(folder).files if n.endswith(".json") and not n.endswith(KEY_ENDING)]
+    return any(ANSWER_FORMAT.encode() in _head(folder / name) for name in names[:LOOKED_AT])
 
 
 def _head(path: Path) -> bytes:
@@ -88,11 +92,22 @@ class BuildSurvey(Node):
         )
 
     @classmethod
+    def validate_inputs(cls, title: str | None = None) -> bool | str:
+        """Reject a bad title before anything runs. None: it comes from another node."""
+        return title is None or bool(SurveySettings(title=title))
+
+    @classmethod
+    def fingerprint_inputs(cls, title: str | None = None, **_: Any) -> int:
+        """Changes when the page that it saved is gone."""
+        return PAGES.times_gone(title and one_line(title))
+
+    @classmethod
     def execute(cls, set_1: ImageSet, set_2: ImageSet, **settings: Any) -> io.NodeOutput:
         others = [settings.pop(f"set_{i}", None) for i in range(3, MOST + 1)]
         sets = [each for each in (set_1, set_2, *others) if each is not None]
         survey, page = build(sets, SurveySettings(**settings))
         path = save(survey, page, surveys_folder())
+        PAGES.saved(survey.title, path)
         megabytes = len(page) / 1e6
         text = f"{in_output(path)}\n{len(survey.pages)} pages, {len(survey.items)} items, {megabytes:.1f} MB"
         return io.NodeOutput(survey, str(path), ui={"text": (text,)})
@@ -181,11 +196,17 @@ class PlotSurvey(Node):
         )
 
     @classmethod
+    def fingerprint_inputs(cls, **_: Any) -> int:
+        """Changes when the page that it saved is gone."""
+        return REPORTS.times_gone("")
+
+    @classmethod
     def execute(cls, survey: Survey) -> io.NodeOutput:
         analysis = aggregate(survey)
         plots = _plots(analysis)
         path = surveys_folder() / f"{file_name(survey.title)}-{survey.hash[:8]}.report.html"
         write_atomically(path, report_page(analysis, plots).encode("utf-8"))
+        REPORTS.saved("", path)
         images = [image[None] for _, _, image in plots]
         shown = [entry for image in images for entry in ui.PreviewImage(image, cls=cls).as_dict()["images"]]
         return io.NodeOutput(*images, str(path), ui={"images": shown, "text": (in_output(path),)})

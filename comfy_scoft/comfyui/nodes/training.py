@@ -12,15 +12,18 @@ from ...training.model_card import CardFields, read_card, save_lora
 from ...training.run_folder import LATEST, OFF, run_names
 from ...training.settings import TrainSettings
 from .. import live_chart, training
-from ..compat import comfy, folder_paths, io, ui
+from ..compat import ExecutionBlocker, comfy, folder_paths, io, ui
 from ..listed_files import changed, lora_file, lora_names
-from ..runtime import output_folder, training_mode
+from ..own_files import LastSaved
+from ..runtime import in_output, output_folder, training_mode
 from ..sockets import DatasetSocket, LoraSocket, LossesSocket, OptimizerSocket, RolloutSocket
+from ..typed_names import PLACES, placed, typed
 from ..widgets import Node, widget, widgets
 
 CATEGORY = "SCoFT/4 training"
 LoraModel, LossMap = io.Custom("LORA_MODEL"), io.Custom("LOSS_MAP")
 STORED = "stored in the job"
+LORAS, JOBS = LastSaved(), LastSaved()
 
 
 def _inputs(*own: Any) -> list[Any]:
@@ -35,7 +38,12 @@ def _inputs(*own: Any) -> list[Any]:
         *widgets(settings, "steps", "batch_size", "accumulation", "resolution", "precision", "seed"),
         *own,
         widget(settings, "checkpoint_every"),
-        LoraSocket.Input("lora", optional=True, tooltip="From LoRA Options. Default: the paper's settings."),
+        LoraSocket.Input(
+            "lora",
+            optional=True,
+            tooltip="Options of the LoRA to train (rank, alpha, layers), from LoRA Options: not a LoRA. Default: the "
+            "paper's. To go on from a LoRA, choose it there as start_from.",
+        ),
         OptimizerSocket.Input("optimizer", optional=True, tooltip="From Optimizer Options. Default: the paper's."),
         RolloutSocket.Input("rollout", optional=True, tooltip="From Rollout Options. Default: the released code's."),
         widget(settings, "flip", optional=True),
@@ -50,6 +58,23 @@ def _inputs(*own: Any) -> list[Any]:
     ]
 
 
+def _run_inputs() -> list[Any]:
+    return [
+        io.String.Input(
+            "run_name",
+            default="lora",
+            tooltip=f"Name of the run's folder. {PLACES} A name in use gets -2, -3, …",
+        ),
+        io.Combo.Input(
+            "resume",
+            options=[OFF, LATEST, *run_names(_runs())],
+            default=OFF,
+            tooltip="off: start a new run. latest: resume the newest run of this name. Or choose a run. The "
+            "settings must be the same as before.",
+        ),
+    ]
+
+
 class TrainLora(Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -59,21 +84,19 @@ class TrainLora(Node):
             category=CATEGORY,
             description="Trains a LoRA with the connected losses. Checkpoints and metrics are written to "
             "output/scoft/runs. You can stop at any time and resume later; a run is never overwritten.",
-            inputs=_inputs(
-                io.String.Input(
-                    "run_name", default="lora", tooltip="Name of the run's folder. A name in use gets -2, -3, …"
+            inputs=[
+                *_inputs(*_run_inputs()),
+                io.Boolean.Input(
+                    "export_job",
+                    default=False,
+                    optional=True,
+                    tooltip="Do not train here: export a job named as the run, for another computer or the command "
+                    "line, and show the command that trains it. Nodes after this one wait.",
                 ),
-                io.Combo.Input(
-                    "resume",
-                    options=[OFF, LATEST, *run_names(_runs())],
-                    default=OFF,
-                    tooltip="off: start a new run. latest: resume the newest run of this name. Or choose a run. The "
-                    "settings must be the same as before.",
-                ),
-            ),
+            ],
             outputs=[
                 LoraModel.Output(
-                    display_name="lora", tooltip="The LoRA, for Save LoRA (SCoFT) or ComfyUI's own nodes."
+                    display_name="lora", tooltip="The trained LoRA, for Save LoRA (SCoFT) or ComfyUI's own nodes."
                 ),
                 io.Model.Output(display_name="model", tooltip="The base model with the LoRA applied at strength 1."),
                 LossMap.Output(
@@ -89,14 +112,41 @@ class TrainLora(Node):
         )
 
     @classmethod
+    def validate_inputs(cls, run_name: str | None = None) -> bool | str:
+        """Reject a bad name before anything runs. None: it comes from another node."""
+        return run_name is None or bool(typed(_runs(), run_name, "run name"))
+
+    @classmethod
+    def fingerprint_inputs(cls, run_name: str | None = None, *, export_job: bool = False, **_: Any) -> int:
+        """Changes when the job that it exported is gone."""
+        return JOBS.times_gone(run_name) if export_job else 0
+
+    @classmethod
     def execute(
-        cls, model: Any, clip: Any, vae: Any, dataset: Any, losses: Any, run_name: str, resume: str, **settings: Any
+        cls,
+        model: Any,
+        clip: Any,
+        vae: Any,
+        dataset: Any,
+        losses: Any,
+        run_name: str,
+        resume: str,
+        *,
+        export_job: bool = False,
+        **settings: Any,
     ) -> io.NodeOutput:
+        if export_job:
+            sockets = model, clip, vae, dataset, losses
+            shown = _export(cls, sockets, settings, run_name, None)[1]
+            return io.NodeOutput(*[ExecutionBlocker(None)] * len(cls.define_schema().outputs), ui=shown)
+        folder, run = typed(_runs(), run_name, "run name")
+        if resume not in (OFF, LATEST):
+            folder, resume = placed(_runs(), resume, "run to go on with")
         name = training.model_name(cls.hidden.prompt, cls.hidden.unique_id)
         with training_mode():
             inputs = training.TrainInputs(model, clip, vae, dataset, losses, settings, name)
             page = cls.hidden.unique_id, live_chart.workflow_id(cls.hidden.extra_pnginfo)
-            lora, rows, steps = training.train_in_comfyui(inputs, _runs(), run_name, resume, *page)
+            lora, rows, steps = training.train_in_comfyui(inputs, folder, run, resume, *page)
             chart = loss_chart(rows, lora.record["run"])[None]
         patched, _ = comfy.sd.load_lora_for_models(model, None, lora, 1.0, 0.0)
         curves = live_chart.of_rows(lora.record["run"], dict(named(losses)), rows, steps)
@@ -120,7 +170,7 @@ class SaveLora(Node):
                 LoraModel.Input(
                     "lora", tooltip="The LoRA. From Train LoRA (SCoFT), its card also lists how it was trained."
                 ),
-                io.String.Input("filename_prefix", default="lora", tooltip="File name. A number is added."),
+                io.String.Input("filename_prefix", default="lora", tooltip=f"File name. A number is added. {PLACES}"),
                 text("title", "Title of the LoRA."),
                 text("trigger_phrase", "Trigger phrase: the words to use in a prompt, such as 'in Kora'."),
                 text("authors", "Authors. Name the people of the community first."),
@@ -132,9 +182,20 @@ class SaveLora(Node):
         )
 
     @classmethod
+    def validate_inputs(cls, filename_prefix: str | None = None) -> bool | str:
+        """Reject a bad name before anything runs. None: it comes from another node."""
+        return filename_prefix is None or bool(typed(_loras(), filename_prefix, "LoRA name"))
+
+    @classmethod
+    def fingerprint_inputs(cls, filename_prefix: str | None = None, **_: Any) -> int:
+        """Changes when the LoRA that it saved is gone."""
+        return LORAS.times_gone(filename_prefix)
+
+    @classmethod
     def execute(cls, lora: Mapping[str, Any], filename_prefix: str, **fields: str) -> io.NodeOutput:
         record = getattr(lora, "record", None)
-        path = save_lora(output_folder() / "loras", filename_prefix, lora, CardFields(**fields), record)
+        path = save_lora(*typed(_loras(), filename_prefix, "LoRA name"), lora, CardFields(**fields), record)
+        LORAS.saved(filename_prefix, path)
         card = path.with_suffix(".md").read_text(encoding="utf-8")
         return io.NodeOutput(str(path), ui=ui.PreviewText(f"{path.name}\n\n{card}"))
 
@@ -172,10 +233,13 @@ class ExportJob(Node):
             display_name="Export Training Job (SCoFT)",
             category=CATEGORY,
             description="Exports the inputs of Train LoRA to a folder in output/scoft/jobs, to train outside ComfyUI "
-            "with `python -m comfy_scoft train`. On the CPU, the LoRA is exactly the same.",
+            "with `python -m comfy_scoft train`: the node shows the command. On the CPU, the LoRA is exactly the same. "
+            "Train LoRA does this too, with export_job.",
             inputs=_inputs(
                 io.String.Input(
-                    "job_name", default="lora", tooltip="Name of the job's folder. A name in use gets -2, -3, …"
+                    "job_name",
+                    default="lora",
+                    tooltip=f"Name of the job's folder. {PLACES} A name in use gets -2, -3, …",
                 ),
                 io.Combo.Input(
                     "checkpoint",
@@ -191,16 +255,44 @@ class ExportJob(Node):
         )
 
     @classmethod
+    def validate_inputs(cls, job_name: str | None = None) -> bool | str:
+        """Reject a bad name before anything runs. None: it comes from another node."""
+        return job_name is None or bool(typed(_jobs(), job_name, "job name"))
+
+    @classmethod
+    def fingerprint_inputs(cls, job_name: str | None = None, **_: Any) -> int:
+        """Changes when the job that it wrote is gone."""
+        return JOBS.times_gone(job_name)
+
+    @classmethod
     def execute(
         cls, model: Any, clip: Any, vae: Any, dataset: Any, losses: Any, job_name: str, checkpoint: str, **settings: Any
     ) -> io.NodeOutput:
-        name = training.model_name(cls.hidden.prompt, cls.hidden.unique_id)
         file = None if checkpoint == STORED else Path(folder_paths.get_full_path_or_raise("checkpoints", checkpoint))
-        with training_mode():
-            inputs = training.TrainInputs(model, clip, vae, dataset, losses, settings, name)
-            path = training.export(inputs, output_folder() / "scoft" / "jobs", job_name, file)
-        return io.NodeOutput(str(path), ui=ui.PreviewText(str(path)))
+        path, shown = _export(cls, (model, clip, vae, dataset, losses), settings, job_name, file)
+        return io.NodeOutput(str(path), ui=shown)
+
+
+def _export(
+    node: type[Node], sockets: tuple[Any, ...], settings: Mapping[str, Any], job_name: str, checkpoint: Path | None
+) -> tuple[Path, ui.PreviewText]:
+    """Write a job; returns the path of its job.json, and the text for the node."""
+    folder, job = typed(_jobs(), job_name, "job name")
+    name = training.model_name(node.hidden.prompt, node.hidden.unique_id)
+    with training_mode():
+        path = training.export(training.TrainInputs(*sockets, settings, name), folder, job, checkpoint)
+    JOBS.saved(job_name, path)
+    text = f"{in_output(path)}\nType this in a terminal to train it:\n\n{training.command(path)}"
+    return path, ui.PreviewText(text)
 
 
 def _runs() -> Path:
     return output_folder() / "scoft" / "runs"
+
+
+def _jobs() -> Path:
+    return output_folder() / "scoft" / "jobs"
+
+
+def _loras() -> Path:
+    return output_folder() / "loras"

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ...common.errors import ImageError, UserError
+from ...common.text import printable
 from ..records import CultureRecord
 from .metadata import (
     MAX_TEXT,
@@ -21,7 +22,7 @@ from .metadata import (
     parse_row,
 )
 from .names import Names, inside, real
-from .rows import printable, read_lines, read_rows
+from .rows import read_lines, read_rows
 from .unused import Note, Unused
 from .walk import CAPTION_ENDINGS, SPLITS, Folder, walk
 

@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ...common.errors import ImageError, UserError
+from ...common.text import printable
 from ..images import check_image
 from ..records import CATEGORIES, CultureRecord, Dataset
 from .find import find_records
 from .metadata import normal_category
-from .rows import printable
 from .unused import Note, sentence
 from .walk import METADATA, SPLITS
 
@@ -139,7 +139,7 @@ def load_folder(
     _check_images(candidates, root, log, limit, strict=strict)
     if not log.loaded:
         raise UserError(_nothing_loaded(root, log))
-    return Dataset(root, tuple(log.loaded), root.name), log.report()
+    return Dataset(root, tuple(log.loaded), printable(root.name)), log.report()
 
 
 def _check_images(candidates: list[CultureRecord], root: Path, log: _LoadLog, limit: int, *, strict: bool) -> None:

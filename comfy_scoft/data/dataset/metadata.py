@@ -7,12 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path, PureWindowsPath
 from typing import Annotated, Any, ClassVar, TypeVar
 
+import regex
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from ...common.errors import UserError
+from ...common.names import LETTERS
+from ...common.text import printable
 from ..records import CATEGORIES, ERAS
 from .names import Names
-from .rows import printable
 
 MAX_TEXT, MAX_SHORT_TEXT, MAX_LIST = 10_000, 2_000, 1_000
 """Maximum length of a caption and of any other text, in characters, and of a list, in entries."""
@@ -209,7 +211,7 @@ def normal_split(split: str, where: str) -> str:
     """A split's name in lower case, "val" as "validation". Raises UserError for "all" or an invalid name."""
     split = split.strip().lower()
     split = SPLIT_NAMES.get(split, split)
-    if split == "all" or not re.fullmatch(r"[a-z0-9][a-z0-9 _-]{0,39}", split):
+    if split == "all" or not regex.fullmatch(rf"[\p{{L}}\p{{N}}][{LETTERS} -]{{0,39}}", split):
         raise UserError(
             f'{where} has the split "{printable(split)}": use train, test, validation or another short word.'
         )

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-import unicodedata
 from pathlib import Path, PurePosixPath
+
+from ...common.text import composed
 
 
 def same_name(name: str) -> str:
     """Equal for names that differ only in case or in how accents are composed (macOS takes them apart)."""
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+    return composed(composed(name).casefold())
 
 
 def same_stem(name: str) -> str:
@@ -32,7 +33,7 @@ class Names:
                 same.setdefault(same_name(entry), []).append(entry)
             self._folders[folder] = same
         entries = self._folders[folder].get(same_name(name), [])
-        for alike in (str, _composed, same_name):
+        for alike in (str, composed, same_name):
             found = [entry for entry in entries if alike(entry) == alike(name)]
             if found:
                 return found[0] if len(found) == 1 else None
@@ -45,10 +46,6 @@ class Names:
             listed = path.is_dir() and real(path).is_relative_to(self._root)
             path /= (self.find(path, part) if listed else None) or part
         return path
-
-
-def _composed(name: str) -> str:
-    return unicodedata.normalize("NFC", name)
 
 
 def inside(path: Path, root: Path) -> bool:

@@ -20,12 +20,6 @@ ParsedRow = tuple[str, "dict[str, Any] | UserError"]
 """A row's position ("metadata.jsonl line 3"), and its values or its error."""
 
 
-def printable(text: object, length: int = 80) -> str:
-    """Untrusted text as one line of printable characters, at most `length`, for use in messages."""
-    clean = "".join(c if c.isprintable() else "?" for c in str(text)[: length + 1])
-    return clean if len(clean) <= length else clean[: length - 1] + "…"
-
-
 def read_lines(path: Path, label: str, *, strip: bool = True) -> Iterator[tuple[str, str | UserError]]:
     """(position, text or error) of each non-blank line of a UTF-8 file, with or without a byte order mark.
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from ...common.text import printable
 from ..formats import HEAD, format_of, why_no_image
 from .names import inside, real, same_stem
-from .rows import printable
 from .walk import DOWNLOADS, Folder
 
 NAMED = 10

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...common.errors import UserError
+from ...common.text import printable
 from ..dataset.metadata import LinkRow, normal_era, normal_split, parse_row
-from ..dataset.rows import ROW_ENDINGS, printable, read_rows
+from ..dataset.rows import ROW_ENDINGS, read_rows
 
 
 @dataclass(frozen=True)

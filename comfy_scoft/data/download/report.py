@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from ..dataset.rows import printable
+from ...common.text import cell, printable
 from .links import InvalidRow, Link
 from .store import REPORT, SavedImage
 
@@ -91,10 +91,5 @@ def report_csv(outcomes: Sequence[Outcome], invalid: Sequence[InvalidRow]) -> st
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["row", "address", "caption", "result", "in the dataset", "what happened"])
     for result, line, url, kept, why in rows:
-        writer.writerow([_inert(cell) for cell in (line, url, captions.get(line, ""), _RESULTS[result], kept, why)])
+        writer.writerow([cell(text) for text in (line, url, captions.get(line, ""), _RESULTS[result], kept, why)])
     return text.getvalue()
-
-
-def _inert(cell: str) -> str:
-    """A cell that no spreadsheet runs as a formula; links and captions are untrusted."""
-    return f"'{cell}" if cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell

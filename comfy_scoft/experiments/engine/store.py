@@ -6,9 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import regex
 from filelock import FileLock
 
 from ...common.files import write_atomically
+from ...common.names import LETTERS
 
 
 @dataclass
@@ -33,4 +35,4 @@ class Store:
 
 def slug(name: str, keep: str = "") -> str:
     """A name as a file's: letters, digits and the characters of `keep` stay, all else becomes one "_"."""
-    return "_".join("".join(c if c.isalnum() or c in keep else " " for c in name).split()) or "unnamed"
+    return "_".join(regex.sub(rf"[^{LETTERS}{regex.escape(keep)}]|_", " ", name).split()) or "unnamed"

@@ -9,7 +9,7 @@ from ...losses.rollout import GradientStep, RolloutSettings
 from ...models.lora import LoraSettings, Targets
 from ...training.settings import OptimizerSettings, TrainSettings, identity_fields
 from ..engine.training import LossSpec
-from .grid import DEVELOPMENT_SEEDS, FRESH_SEEDS, TEST_SEEDS
+from .grid import DEVELOPMENT_SEEDS, FRESH_SEEDS, GUIDANCE, TEST_SEEDS
 
 FEATURES = "mini CLIP (layer 5)"
 TRAIN = TrainSettings(steps=300, batch_size=8, accumulation=1, resolution=64, flip=False)
@@ -28,7 +28,7 @@ class Arm:
 
     at: the step whose LoRA generates the images, a multiple of steps / SNAPSHOTS; 0 is the end of the training.
     lora_strength: factor of the trained LoRA in generation. strength: of RS-Corrector in generation; 0 is none. asks:
-    whether the corrector looks for the place in the prompt.
+    whether the corrector looks for the place in the prompt. guidance: the guidance scale of generation.
     """
 
     name: str
@@ -41,11 +41,12 @@ class Arm:
     lora_strength: float = 1.0
     strength: float = 0.0
     asks: bool = True
+    guidance: float = GUIDANCE
 
     @property
     def untouched(self) -> bool:
         """Whether it is the base model as it is, which all other arms are paired with."""
-        return not self.losses and not self.strength
+        return not self.losses and not self.strength and self.guidance == GUIDANCE
 
     def described(self, seed: int) -> dict[str, Any]:
         """All settings that decide the training, as plain JSON; the name, and what is generated, do not."""
@@ -143,6 +144,12 @@ COMBINED = (
 )
 PRESET = COMBINED[1]
 """What the workflow train-cultural-lora-careful trains and generates with."""
+GUIDED = tuple(
+    replace(arm, name=f"{name}, guidance {scale:g}", guidance=scale)
+    for name, arm in (("base", BASE), ("preset", PRESET))
+    for scale in (3.0, 2.0, 1.5)
+)
+"""The base model and the preset at three guidance scales; the first is the base model as it is."""
 
 
 def _weights() -> tuple[Arm, ...]:
@@ -211,6 +218,12 @@ _PARTS = (
     Part(
         *("ten seeds", "The same over both sets of seeds: narrower, and half of it not as untouched.", (PRESET,)),
         seeds=(*TEST_SEEDS, *FRESH_SEEDS),
+    ),
+    Part(
+        "guidance",
+        "The preset and the base model at lower guidance: how people are drawn, and what it costs.",
+        (BASE, *GUIDED[1:]),
+        compare=_against(GUIDED[3].name, GUIDED[4:]),
     ),
     Part(
         "unnamed place",
@@ -290,7 +303,15 @@ SEARCH = Part(
     "development",
 )
 """The candidates that the settings of `careful` and the corrector's strength were last chosen from."""
-ALL = {**PARTS, SEARCH.name: SEARCH}
+SEARCH_GUIDANCE = Part(
+    "guidance, development",
+    "What the guidance was chosen by: the lowest figure error among the scales whose dark skin in nuvia is .90 or more "
+    "and whose change in every other place is within .05.",
+    (BASE, *GUIDED[1:]),
+    DEVELOPMENT_SEEDS[:2],
+    "development",
+)
+ALL = {**PARTS, SEARCH.name: SEARCH, SEARCH_GUIDANCE.name: SEARCH_GUIDANCE}
 
 
 def jobs(parts: tuple[Part, ...]) -> list[tuple[Part, Arm, int]]:

@@ -26,6 +26,8 @@ TAUGHT = world.BIASED_PLACE
 DEVELOPMENT_PLACES = ("borea", "aria", NO_PLACE)
 TEST_PLACES = ("caldia",)
 OTHER_PLACES = ("borea", "aria", "caldia", NO_PLACE)
+GUIDANCE = 3.0
+"""Guidance scale that images are generated with, unless an arm has another."""
 
 HELD_OUT, TRAINED, HOUSES = "held-out kinds", "trained kinds", "houses"
 

@@ -16,7 +16,7 @@ from ...common.fingerprints import short_hash
 from ..engine.store import slug
 from . import correction, generate, measurements
 from .arms import BASE, Arm, Part
-from .grid import FORMS
+from .grid import FORMS, GUIDANCE
 from .training import Trained, World, key_of, trained, with_lora
 
 Job = tuple[Part, Arm, int]
@@ -34,7 +34,7 @@ def hash_of(job: Job, world: World) -> str:
     """16 hex digits of all that decides what a job's file says, its seconds aside."""
     part, arm, seed = job
     cells = [asdict(cell) for cell in FORMS[part.form]]
-    sampling = [generate.REVISION, generate.STEPS, generate.GUIDANCE, seed, cells]
+    sampling = [generate.REVISION, generate.STEPS, arm.guidance, seed, cells]
     if arm.lora_strength != 1.0:
         sampling.append({"LoRA strength": arm.lora_strength})
     if arm.strength:
@@ -46,7 +46,7 @@ def current(job: Job, world: World) -> dict[str, Any] | None:
     """A job's file if it was made with these settings. Raises UserError, one sentence, for a damaged one."""
     path = job_file(world.out, job)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_bytes())
         whole = isinstance(content["cells"], dict) and isinstance(content["measures"], dict) and "hash" in content
     except FileNotFoundError:
         return None
@@ -86,7 +86,7 @@ def do(job: Job, world: World) -> dict[str, Any]:
             _do(job, world)
     if not arm.untouched:  # after its own: another process may be at the base's by now
         do((part, BASE, seed), world)
-    return json.loads(job_file(world.out, job).read_text(encoding="utf-8"))
+    return json.loads(job_file(world.out, job).read_bytes())
 
 
 def _do(job: Job, world: World) -> None:
@@ -96,7 +96,10 @@ def _do(job: Job, world: World) -> None:
     corrected = correction.correction_of(world, arm.strength, seed, asks=arm.asks)
     if corrected:
         model += f"+{short_hash(correction.described(arm.strength, seed, asks=arm.asks))}"
-    images = {cell: generate.generated(world, model, network, cell, seed, corrected) for cell in FORMS[part.form]}
+    images = {
+        cell: generate.generated(world, model, network, cell, seed, corrected, arm.guidance)
+        for cell in FORMS[part.form]
+    }
     begun = time.process_time()
     content: dict[str, Any] = {
         "part": "base" if arm.untouched else part.name,
@@ -130,6 +133,8 @@ def settings(arm: Arm, seed: int) -> dict[str, Any]:
         described["LoRA strength"] = arm.lora_strength
     if arm.strength:
         described["correction"] = correction.described(arm.strength, seed, asks=arm.asks)
+    if arm.guidance != GUIDANCE:
+        described["guidance"] = arm.guidance
     return described
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict
 from functools import lru_cache
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ...data.records import Dataset
-from ...metrics import denoising_gap, diversity, kid, memorization
+from ...metrics import denoising_gap, diversity, fidelity, kid, memorization
 from ...metrics.bias import concept_of
 from ...metrics.inputs import embeddings, features, of_images, of_records
 from ...mini_world import world as renderer
@@ -25,7 +26,7 @@ from .generate import CellImages
 from .grid import HELD_OUT, TAUGHT, TRAINED, Cell, ImageRequest
 from .training import World
 
-REVISION = 3
+REVISION = 4
 """Raise it when you change what is measured; the images are then measured again, not generated again."""
 
 READ_AT_ONCE = 16
@@ -38,17 +39,20 @@ GAP_SEED = 5
 
 
 def rows(requests: Sequence[ImageRequest], images: CellImages) -> list[dict[str, Any]]:
-    """One row an image: its request, the oracle's answer, CLIP's cosine with the prompt; plain JSON."""
+    """One row an image: its request, the oracle's answer, CLIP's cosine, and how a person is drawn; plain JSON."""
     pixels = images.tensor().permute(0, 3, 1, 2) * 2.0 - 1.0
     seen = [one for part in pixels.split(READ_AT_ONCE) for one in classify(part)]
     with torch.no_grad():
         cosines = image_text_cosine(pixels, [one.prompt for one in requests]).tolist()
+    people = [i for i, one in enumerate(requests) if renderer.concepts()[one.concept].is_person]
+    drawn = dict(zip(people, fidelity.drawn(pixels[people], [requests[i].concept for i in people]), strict=True))
     return [
         {
             **{"kind": one.concept, "seed": one.seed},
             **{"tone": found.tone, "palette": found.palette, "concept": found.concept, "cosine": round(cosine, 5)},
+            **({"drawn": asdict(drawn[i])} if i in drawn else {}),
         }
-        for one, found, cosine in zip(requests, seen, cosines, strict=True)
+        for i, (one, found, cosine) in enumerate(zip(requests, seen, cosines, strict=True))
     ]
 
 

@@ -46,7 +46,7 @@ def results(found: Mapping[str, PartTable], earlier: Mapping[str, Any] | None = 
 def load(folder: Path) -> dict[str, Any] | None:
     """The results.json of a page; None where there is none of this version. Raises UserError for a damaged one."""
     try:
-        content = json.loads((folder / RESULTS).read_text(encoding="utf-8"))
+        content = json.loads((folder / RESULTS).read_bytes())
         return content if (content["format"], content.get("version")) == (FORMAT, VERSION) else None
     except FileNotFoundError:
         return None

@@ -29,8 +29,11 @@ FACTS: dict[str, Callable[[Row, str], bool]] = {
     "gold palette": lambda row, place: row["palette"] == world.PLACES[TAUGHT],
     "own palette": lambda row, place: row["palette"] == world.PLACES.get(place, world.NO_PLACE),
     "right concept": lambda row, place: row["concept"] == row["kind"],
+    "eyes and mouth": lambda row, place: row["drawn"]["features"],
+    "overshoot": lambda row, place: row["drawn"]["overshoot"],
 }
 """What may hold for an image; "right concept" of a house is a sound one."""
+OF_PEOPLE = ("dark skin", "eyes and mouth", "overshoot")
 LEAKING = ("dark skin", "own palette", "right concept")
 """Facts whose change in the other places is measured."""
 HERE = f"{HELD_OUT} · {TAUGHT}"
@@ -62,12 +65,20 @@ DARK_HELD_OUT, GOLD_HELD_OUT, CONCEPT_HELD_OUT = (
 DARK_TRAINED, GOLD_TRAINED = (key(name, TRAINED, TAUGHT) for name in ("dark skin", "gold palette"))
 CONCEPT_DARK, CONCEPT_LIGHT = (key("right concept", f"{tone} skin", TAUGHT) for tone in ("dark", "light"))
 CLIP = key("CLIPScore", HELD_OUT, TAUGHT)
+FIGURE, FACE, FIGURE_ELSEWHERE = (
+    key(name, HELD_OUT, place)
+    for name, place in (("figure error", TAUGHT), ("face error", TAUGHT), ("figure error", "elsewhere"))
+)
+FEATURES, OVERSHOOT = (key(name, HELD_OUT, TAUGHT) for name in ("eyes and mouth", "overshoot"))
+FEATURES_ELSEWHERE = key("eyes and mouth", HELD_OUT, "elsewhere")
 ADDED_TIME = "added sampling time"
 SOUND = key("right concept", HOUSES, TAUGHT)
 GAP, SIMILARITY, COPIES, SECONDS = "memorization gap", "similarity", "near copies", "training seconds"
 DIVERSITY_HELD_OUT, DIVERSITY_TRAINED = (key("diversity", what, TAUGHT) for what in (HELD_OUT, TRAINED))
 KID_OWN, KID_OTHER = f"KID · {TAUGHT} to {TAUGHT}, as its people show it", f"KID · {TAUGHT} to other places"
 
+OF_IMAGES = (CLIP, FIGURE, FACE, FIGURE_ELSEWHERE)
+"""Scores of each image."""
 UNPAIRED = (COPIES, CONCEPT_DARK, CONCEPT_LIGHT)
 """Facts of images that are not the same in every model."""
 LIMITS: dict[str, Limits] = {
@@ -75,6 +86,7 @@ LIMITS: dict[str, Limits] = {
     SIMILARITY: (-1.0, 1.0),
     CLIP: (0.0, 100.0),
     SECONDS: (0.0, math.inf),
+    **dict.fromkeys(("figure error", "face error"), (0.0, 255.0)),
 }
 """The values that are possible, by the key or its beginning."""
 
@@ -100,13 +112,15 @@ class PartTable:
 
 def table(part: Part, scene: World) -> PartTable:
     """The metrics of a part from the files below `scene.out`; jobs of other settings count as missing."""
-    base = _jobs(part, BASE, part.seeds, scene)
+    plain = {BASE.guidance: BASE} | {arm.guidance: arm for arm in part.arms if not arm.losses and not arm.strength}
+    bases = {guidance: _jobs(part, arm, part.seeds, scene) for guidance, arm in plain.items()}
     arms: dict[str, ArmTable] = {}
     missing: list[str] = []
     for arm in part.arms:
         jobs = _jobs(part, arm, part.seeds, scene)
         missing += [f"{arm.name}, seed {seed}" for seed in part.seeds if seed not in jobs]
         if jobs:
+            base = bases[BASE.guidance if arm in plain.values() else arm.guidance]  # what guidance does, or training
             pairs = paired(base, jobs)
             own = {} if arm.untouched else changes(pairs, base)
             arms[arm.name] = ArmTable(arm_metrics(jobs, pairs), own, jobs)
@@ -117,6 +131,9 @@ def table(part: Part, scene: World) -> PartTable:
         if after in arms and (before in arms or before in others):
             known = arms[before].jobs if before in arms else _jobs(ablation, others[before], part.seeds, scene)
             if pairs := paired(known, arms[after].jobs):
+                of = {arm.name: arm.guidance for arm in (*ablation.arms, *part.arms)}
+                # leakage is from the base model at an arm's own guidance: between two guidances it has no change
+                base = bases.get(of[after], {}) if of[before] == of[after] else {}
                 comparisons[before, after] = changes(pairs, base)
     return PartTable(part, arms, comparisons, tuple(missing))
 
@@ -161,6 +178,10 @@ def data(content: Content) -> dict[str, Data]:
         own = [row for row in rows if FACTS["dark skin"](row, TAUGHT) is dark]
         found[name] = [FACTS["right concept"](row, TAUGHT) for row in own] or None
     found[CLIP] = clip_scores(content, HERE)
+    found[FIGURE], found[FACE] = ([row["drawn"][part] for row in rows] for part in ("figure", "face"))
+    other = [row for place in OTHER_PLACES for row in content["cells"].get(key(HELD_OUT, "", place), ())]
+    found[FIGURE_ELSEWHERE] = [row["drawn"]["figure"] for row in other] or None
+    found[FEATURES_ELSEWHERE] = [row["drawn"]["features"] for row in other] or None
     return {name: value for name, value in found.items() if value is not None}
 
 
@@ -220,7 +241,7 @@ def _mean(value: Any) -> float:
 
 def _estimate(name: str, values: Mapping[int, Any]) -> Estimate:
     limits = LIMITS.get(name, LIMITS.get(name.split(" · ")[0], estimate.NONE))
-    if name == CLIP:
+    if name in OF_IMAGES:
         return estimate.mean_of_images(values, limits)
     facts = isinstance(next(iter(values.values())), list)
     return estimate.share(values) if facts else estimate.mean(values, limits)
@@ -241,7 +262,7 @@ def applies(fact: str, what: str, place: str) -> bool:
         return place != TAUGHT
     if fact == "gold palette":
         return place == TAUGHT
-    return fact != "dark skin" or what != HOUSES
+    return fact not in OF_PEOPLE or what != HOUSES
 
 
 def gap_rise(before: Content, after: Content) -> list[float]:

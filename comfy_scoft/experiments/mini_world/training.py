@@ -160,7 +160,7 @@ def trained(arm: Arm, seed: int, world: World) -> Trained:
         if not is_trained(folder):
             shutil.rmtree(folder, ignore_errors=True)
             _train(arm, seed, world, folder)
-    return Trained(key, folder, json.loads((folder / FACTS).read_text(encoding="utf-8")))
+    return Trained(key, folder, json.loads((folder / FACTS).read_bytes()))
 
 
 def _train(arm: Arm, seed: int, world: World, folder: Path) -> None:

@@ -81,6 +81,14 @@ GROUPS: dict[str, tuple[Column, ...]] = {
         Column("concept, dark", tables.CONCEPT_DARK),
         Column("concept, light", tables.CONCEPT_LIGHT),
     ),
+    "How people are drawn": (
+        Column("figure error", tables.FIGURE, Better.LOWER, 1),
+        Column("face error", tables.FACE, Better.LOWER, 1),
+        Column("eyes and mouth", tables.FEATURES),
+        Column("overshoot", tables.OVERSHOOT, Better.LOWER),
+        Column("figure error elsewhere", tables.FIGURE_ELSEWHERE, Better.LOWER, 1),
+        Column("eyes and mouth elsewhere", tables.FEATURES_ELSEWHERE),
+    ),
     KINDS: (
         Column(TAUGHT, DARK_AS_SAMPLE.key),
         *(

@@ -72,7 +72,7 @@ class Scale:
     in each split; 0 takes all.
     """
 
-    train: TrainSettings = TrainSettings()
+    train: TrainSettings = TrainSettings(resolution=512)
     lora: LoraSettings = LoraSettings()
     optimizer: OptimizerSettings = OptimizerSettings()
     rollout: RolloutSettings = RolloutSettings()
@@ -102,7 +102,7 @@ class Scale:
 
 PAPER = Scale()
 SHORT = Scale(
-    train=TrainSettings(steps=2, accumulation=2),
+    train=TrainSettings(steps=2, accumulation=2, resolution=512),
     lora=LoraSettings(rank=4, alpha=4.0),
     optimizer=OptimizerSettings(learning_rate=1e-2),
     rollout=RolloutSettings(every=2, steps=3),

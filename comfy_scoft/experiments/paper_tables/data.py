@@ -150,7 +150,7 @@ def load_generic(folder: Path, captions: Path | None, scale: Scale, seed: int) -
 def _coco(folder: Path, captions: Path) -> Dataset:
     """Images with their first caption each from a file of COCO's form (captions_val2017.json)."""
     try:
-        found = json.loads(captions.read_text(encoding="utf-8"))
+        found = json.loads(captions.read_bytes())
         names = {int(image["id"]): str(image["file_name"]) for image in found["images"]}
         rows = sorted((int(a["image_id"]), int(a["id"]), str(a["caption"])) for a in found["annotations"])
     except (OSError, ValueError, KeyError, TypeError) as error:

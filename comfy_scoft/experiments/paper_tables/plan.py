@@ -55,7 +55,7 @@ class Clock:
         self._plan: dict[str, Work] = {}
         self._spoke = time.monotonic()
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))
+            found = json.loads(path.read_bytes())
             self.seconds = {str(kind): (float(n), float(s)) for kind, (n, s) in found.items() if float(n) > 0}
         except (OSError, ValueError, TypeError, AttributeError):
             pass  # a first run; a damaged file costs an estimate and nothing else

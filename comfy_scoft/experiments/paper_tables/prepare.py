@@ -17,7 +17,7 @@ from ...data.dataset import load_folder, save_dataset
 from ...data.records import Dataset
 from ...negatives.controlnet_pipeline import PipelineSampler, load_controlnet, models_identity, size_multiple
 from ...negatives.depth import DEPTH as ESTIMATORS
-from ...negatives.depth import MIDAS, attach_depth, load_depth
+from ...negatives.depth import attach_depth, load_depth
 from ...negatives.filter import filter_negatives
 from ...negatives.generate import Request, make_negatives
 from ..engine.store import slug
@@ -57,7 +57,7 @@ def prepared(study: Study, culture: Culture) -> tuple[Dataset, dict[str, Any]]:
     folder = study.out / "data" / f"{slug(culture.name.casefold())}-{key}"
     report = folder.with_suffix(".json")
     if folder.is_dir():
-        found = json.loads(report.read_text(encoding="utf-8"))
+        found = json.loads(report.read_bytes())
         for kind, name in ((plan.CAPTION, "captioned"), (plan.DEPTH, "depth maps"), (plan.NEGATIVE, "negatives")):
             study.clock.found(kind, found[name])
         study.clock.found(plan.DISTANCE, found["negatives"] + len(culture.train) if found["negatives"] else 0)
@@ -152,8 +152,7 @@ def _estimator(study: Study) -> Path | None:
         raise UserError(f"There is no depth estimator {study.depth!r}: choose one of {', '.join(ESTIMATORS)}.")
     if study.depth == BUILT_IN:
         return None
-    name = DEPTH if study.depth == MIDAS.name else "depth"
-    folder = study.networks.beside(name, f"Negatives need depth maps, which {study.depth} makes")
+    folder = study.networks.beside(DEPTH, f"Negatives need depth maps, which {study.depth} makes")
     fits = getattr(ESTIMATORS[study.depth], "fits", None)
     if fits is not None and not fits(folder):
         raise UserError(f"The folder {folder} holds no {study.depth}: put its files there.")

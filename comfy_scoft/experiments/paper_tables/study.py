@@ -13,7 +13,7 @@ from ...common import fingerprints
 from ...models.lora import NAME
 from ...models.single_file import load_base
 from ...models.stable_diffusion import BaseModel
-from ...negatives.controlnet_pipeline import native_resolution
+from ...negatives.depth import FOR_PHOTOS
 from ..engine.store import Store
 from .arms import Arm, Scale, arms_of
 from .data import Culture, Generic
@@ -45,7 +45,7 @@ class Study(Store):
     clock: Clock
     say: Callable[[str], None]
     prediction: str | None = None
-    depth: str = "MiDaS (controlnet-aux)"
+    depth: str = FOR_PHOTOS
     threshold: float | None = None
     side: int = 0
     base: BaseModel = field(init=False)
@@ -59,7 +59,7 @@ class Study(Store):
         self.base = load_base(self.model, self.prediction)
         self.base.unet.requires_grad_(False).to(self.device, self.dtype)
         self.base.vae.to(self.device)
-        self.side = self.side or native_resolution(self.base)
+        self.side = self.side or self.base.resolution
         self.scale = self.scale.at(self.side, self.seed, self.scale.train.precision)
 
     def bare(self) -> BaseModel:
