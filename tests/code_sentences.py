@@ -16,7 +16,7 @@ LONGEST = 500
 
 @lru_cache(maxsize=1)
 def sentences() -> list[re.Pattern[str]]:
-    """A pattern for each text in the pack's code; what is filled in while it runs may be anything."""
+    """A pattern for each text in the pack's code; what is filled in while it runs, {so} too, may be anything."""
     found = []
     for path in sorted((ROOT / "comfy_scoft").rglob("*.py")):
         tree = ast.parse(path.read_text(encoding="utf-8"))
@@ -29,7 +29,7 @@ def sentences() -> list[re.Pattern[str]]:
                 if isinstance(part, ast.Constant) and isinstance(part.value, str):
                     text = part.value
                 letters += text or ""
-                pattern += ".*" if text is None else re.escape(text)
+                pattern += ".*" if text is None else re.sub(r"\\\{\w+\\\}", ".*", re.escape(text))
             if len(letters) < LONGEST and sum(map(str.isalpha, letters)) >= FEWEST_LETTERS:
                 found.append(re.compile(pattern))
     return found

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -37,8 +39,6 @@ def test_kohyas_folders_give_captions_categories_and_a_word_about_repeats(tmp_pa
     image(tmp_path / "1_food/FEST_1.png", "a feast, people_and_action, modern")
     image(tmp_path / "1_food/2.png", "kimchi")
     image(tmp_path / "2_trad_clothing/1.png")
-    image(tmp_path / "reg/1.png", "not ours")
-    image(tmp_path / "2023_trip/1.png", "not ours")
     assert holds_dataset(tmp_path)
     dataset, report = load_folder(tmp_path)
     assert [(r.image.parent.name, r.caption, r.category, r.era) for r in dataset.records] == [
@@ -72,6 +72,174 @@ def test_a_folder_of_kohyas_without_any_caption_is_offered_and_read(tmp_path):
     assert [r.caption for r in load_folder(tmp_path)[0].records] == ["my town"]
     image(tmp_path / "other/plain/1.png")
     assert not holds_dataset(tmp_path / "other")
+
+
+def test_folders_of_kohya_with_any_repeats_are_read_and_years_are_not_repeats(tmp_path):
+    image(tmp_path / "1000_hanbok/a.png")
+    image(tmp_path / "12000_kimchi stew/a.png")
+    image(tmp_path / "2023_trip/a.png")
+    image(tmp_path / "2023_trip/b.png", "our trip")
+    dataset, report = load_folder(tmp_path)
+    assert sorted(r.caption for r in dataset.records) == ["hanbok", "kimchi stew", "our trip"]
+    assert "The folder 1000_hanbok asks for 1000 repeats" in report
+    assert "- The image 2023_trip/a.png has no caption: write one into a.txt beside it, or name the folder 1_trip." in (
+        report.splitlines()
+    )
+
+
+def test_subfolders_are_walked_in_natural_order_and_give_their_split(tmp_path):
+    for name in ("b.jpg", "images/c.jpg", "food/d.jpg", "food/soup 10/e.jpg", "food/soup 2/f.jpg", "TEST/food/g.jpg"):
+        image(tmp_path / name, name)
+    image(tmp_path / "korea/test/h.jpg", "korea/test/h.jpg")
+    image(tmp_path / ".hidden/x.jpg", "no")
+    image(tmp_path / "__MACOSX/x.jpg", "no")
+    dataset, report = load_folder(tmp_path)
+    assert [(r.caption, r.split) for r in dataset.records] == [
+        ("b.jpg", "train"),
+        ("images/c.jpg", "train"),
+        ("food/d.jpg", "train"),
+        ("food/soup 2/f.jpg", "train"),
+        ("food/soup 10/e.jpg", "train"),
+        ("korea/test/h.jpg", "test"),
+        ("TEST/food/g.jpg", "test"),
+    ]
+    assert len(report.splitlines()) == 3
+
+
+def test_metadata_in_subfolders_is_read_and_images_that_none_lists_are_named(tmp_path):
+    for name in ("korea/a.png", "korea/b.png", "korea/food/c.png", "korea/food/d.png", "plain/e.png"):
+        image(tmp_path / name, "beside" if name[-5] in "be" else None)
+    write_csv(tmp_path / "korea/metadata.csv", "file_name,text", "a.png,in the table", "food/c.png,below the table")
+    (tmp_path / "korea/metadata.csv").rename(tmp_path / "korea/Metadata.CSV")
+    dataset, report = load_folder(tmp_path)
+    assert [r.caption for r in dataset.records] == ["in the table", "below the table", "beside"]
+    lines = report.splitlines()
+    assert (
+        "2 images are not listed in korea/Metadata.CSV: add a line for each, or remove them (korea/b.png, "
+        "korea/food/d.png)." in lines
+    )
+    assert any(
+        line.startswith("korea/b.txt is not read, because korea/Metadata.CSV gives the captions") for line in lines
+    )
+
+
+def test_metadata_without_one_valid_line_leaves_captions_beside_images_in_force(tmp_path):
+    image(tmp_path / "a.png", "beside")
+    image(tmp_path / "b.png")
+    for text in ("", "{broken\n", '{"file_name": "gone.png", "text": "x"}\n'):
+        (tmp_path / "metadata.jsonl").write_text(text)
+        dataset, report = load_folder(tmp_path)
+        assert [r.caption for r in dataset.records] == ["beside"]
+        assert "b.png is an image that metadata.jsonl does not list" in report
+
+
+def test_a_row_that_is_left_out_does_not_count_as_missing(tmp_path):
+    for name in ("a.png", "b.png", "n.png"):
+        image(tmp_path / name)
+    lines = [
+        {"file_name": "a.png", "text": "x", "negative_imgpath": ["n.png"], "split": "test"},
+        {"file_name": "b.png"},
+    ]
+    (tmp_path / "metadata.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    report = load_folder(tmp_path, split="all")[1]
+    assert "has no caption for b.png" in report and "not list" not in report
+
+
+def test_names_are_the_same_however_they_are_composed_and_in_any_case_that_is_unambiguous(tmp_path):
+    apart = unicodedata.normalize("NFD", "naïve café.png")
+    image(tmp_path / apart)
+    image(tmp_path / "Images/FOOD_1.JPG")
+    image(tmp_path / "two.png")
+    image(tmp_path / "TWO.png")
+    names = ["naïve café.png", "images/food_1.jpg", "two.png", "Two.png"]
+    lines = [json.dumps({"file_name": name, "text": name}, ensure_ascii=False) for name in names]
+    (tmp_path / "metadata.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    dataset, report = load_folder(tmp_path)
+    assert [r.image.relative_to(tmp_path.resolve()).as_posix() for r in dataset.records] == [
+        apart,
+        "Images/FOOD_1.JPG",
+        "two.png",
+    ]
+    assert "metadata.jsonl line 4 names Two.png, which is not in the folder" in report
+
+
+def test_a_caption_is_beside_its_image_in_any_case_and_composition(tmp_path):
+    image(tmp_path / "IMG_1.JPG")
+    (tmp_path / "IMG_1.TXT").write_text("shouted")
+    image(tmp_path / unicodedata.normalize("NFD", "café.png"))
+    (tmp_path / unicodedata.normalize("NFC", "café.Caption")).write_text("composed")
+    image(tmp_path / "x.png")
+    (tmp_path / "X.txt").write_text("one")
+    (tmp_path / "x.TXT").write_text("another")
+    assert holds_dataset(tmp_path)
+    dataset, report = load_folder(tmp_path)
+    assert {r.caption for r in dataset.records} == {"shouted", "composed"}
+    assert "x.png has no caption" in report
+
+
+def test_what_is_not_used_is_named_a_few_of_each_kind_and_counted(tmp_path):
+    image(tmp_path / "good.png", "good")
+    for n in range(30):
+        image(tmp_path / f"bare {n}.png")
+        (tmp_path / f"alone {n}.txt").write_text("x")
+        (tmp_path / f"raw {n}.CR2").write_bytes(b"II*\0")
+        (tmp_path / f"cache {n}.npz").write_bytes(b"PK")
+        (tmp_path / f"broken {n}.jpg").write_bytes(b"text")
+        (tmp_path / f"broken {n}.txt").write_text("words")
+    image(tmp_path / "unnamed.png").rename(tmp_path / "unnamed")
+    (tmp_path / "good.caption").write_text("a second one")
+    report = load_folder(tmp_path)[1]
+    lines = report.splitlines()
+    assert lines[0].startswith("1 of 61 ") and " 60 left out" in lines[0]
+    assert len(lines) < 40 and all(len(line) < 400 for line in lines)
+    for start in (
+        "30 caption files have no image: ",
+        "good.caption is not read, because its image has another caption file",
+        "30 files are of kinds that are not read: export them as JPEG, PNG or TIFF (raw 0.CR2, raw 1.CR2",
+        "unnamed is an image by its content, but not by its name",
+        "30 files are neither images nor captions and are not used (cache 0.npz",
+        "- 30 images have no caption: write one into a .txt file of the same name beside each (bare 0.png, bare 1.png",
+        "- The file broken 0.jpg is not an image",
+        "- 10 more to which the same applies: replace it or remove it.",
+    ):
+        assert any(line.startswith(start) for line in lines), start
+
+
+@pytest.mark.parametrize("table", [False, True])
+def test_links_to_nothing_and_in_a_circle_are_named(tmp_path, table):
+    image(tmp_path / "good.png", "good")
+    for name, target in (("round.png", "round.png"), ("gone.png", "../annex/gone.png"), ("loop", "loop")):
+        (tmp_path / name).symlink_to(target)
+        (tmp_path / name).with_suffix(".txt").write_text("words")
+    if table:
+        (tmp_path / "metadata.jsonl").write_text(json.dumps({"file_name": "good.png", "text": "listed"}))
+    dataset, report = load_folder(tmp_path)
+    assert len(dataset) == 1
+    assert [name for name in ("round.png", "gone.png", "loop") if name not in report] == []
+    assert table or "2 images are links to files that are not there" in report
+
+
+def test_only_regular_files_are_opened(tmp_path):
+    image(tmp_path / "good.png", "good")
+    for name in ("pipe", "pipe.png", "pipe.txt", "pipe.json"):
+        os.mkfifo(tmp_path / name)
+    dataset, report = load_folder(tmp_path)
+    assert len(dataset) == 1 and "pipe" in report
+
+
+def test_a_folder_that_may_not_be_read_does_not_hide_the_others(tmp_path, monkeypatch):
+    image(tmp_path / "good.png", "good")
+    image(tmp_path / "shut/a.png", "shut")
+    real = os.scandir
+
+    def scandir(path):
+        if Path(path).name == "shut":
+            raise PermissionError(13, "Permission denied")
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    dataset, report = load_folder(tmp_path)
+    assert len(dataset) == 1 and "- shut in " in report and "may not be read" in report
 
 
 def test_an_image_folder_with_csv_metadata_in_each_split_is_read(tmp_path):

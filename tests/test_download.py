@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 
+import pillow_heif
 import pytest
 from collecting import metadata, rows_of, run, table, write_csv
 from hostile_server import HostileServer, answer, image_bytes
+from PIL import Image
 
 from comfy_scoft.data.dataset import load_folder
 from comfy_scoft.data.download import collect, read_links
+
+pillow_heif.register_heif_opener()
 
 
 @pytest.fixture
@@ -70,6 +75,24 @@ def test_a_list_as_json_lines_gives_the_same_dataset_as_csv(tmp_path, server):
     assert all(links == found[0] for links in found) and len(found[0]) == 2
 
 
+def test_links_may_lead_to_every_format_with_a_signature(tmp_path, server):
+    kinds = {"HEIF": ".heic", "TIFF": ".tif", "JPEG2000": ".jp2", "AVIF": ".avif", "BMP": ".bmp", "QOI": ".qoi"}
+    for n, kind in enumerate(kinds):
+        server.pages[f"/{kind}"] = answer(image_bytes(n, kind))
+    dataset, report = run(write_csv(tmp_path / "links.csv", rows_of(server, *kinds)), server)
+    assert [record.image.suffix for record in dataset.records] == list(kinds.values()), report
+    again, report = run(tmp_path / "links.csv", server)
+    assert again.records == dataset.records and "Fetched now: 0; there before: 6" in report
+
+
+def test_a_heic_without_its_package_is_refused_with_the_command(tmp_path, server, monkeypatch):
+    server.pages["/photo.heic"] = answer(image_bytes(1, "HEIF"))
+    monkeypatch.delitem(Image.OPEN, "HEIF")
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    report = run(write_csv(tmp_path / "links.csv", rows_of(server, "photo.heic", "1.jpg")), server)[1]
+    assert "is a HEIC photo, which needs the package pillow-heif: run `python install.py pillow-heif`" in report
+
+
 def test_the_same_file_twice_is_one_picture_and_the_report_says_so(tmp_path, server):
     server.pages["/copy.jpg"] = server.pages["/1.jpg"]
     rows = rows_of(server, "1.jpg", "copy.jpg", "2.jpg", "1.jpg")
@@ -78,6 +101,7 @@ def test_the_same_file_twice_is_one_picture_and_the_report_says_so(tmp_path, ser
     assert server.hits["/1.jpg"] == 1
     assert "line 3 | " in report and "It is the same file as line 2. Left out." in report
     assert "It is the same link as line 2. Left out." in report
+    assert "not list" not in report and "neither" not in report
     assert [row["result"] for row in table(tmp_path)] == ["the same", "the same"]
     dataset, report = run(tmp_path / "links.csv", server, duplicates="keep all")
     assert len(dataset) == 4 and "the same file as line 2. Kept." in report

@@ -97,9 +97,82 @@ def test_a_folder_outside_or_missing_is_refused_before_and_at_execution(comfy_fo
 def test_a_link_out_of_the_input_folder_is_neither_listed_nor_opened(comfy_folders):
     os.symlink(captioned(comfy_folders / "secret"), comfy_folders / "input/link")
     assert dataset_folders.dataset_names() == [nodes_data.SHIPPED]
-    with pytest.raises(ValueError, match="leads out of 'input'") as error:
+    with pytest.raises(ValueError, match="leads out of 'input'.* --input-directory") as error:
         load("link")
     one_sentence(error)
+    assert "--input-directory" in nodes_data.LoadDataset.validate_inputs(folder="link")
+
+
+def test_linked_images_and_folders_are_refused_with_the_reason_and_offered_only_beside_others(comfy_folders):
+    captioned(comfy_folders / "elsewhere", 3)
+    folder = comfy_folders / "input/linked"
+    folder.mkdir()
+    for path in (comfy_folders / "elsewhere").iterdir():
+        (folder / path.name).symlink_to(path)
+    assert dataset_folders.dataset_names() == [nodes_data.SHIPPED]
+    with pytest.raises(ValueError, match="3 images are links that lead outside .* --input-directory") as error:
+        load("linked")
+    one_sentence(error)
+    captioned(folder / "own")
+    (folder / "door").symlink_to(comfy_folders / "elsewhere")
+    assert dataset_folders.dataset_names() == [nodes_data.SHIPPED, "linked/own"]
+    dataset, report = load("linked").args
+    assert len(dataset) == 2
+    assert "The folder door is a link that leads outside and is not entered" in report
+    assert "FOOD_0.png, FOOD_1.png, FOOD_2.png" in report and report.count("--input-directory") == 2
+
+
+def test_links_that_stay_inside_the_folder_are_followed(comfy_folders):
+    folder = captioned(comfy_folders / "input/set")
+    (folder / "again.png").symlink_to(folder / "FOOD_0.png")
+    (folder / "again.txt").write_text("the same")
+    assert dataset_folders.dataset_names() == [nodes_data.SHIPPED, "set"]
+    assert len(load("set")[0]) == 3
+
+
+def test_broken_metadata_hides_no_good_folder_below(comfy_folders):
+    (captioned(comfy_folders / "input/set/good") / "../metadata.jsonl").write_text("{broken")
+    captioned(comfy_folders / "input/set/train")
+    assert dataset_folders.dataset_names() == [nodes_data.SHIPPED, "set", "set/good", "set/train"]
+    dataset, report = load("set").args
+    assert len(dataset) == 4 and "metadata.jsonl line 1 is not JSON" in report
+
+
+def test_a_folder_is_offered_whole_where_its_subfolders_hold_the_datasets(comfy_folders):
+    for name in ("food", "city"):
+        captioned(comfy_folders / f"input/korea/{name}")
+    assert dataset_folders.dataset_names() == [nodes_data.SHIPPED, "korea", "korea/city", "korea/food"]
+    assert [len(load(name)[0]) for name in ("korea", "korea/food")] == [4, 2]
+
+
+def test_the_menu_reads_no_image_and_looks_at_each_name_once(comfy_folders, monkeypatch):
+    folder = comfy_folders / "input/photos"
+    folder.mkdir()
+    for n in range(3000):
+        (folder / f"{n}.jpg").touch()
+    stats: list[object] = []
+    real = Path.is_file
+    monkeypatch.setattr(Path, "is_file", lambda path: stats.append(path) or real(path))
+    monkeypatch.setattr(Path, "open", lambda *given: pytest.fail("a menu opened a file"))
+    assert dataset_folders.dataset_names() == [nodes_data.SHIPPED]
+    assert len(stats) < 30
+
+
+def test_a_preview_goes_on_where_images_cannot_be_read_and_names_them_on_the_node(comfy_folders, monkeypatch):
+    monkeypatch.setattr("comfy_scoft.data.dataset.folder.DECODED_AT_LOAD", 1)
+    folder = captioned(comfy_folders / "input/set", 4, (40, 40))
+    for n in (1, 2):
+        Image.open(folder / f"FOOD_{n}.png").save(folder / f"FOOD_{n}.jpg")
+        (folder / f"FOOD_{n}.png").unlink()
+        data = (folder / f"FOOD_{n}.jpg").read_bytes()
+        (folder / f"FOOD_{n}.jpg").write_bytes(data[: len(data) - 300])
+    dataset, report = load("set").args
+    assert len(dataset) == 4 and "only the headers are checked" in report
+    result = nodes_data.PreviewDataset.execute(dataset, 12)
+    (text,) = result.ui["text"]
+    assert [line.split(" is ")[0] for line in text.splitlines()] == ["The image FOOD_1.jpg", "The image FOOD_2.jpg"]
+    assert len(result.ui["images"]) == 2
+    assert "text" not in nodes_data.PreviewDataset.execute(load(nodes_data.SHIPPED)[0], 3).ui
 
 
 def test_an_empty_folder_is_one_sentence(comfy_folders):

@@ -74,10 +74,16 @@ def test_contact_sheet_of_nothing_says_so(dataset: Dataset) -> None:
     assert is_image(plots.contact_sheet(dataset.replace([])))
 
 
-def test_contact_sheet_names_a_picture_that_is_gone(dataset: Dataset) -> None:
+def test_contact_sheet_goes_on_where_pictures_cannot_be_read_and_names_all_of_them(dataset: Dataset) -> None:
+    whole = plots.contact_sheet(dataset)
     dataset.records[1].image.write_bytes(b"not a picture")
-    with pytest.raises(ValueError, match=r"1\.png"):
-        plots.contact_sheet(dataset)
+    dataset.records[0].negatives[1].unlink()
+    unreadable: list[str] = []
+    image = plots.contact_sheet(dataset, unreadable=unreadable)
+    assert is_image(image) and image.shape == whole.shape
+    assert ["4.png is not in" in unreadable[0], "1.png is not an image" in unreadable[1]] == [True, True]
+    assert len(unreadable) == 2 and pixels_of(image, (0, 200, 0)) == pixels_of(image, (0, 255, 255)) == 0
+    assert pixels_of(image, (255, 0, 0)) == pixels_of(image, (0, 0, 255)) == 128 * 128
 
 
 def test_count_table_counts_the_dataset(dataset: Dataset) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
@@ -12,9 +13,9 @@ from ..common.errors import UserError
 from ..common.files import recovered
 from ..common.names import MAX_BYTES, file_name
 from ..common.text import printable
-from ..data.dataset import holds_dataset
-from ..data.dataset.find import METADATA
+from ..data.dataset import has_metadata, holds_dataset
 from ..data.dataset.rows import ROW_ENDINGS
+from ..data.dataset.walk import METADATA
 from ..data.download.store import LOG, REPORT
 from ..mini_world import COMMUNITY
 from .runtime import files, folders, input_folder, inside, output_folder
@@ -32,12 +33,21 @@ def dataset_names() -> list[str]:
 
 
 def _datasets_in(root: Path) -> list[str]:
-    names: list[str] = []
+    """The folders below `root` that hold a dataset, sorted.
+
+    A folder below a listed one is part of that, except below one with metadata, which may be broken or list other
+    images. A folder without images of its own is listed if datasets lie in two or more of its subfolders.
+    """
+    whole: list[str] = []
+    names: set[str] = set()
     for name in folders(root):
-        within = any(name.startswith(f"{above}/") for above in names)
-        if not within and holds_dataset(root / name):
-            names.append(name)
-    return names
+        if not any(name.startswith(f"{above}/") for above in whole) and holds_dataset(root / name):
+            names.add(name)
+            if not has_metadata(root / name):
+                whole.append(name)
+    parts = {tuple(name.split("/")) for name in names}
+    branches = Counter(above for above, _ in {(part[:n], part[n]) for part in parts for n in range(1, len(part))})
+    return sorted(names | {"/".join(above) for above, count in branches.items() if count > 1})
 
 
 def dataset_folder(name: str) -> Path:

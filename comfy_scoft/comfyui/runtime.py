@@ -97,7 +97,10 @@ def inside(root: str | Path, name: str) -> Path:
     if ":" in parts[0] or parts[0] == "" or ".." in parts or not name.strip() or path == base:
         raise UserError(f"{shown(name)} is not a name inside {Path(root).name!r}: choose one from the list.")
     if os.path.commonpath([base, path]) != base:
-        raise UserError(f"{shown(name)} leads out of {Path(root).name!r}: put the file itself there instead of a link.")
+        raise UserError(
+            f"{shown(name)} leads out of {Path(root).name!r}: put the files themselves there instead of a link, or "
+            "start ComfyUI with --input-directory on the folder that holds them."
+        )
     return Path(path)
 
 

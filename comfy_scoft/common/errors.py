@@ -85,6 +85,25 @@ class DiskError(UserError, OSError):
         return str(self.args[0])  # OSError would write its number
 
 
+class ImageError(UserError):
+    """A file that cannot be used as an image.
+
+    sentence: with {file} for its name. of_many: the same of {count} images at once, {files}, where one remedy is for
+    all; "" to say it of each.
+    """
+
+    def __init__(self, sentence: str, file: str, of_many: str = "") -> None:
+        super().__init__(sentence.replace("{file}", file))
+        self.sentence, self.file, self.of_many = sentence, file, of_many
+
+    def __reduce__(self) -> tuple[type[ImageError], tuple[str, str, str]]:
+        return ImageError, (self.sentence, self.file, self.of_many)
+
+    def about(self, file: str) -> ImageError:
+        """The same error with another name of the file, as its path below a dataset's folder."""
+        return ImageError(self.sentence, file, self.of_many)
+
+
 def reworded(error: BaseException, clean: Callable[[str], str]) -> BaseException:
     """The error, whose text and those of its causes, contexts, notes and parts are made to be `clean(text)`.
 

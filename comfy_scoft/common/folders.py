@@ -15,14 +15,25 @@ KEPT = 10_000
 
 @dataclass(frozen=True)
 class Names:
-    """The names in a folder, each kind sorted. links: symbolic links, to whatever. Pipes and devices are left out."""
+    """The names in a folder, each kind sorted. links: symbolic links, to whatever; others: pipes and devices."""
 
     folders: tuple[str, ...] = ()
     files: tuple[str, ...] = ()
     links: tuple[str, ...] = ()
+    others: tuple[str, ...] = ()
 
 
 _known: dict[str, tuple[int, Names]] = {}
+
+
+def read_names(folder: Path) -> Names:
+    """The names in a folder as they are now. Raises OSError for one that cannot be read."""
+    kinds: tuple[list[str], ...] = [], [], [], []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            kind = 2 if entry.is_symlink() else 1 if entry.is_file() else 0 if entry.is_dir() else 3
+            kinds[kind].append(entry.name)
+    return Names(*(tuple(sorted(names)) for names in kinds))
 
 
 def names_in(folder: Path) -> Names:
@@ -32,18 +43,9 @@ def names_in(folder: Path) -> Names:
         kept = _known.get(str(folder))
         if kept is not None and kept[0] == changed:
             return kept[1]
-        folders, files, links = [], [], []
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                if entry.is_symlink():
-                    links.append(entry.name)
-                elif entry.is_file():
-                    files.append(entry.name)
-                elif entry.is_dir():
-                    folders.append(entry.name)
+        names = read_names(folder)
     except OSError:
         return Names()
-    names = Names(tuple(sorted(folders)), tuple(sorted(files)), tuple(sorted(links)))
     if time.time() - changed / 1e9 > QUIET:
         if len(_known) >= KEPT:
             _known.clear()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import re
 import threading
 import warnings
 from collections.abc import Iterator
@@ -16,19 +17,33 @@ from einops import rearrange
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from ..common.errors import DiskError, UserError
-from ..common.files import write_atomically
-
-EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".avif")
-"""File names that count as images. The decoder is chosen by content, from `_FORMATS` only."""
+from ..common.errors import DiskError, ImageError
+from ..common.files import regular, write_atomically
+from .color import UnusableProfile, base_mode, check_profile, to_rgb
+from .formats import HEAD, decoders, format_of, reads_heif, why_no_image
 
 MAX_PIXELS = 50_000_000
 """Largest width × height that is decoded: about 150 MB as RGB, more than any phone's photo."""
 
-_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "AVIF")
-_READABLE = "png, jpg, webp, bmp, gif or avif"
-_ORIENTATION = 0x0112
+_ORIENTATION, _SUBFILE, _WIDTH, _HEIGHT = 0x0112, 0x00FE, 0x0100, 0x0101
 _PILLOW = threading.RLock()
+
+_DAMAGED = "The image {file} is truncated or damaged and cannot be read: replace it with a complete copy."
+_UNSURE = (
+    "The file {file} begins as {form}, but is truncated or damaged or is not an image that can be read: replace it "
+    "with a complete copy, or save it as PNG with an image program."
+)
+_UNSUPPORTED = "The image {file} is a kind of {form} that is not read: save it as PNG with an image program."
+_PREVIEW = "The image {file} is a camera's raw photo, of which only a small preview is read: export it as JPEG or TIFF."
+_GET_HEIF = "run `python install.py pillow-heif` in this pack's folder with ComfyUI's Python and restart, or save"
+_HEIC = (
+    f"The image {{file}} is a HEIC photo, which needs the package pillow-heif: {_GET_HEIF} it as JPEG.",
+    f"{{count}} images are HEIC photos, which need the package pillow-heif: {_GET_HEIF} them as JPEG ({{files}}).",
+)
+_POINTER = (
+    "The file {file} is not an image but a Git LFS pointer: download the real file with git lfs pull.",
+    "{count} files are not images but Git LFS pointers: download the real files with git lfs pull ({files}).",
+)
 
 
 @contextmanager
@@ -46,62 +61,105 @@ def _strict_pillow() -> Iterator[None]:
 
 @contextmanager
 def _opened(path: Path, max_pixels: int) -> Iterator[Image.Image]:
-    """The image with its header read and its size checked. Any error, also in the body, becomes a UserError."""
+    """The image with its header read and its size checked. Any error, also in the body, becomes an ImageError."""
     if not path.is_file():
-        raise UserError(f"The image {path.name} is not in {path.parent.name}: put it there or remove its record.")
-    Image.init()
+        sentence = f"The image {{file}} is not in {path.parent.name}: put it there or remove its record."
+        raise ImageError(sentence, path.name)
     try:
-        with _strict_pillow(), Image.open(path, formats=[name for name in _FORMATS if name in Image.OPEN]) as image:
+        with _strict_pillow(), Image.open(path, formats=decoders(path.suffix.lower())) as image:
             if image.width * image.height > max_pixels:
                 raise Image.DecompressionBombError
+            if image.format == "TIFF" and image.tag_v2.get(_SUBFILE, 0) & 1:  # type: ignore[attr-defined]
+                raise ImageError(_PREVIEW, path.name)
             yield image
+    except ImageError:
+        raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         limit = min(max_pixels, Image.MAX_IMAGE_PIXELS or max_pixels)
-        raise UserError(
-            f"The image {path.name} has more than the allowed {limit / 1e6:g} million pixels: save it smaller."
-        ) from error
-    except UnidentifiedImageError as error:
-        raise UserError(f"The file {path.name} is not an image: it was expected to be {_READABLE}.") from error
+        sentence = f"The image {{file}} has more than the allowed {limit / 1e6:g} million pixels: save it smaller."
+        raise ImageError(sentence, path.name) from error
     except PermissionError as error:
-        raise UserError(f"The image {path.name} may not be read: give this user the right to read it.") from error
+        raise ImageError("The image {file} may not be read: give this user the right to read it.", path.name) from error
     except Exception as error:  # Pillow's decoders raise nearly every exception type on damaged files
         if isinstance(error, OSError) and error.errno is not None:  # the system's, not a decoder's
             raise DiskError(f"The image {path.name} cannot be read", error) from error
-        raise UserError(
-            f"The image {path.name} is truncated or damaged and cannot be read: replace it with a complete copy."
-        ) from error
+        raise _unreadable(path, error) from error
 
 
-def check_image(path: Path, max_pixels: int = MAX_PIXELS, *, decode: bool = True) -> None:
-    """Raise the UserError that `open_image` would raise.
+def _unreadable(path: Path, error: Exception) -> ImageError:
+    """What a file is that a decoder gave up, or that none took for its own."""
+    with regular(path).open("rb") as file:
+        head = file.read(HEAD)
+    form = format_of(head) if b"\0" in head else None  # two letters of a text are enough for some decoders
+    if not isinstance(error, UnidentifiedImageError):
+        unsupported = isinstance(error, NotImplementedError) or re.search("support|not available", str(error))
+        return ImageError(_UNSUPPORTED.replace("{form}", form or "image") if unsupported else _DAMAGED, path.name)
+    if form == "HEIF" and not reads_heif():
+        return ImageError(_HEIC[0], path.name, _HEIC[1])
+    if form is not None:
+        return ImageError(_UNSURE.replace("{form}", form), path.name)
+    why = why_no_image(head)
+    if "Git LFS" in why:
+        return ImageError(_POINTER[0], path.name, _POINTER[1])
+    return ImageError(f"The file {{file}} is not an image {why}.", path.name)
+
+
+def check_image(path: Path, max_pixels: int = MAX_PIXELS, *, decode: bool = True) -> bool:
+    """Raise the error that `open_image` would raise. Returns whether the color profile is ignored.
 
     decode: False reads only the header and checksums, which misses truncation in formats without checksums (JPEG).
     """
+    try:
+        return _check(path, max_pixels, decode=decode, reduced=True)
+    except ImageError:
+        if not decode:
+            raise
+        return _check(path, max_pixels, decode=True, reduced=False)
+
+
+def _check(path: Path, max_pixels: int, *, decode: bool, reduced: bool) -> bool:
+    """reduced: decode a JPEG at an eighth of its size, which reads all its data at a fraction of the cost.
+
+    A lossless JPEG cannot be decoded so.
+    """
     with _opened(path, max_pixels) as image:
-        if decode:
-            # Decoding a JPEG at an eighth of its size still reads all its data, at a fraction of the cost.
-            image.draft(None, (max(1, image.width // 8), max(1, image.height // 8)))
-            image.load()
-        else:
+        ignored = False
+        try:
+            check_profile(image)
+        except UnusableProfile:
+            ignored = True
+        if not decode:
             image.verify()
+            return ignored
+        if reduced and image.format in ("JPEG", "MPO"):
+            image.draft(None, (max(1, image.width // 8), max(1, image.height // 8)))
+        image.load()
+        return ignored
 
 
 def open_image(path: Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """The image as 8-bit RGB, EXIF orientation applied, transparency on white, first frame of an animation.
+    """The image as 8-bit sRGB: EXIF orientation and color profile applied, transparency on white, the first frame.
 
-    Raises UserError for a file that is missing, not an image, truncated, or over `max_pixels` (read from the header,
-    before anything is decoded).
+    A profile that is damaged or for another color space is ignored (`check_image` says of which files). Raises
+    ImageError for a file that is missing, not an image, truncated, or over `max_pixels` (read from the header, before
+    anything is decoded).
     """
     with _opened(path, max_pixels) as image:
         image.load()
-        return _as_rgb(_upright(image))
+        return _as_rgb(_upright(image), image.info.get("icc_profile"))
 
 
 def image_size(path: Path, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
-    """(width, height) after EXIF orientation, from the header. Raises UserError as `open_image` does."""
+    """(width, height) after EXIF orientation, from the header. Raises ImageError as `open_image` does."""
     with _opened(path, max_pixels) as image:
-        rotated = image.getexif().get(_ORIENTATION, 1) >= 5
-        return (image.height, image.width) if rotated else image.size
+        try:
+            turned = image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
+        except Exception:  # damaged EXIF does not affect the pixels
+            turned = False
+        width, height = image.size
+        if image.format == "TIFF":  # of which newer Pillows turn the size themselves
+            width, height = image.tag_v2[_WIDTH], image.tag_v2[_HEIGHT]  # type: ignore[attr-defined]
+        return (height, width) if turned else (width, height)
 
 
 def _upright(image: Image.Image) -> Image.Image:
@@ -111,14 +169,30 @@ def _upright(image: Image.Image) -> Image.Image:
         return image
 
 
-def _as_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):  # 16 bits: Pillow's own conversion clips instead of scaling
-        values = np.asarray(image).astype(np.float64) / 257.0
-        image = Image.fromarray(values.round().clip(0, 255).astype(np.uint8))
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-        image = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-    return image.convert("RGB")
+def _as_rgb(image: Image.Image, profile: bytes | None) -> Image.Image:
+    alpha = None
+    if image.mode[0] in "IF":  # Pillow's own conversion clips instead of scaling
+        image, alpha = _scaled(image)
+    elif image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        image = image.convert("LA" if base_mode(image.mode) == "L" else "RGBA")
+        alpha = image.getchannel("A")
+    image = to_rgb(image.convert(base_mode(image.mode)), profile)
+    if alpha is not None:
+        image.putalpha(alpha)
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    return image
+
+
+def _scaled(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
+    """Gray of more than 8 bits as 8-bit gray, and its alpha, if one value of it is transparent.
+
+    Whole numbers are of 16 bits; the range of floats is the least of 1, 8 bits and 16 bits that holds them.
+    """
+    values, most, clear = np.nan_to_num(np.asarray(image).astype(np.float64)), 65535, image.info.get("transparency")
+    if image.mode == "F":
+        most = next((limit for limit in (1, 255) if values.max() <= limit), most)
+    gray = Image.fromarray((values * 255 / most).round().clip(0, 255).astype(np.uint8))
+    return gray, None if clear is None else Image.fromarray(np.where(values == clear, 0, 255).astype(np.uint8))
 
 
 def to_pixels(image: Image.Image) -> Tensor:

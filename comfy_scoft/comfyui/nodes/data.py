@@ -42,7 +42,13 @@ class LoadDataset(FolderNode):
             "file of the same name, kohya's numbered folders, or a metadata.jsonl or metadata.csv. Unusable images are "
             "left out, and the report says why.",
             inputs=[
-                io.Combo.Input("folder", options=dataset_names(), default=SHIPPED, tooltip="The dataset folder."),
+                io.Combo.Input(
+                    "folder",
+                    options=dataset_names(),
+                    default=SHIPPED,
+                    tooltip="The dataset folder, with all folders below it. Links out of the input folder are not "
+                    "followed: start ComfyUI with --input-directory instead.",
+                ),
                 io.String.Input("culture", default="", tooltip="The culture, if the folder does not name it."),
                 io.String.Input(
                     "place", default="", tooltip="The place the images show, if the folder does not name it. Optional."
@@ -223,9 +229,13 @@ class PreviewDataset(Node):
 
     @classmethod
     def execute(cls, dataset: Dataset, rows: int) -> io.NodeOutput:
-        sheet, table = contact_sheet(dataset, rows).unsqueeze(0), count_table(dataset).unsqueeze(0)
-        shown = [result for image in (sheet, table) for result in ui.PreviewImage(image).values]
-        return io.NodeOutput(sheet, table, ui={"images": shown})
+        unreadable: list[str] = []
+        sheet = contact_sheet(dataset, rows, unreadable=unreadable).unsqueeze(0)
+        table = count_table(dataset).unsqueeze(0)
+        shown: dict[str, Any] = {"images": [r for image in (sheet, table) for r in ui.PreviewImage(image).values]}
+        if unreadable:
+            shown["text"] = ("\n".join(unreadable),)
+        return io.NodeOutput(sheet, table, ui=shown)
 
 
 class SaveDataset(Node):

@@ -277,7 +277,11 @@ class ExportJob(Node):
 
 
 def _export(
-    node: type[Node], sockets: tuple[Any, ...], settings: Mapping[str, Any], job_name: str, checkpoint: Path | None
+    node: type[Node],
+    sockets: tuple[Any, Any, Any, Any, Any],
+    settings: Mapping[str, Any],
+    job_name: str,
+    checkpoint: Path | None,
 ) -> tuple[Path, ui.PreviewText]:
     """Write a job; returns the path of its job.json, and the text for the node."""
     folder, job = typed(_jobs(), job_name, "job name")

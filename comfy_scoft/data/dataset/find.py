@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import re
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
-from ...common.errors import DiskError, UserError
-from ...common.folders import names_in
-from ...common.text import is_unicode, printable
-from ..images import EXTENSIONS
+from ...common.errors import ImageError, UserError
+from ...common.text import printable
 from ..records import CultureRecord
 from .metadata import (
     MAX_TEXT,
@@ -25,144 +21,196 @@ from .metadata import (
     normal_split,
     parse_row,
 )
+from .names import Names, inside, real
 from .rows import read_lines, read_rows
-
-METADATA = ("metadata.jsonl", "metadata.csv")
-"""Metadata file names of CCUB and of Hugging Face's ImageFolder; the first that exists is used."""
-
-SPLITS = ("train", "test", "validation")
-CAPTION_ENDINGS = (".txt", ".caption")
-"""Endings of the caption file beside an image, as in kohya's sd-scripts."""
-
-_KOHYA = re.compile(r"(\d{1,3})_(.{1,200})", re.DOTALL)
-
-
-class Note(str):
-    """A sentence for the report that is not an error."""
-
+from .unused import Note, Unused
+from .walk import CAPTION_ENDINGS, SPLITS, Folder, walk
 
 Entries = Iterator[CultureRecord | Note | UserError]
 
+_BARE = (
+    "The image {file} has no caption: write one into {beside} beside it{else}.",
+    "{count} images have no caption: write one into a .txt file of the same name beside each{else} ({files}).",
+)
+_LINK_OUT = (
+    "The image {file} is a link that leads outside the folder: put the file itself there, or start ComfyUI with "
+    "--input-directory on a folder that holds both.",
+    "{count} images are links that lead outside the folder: put the files themselves there, or start ComfyUI with "
+    "--input-directory on a folder that holds both ({files}).",
+)
+_LINK_GONE = (
+    "The image {file} is a link to a file that is not there: put the file itself there (git annex get does for "
+    "git-annex).",
+    "{count} images are links to files that are not there: put the files themselves there (git annex get does for "
+    "git-annex): {files}.",
+)
+
 
 def find_records(root: Path) -> Entries:
-    """Every record of a folder, unfiltered and with no image opened. `root` must be a resolved path.
+    """Every record of a folder, unfiltered and with no image opened, then notes on the files that are not used.
 
-    Layouts, in the folder itself and in subfolders named after a split ("train", "test", "validation", "val", …):
-    - `metadata.jsonl` or `metadata.csv`: CCUB as released, and Hugging Face's ImageFolder;
+    `root` must be a resolved path. It and all folders below are read, except linked and hidden ones. In each:
+    - `metadata.jsonl` or `metadata.csv`: CCUB as released, and Hugging Face's ImageFolder. It decides for its folder
+      and those below: images that none lists are not used, unless it has no valid line;
     - otherwise images with a `.txt` or `.caption` file of the same name beside each;
-    - and kohya's subfolders `N_name`, where `name` is the caption of an image without a caption file, and its category
+    - and kohya's folders `N_name`, where `name` is the caption of an image without a caption file, and its category
       if the image's own name gives none. The repeat count `N` is ignored: repeated records would count twice in
-      metrics and get negatives twice.
+      metrics and get negatives twice. Four digits from 1900 to 2099 are a year.
+    A folder named after a split ("train", "test", "validation", "val", …) gives it to what is in it and below.
     """
-    try:
-        yield from _find(root)
-    except OSError as error:
-        name = Path(error.filename or root).name
-        if not isinstance(error, PermissionError):
-            yield DiskError(f"{printable(name)} in {root.name} cannot be read", error)
-            return
-        yield UserError(f"{printable(name)} in {root.name} may not be read: give this user the right to read it.")
+    search = _Search(root)
+    folders = list(walk(root))
+    for folder in folders:
+        if folder.unreadable:
+            yield _may_not_be_read(folder.path, root)
+        if folder.metadata:
+            yield from search.from_metadata(folder)
+    for folder in folders:
+        yield from search.from_captions(folder)
+    for folder in folders:
+        search.unused.take(folder, search.table(folder), search.used)
+    yield from search.unused.notes()
 
 
-def _find(root: Path) -> Entries:
-    bases = _bases(root)
-    with_metadata = [(base, name, split) for base, split in bases if (name := _metadata(base)) is not None]
-    for base, name, split in with_metadata:
-        yield from _from_metadata(base, name, split, root)
-    if with_metadata:
-        return
-    for base, split in bases:
-        for folder in (base, base / "images"):
-            yield from _from_captions(folder, split, root)
-        for folder, repeats, caption in _kohya_folders(base):
-            yield from _from_captions(folder, split, root, caption)
-            if repeats > 1:
-                yield Note(
-                    f"The folder {printable(folder.name)} asks for {repeats} repeats: each image counts once here, and "
-                    "the number of training steps decides how often it is used."
-                )
+def _may_not_be_read(path: Path, root: Path, error: OSError | None = None) -> UserError:
+    if error is not None and not isinstance(error, PermissionError):
+        return DiskError(f"{printable(path.name)} in {root.name} cannot be read", error)
+    return UserError(f"{printable(path.name)} in {root.name} may not be read: give this user the right to read it.")
 
 
-def _bases(root: Path) -> list[tuple[Path, str]]:
-    """The folder itself and its subfolders named after a split, each with that split's name."""
-    known = {name: name for name in SPLITS} | SPLIT_NAMES
-    named = [(root / name, split) for name, split in known.items()]
-    return [(root, "train"), *((base, split) for base, split in named if base.is_dir())]
+class _Search:
+    """What was found so far. used: every file that a record or a row names, and every caption file that was read.
 
+    records: how many of them each metadata file gave.
+    """
 
-def _metadata(base: Path) -> str | None:
-    return next((name for name in METADATA if (base / name).is_file()), None)
+    def __init__(self, root: Path) -> None:
+        self.root, self.names = root, Names(root)
+        self.used: set[Path] = set()
+        self.records: dict[Path, int] = {}
+        self.unused = Unused(root)
 
+    def label(self, path: Path) -> str:
+        return printable(path.relative_to(self.root).as_posix())
 
-def _kohya_folders(base: Path) -> list[tuple[Path, int, str]]:
-    """(folder, repeats, caption) of kohya's subfolders, `10_hanbok` -> (…, 10, "hanbok"), in natural order."""
-    names = names_in(base)
-    matches = [match for name in (*names.folders, *names.links) if (match := _KOHYA.fullmatch(name))]
-    folders = [(base / match[0], int(match[1]), _kohya_caption(match[2])) for match in matches]
-    folders = [folder for folder in folders if folder[0].is_dir()]
-    return sorted(folders, key=lambda folder: _natural(folder[0]))
+    def table(self, folder: Folder) -> Path | None:
+        """The metadata file that decides for a folder: the nearest one, in it or above."""
+        return next((table for table in self.records if folder.path.is_relative_to(table.parent)), None)
 
+    def locate(self, name: str, where: str, base: Path | None = None) -> Path:
+        bases = (self.root,) if base in (None, self.root) else (base, self.root)
+        path = locate(name, bases, self.root, where, self.names)
+        self.used.add(path)
+        return path
 
-def _kohya_caption(name: str) -> str:
-    """The caption that a folder's name gives; "" for one whose bytes are no text, so that its images have none."""
-    caption = " ".join(name.replace("_", " ").split())
-    return caption if is_unicode(caption) else ""
-
-
-def _from_metadata(base: Path, name: str, split: str, root: Path) -> Entries:
-    label = (base / name).relative_to(root).as_posix()
-    try:
-        path = locate(label, (root,), root, label)
-    except UserError as error:
-        yield error
-        return
-    for where, values in read_rows(path, label):
+    def from_metadata(self, folder: Folder) -> Entries:
+        path = folder.path / folder.metadata[0]
+        label = self.label(path)
+        self.records = {path: 0, **self.records}  # deeper ones first
         try:
-            if isinstance(values, UserError):
-                raise values
-            yield _record(parse_row(values, where, MetadataRow), where, base, split, root)
+            for where, values in read_rows(self.locate(path.relative_to(self.root).as_posix(), label), label):
+                try:
+                    if isinstance(values, UserError):
+                        raise values
+                    yield self._record(values, where, folder)
+                    self.records[path] += 1
+                except UserError as error:
+                    yield error
         except UserError as error:
             yield error
+        except OSError as error:
+            yield _may_not_be_read(path, self.root, error)
 
-
-def _record(row: MetadataRow, where: str, base: Path, split: str, root: Path) -> CultureRecord:
-    bases = (base, root) if base != root else (root,)
-    name = row.file_name.replace("\\", "/")
-    if base == root and name.split("/")[0] in (*SPLITS, *SPLIT_NAMES):
-        split = name.split("/")[0]  # one metadata file for all splits, as ImageFolder allows
-    by_name, by_tags = category_and_era_of_name(Path(name).stem), category_and_era_of_tags(row.tags)
-    return CultureRecord(
-        image=locate(row.file_name, bases, root, where),
-        caption=row.text,
-        generic_captions=tuple(row.blip_text),
-        category=normal_category(row.category) or by_tags[0] or by_name[0],
-        era=normal_era(row.era, where) or by_tags[1] or by_name[1],
-        split=normal_split(row.split or split, where),
-        negatives=tuple(locate(name, bases, root, where) for name in row.negative_imgpath),
-        depth=locate(row.depth, bases, root, where) if row.depth else None,
-        verified_by=tuple(row.verified_by),
-        **row.model_dump(include={"culture", "place", "source", "collector", "licence", "consent"}),
-    )
-
-
-def _from_captions(folder: Path, split: str, root: Path, kohya: str = "") -> Entries:
-    """Images of one folder with their caption files; `kohya`: the caption in the folder's own name."""
-    if not folder.is_dir():
-        return
-    for image in sorted(folder.iterdir(), key=_natural):
-        if image.suffix.lower() not in EXTENSIONS or image.name.startswith("."):
-            continue
-        where = f"The image {printable(image.name)}"
+    def _record(self, values: dict[str, Any], where: str, folder: Folder) -> CultureRecord:
         try:
-            caption = _caption_beside(image, root) or kohya
-            if not caption:
-                beside = printable(image.with_suffix(CAPTION_ENDINGS[0]).name)
-                raise UserError(f"{where} has no caption: write one into {beside} beside it.")
-            path = locate(image.relative_to(root).as_posix(), (root,), root, where)
-            category, era = _category_and_era(image.stem, caption, kohya)
-            yield CultureRecord(path, caption, category=category, era=era, split=split)
-        except UserError as error:
-            yield error
+            row = parse_row(values, where, MetadataRow)
+        except UserError:
+            self._mention(values.get("file_name"), folder.path)
+            raise
+        name = row.file_name.replace("\\", "/")
+        split = folder.split
+        if not split and name.split("/")[0].lower() in (*SPLITS, *SPLIT_NAMES):
+            split = name.split("/")[0]  # one metadata file for all splits, as ImageFolder allows
+        by_name, by_tags = category_and_era_of_name(Path(name).stem), category_and_era_of_tags(row.tags)
+        return CultureRecord(
+            image=self.locate(row.file_name, where, folder.path),
+            caption=row.text,
+            generic_captions=tuple(row.blip_text),
+            category=normal_category(row.category) or by_tags[0] or by_name[0],
+            era=normal_era(row.era, where) or by_tags[1] or by_name[1],
+            split=normal_split(row.split or split or SPLITS[0], where),
+            negatives=tuple(self.locate(name, where, folder.path) for name in row.negative_imgpath),
+            depth=self.locate(row.depth, where, folder.path) if row.depth else None,
+            verified_by=tuple(row.verified_by),
+            **row.model_dump(include={"culture", "place", "source", "collector", "licence", "consent"}),
+        )
+
+    def _mention(self, name: object, base: Path) -> None:
+        """An image that a broken row names is not one that no row names."""
+        try:
+            self.locate(str(name), "", base)
+        except UserError:
+            pass
+
+    def from_captions(self, folder: Folder) -> Entries:
+        """Images of one folder with their caption files."""
+        table = self.table(folder)
+        for name in folder.images:
+            path = folder.path / name
+            try:
+                text = self._beside(path, CAPTION_ENDINGS)
+                if table and (real(path) in self.used or self.records[table] or text is None):
+                    continue
+                yield self._captioned(folder, path, text)
+            except UserError as error:
+                yield error
+            except OSError as error:
+                yield _may_not_be_read(path if text is None else text, self.root, error)
+        if folder.repeats > 1 and not table:
+            yield Note(
+                f"The folder {printable(folder.path.name)} asks for {folder.repeats} repeats: each image counts once "
+                "here, and the number of training steps decides how often it is used."
+            )
+
+    def _beside(self, image: Path, endings: Sequence[str]) -> Path | None:
+        """The caption file beside an image."""
+        names = (self.names.find(image.parent, f"{image.stem}{ending}") for ending in endings)
+        return next((image.parent / name for name in names if name is not None), None)
+
+    def _captioned(self, folder: Folder, path: Path, text: Path | None) -> CultureRecord:
+        label = self.label(path)
+        if not path.exists():
+            raise ImageError(_LINK_GONE[0], label, _LINK_GONE[1])
+        if not inside(path, self.root):
+            raise ImageError(_LINK_OUT[0], label, _LINK_OUT[1])
+        caption = self._text(text) if text is not None else folder.caption
+        if not caption:
+            raise self._bare(folder, path)
+        category, era = _category_and_era(path.stem, caption, folder.caption)
+        image = self.locate(path.relative_to(self.root).as_posix(), f"The image {label}")
+        return CultureRecord(image, caption, category=category, era=era, split=folder.split or SPLITS[0])
+
+    def _bare(self, folder: Folder, path: Path) -> UserError:
+        beside = printable(path.with_suffix(CAPTION_ENDINGS[0]).name)
+        rename = f", or name the folder 1_{printable(folder.path.name.partition('_')[2])}" if folder.year else ""
+        one, many = (text.replace("{else}", rename) for text in _BARE)
+        return ImageError(one.replace("{beside}", beside), self.label(path), many)
+
+    def _text(self, path: Path) -> str:
+        """The caption in a file. Raises UserError for an empty one."""
+        label = self.label(path)
+        lines: list[str] = []
+        length = 0
+        for _, line in read_lines(self.locate(path.relative_to(self.root).as_posix(), label), label):
+            if isinstance(line, UserError):
+                raise line
+            lines.append(line)
+            length += len(line)
+            if length > MAX_TEXT:
+                raise UserError(f"The caption file {label} has more than {MAX_TEXT:,} characters: shorten it.")
+        if not lines:
+            raise UserError(f"The caption file {label} is empty: write the image's caption into it.")
+        return " ".join(lines)
 
 
 def _category_and_era(stem: str, caption: str, kohya: str) -> tuple[str, str]:
@@ -176,55 +224,14 @@ def _category_and_era(stem: str, caption: str, kohya: str) -> tuple[str, str]:
     )
 
 
-def _caption_beside(image: Path, root: Path) -> str:
-    """The caption in the text file beside an image, "" if there is no file. Raises UserError for an empty one."""
-    text = next((path for ending in CAPTION_ENDINGS if (path := image.with_suffix(ending)).is_file()), None)
-    if text is None:
-        return ""
-    label = text.relative_to(root).as_posix()
-    lines: list[str] = []
-    length = 0
-    for _, line in read_lines(locate(label, (root,), root, printable(label)), printable(label)):
-        if isinstance(line, UserError):
-            raise line
-        lines.append(line)
-        length += len(line)
-        if length > MAX_TEXT:
-            raise UserError(
-                f"The caption file {printable(text.name)} has more than {MAX_TEXT:,} characters: shorten it."
-            )
-    if not lines:
-        raise UserError(f"The caption file {printable(text.name)} is empty: write the image's caption into it.")
-    return " ".join(lines)
-
-
-def _natural(path: Path) -> list[tuple[int, int, str]]:
-    """Sort key with FOOD_2 before FOOD_10."""
-    return [(1, int(part), "") if part.isdecimal() else (0, 0, part) for part in re.split(r"(\d{1,18})", path.name)]
-
-
 def holds_dataset(folder: Path) -> bool:
-    """Whether a menu should offer the folder: it has metadata, or an image with a caption. Opens no file, and reads
-    the names in a folder once for as long as it does not change."""
-    try:
-        bases = [base for base, _ in _bases(folder)]
-        if any(_metadata(base) is not None for base in bases):
-            return True
-        if any(_has_captioned(_files(folder)) for base in bases for folder in (base, base / "images")):
-            return True
-        kohya = (folder for base in bases for folder, _, _ in _kohya_folders(base))
-        return any(name.lower().endswith(EXTENSIONS) for folder in kohya for name in _files(folder))
-    except OSError:
-        return False
+    """Whether a menu should offer the folder: it has metadata, or an image with a caption. Opens no file.
+
+    Subfolders count that are named after a split, `images` or as kohya's.
+    """
+    return folder.is_dir() and any(inner.offers(folder.resolve()) for inner in walk(folder, layout_only=True))
 
 
-def _files(folder: Path) -> tuple[str, ...]:
-    names = names_in(folder)
-    return names.files + names.links
-
-
-@lru_cache(maxsize=1000)
-def _has_captioned(names: tuple[str, ...]) -> bool:
-    """Whether an image and its caption file are among the names of a folder's files."""
-    captions = {os.path.splitext(name)[0] for name in names if name.endswith(CAPTION_ENDINGS)}
-    return any(name.lower().endswith(EXTENSIONS) and os.path.splitext(name)[0] in captions for name in names)
+def has_metadata(folder: Path) -> bool:
+    """Whether a metadata file lies in the folder itself."""
+    return bool(next(walk(folder, layout_only=True)).metadata)

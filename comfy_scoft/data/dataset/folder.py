@@ -8,13 +8,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ...common.errors import UserError
+from ...common.errors import ImageError, UserError
 from ...common.files import recovered
 from ...common.text import printable
 from ..images import check_image
 from ..records import CATEGORIES, CultureRecord, Dataset
-from .find import METADATA, SPLITS, Note, find_records
+from .find import find_records
 from .metadata import normal_category
+from .unused import Note, sentence
+from .walk import METADATA, SPLITS
 
 DATASET_PARTS = (*SPLITS, METADATA[0], "images", "negatives", "depth")
 """Top-level names that a saved dataset may contain."""
@@ -23,13 +25,23 @@ DECODED_AT_LOAD = 500
 """Up to this many images are decoded when a folder is loaded. Of more, only headers and checksums are read, and a
 truncated JPEG is found on first use."""
 
+SAME_ERRORS = 20
+"""How many errors with the same remedy the report lists; it counts the others."""
+
+_IGNORED_PROFILE = (
+    "The color profile of {files} is damaged or for another kind of image, and is ignored: if its colors look wrong, "
+    "convert it to sRGB with an image program.",
+    "The color profiles of {count} images are damaged or for another kind of image, and are ignored: if their colors "
+    "look wrong, convert them to sRGB with an image program ({files}).",
+)
+
 
 @dataclass
 class _LoadLog:
     """Records loaded and left out so far."""
 
     loaded: list[CultureRecord] = field(default_factory=list)
-    errors: list[str] = field(default_factory=list)
+    errors: list[UserError] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     filtered: int = 0
 
@@ -45,8 +57,37 @@ class _LoadLog:
             lines.append(f"Not asked for (another split or category, or beyond the limit): {self.filtered}")
         lines += self.notes
         if self.errors:
-            lines += ["Left out:", *(f"- {error}" for error in self.errors)]
+            lines += ["Left out:", *(f"- {line}" for line, _ in left_out(self.errors))]
         return "\n".join(lines)
+
+
+def left_out(errors: Sequence[UserError]) -> list[tuple[str, int]]:
+    """Sentences for a report, each with how many errors it stands for.
+
+    Images with one remedy for all share a sentence. Of other errors with the same remedy, the part of the sentence
+    after the colon, the first SAME_ERRORS have one each.
+    """
+    kinds: dict[str, list[UserError]] = {}
+    for error in errors:
+        kinds.setdefault(_kind(error), []).append(error)
+    lines: list[tuple[str, int]] = []
+    listed: Counter[str] = Counter()
+    for error in errors:
+        kind, number = _kind(error), len(kinds[_kind(error)])
+        listed[kind] += 1
+        if isinstance(error, ImageError) and error.of_many and number > 1:
+            if listed[kind] == 1:
+                files = [alike.file for alike in kinds[kind] if isinstance(alike, ImageError)]
+                lines.append((sentence(("", error.of_many), files), number))
+        elif listed[kind] <= SAME_ERRORS:
+            lines.append((str(error), 1))
+        elif listed[kind] == number:
+            lines.append((f"{number - SAME_ERRORS:,} more to which the same applies: {kind}", number - SAME_ERRORS))
+    return lines
+
+
+def _kind(error: UserError) -> str:
+    return (isinstance(error, ImageError) and error.of_many) or str(error).rpartition(": ")[2]
 
 
 def load_folder(
@@ -92,52 +133,65 @@ def load_folder(
         elif strict:
             raise entry
         else:
-            log.errors.append(str(entry))
+            log.errors.append(entry)
     if not candidates and log.filtered and not log.errors:
         raise UserError(
             f"None of the {log.filtered} records of {root.name} is of the split and categories asked for: "
             "ask for others, or for all."
         )
-    _check_images(candidates, log, limit, strict=strict)
+    _check_images(candidates, root, log, limit, strict=strict)
     if not log.loaded:
-        raise UserError(_nothing_loaded(root, log.errors))
+        raise UserError(_nothing_loaded(root, log))
     return Dataset(root, tuple(log.loaded), printable(root.name)), log.report()
 
 
-def _check_images(candidates: list[CultureRecord], log: _LoadLog, limit: int, *, strict: bool) -> None:
+def _check_images(candidates: list[CultureRecord], root: Path, log: _LoadLog, limit: int, *, strict: bool) -> None:
     """Add the candidates whose files are valid to the log, up to the limit; each file is opened once."""
-    decode = sum(len(record.files()) for record in candidates[: limit or None]) <= DECODED_AT_LOAD
+    number = sum(len(record.files()) for record in candidates[: limit or None])
+    decode = number <= DECODED_AT_LOAD
     checked: dict[Path, UserError | None] = {}
+    ignored: list[str] = []
     for position, record in enumerate(candidates):
         if limit and len(log.loaded) == limit:
             log.filtered += len(candidates) - position
-            return
+            break
         for path in record.files():
+            label = printable(path.relative_to(root).as_posix())
             if path not in checked:
                 checked[path] = None
                 try:
-                    check_image(path, decode=decode)
-                except UserError as raised:
-                    checked[path] = raised
+                    if check_image(path, decode=decode):
+                        ignored.append(label)
+                except ImageError as raised:
+                    checked[path] = raised.about(label)
             if (error := checked[path]) is not None:
                 if strict:
                     raise error
-                log.errors.append(str(error))
+                log.errors.append(error)
                 break
         else:
             log.loaded.append(record)
+    if ignored:
+        log.notes.append(sentence(_IGNORED_PROFILE, ignored))
+    if not decode:
+        log.notes.append(
+            f"Of more than {DECODED_AT_LOAD} images only the headers are checked, so of these {number:,}: a truncated "
+            "image is found when it is first used."
+        )
 
 
-def _nothing_loaded(root: Path, errors: list[str]) -> str:
-    if not errors:
+def _nothing_loaded(root: Path, log: _LoadLog) -> str:
+    found = left_out(log.errors) or [(note, 1) for note in log.notes]
+    if not found:
         return (
             f"The folder {root} holds no dataset: it was expected to hold a {METADATA[0]} with a line for each image, "
             "or images with a .txt caption of the same name beside each."
         )
-    if len(errors) == 1:
-        return errors[0]
-    more = f"; and {len(errors) - 3} more" if len(errors) > 3 else ""
-    return f"No record of {root.name} could be loaded: {'; '.join(e.rstrip('.') for e in errors[:3])}{more}."
+    if len(found) == 1:
+        return found[0][0]
+    rest = sum(count for _, count in found[3:])
+    more = f"; and {rest} more" if rest else ""
+    return f"No record of {root.name} could be loaded: {'; '.join(line.rstrip('.') for line, _ in found[:3])}{more}."
 
 
 def counts(dataset: Dataset) -> dict[tuple[str, str], int]:

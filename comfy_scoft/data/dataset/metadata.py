@@ -14,6 +14,7 @@ from ...common.errors import UserError
 from ...common.names import LETTERS
 from ...common.text import printable
 from ..records import CATEGORIES, ERAS
+from .names import Names
 
 MAX_TEXT, MAX_SHORT_TEXT, MAX_LIST = 10_000, 2_000, 1_000
 """Maximum length of a caption and of any other text, in characters, and of a list, in entries."""
@@ -146,27 +147,32 @@ def _sentence(error: ValidationError, values: dict[str, Any], where: str, kind: 
     return f'{where} has something else in "{written}" than {expected}: put it in quotes or remove it.'
 
 
-def locate(name: str, bases: tuple[Path, ...], root: Path, where: str) -> Path:
+def locate(name: str, bases: tuple[Path, ...], root: Path, where: str, names: Names) -> Path:
     """The resolved path of a file named in a row, tried relative to each base in turn. `root` must be a resolved path.
 
-    Symbolic links are followed before the check that the file lies inside `root`. Raises UserError.
+    Symbolic links are followed before the check that the file lies inside `root`. Where no file has exactly this name,
+    one whose name `names` takes for the same. Raises UserError.
     """
     windows = PureWindowsPath(name)
     if name.startswith(("/", "\\")) or windows.drive:
         raise UserError(f"{where} points outside the folder with {printable(name)}: use a path relative to the folder.")
     relative = windows.as_posix()  # rows written on Windows have backslashes
     outside = True
-    for base in bases:
-        try:
-            path = (base / relative).resolve()
-            if path.is_relative_to(root):
+    for find in (Path.joinpath, names.path):
+        for base in bases:
+            try:
+                path = find(base, relative).resolve()
+                if path.is_relative_to(root):
+                    outside = False
+                    if path.is_file():
+                        return path
+            except (OSError, RuntimeError, ValueError):  # a name too long, a zero byte, a loop of symbolic links
                 outside = False
-                if path.is_file():
-                    return path
-        except (OSError, RuntimeError, ValueError):  # a name too long, a zero byte, a loop of symbolic links
-            outside = False
     if outside:
-        raise UserError(f"{where} points outside the folder with {printable(name)}: move the file into the folder.")
+        raise UserError(
+            f"{where} points outside the folder with {printable(name)}: put the file itself into the folder, or start "
+            "ComfyUI with --input-directory on a folder that holds both."
+        )
     raise UserError(f"{where} names {printable(name)}, which is not in the folder: add the file or remove the line.")
 
 

@@ -19,9 +19,9 @@ from ...common.errors import UserError
 from ...common.files import part_folder, publish_folder, regular
 from ..images import to_bytes
 from ..records import CultureRecord, Dataset
-from .find import METADATA, SPLITS
 from .folder import DATASET_PARTS, load_folder
 from .metadata import PREFIX_OF_CATEGORY, category_and_era_of_name
+from .walk import METADATA, SPLITS
 
 
 def save_dataset(dataset: Dataset, folder: Path, *, overwrite: bool = False) -> Path:

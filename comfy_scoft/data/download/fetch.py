@@ -13,10 +13,10 @@ from yarl import URL
 
 from ...common.errors import DiskError
 from ...common.files import disk_errors
+from ..formats import HEAD, READABLE, format_of
 from .address import Allowed, CheckedResolver, LinkError, Lookup, check_url
 from .limits import Limits
 from .rate_limit import RateLimiter, backoff_delay, retry_after
-from .store import extension_of
 
 USER_AGENT = "comfy_scoft/0.1 (ComfyUI nodes for SCoFT; fetches images from a community's own list of links)"
 _HEADERS = {"User-Agent": USER_AGENT, "Accept": "image/*", "Accept-Encoding": "identity"}
@@ -29,7 +29,6 @@ _STATUS = {
     410: "has removed the image for good (410): remove the link",
     429: "received too many requests (429): try again later",
 }
-_HEAD = 16
 
 
 class Fetcher:
@@ -149,15 +148,15 @@ class Fetcher:
                     raise _too_large(self.limits)
                 with disk_errors(what):
                     file.write(chunk)
-                if len(head) < _HEAD:
-                    head = (head + chunk)[:_HEAD]
-                    if len(head) == _HEAD and extension_of(head) is None:
+                if len(head) < HEAD:
+                    head = (head + chunk)[:HEAD]
+                    if len(head) == HEAD and format_of(head) is None:
                         raise LinkError(_NO_IMAGE.format(host=host))
-        if extension_of(head) is None:
+        if format_of(head) is None:
             raise LinkError(_NO_IMAGE.format(host=host) if received else f"The host {host} sent nothing.")
 
 
-_NO_IMAGE = "The host {host} sent no image: link to the image itself (png, jpg, webp, bmp, gif or avif)."
+_NO_IMAGE = f"The host {{host}} sent no image: link to the image itself, {READABLE}."
 
 
 def _too_large(limits: Limits) -> LinkError:

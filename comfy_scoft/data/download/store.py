@@ -30,11 +30,13 @@ from ...common.files import (
     write_atomically,
 )
 from ..dataset.rows import read_lines
+from ..dataset.walk import DOWNLOADS, LINKS_REPORT
+from ..formats import EXTENSIONS, FORMATS, HEAD, format_of
 from ..images import open_image
 from .perceptual_hash import difference_hash
 
-LOG, REPORT, PARTS = "downloads.jsonl", "links_report.csv", ".parts"
-_OUR_NAME = re.compile(r"images/\d{5,}_[0-9a-f]{12}\.(png|jpg|gif|webp|avif|bmp)")
+LOG, REPORT, PARTS = DOWNLOADS, LINKS_REPORT, ".parts"
+_OUR_NAME = re.compile(rf"images/\d{{5,}}_[0-9a-f]{{12}}({'|'.join(map(re.escape, sorted(EXTENSIONS)))})")
 
 
 class SavedImage(BaseModel):
@@ -113,9 +115,9 @@ class Store:
         image = open_image(part, self._max_pixels)
         digest = file_hash(part)
         with regular(part).open("rb") as file:
-            extension = extension_of(file.read(16))
-        assert extension is not None
-        name = f"images/{number:05d}_{digest[:12]}{extension}"
+            form = format_of(file.read(HEAD))
+        assert form is not None
+        name = f"images/{number:05d}_{digest[:12]}{FORMATS[form].split()[0]}"
         saved = SavedImage(
             url=url,
             origin=origin,
@@ -156,18 +158,3 @@ class Store:
                 path.unlink(missing_ok=True)
             elif not path.is_file() or regular(path).read_bytes() != data:
                 write_atomically(path, data)
-
-
-def extension_of(head: bytes) -> str | None:
-    """The file extension by an image's first 16 bytes, None for anything else. A quick check, not validation."""
-    if head.startswith(b"\x89PNG\r\n\x1a\n"):
-        return ".png"
-    if head.startswith(b"\xff\xd8\xff"):
-        return ".jpg"
-    if head.startswith((b"GIF87a", b"GIF89a")):
-        return ".gif"
-    if head.startswith(b"RIFF") and head[8:12] == b"WEBP":
-        return ".webp"
-    if head[4:8] == b"ftyp" and head[8:12] in (b"avif", b"avis", b"mif1"):
-        return ".avif"
-    return ".bmp" if head.startswith(b"BM") else None

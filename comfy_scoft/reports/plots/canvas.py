@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from ...common.errors import UserError
 from ...data.images import open_image, to_bytes
 
 if TYPE_CHECKING:
@@ -91,6 +92,21 @@ class Page:
     def image(self, x: int, y: int, picture: np.ndarray) -> None:
         """An image (h, w, 3) in uint8, pixel for pixel, with its upper left corner at (x, y)."""
         self.figure.figimage(picture, xo=x, yo=self.height - y - picture.shape[0], origin="upper", resize=False)
+
+    def file(self, x: int, y: int, path: Path, side: int) -> str:
+        """An image file fitted into side x side; a frame with its name where it cannot be read.
+
+        Returns why it cannot, "" where it can.
+        """
+        try:
+            self.image(x, y, tile(open_image(path), side))
+            return ""
+        except UserError as error:
+            self.box(x, y, side, side, fill=SHADE, edge=LINE)
+            lines = ["cannot be read", *wrap(path.name, side - 12, 3, 12)]
+            for i, line in enumerate(lines):
+                self.text(x + side / 2, y + side / 2 - 10 * len(lines) + 18 * i, line, 12, MUTED, align="center")
+            return str(error)
 
     def box(self, x: float, y: float, width: float, height: float, fill: str = "none", edge: str = "none") -> None:
         """A rectangle."""
@@ -197,8 +213,3 @@ def tile(picture: Image.Image | np.ndarray | Tensor, side: int) -> np.ndarray:
     out = Image.new("RGB", (side, side), SHADE)
     out.paste(image.resize((width, height), how), ((side - width) // 2, (side - height) // 2))
     return np.asarray(out)
-
-
-def open_tile(path: Path, side: int) -> np.ndarray:
-    """`tile` of an image file. Raises UserError if it is no image (any more)."""
-    return tile(open_image(path), side)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from .canvas import COLORS, INK, MUTED, Page, open_tile, tile, wrap
+from .canvas import COLORS, INK, MUTED, Page, tile, wrap
 
 if TYPE_CHECKING:
     from ...data.records import Dataset
@@ -31,7 +31,7 @@ def copies_page(
     """Pairs of a generated image (left) and its nearest training image, the nearest first. (H, W, 3) in [0, 1].
 
     nearest, distances: of each image, the number of its nearest record and how far that is; below `threshold` it
-    counts as a near copy and is marked. most: pairs shown. Raises UserError if an image cannot be read any more.
+    counts as a near copy and is marked. most: pairs shown. A training image that cannot be read any more is named.
     """
     count = len(images.prompts)
     order = sorted(range(count), key=lambda i: distances[i])[:most]
@@ -47,7 +47,7 @@ def copies_page(
     for place, i in enumerate(order):
         x, y = EDGE + place % ACROSS * STEP[0], 88 + place // ACROSS * STEP[1]
         page.image(x, y, tile(images.images[i], TILE))
-        page.image(x + TILE + 4, y, open_tile(training.records[nearest[i]].image, TILE))
+        page.file(x + TILE + 4, y, training.records[nearest[i]].image, TILE)
         copied = distances[i] < threshold
         page.text(x + PAIR, y + TILE + 5, f"{distances[i]:.3f}", 12, INK, bold=True, align="right")
         page.text(

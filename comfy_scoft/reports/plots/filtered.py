@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from torch import Tensor
 
-from .canvas import COLORS, INK, MUTED, Page, open_tile, wrap
+from .canvas import COLORS, INK, MUTED, Page, wrap
 
 if TYPE_CHECKING:
     from ...negatives.filter import Compared, Filtered
@@ -25,8 +25,8 @@ def filter_page(filtered: Filtered, most: int = 12) -> Tensor:
     """A histogram of all distances with the threshold, then image and negative of what was dropped and of what is
     next to it. (H, W, 3) in [0, 1].
 
-    most: pairs shown in each of the two parts, the closest first; a heading says of how many. Raises UserError if an
-    image cannot be read any more.
+    most: pairs shown in each of the two parts, the closest first; a heading says of how many. An image that cannot be
+    read any more is named.
     """
     dropped, kept = filtered.dropped(), filtered.kept()
     parts = [("Left out, the closest first", dropped, DROPPED), ("Kept, the closest first", kept, KEPT)]
@@ -72,8 +72,8 @@ def _histogram(page: Page, filtered: Filtered, box: tuple[int, int, int, int]) -
 
 
 def _pair(page: Page, pair: Compared, x: int, y: int) -> None:
-    page.image(x, y, open_tile(pair.record.image, TILE))
-    page.image(x + TILE + 4, y, open_tile(pair.path, TILE))
+    page.file(x, y, pair.record.image, TILE)
+    page.file(x + TILE + 4, y, pair.path, TILE)
     name = wrap(pair.record.image.stem, PAIR - 150, 1, 12)[0]
     page.text(x, y + TILE + 5, f"{name}, negative {pair.number + 1}", 12)
     page.text(x + PAIR, y + TILE + 5, f"{pair.distance:.3f}", 12, INK, bold=True, align="right")

@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from ...common.errors import UserError
-from .canvas import INK, LINE, MUTED, SHADE, Page, open_tile, tile, wrap
+from .canvas import INK, LINE, MUTED, SHADE, Page, tile, wrap
 
 if TYPE_CHECKING:
     from ...data.records import CultureRecord, Dataset
@@ -22,11 +22,12 @@ WORDS = 300
 WIDEST = 1500
 
 
-def contact_sheet(dataset: Dataset, limit: int = 12, negatives: int = 5) -> Tensor:
+def contact_sheet(dataset: Dataset, limit: int = 12, negatives: int = 5, unreadable: list[str] | None = None) -> Tensor:
     """Image, depth, negatives and words of each record, as many records side by side as fit. (H, W, 3) in [0, 1].
 
     limit: records shown, from the first; negatives: how many of each are shown at most (a note counts the others).
-    An empty dataset gives a page that says so. Raises UserError if an image cannot be read any more.
+    An empty dataset gives a page that says so. Where a file cannot be read there is a frame with its name, and its
+    record's captions make room for the reason; unreadable: a list that gets the reasons.
     """
     records = dataset.records[: max(1, limit)]
     depth = any(r.depth is not None for r in records)
@@ -44,8 +45,13 @@ def contact_sheet(dataset: Dataset, limit: int = 12, negatives: int = 5) -> Tens
         x, y = EDGE + i % across * strip, 78 + i // across * (TILE + GAP)
         for k, name in enumerate(names if i < across else []):
             page.text(x + k * (TILE + GAP), 54, name, 13, MUTED)
-        _strip(page, (x, y), record, depth=depth, negatives=negatives)
-        _words(page, (x + (1 + depth + shown) * (TILE + GAP) + 4, y), record, negatives)
+        errors = _strip(page, (x, y), record, depth=depth, negatives=negatives)
+        beside = (x + (1 + depth + shown) * (TILE + GAP) + 4, y)
+        if errors:
+            page.block(beside[0], y + 2, wrap(" ".join(errors), WORDS, 6, 13), 13)
+            (unreadable if unreadable is not None else []).extend(errors)
+        else:
+            _words(page, beside, record, negatives)
     return page.tensor()
 
 
@@ -54,8 +60,9 @@ def _count(total: int, shown: int) -> str:
     return f"{total} {noun}" if shown == total else f"the first {shown} of {total} {noun}"
 
 
-def _strip(page: Page, at: tuple[int, int], record: CultureRecord, *, depth: bool, negatives: int) -> None:
-    """The images of one record; an empty frame where a record lacks what others have."""
+def _strip(page: Page, at: tuple[int, int], record: CultureRecord, *, depth: bool, negatives: int) -> list[str]:
+    """The images of one record; an empty frame where a record lacks what others have. Returns why some are not read."""
+    errors = []
     files: list[Path | None] = [record.image, *([record.depth] if depth else []), *record.negatives[:negatives]]
     for i, path in enumerate(files):
         x, y = at[0] + i * (TILE + GAP), at[1]
@@ -63,7 +70,8 @@ def _strip(page: Page, at: tuple[int, int], record: CultureRecord, *, depth: boo
             page.box(x, y, TILE, TILE, fill=SHADE, edge=LINE)
             page.text(x + TILE / 2, y + TILE / 2 - 8, "none", 12, MUTED, align="center")
         else:
-            page.image(x, y, open_tile(path, TILE))
+            errors.append(page.file(x, y, path, TILE))
+    return [error for error in errors if error]
 
 
 def _words(page: Page, at: tuple[int, int], record: CultureRecord, negatives: int) -> None:
