@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from ...common.errors import ImageError, UserError
+from ...common.errors import DiskError, ImageError, UserError
 from ...common.text import printable
 from ..records import CultureRecord
 from .metadata import (
