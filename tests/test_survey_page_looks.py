@@ -61,7 +61,7 @@ def test_changes_are_said_to_screen_readers(small: Made) -> None:
         for name in (
             "Picture B, place 1 of 3",
             "Picture A, no place yet",
-            "Place 1: Picture B. Press to take it back.",
+            "Place 1: Picture B. Press to enlarge it.",
         ):
             expect(page.get_by_role("button", name=name, exact=True)).to_have_count(1)
         page.locator(UNANSWERED).nth(1).click()
