@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ from comfy_scoft.metrics.scores import Scores
 from comfy_scoft.survey.aggregate import ALL, aggregate
 from comfy_scoft.survey.findings import minorities, report_text, warnings
 from comfy_scoft.survey.intervals import average_ranks_and_win_rates
+from comfy_scoft.survey.preferences import by_place_and_question, pairs, places_that_differ, still_open
 from comfy_scoft.survey.rankings import Rankings
 from comfy_scoft.survey.responses import load_responses
 
@@ -115,10 +117,15 @@ def test_the_examples_minorities_are_shown_beside_the_consensus():
     assert found.whole.ranks.tolist() == [4, 3, 2, 1]
     borea, against = minorities(found)
     assert borea.name == "borea" and borea.cell.ranks.tolist() == [4, 3, 1, 2]
-    assert "SCoFT+MP above SCoFT+MPC" in borea.sentence and "beyond chance" in borea.sentence
+    assert borea.statistics == (
+        "The consensus of borea is another one: SCoFT+MP > SCoFT+MPC > SCoFT+M > Stable Diffusion."
+    )
+    (place,) = places_that_differ(found)
+    assert place.startswith("borea, 7 people: SCoFT+MP was preferred to SCoFT+MPC in 68 of 100 comparisons (5")
+    assert place.endswith(", by all together in 46.")
     assert against.name == "3 of 24 people against the consensus" and against.cell.average[0].argmin() == 0
-    assert "they agree with each other: a shared view" in against.sentence
-    assert "counts 3 of them with a negative weight" in against.sentence
+    assert "They agree with each other: a shared view." in against.sentence
+    assert "counts 3 of them with a negative weight" in against.statistics
     assert "can hide an insightful minority" in report_text(found)
 
 
@@ -136,14 +143,53 @@ def test_too_few_people_and_open_orders_are_said():
     survey = simulated_survey(("base", "SCoFT"), 4, 0, 1, "t")
     text = report_text(aggregate(alike(survey, {"x": (0, 1)})))
     for part in (
+        "1 person answered: 1 who did not say from where. They compared the images of 2 models on 4 pages and 4",
+        "It is open whose images people prefer.",
+        "Open: base or SCoFT: base was preferred in 100 of 100 comparisons (interval unknown).",
         "answers of 1 person only: fewer than 5",
         "weights need 3 people",
-        "order of base and SCoFT is not settled",
         "their agreement is unknown",
     ):
         assert part in text, part
     many = report_text(aggregate(alike(survey, {f"p{k}": (1, 0) for k in range(9)}, ("a",) * 6 + ("b",) * 3)))
-    assert "too few to speak for a country: b 3." in many and "not settled" not in many
+    assert "too few to speak for a country: b 3." in many and "Open: " not in many
+    assert "9 people answered: 6 from a and 3 from b." in many
+    assert "People preferred the images of SCoFT to those of base in 100 (70 to 100) of 100 comparisons." in many
+
+
+STATISTICS = re.compile("MMSR|Krippendorff|Kendall|Bradley|rank, 1 the best", re.IGNORECASE)
+
+
+def test_the_report_says_who_answered_and_what_they_prefer_before_any_statistic():
+    lines = report_text(example()).split("\n")
+    assert lines[0].startswith("24 people answered: 12 from nuvia, 7 from borea and 5 from aria.")
+    assert lines[1].startswith("People preferred the images of SCoFT+MPC to those of SCoFT+M in 70 (5")
+    assert lines[2].startswith("Open: SCoFT+MPC or SCoFT+MP: SCoFT+MPC was preferred in 54 of 100 comparisons (4")
+    assert STATISTICS.search("\n".join(lines)) and not STATISTICS.search("\n".join(lines[:7]))
+
+
+def test_nothing_is_claimed_where_the_interval_reaches_fifty_or_few_people_answered():
+    survey = simulated_survey(("base", "SCoFT"), 4, 0, 1, "t")
+    for ahead, people in ((5, 9), (7, 10), (9, 12), (4, 4), (3, 3), (2, 2), (1, 1)):
+        found = aggregate(
+            alike(survey, {f"p{k}": (1, 0) if k < ahead else (0, 1) for k in range(people)}), resamples=300
+        )
+        (pair,) = pairs(found.whole, survey.generators)
+        assert (pair.better, pair.value) == ("SCoFT", round(100 * ahead / people))
+        low, high = found.whole.wins[1:, 1, 0]
+        assert np.isnan(low) or (pair.low <= 100 * low + 1e-6 and pair.high >= 100 * high - 1e-6)
+        claimed = "People preferred" in report_text(found)
+        assert claimed == pair.settled == (people >= 5 and low > 0.5)
+        assert claimed != ("SCoFT was preferred in" in "".join(still_open(found)))
+
+
+def test_the_best_models_share_follows_from_average_ranks_by_place_and_question():
+    survey = simulated_survey(("a", "b", "c"), 1, 0, 1, "t")
+    people = {f"x{k}": (0, 1, 2) for k in range(6)} | {f"y{k}": (1, 0, 2) for k in range(6)}
+    rows = by_place_and_question(aggregate(alike(survey, people, ("X",) * 6 + ("Y",) * 6), resamples=100))
+    assert [(row.name, row.value) for row in rows if row.name in ("All together", "X", "Y")] == [
+        ("All together", 75), ("X", 100), ("Y", 50)]  # fmt: skip
+    assert len(rows) == 7 and rows[0].low <= 75 <= rows[0].high
 
 
 def test_methods_that_differ_are_named():
