@@ -145,14 +145,14 @@ def test_too_few_people_and_open_orders_are_said():
     for part in (
         "1 person answered: 1 who did not say from where. They compared the images of 2 models on 4 pages and 4",
         "It is open whose images people prefer.",
-        "Open: base or SCoFT: base was preferred in 100 of 100 comparisons (interval unknown).",
+        "base or SCoFT is open: base was preferred in 100 of 100 comparisons (interval unknown).",
         "answers of 1 person only: fewer than 5",
         "weights need 3 people",
         "their agreement is unknown",
     ):
         assert part in text, part
     many = report_text(aggregate(alike(survey, {f"p{k}": (1, 0) for k in range(9)}, ("a",) * 6 + ("b",) * 3)))
-    assert "too few to speak for a country: b 3." in many and "Open: " not in many
+    assert "too few to speak for a country: b 3." in many and "Nothing is open" in many
     assert "9 people answered: 6 from a and 3 from b." in many
     assert "People preferred the images of SCoFT to those of base in 100 (70 to 100) of 100 comparisons." in many
 
@@ -164,7 +164,7 @@ def test_the_report_says_who_answered_and_what_they_prefer_before_any_statistic(
     lines = report_text(example()).split("\n")
     assert lines[0].startswith("24 people answered: 12 from nuvia, 7 from borea and 5 from aria.")
     assert lines[1].startswith("People preferred the images of SCoFT+MPC to those of SCoFT+M in 70 (5")
-    assert lines[2].startswith("Open: SCoFT+MPC or SCoFT+MP: SCoFT+MPC was preferred in 54 of 100 comparisons (4")
+    assert lines[2].startswith("SCoFT+MPC or SCoFT+MP is open: SCoFT+MPC was preferred in 54 of 100 comparisons (4")
     assert STATISTICS.search("\n".join(lines)) and not STATISTICS.search("\n".join(lines[:7]))
 
 

@@ -164,8 +164,7 @@ def statistics(analysis: Analysis) -> list[str]:
 def report_text(analysis: Analysis) -> str:
     """The report of Aggregate Survey, one sentence per line: who answered, what they prefer, what is open, who
     disagrees, warnings; then the statistics."""
-    opened = [f"Open: {sentence}" if " or " in sentence else sentence for sentence in still_open(analysis)]
-    lines = [who_answered(analysis), result(analysis), *opened, *disagreement(analysis), *warnings(analysis)]
+    lines = [who_answered(analysis), result(analysis), *still_open(analysis), *disagreement(analysis), *warnings(analysis)]
     return "\n".join([*lines, *statistics(analysis)])
 
 

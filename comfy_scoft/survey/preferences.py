@@ -125,9 +125,9 @@ def result(found: Analysis) -> str:
 def still_open(found: Analysis) -> list[str]:
     """A sentence for each two models whose order is not settled, and what to do; or that there are none."""
     unsure = [pair for pair in pairs(found.whole, found.survey.generators) if not pair.settled]
-    sentences = [f"{pair.better} or {pair.other}: {pair.better} was preferred in {pair.text}." for pair in unsure]
+    sentences = [f"{pair.better} or {pair.other} is open: {pair.better} was preferred in {pair.text}." for pair in unsure]
     if not unsure:
-        return ["Nothing: no interval reaches 50, which would be no difference."]
+        return ["Nothing is open: no interval reaches 50, which would be no difference."]
     if found.whole.people < FEW_PEOPLE:
         few = f"answers of {people_text(found.whole.people)} only: fewer than {FEW_PEOPLE} are too few for conclusions"
         return [*sentences, f"There are {few}."]
