@@ -164,8 +164,8 @@ def statistics(analysis: Analysis) -> list[str]:
 def report_text(analysis: Analysis) -> str:
     """The report of Aggregate Survey, one sentence per line: who answered, what they prefer, what is open, who
     disagrees, warnings; then the statistics."""
-    lines = [who_answered(analysis), result(analysis), *still_open(analysis), *disagreement(analysis), *warnings(analysis)]
-    return "\n".join([*lines, *statistics(analysis)])
+    lines = [who_answered(analysis), result(analysis), *still_open(analysis), *disagreement(analysis)]
+    return "\n".join([*lines, *warnings(analysis), *statistics(analysis)])
 
 
 def _same_order(analysis: Analysis) -> list[str]:

@@ -125,7 +125,7 @@ def result(found: Analysis) -> str:
 def still_open(found: Analysis) -> list[str]:
     """A sentence for each two models whose order is not settled, and what to do; or that there are none."""
     unsure = [pair for pair in pairs(found.whole, found.survey.generators) if not pair.settled]
-    sentences = [f"{pair.better} or {pair.other} is open: {pair.better} was preferred in {pair.text}." for pair in unsure]
+    sentences = [f"{p.better} or {p.other} is open: {p.better} was preferred in {p.text}." for p in unsure]
     if not unsure:
         return ["Nothing is open: no interval reaches 50, which would be no difference."]
     if found.whole.people < FEW_PEOPLE:
