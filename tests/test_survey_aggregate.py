@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from functools import lru_cache
 
 import numpy as np
 import pytest
@@ -21,11 +22,11 @@ from survey_crowd import (
 )
 
 from comfy_scoft.metrics.scores import Scores
-from comfy_scoft.survey.aggregate import ALL, aggregate
+from comfy_scoft.survey.aggregate import ALL, aggregate, group_metrics
 from comfy_scoft.survey.findings import minorities, report_text, warnings
 from comfy_scoft.survey.intervals import average_ranks_and_win_rates
-from comfy_scoft.survey.preferences import by_place_and_question, pairs, places_that_differ, still_open
-from comfy_scoft.survey.rankings import Rankings
+from comfy_scoft.survey.preferences import by_place_and_question, pairs, places_that_differ
+from comfy_scoft.survey.rankings import Rankings, ranking_tables
 from comfy_scoft.survey.responses import load_responses
 
 TABLE_1 = {
@@ -37,6 +38,7 @@ TABLE_1 = {
 """Average ranks of PAPER_GENERATORS (the paper's Table 1)."""
 
 
+@lru_cache(maxsize=1)
 def example():
     return aggregate(load_responses(None, EXAMPLE)[0], resamples=300)
 
@@ -143,7 +145,7 @@ def test_too_few_people_and_open_orders_are_said():
     survey = simulated_survey(("base", "SCoFT"), 4, 0, 1, "t")
     text = report_text(aggregate(alike(survey, {"x": (0, 1)})))
     for part in (
-        "1 person answered: 1 who did not say from where. They compared the images of 2 models on 4 pages and 4",
+        "1 person answered: 1 from nuvia. They compared the images of 2 models on 4 pages and 4",
         "It is open whose images people prefer.",
         "base or SCoFT is open: base was preferred in 100 of 100 comparisons (interval unknown).",
         "answers of 1 person only: fewer than 5",
@@ -169,18 +171,22 @@ def test_the_report_says_who_answered_and_what_they_prefer_before_any_statistic(
 
 
 def test_nothing_is_claimed_where_the_interval_reaches_fifty_or_few_people_answered():
-    survey = simulated_survey(("base", "SCoFT"), 4, 0, 1, "t")
-    for ahead, people in ((5, 9), (7, 10), (9, 12), (4, 4), (3, 3), (2, 2), (1, 1)):
-        found = aggregate(
-            alike(survey, {f"p{k}": (1, 0) if k < ahead else (0, 1) for k in range(people)}), resamples=300
-        )
-        (pair,) = pairs(found.whole, survey.generators)
+    survey, generator = simulated_survey(("base", "SCoFT"), 4, 0, 1, "t"), np.random.default_rng(0)
+    settled = []
+    for ahead, people in ((5, 9), (6, 9), (7, 9), (8, 9), (9, 9), (4, 4), (3, 3), (2, 2), (1, 1)):
+        answers = alike(survey, {f"p{k}": (1, 0) if k < ahead else (0, 1) for k in range(people)})
+        found = group_metrics(ranking_tables(answers)[0], generator, 300)
+        (pair,) = pairs(found, survey.generators)
         assert (pair.better, pair.value) == ("SCoFT", round(100 * ahead / people))
-        low, high = found.whole.wins[1:, 1, 0]
-        assert np.isnan(low) or (pair.low <= 100 * low + 1e-6 and pair.high >= 100 * high - 1e-6)
-        claimed = "People preferred" in report_text(found)
-        assert claimed == pair.settled == (people >= 5 and low > 0.5)
-        assert claimed != ("SCoFT was preferred in" in "".join(still_open(found)))
+        low, high = 100 * found.wins[1:, 1, 0]
+        assert np.isnan(low) or (pair.low <= low + 1e-6 and pair.high >= high - 1e-6)
+        assert pair.settled == (people >= 5 and pair.low > 50)
+        settled += [(ahead, people)] if pair.settled else []
+    assert (9, 9) in settled and (5, 9) not in settled
+    for ahead, people, claimed in ((9, 9, True), (5, 9, False), (4, 4, False)):
+        answers = alike(survey, {f"p{k}": (1, 0) if k < ahead else (0, 1) for k in range(people)})
+        text = report_text(aggregate(answers, resamples=100))
+        assert ("People preferred" in text) == claimed != ("SCoFT or base is open" in text)
 
 
 def test_the_best_models_share_follows_from_average_ranks_by_place_and_question():
@@ -217,7 +223,7 @@ def test_scores_hold_every_figure_once_and_are_the_same_each_time():
     assert by_name["ranked above SCoFT+MP, Offensiveness", "SCoFT+MPC"].n == 24 * 8
     assert 0.5 < by_name["noisy Bradley–Terry score", "SCoFT+MPC"].value < 1
     assert ("ranked above SCoFT+MP", "SCoFT+MP") not in by_name
-    assert example().scores() == scores
+    assert example.__wrapped__().scores() == scores
 
 
 # Simulated truth

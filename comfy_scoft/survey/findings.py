@@ -142,21 +142,24 @@ def warnings(analysis: Analysis) -> list[str]:
     return sentences
 
 
-def disagreement(analysis: Analysis) -> list[str]:
-    """Sentences on places and people who see it differently, with a caution; or that there are none."""
-    people = [minority.sentence for minority in minorities(analysis) if minority.sentence]
+def disagreement(analysis: Analysis, others: list[Minority]) -> list[str]:
+    """Sentences on places and people who see it differently, with a caution; or that there are none.
+
+    others: from `minorities`.
+    """
+    people = [minority.sentence for minority in others if minority.sentence]
     sentences = [*places_that_differ(analysis), *people]
     return [*sentences, CAUTION] if sentences else ["Nobody: no place and no person ranks the other way round."]
 
 
-def statistics(analysis: Analysis) -> list[str]:
-    """Sentences on the consensus, average ranks, items and countries, and agreement."""
+def statistics(analysis: Analysis, others: list[Minority]) -> list[str]:
+    """Sentences on the consensus, average ranks, items and countries, and agreement. others: from `minorities`."""
     whole, labels = analysis.whole, analysis.survey.generators
     return [
         f"Consensus of all (MMSR + Vote): {order_text(whole.ranks, labels)}.",
         f"Average rank, 1 the best: {', '.join(_average(analysis, k) for k in whole.order)}.",
         *_same_order(analysis),
-        *(minority.statistics for minority in minorities(analysis)),
+        *(minority.statistics for minority in others),
         _agreement(analysis),
     ]
 
@@ -164,8 +167,9 @@ def statistics(analysis: Analysis) -> list[str]:
 def report_text(analysis: Analysis) -> str:
     """The report of Aggregate Survey, one sentence per line: who answered, what they prefer, what is open, who
     disagrees, warnings; then the statistics."""
-    lines = [who_answered(analysis), result(analysis), *still_open(analysis), *disagreement(analysis)]
-    return "\n".join([*lines, *warnings(analysis), *statistics(analysis)])
+    others = minorities(analysis)
+    lines = [who_answered(analysis), result(analysis), *still_open(analysis), *disagreement(analysis, others)]
+    return "\n".join([*lines, *warnings(analysis), *statistics(analysis, others)])
 
 
 def _same_order(analysis: Analysis) -> list[str]:

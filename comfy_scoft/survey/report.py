@@ -13,7 +13,7 @@ from torch import Tensor
 from ..common.html import data_url, render
 from ..data.images import png
 from .aggregate import Analysis
-from .findings import disagreement, interval_text, minorities, order_text, statistics, warnings
+from .findings import Minority, disagreement, interval_text, minorities, order_text, statistics, warnings
 from .preferences import best_model, by_place_and_question, pairs, result, still_open, who_answered
 
 
@@ -39,11 +39,11 @@ class Section:
 
 def report_page(found: Analysis, images: Sequence[tuple[str, str, Tensor]]) -> str:
     """The whole page. images: (heading, what it shows in words, image (H, W, 3) in [0, 1]). All text is escaped."""
-    cautions = warnings(found)
+    cautions, others = warnings(found), minorities(found)
     sections = [
         *([Section("Warnings", cautions, warning=True)] if cautions else []),
-        Section("Consensus, averages and agreement", statistics(found), _consensus(found)),
-        *_minorities(found),
+        Section("Consensus, averages and agreement", statistics(found, others), _consensus(found)),
+        *([Section("Those who see it differently", table=_minorities(found, others))] if others else []),
         *(Section(heading, [text], image=image) for heading, text, image in images),
         Section("Average ranks", table=_averages(found)),
         Section("Participants", table=_participants(found)),
@@ -58,7 +58,7 @@ def report_page(found: Analysis, images: Sequence[tuple[str, str, Tensor]]) -> s
         best=best_model(found),
         detail=by_place_and_question(found),
         open=still_open(found),
-        disagreement=disagreement(found),
+        disagreement=disagreement(found, others),
         sections=sections,
         image_url=lambda image: data_url(png(image, optimize=True)),
     )
@@ -88,18 +88,14 @@ def _consensus(found: Analysis) -> Table:
     )
 
 
-def _minorities(found: Analysis) -> list[Section]:
+def _minorities(found: Analysis, others: Sequence[Minority]) -> Table:
     """The average ranks of those who disagree, beside those of all together."""
-    others = minorities(found)
-    if not others:
-        return []
     groups = [("All together", found.whole), *((minority.name, minority.cell) for minority in others)]
     rows = [
         (label, *(interval_text(cell.average[:, k]) for _, cell in groups))
         for k, label in enumerate(found.survey.generators)
     ]
-    table = Table("Average ranks with 95 % intervals.", ("", *(name for name, _ in groups)), rows)
-    return [Section("Those who see it differently", table=table)]
+    return Table("Average ranks with 95 % intervals.", ("", *(name for name, _ in groups)), rows)
 
 
 def _averages(found: Analysis) -> Table:
