@@ -26,6 +26,12 @@ from comfy_scoft.reports.plots import score_table
 from comfy_scoft.survey.build import SurveySettings, build, save
 
 
+REPORT = {
+    "1": {"class_type": "SCoFT_LoadResponses", "inputs": {"folder": SHIPPED}},
+    "2": {"class_type": "SCoFT_PlotSurvey", "inputs": {"survey": ["1", 0]}},
+}
+
+
 @pytest.fixture(autouse=True)
 def comfy_folders(tmp_path, monkeypatch) -> Path:
     return empty_folders(tmp_path, monkeypatch)
@@ -127,7 +133,7 @@ def test_links_on_the_nodes_open_the_survey_and_the_report(
     view = {"filename": path.name, "subfolder": "scoft/surveys", "type": "output"}
     with opened(chromium, comfy, tmp_path) as editor:
         editor.load(graph)
-        shown = comfy.client.run(report_alone(), timeout=300)["outputs"]
+        shown = comfy.client.run(REPORT, timeout=300)["outputs"]
         plotted = next(output for output in shown.values() if "page" in output)
         for kind, output in (("SCoFT_BuildSurvey", {"text": ["x"], "page": [view]}), ("SCoFT_PlotSurvey", plotted)):
             node = editor.node(kind)
@@ -148,10 +154,3 @@ def test_links_on_the_nodes_open_the_survey_and_the_report(
             page.locator(UNANSWERED).first.click()
             page.reload()
             badged(page, ["1", "2"], "answers are kept there too")
-
-
-def report_alone() -> dict:
-    """The prompt of Load Responses and Plot Survey."""
-    w = Workflow("survey", json.loads(build_workflows.SCHEMAS.read_text(encoding="utf-8")))
-    w.add("SCoFT_PlotSurvey", survey=w.add("SCoFT_LoadResponses")["survey"])
-    return w.api()
