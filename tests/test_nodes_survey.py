@@ -25,7 +25,6 @@ from comfy_scoft.comfyui.nodes.survey import EXAMPLE, SHIPPED, AggregateSurvey, 
 from comfy_scoft.reports.plots import score_table
 from comfy_scoft.survey.build import SurveySettings, build, save
 
-
 REPORT = {
     "1": {"class_type": "SCoFT_LoadResponses", "inputs": {"folder": SHIPPED}},
     "2": {"class_type": "SCoFT_PlotSurvey", "inputs": {"survey": ["1", 0]}},
