@@ -45,7 +45,7 @@ def test_a_picture_is_enlarged_and_ranked_there(small: Made) -> None:
         expect(page.locator("#viewer h2")).to_have_text("Picture C")
         page.keyboard.press("1")
         page.keyboard.press("Escape")
-        badged(page, ["", "3", "1"])
+        badged(page, ["2", "3", "1"])
         expect(page.locator("#viewer")).to_be_hidden()
 
 
