@@ -5,6 +5,7 @@ What a page shows after a tap comes a little later than the tap, so all that is 
 
 from __future__ import annotations
 
+import importlib.resources
 import json
 import re
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from comfy_scoft.survey.spec import Survey
 SETTINGS = SurveySettings(pages=2, attention_checks=1, seed=1, items="Fit | Which fits?\nHurt | Which hurts least?")
 UNANSWERED = ".card:not(.ranked) .picture"
 NEXT, BACK = ".onward .main", ".onward button:not(.main)"
+AXE = (importlib.resources.files("axe_playwright_python") / "axe.min.js").read_text(encoding="utf-8")
 LOADED = "() => [...document.images].every(image => image.complete && image.naturalWidth > 0)"
 
 
@@ -98,3 +100,23 @@ def require_answers(data: dict[str, Any], made: Made) -> None:
 
 def focused(page: Page, selector: str) -> bool:
     return page.evaluate("selector => document.activeElement === document.querySelector(selector)", selector)
+
+
+def look(page: Page) -> None:
+    """No scrolling sideways, nothing that touch cannot hit, and no fault of any weight that axe knows."""
+    page.wait_for_function(LOADED)
+    outside = page.locator("body *:visible").evaluate_all(
+        "all => all.filter(e => !e.closest('.unseen')).map(e => [e.outerHTML.slice(0, 90), e.getBoundingClientRect()])"
+        ".filter(([_, box]) => box.left < -0.5 || box.right > window.innerWidth + 0.5)"
+    )
+    assert not outside, outside
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    small = page.locator("button:visible, summary:visible, input:visible").evaluate_all(
+        "all => all.map(e => [e.outerHTML.slice(0, 90), e.getBoundingClientRect()])"
+        ".filter(([_, box]) => box.width < 24 || box.height < 24)"
+    )
+    assert not small, small
+    if not page.evaluate("'axe' in window"):
+        page.evaluate(AXE)
+    found = page.evaluate("async () => (await axe.run(document, {resultTypes: ['violations']})).violations")
+    assert not found, [(f["id"], f["impact"], f["help"], f["nodes"][0]["html"][:200]) for f in found]

@@ -5,20 +5,30 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from urllib.parse import urlencode
+from urllib.request import urlopen
 
 import build_workflows
 import pytest
 import torch
 import workflow_survey
+from comfy_page import WORKFLOWS, opened, up_to, workflow
 from comfy_server import ComfyServer
 from node_datasets import empty_folders
+from playwright.sync_api import Browser, expect
+from survey_pages import UNANSWERED, badged
 from survey_toys import LABELS, data_of, image_sets
 from workflow_form import Workflow, compact
 
 from comfy_scoft.comfyui.nodes import survey as nodes_survey
 from comfy_scoft.comfyui.nodes.survey import EXAMPLE, SHIPPED, AggregateSurvey, BuildSurvey, LoadResponses, PlotSurvey
 from comfy_scoft.reports.plots import score_table
-from comfy_scoft.survey.build import SurveySettings
+from comfy_scoft.survey.build import SurveySettings, build, save
+
+REPORT = {
+    "1": {"class_type": "SCoFT_LoadResponses", "inputs": {"folder": SHIPPED}},
+    "2": {"class_type": "SCoFT_PlotSurvey", "inputs": {"survey": ["1", 0]}},
+}
 
 
 @pytest.fixture(autouse=True)
@@ -88,6 +98,7 @@ def test_the_node_writes_the_page_and_its_key_under_comfyuis_output(comfy_folder
     assert Path(path) == comfy_folders / "output/scoft/surveys" / "how-do-these-pictures-show-your-culture.html"
     assert survey.generators == LABELS[:3] and len(survey.pages) == 3
     assert answer.ui["text"][0].startswith("output/scoft/surveys/how-do-these-pictures-show-your-culture.html\n")
+    assert answer.ui["page"] == ({"filename": Path(path).name, "subfolder": "scoft/surveys", "type": "output"},)
     assert data_of(Path(path).read_bytes())["id"] == survey.id
     assert given == {name: getattr(SurveySettings(), name) for name in given}
 
@@ -103,5 +114,42 @@ def test_from_answers_to_figures_in_a_running_comfyui(comfy: ComfyServer):
     assert "24 participants used" in by_kind["SCoFT_LoadResponses"]["text"][0]
     assert "SCoFT+MPC > SCoFT+MP > SCoFT+M > Stable Diffusion" in by_kind["SCoFT_AggregateSurvey"]["text"][0]
     assert len(by_kind["SCoFT_PlotSurvey"]["images"]) == 4
-    page = by_kind["SCoFT_PlotSurvey"]["text"][0]
-    assert page.startswith("output/scoft/surveys/") and (comfy.base / page).is_file()
+    path, answered = by_kind["SCoFT_PlotSurvey"]["text"][0].split("\n")
+    assert path.startswith("output/scoft/surveys/") and (comfy.base / path).is_file()
+    assert answered.startswith("24 people answered: ") and "People preferred the images of SCoFT+MPC to " in answered
+    (page,) = by_kind["SCoFT_PlotSurvey"]["page"]
+    with urlopen(f"{comfy.url}/view?{urlencode(page)}") as served:  # noqa: S310
+        assert served.read() == (comfy.base / path).read_bytes()
+
+
+@pytest.mark.long
+def test_links_on_the_nodes_open_the_survey_and_the_report(
+    comfy: ComfyServer, chromium: Browser, tmp_path: Path
+) -> None:
+    graph = up_to(workflow(WORKFLOWS / "survey.json"), "SCoFT_PlotSurvey", "SCoFT_BuildSurvey")
+    survey, html = build(image_sets(2), SurveySettings(title="Which are right?", pages=1, attention_checks=0))
+    path = save(survey, html, comfy.base / "output/scoft/surveys")
+    view = {"filename": path.name, "subfolder": "scoft/surveys", "type": "output"}
+    with opened(chromium, comfy, tmp_path) as editor:
+        editor.load(graph)
+        shown = comfy.client.run(REPORT, timeout=300)["outputs"]
+        plotted = next(output for output in shown.values() if "page" in output)
+        for kind, output in (("SCoFT_BuildSurvey", {"text": ["x"], "page": [view]}), ("SCoFT_PlotSurvey", plotted)):
+            node = editor.node(kind)
+            editor.look_at(node)
+            editor.dispatch("executed", {"node": str(node), "display_node": str(node), "output": output})
+            link = editor.page.get_by_role("link", name=f"Open {output['page'][0]['filename']}")
+            editor.shot(f"link-{kind}")
+            with editor.page.context.expect_page() as opening:
+                link.click()
+            page = opening.value
+            if kind == "SCoFT_PlotSurvey":
+                expect(page.locator(".result")).to_contain_text("People preferred the images of SCoFT+MPC")
+                continue
+            expect(page.locator("h1")).to_have_text("Which are right?")
+            page.check("#agree")
+            page.fill("#country", "Nuvia")
+            page.click(".start .main")
+            page.locator(UNANSWERED).first.click()
+            page.reload()
+            badged(page, ["1", "2"], "answers are kept there too")

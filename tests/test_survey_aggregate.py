@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from functools import lru_cache
 
 import numpy as np
 import pytest
@@ -20,10 +22,11 @@ from survey_crowd import (
 )
 
 from comfy_scoft.metrics.scores import Scores
-from comfy_scoft.survey.aggregate import ALL, aggregate
+from comfy_scoft.survey.aggregate import ALL, aggregate, group_metrics
 from comfy_scoft.survey.findings import minorities, report_text, warnings
 from comfy_scoft.survey.intervals import average_ranks_and_win_rates
-from comfy_scoft.survey.rankings import Rankings
+from comfy_scoft.survey.preferences import by_place_and_question, pairs, places_that_differ
+from comfy_scoft.survey.rankings import Rankings, ranking_tables
 from comfy_scoft.survey.responses import load_responses
 
 TABLE_1 = {
@@ -35,6 +38,7 @@ TABLE_1 = {
 """Average ranks of PAPER_GENERATORS (the paper's Table 1)."""
 
 
+@lru_cache(maxsize=1)
 def example():
     return aggregate(load_responses(None, EXAMPLE)[0], resamples=300)
 
@@ -115,10 +119,15 @@ def test_the_examples_minorities_are_shown_beside_the_consensus():
     assert found.whole.ranks.tolist() == [4, 3, 2, 1]
     borea, against = minorities(found)
     assert borea.name == "borea" and borea.cell.ranks.tolist() == [4, 3, 1, 2]
-    assert "SCoFT+MP above SCoFT+MPC" in borea.sentence and "beyond chance" in borea.sentence
+    assert borea.statistics == (
+        "The consensus of borea is another one: SCoFT+MP > SCoFT+MPC > SCoFT+M > Stable Diffusion."
+    )
+    (place,) = places_that_differ(found)
+    assert place.startswith("borea, 7 people: SCoFT+MP was preferred to SCoFT+MPC in 68 of 100 comparisons (5")
+    assert place.endswith(", by all together in 46.")
     assert against.name == "3 of 24 people against the consensus" and against.cell.average[0].argmin() == 0
-    assert "they agree with each other: a shared view" in against.sentence
-    assert "counts 3 of them with a negative weight" in against.sentence
+    assert "They agree with each other: a shared view." in against.sentence
+    assert "counts 3 of them with a negative weight" in against.statistics
     assert "can hide an insightful minority" in report_text(found)
 
 
@@ -136,14 +145,57 @@ def test_too_few_people_and_open_orders_are_said():
     survey = simulated_survey(("base", "SCoFT"), 4, 0, 1, "t")
     text = report_text(aggregate(alike(survey, {"x": (0, 1)})))
     for part in (
+        "1 person answered: 1 from nuvia. They compared the images of 2 models on 4 pages and 4",
+        "It is open whose images people prefer.",
+        "base or SCoFT is open: base was preferred in 100 of 100 comparisons (interval unknown).",
         "answers of 1 person only: fewer than 5",
         "weights need 3 people",
-        "order of base and SCoFT is not settled",
         "their agreement is unknown",
     ):
         assert part in text, part
     many = report_text(aggregate(alike(survey, {f"p{k}": (1, 0) for k in range(9)}, ("a",) * 6 + ("b",) * 3)))
-    assert "too few to speak for a country: b 3." in many and "not settled" not in many
+    assert "too few to speak for a country: b 3." in many and "Nothing is open" in many
+    assert "9 people answered: 6 from a and 3 from b." in many
+    assert "People preferred the images of SCoFT to those of base in 100 (70 to 100) of 100 comparisons." in many
+
+
+STATISTICS = re.compile("MMSR|Krippendorff|Kendall|Bradley|rank, 1 the best", re.IGNORECASE)
+
+
+def test_the_report_says_who_answered_and_what_they_prefer_before_any_statistic():
+    lines = report_text(example()).split("\n")
+    assert lines[0].startswith("24 people answered: 12 from nuvia, 7 from borea and 5 from aria.")
+    assert lines[1].startswith("People preferred the images of SCoFT+MPC to those of SCoFT+M in 70 (5")
+    assert lines[2].startswith("SCoFT+MPC or SCoFT+MP is open: SCoFT+MPC was preferred in 54 of 100 comparisons (4")
+    assert STATISTICS.search("\n".join(lines)) and not STATISTICS.search("\n".join(lines[:7]))
+
+
+def test_nothing_is_claimed_where_the_interval_reaches_fifty_or_few_people_answered():
+    survey, generator = simulated_survey(("base", "SCoFT"), 4, 0, 1, "t"), np.random.default_rng(0)
+    settled = []
+    for ahead, people in ((5, 9), (6, 9), (7, 9), (8, 9), (9, 9), (4, 4), (3, 3), (2, 2), (1, 1)):
+        answers = alike(survey, {f"p{k}": (1, 0) if k < ahead else (0, 1) for k in range(people)})
+        found = group_metrics(ranking_tables(answers)[0], generator, 300)
+        (pair,) = pairs(found, survey.generators)
+        assert (pair.better, pair.value) == ("SCoFT", round(100 * ahead / people))
+        low, high = 100 * found.wins[1:, 1, 0]
+        assert np.isnan(low) or (pair.low <= low + 1e-6 and pair.high >= high - 1e-6)
+        assert pair.settled == (people >= 5 and pair.low > 50)
+        settled += [(ahead, people)] if pair.settled else []
+    assert (9, 9) in settled and (5, 9) not in settled
+    for ahead, people, claimed in ((9, 9, True), (5, 9, False), (4, 4, False)):
+        answers = alike(survey, {f"p{k}": (1, 0) if k < ahead else (0, 1) for k in range(people)})
+        text = report_text(aggregate(answers, resamples=100))
+        assert ("People preferred" in text) == claimed != ("SCoFT or base is open" in text)
+
+
+def test_the_best_models_share_follows_from_average_ranks_by_place_and_question():
+    survey = simulated_survey(("a", "b", "c"), 1, 0, 1, "t")
+    people = {f"x{k}": (0, 1, 2) for k in range(6)} | {f"y{k}": (1, 0, 2) for k in range(6)}
+    rows = by_place_and_question(aggregate(alike(survey, people, ("X",) * 6 + ("Y",) * 6), resamples=100))
+    assert [(row.name, row.value) for row in rows if row.name in ("All together", "X", "Y")] == [
+        ("All together", 75), ("X", 100), ("Y", 50)]  # fmt: skip
+    assert len(rows) == 7 and rows[0].low <= 75 <= rows[0].high
 
 
 def test_methods_that_differ_are_named():
@@ -171,7 +223,7 @@ def test_scores_hold_every_figure_once_and_are_the_same_each_time():
     assert by_name["ranked above SCoFT+MP, Offensiveness", "SCoFT+MPC"].n == 24 * 8
     assert 0.5 < by_name["noisy Bradley–Terry score", "SCoFT+MPC"].value < 1
     assert ("ranked above SCoFT+MP", "SCoFT+MP") not in by_name
-    assert example().scores() == scores
+    assert example.__wrapped__().scores() == scores
 
 
 # Simulated truth

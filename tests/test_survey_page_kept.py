@@ -58,6 +58,24 @@ def test_a_reload_in_the_middle_loses_nothing(small: Made) -> None:
 
 
 @pytest.mark.long
+def test_the_page_opened_twice_overwrites_no_answer(small: Made) -> None:
+    with open_page() as page:
+        enter(page, small.url)
+        other = page.context.new_page()
+        other.goto(small.url)
+        for _ in range(2):
+            page.locator(UNANSWERED).first.click()
+        badged(page, ["1", "2", "3"])
+        badged(other, ["1", "2", "3"])
+        onward(page)
+        expect(other.locator("h1")).to_have_text("Which hurts least?")
+        other.locator(UNANSWERED).last.click()
+        badged(page, ["", "", "1"])
+        other.click(BACK)
+        badged(page, ["1", "2", "3"])
+
+
+@pytest.mark.long
 def test_unfinished_rankings_cannot_be_left_forwards_and_back_is_free(small: Made) -> None:
     with open_page() as page:
         enter(page, small.url)

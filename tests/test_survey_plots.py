@@ -10,7 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from browser import DESKTOP, PHONE, open_page
+from playwright.sync_api import expect
 from survey_crowd import simulated_survey
+from survey_pages import look
 
 from comfy_scoft.reports.plots import survey as plots
 from comfy_scoft.reports.plots.canvas import Page
@@ -173,7 +176,8 @@ def test_the_report_page_is_one_file_that_names_no_participant_and_needs_no_netw
     for response in example.survey.responses:
         assert response.participant not in page and response.file not in page
     for text in (
-        "Who sees it differently",
+        "24 people answered: 12 from nuvia",
+        "Who disagrees",
         "no. 24",
         "borea",
         "can hide an insightful minority",
@@ -181,6 +185,26 @@ def test_the_report_page_is_one_file_that_names_no_participant_and_needs_no_netw
     ):
         assert any(text in part for part in seen.texts), text
     assert sum(tag == "h2" for tag, _ in seen.tags) >= 7
+
+
+@pytest.mark.parametrize("size", [PHONE, DESKTOP], ids=["phone", "desktop"])
+@pytest.mark.long
+def test_the_first_screen_says_who_answered_and_what_they_prefer_with_a_chart(size, example, tmp_path):
+    path = tmp_path / "report.html"
+    path.write_text(report_page(example, [("Counts", "How often", plots.rank_counts(example))]), encoding="utf-8")
+    with open_page(**{**size, "viewport": {**size["viewport"], "height": 844}}) as page:
+        page.goto(path.as_uri())
+        for selector in ("h1", ".result", ".chart li:nth-child(3) .bar"):
+            box = page.locator(selector).first.bounding_box()
+            assert box is not None and box["y"] + box["height"] < 844, selector
+        seen = page.locator("body").inner_text()
+        assert "24 people answered" in seen and "54 of 100" in seen and "borea, 7 people" in seen
+        for word in ("MMSR", "Krippendorff", "Kendall", "Bradley"):
+            assert word not in seen, word
+        look(page)
+        page.locator("summary").click()
+        expect(page.get_by_text("noisy Bradley–Terry").first).to_be_visible()
+        assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
 
 
 def test_text_of_others_stays_text_in_the_report():

@@ -145,3 +145,9 @@ def in_output(path: Path) -> str:
     Workflows and screenshots are shared, so it does not show where ComfyUI is installed.
     """
     return Path("output", path.relative_to(output_folder())).as_posix()
+
+
+def view_of(path: Path) -> dict[str, str]:
+    """What the address /view of ComfyUI's server is asked for a file in its output folder; web/text.js links to it."""
+    folder = path.parent.relative_to(output_folder()).as_posix()
+    return {"filename": path.name, "subfolder": folder, "type": "output"}

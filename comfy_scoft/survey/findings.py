@@ -1,4 +1,4 @@
-"""The analysis as sentences: results, unsettled orders, and people who disagree with the consensus."""
+"""The analysis as sentences: the result in plain words first, people who disagree, then consensus and agreement."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ import numpy as np
 from .aggregate import ALL, Analysis, GroupConsensus, group_consensus, own_ranks
 from .consensus import ranked
 from .mmsr import FEWEST
+from .preferences import FEW_PEOPLE, people_text, places_that_differ, result, still_open, who_answered
 
-FEW_PEOPLE = 5
-"""Smaller groups get a warning, since one more person could reverse their results."""
 CHANCE = 0.5
 """Share of pairs that a participant who ranks at random orders alike on a repeated page."""
 LISTED = 12
@@ -27,12 +26,17 @@ CAUTION = (
 
 @dataclass(frozen=True)
 class Minority:
-    """People who rank differently. members: participant indices; cell: their own metrics; sentence: the difference."""
+    """People who rank differently. members: participant indices; cell: their own metrics.
+
+    sentence: the difference in plain words, "" for a country, of which `preferences.places_that_differ` speaks;
+    statistics: a sentence on how it was found.
+    """
 
     name: str
     members: tuple[int, ...]
     cell: GroupConsensus
     sentence: str
+    statistics: str
 
 
 def order_text(ranks: np.ndarray, labels: tuple[str, ...]) -> str:
@@ -57,16 +61,16 @@ def minorities(analysis: Analysis) -> list[Minority]:
     for country in countries if len(countries) > 1 else []:
         own = analysis.cells[country, ALL]
         if (own.ranks != whole.ranks).any():
-            sentence = f"{country} ranks {order_text(own.ranks, labels)}{_swapped(own, whole, labels)}."
+            sentence = f"The consensus of {country} is another one: {order_text(own.ranks, labels)}."
             k = analysis.table.countries.index(country)
             members = tuple(int(who) for who in analysis.table.present() if analysis.table.country[who] == k)
-            rows.append(Minority(country, members, own, sentence))
+            rows.append(Minority(country, members, own, "", sentence))
     against = [who for who, ranks in own_ranks(analysis.table).items() if correlation(ranks, whole.ranks) < 0]
     if against:
         chosen = analysis.table.part(np.isin(analysis.table.who, against))
         own = group_consensus(chosen, np.random.default_rng(0))
         name = f"{len(against)} of {whole.people} people against the consensus"
-        rows.append(Minority(name, tuple(against), own, _against(analysis, against, own)))
+        rows.append(Minority(name, tuple(against), own, *_against(analysis, against, own)))
     return rows
 
 
@@ -78,38 +82,24 @@ def correlation(ranks: np.ndarray, others: np.ndarray) -> float:
     return 0.0 if np.isnan(value) else float(value)
 
 
-def _swapped(own: GroupConsensus, whole: GroupConsensus, labels: tuple[str, ...]) -> str:
-    """The pair that a group most clearly orders differently than all together, with its win rate."""
-    pairs = [
-        (a, b) for a in own.order for b in own.order if own.ranks[a] < own.ranks[b] and whole.ranks[a] > whole.ranks[b]
-    ]
-    if not pairs:
-        return ", unlike all together"
-    a, b = max(pairs, key=lambda pair: np.nan_to_num(own.wins[1, pair[0], pair[1]]))
-    win_rate = own.wins[:, a, b]
-    sure = "beyond chance" if win_rate[1] > 0.5 else "which may be chance"
-    return f", unlike all together: {labels[a]} above {labels[b]} in {interval_text(win_rate)} of rankings, {sure}"
-
-
-def _against(analysis: Analysis, people: list[int], own: GroupConsensus) -> str:
-    """Who the people against the consensus are, their ranking, and whether they agree with each other."""
-    labels = analysis.survey.generators
-    ranking = order_text(ranked(-own.average[0]), labels)
-    counted = people_text(len(people)) + (" ranks" if len(people) == 1 else " rank")
-    text = f"{counted} against the consensus (Kendall's tau below 0); by average rank: {ranking}."
+def _against(analysis: Analysis, people: list[int], own: GroupConsensus) -> tuple[str, str]:
+    """(how the people against the consensus rank and whether they agree with each other, who they are)."""
+    ranking = order_text(ranked(-own.average[0]), analysis.survey.generators)
+    rank = "ranks" if len(people) == 1 else "rank"
+    text = f"{len(people)} of {people_text(analysis.whole.people)} {rank} rather the other way round: {ranking}."
     numbers = _listed([person(analysis, who) for who in people])
-    text += f" They are {numbers}." if len(people) > 1 else f" It is {numbers}."
+    detail = f"Against the consensus (Kendall's tau below 0): {numbers}."
     if len(people) >= FEWEST and not np.isnan(own.alpha):
-        agreement = (
-            "they agree with each other: a shared view"
+        text += (
+            " They agree with each other: a shared view."
             if own.alpha >= AGREE
-            else "they do not agree with each other either: this looks like chance"
+            else " They do not agree with each other either: this looks like chance."
         )
-        text += f" Krippendorff's alpha among them is {own.alpha:.2f}, so {agreement}."
+        detail += f" Krippendorff's alpha among them is {own.alpha:.2f}."
     reversed_ = int((analysis.whole.consensus.skills.weight[people] < 0).sum())
     if reversed_:
-        text += f" The consensus counts {reversed_} of them with a negative weight, as if they meant the opposite."
-    return text
+        detail += f" The consensus counts {reversed_} of them with a negative weight, as if they meant the opposite."
+    return text, detail
 
 
 def _listed(names: list[str]) -> str:
@@ -122,27 +112,9 @@ def person(analysis: Analysis, who: int) -> str:
     return f"no. {who + 1} ({analysis.table.countries[analysis.table.country[who]]})"
 
 
-def unsettled(analysis: Analysis) -> list[str]:
-    """A sentence for neighbors in the consensus whose win rate's interval contains 0.5 or is unknown."""
-    labels, whole, sentences = analysis.survey.generators, analysis.whole, []
-    for a, b in zip(whole.order, whole.order[1:], strict=False):
-        win_rate = whole.wins[:, a, b]
-        if not (win_rate[1] > 0.5 or win_rate[2] < 0.5):
-            sentences.append(
-                f"The order of {labels[a]} and {labels[b]} is not settled: {labels[a]} is above in "
-                f"{interval_text(win_rate)} of rankings; more people are needed."
-            )
-    return sentences
-
-
 def warnings(analysis: Analysis) -> list[str]:
-    """Sentences on small groups, unsettled orders and doubtful participants, by this module's constants."""
+    """Sentences on small groups, methods that differ and doubtful participants, by this module's constants."""
     whole, sentences = analysis.whole, []
-    if whole.people < FEW_PEOPLE:
-        sentences.append(
-            f"There are answers of {people_text(whole.people)} only: "
-            f"fewer than {FEW_PEOPLE} are too few for conclusions."
-        )
     small = [c for (c, item), own in analysis.cells.items() if c and item == ALL and own.people < FEW_PEOPLE]
     if small and len(analysis.table.countries) > 1:
         counts = ", ".join(f"{country} {analysis.cells[country, ALL].people}" for country in small)
@@ -154,7 +126,6 @@ def warnings(analysis: Analysis) -> list[str]:
         )
     elif not whole.consensus.skills.converged:
         sentences.append("The participants' weights did not converge; use the consensus with caution.")
-    sentences += unsettled(analysis)
     by_average, by_check = ranked(-whole.average[0]), ranked(np.round(whole.check, 6))
     for name, ranks in (("average rank", by_average), ("noisy Bradley–Terry", by_check)):
         if (ranks != whole.ranks).any():
@@ -171,26 +142,34 @@ def warnings(analysis: Analysis) -> list[str]:
     return sentences
 
 
-def people_text(n: int) -> str:
-    """ "1 person", "7 people"."""
-    return "1 person" if n == 1 else f"{n} people"
+def disagreement(analysis: Analysis, others: list[Minority]) -> list[str]:
+    """Sentences on places and people who see it differently, with a caution; or that there are none.
+
+    others: from `minorities`.
+    """
+    people = [minority.sentence for minority in others if minority.sentence]
+    sentences = [*places_that_differ(analysis), *people]
+    return [*sentences, CAUTION] if sentences else ["Nobody: no place and no person ranks the other way round."]
+
+
+def statistics(analysis: Analysis, others: list[Minority]) -> list[str]:
+    """Sentences on the consensus, average ranks, items and countries, and agreement. others: from `minorities`."""
+    whole, labels = analysis.whole, analysis.survey.generators
+    return [
+        f"Consensus of all (MMSR + Vote): {order_text(whole.ranks, labels)}.",
+        f"Average rank, 1 the best: {', '.join(_average(analysis, k) for k in whole.order)}.",
+        *_same_order(analysis),
+        *(minority.statistics for minority in others),
+        _agreement(analysis),
+    ]
 
 
 def report_text(analysis: Analysis) -> str:
-    """The report of Aggregate Survey: result, agreement, minorities and warnings, one sentence per line."""
-    survey, whole = analysis.survey, analysis.whole
-    pages = len(np.unique(analysis.table.page))
-    lines = [
-        f"{survey.title}: {people_text(whole.people)}, {whole.rankings} rankings on {pages} pages and "
-        f"{len(survey.items)} items.",
-        f"Consensus of all (MMSR + Vote): {order_text(whole.ranks, survey.generators)}.",
-        f"Average rank, 1 the best: {', '.join(_average(analysis, k) for k in whole.order)}.",
-    ]
-    lines += _same_order(analysis)
-    lines.append(_agreement(analysis))
-    found_minorities = minorities(analysis)
-    lines += [minority.sentence for minority in found_minorities]
-    return "\n".join([*lines, *([CAUTION] if found_minorities else []), *warnings(analysis)])
+    """The report of Aggregate Survey, one sentence per line: who answered, what they prefer, what is open, who
+    disagrees, warnings; then the statistics."""
+    others = minorities(analysis)
+    lines = [who_answered(analysis), result(analysis), *still_open(analysis), *disagreement(analysis, others)]
+    return "\n".join([*lines, *warnings(analysis), *statistics(analysis, others)])
 
 
 def _same_order(analysis: Analysis) -> list[str]:

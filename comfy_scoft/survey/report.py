@@ -1,4 +1,5 @@
-"""The report of a survey as one HTML page: sentences, images and tables in one file that needs no network."""
+"""The report of a survey as one HTML page that needs no network: the answer first, in sentences and a chart, then the
+statistics behind it."""
 
 from __future__ import annotations
 
@@ -12,7 +13,8 @@ from torch import Tensor
 from ..common.html import data_url, render
 from ..data.images import png
 from .aggregate import Analysis
-from .findings import CAUTION, interval_text, minorities, order_text, report_text, warnings
+from .findings import Minority, disagreement, interval_text, minorities, order_text, statistics, warnings
+from .preferences import best_model, by_place_and_question, pairs, result, still_open, who_answered
 
 
 @dataclass(frozen=True)
@@ -37,12 +39,11 @@ class Section:
 
 def report_page(found: Analysis, images: Sequence[tuple[str, str, Tensor]]) -> str:
     """The whole page. images: (heading, what it shows in words, image (H, W, 3) in [0, 1]). All text is escaped."""
-    cautions = warnings(found)
+    cautions, others = warnings(found), minorities(found)
     sections = [
-        Section("What was found", _sentences(found)),
         *([Section("Warnings", cautions, warning=True)] if cautions else []),
-        Section("Consensus", table=_consensus(found)),
-        _minorities(found),
+        Section("Consensus, averages and agreement", statistics(found, others), _consensus(found)),
+        *([Section("Those who see it differently", table=_minorities(found, others))] if others else []),
         *(Section(heading, [text], image=image) for heading, text, image in images),
         Section("Average ranks", table=_averages(found)),
         Section("Participants", table=_participants(found)),
@@ -51,15 +52,16 @@ def report_page(found: Analysis, images: Sequence[tuple[str, str, Tensor]]) -> s
     return render(
         Path(__file__).with_name("report.html"),
         title=found.survey.title,
+        answered=who_answered(found),
+        result=result(found),
+        pairs=pairs(found.whole, found.survey.generators),
+        best=best_model(found),
+        detail=by_place_and_question(found),
+        open=still_open(found),
+        disagreement=disagreement(found, others),
         sections=sections,
         image_url=lambda image: data_url(png(image, optimize=True)),
     )
-
-
-def _sentences(found: Analysis) -> list[str]:
-    """The sentences of the report that are not said elsewhere on the page."""
-    elsewhere = {CAUTION, *warnings(found), *(minority.sentence for minority in minorities(found))}
-    return [line for line in report_text(found).splitlines() if line not in elsewhere]
 
 
 def _group(found: Analysis, country: str, item: str) -> str:
@@ -86,19 +88,14 @@ def _consensus(found: Analysis) -> Table:
     )
 
 
-def _minorities(found: Analysis) -> Section:
-    """The rankings of those who disagree, beside the consensus."""
-    heading, others = "Who sees it differently", minorities(found)
-    if not others:
-        text = "Every country has the consensus of all together, and nobody's own ranking runs against it."
-        return Section(heading, [text])
+def _minorities(found: Analysis, others: Sequence[Minority]) -> Table:
+    """The average ranks of those who disagree, beside those of all together."""
     groups = [("All together", found.whole), *((minority.name, minority.cell) for minority in others)]
     rows = [
         (label, *(interval_text(cell.average[:, k]) for _, cell in groups))
         for k, label in enumerate(found.survey.generators)
     ]
-    table = Table("Average ranks with 95 % intervals.", ("", *(name for name, _ in groups)), rows)
-    return Section(heading, [CAUTION, *(minority.sentence for minority in others)], table)
+    return Table("Average ranks with 95 % intervals.", ("", *(name for name, _ in groups)), rows)
 
 
 def _averages(found: Analysis) -> Table:

@@ -16,13 +16,14 @@ from ...survey.build import MOST, SurveySettings, build, file_name, save
 from ...survey.findings import report_text
 from ...survey.items import one_line
 from ...survey.languages import languages
+from ...survey.preferences import result, who_answered
 from ...survey.report import report_page
 from ...survey.responses import load_responses
 from ...survey.spec import ANSWER_FORMAT, KEY_ENDING, Survey
 from ..compat import io, ui
 from ..dataset_folders import FolderNode, given_folder
 from ..own_files import LastSaved
-from ..runtime import folders, in_output, input_folder, output_folder
+from ..runtime import folders, in_output, input_folder, output_folder, view_of
 from ..sockets import ImagesSocket, ScoresSocket, SurveySocket
 from ..widgets import Node, widget, widgets
 
@@ -110,7 +111,7 @@ class BuildSurvey(Node):
         PAGES.saved(survey.title, path)
         megabytes = len(page) / 1e6
         text = f"{in_output(path)}\n{len(survey.pages)} pages, {len(survey.items)} items, {megabytes:.1f} MB"
-        return io.NodeOutput(survey, str(path), ui={"text": (text,)})
+        return io.NodeOutput(survey, str(path), ui={"text": (text,), "page": (view_of(path),)})
 
 
 class LoadResponses(FolderNode):
@@ -209,7 +210,8 @@ class PlotSurvey(Node):
         REPORTS.saved("", path)
         images = [image[None] for _, _, image in plots]
         shown = [entry for image in images for entry in ui.PreviewImage(image, cls=cls).as_dict()["images"]]
-        return io.NodeOutput(*images, str(path), ui={"images": shown, "text": (in_output(path),)})
+        text = f"{in_output(path)}\n{who_answered(analysis)} {result(analysis)}"
+        return io.NodeOutput(*images, str(path), ui={"images": shown, "text": (text,), "page": (view_of(path),)})
 
 
 def _plots(analysis: Analysis) -> list[tuple[str, str, Tensor]]:

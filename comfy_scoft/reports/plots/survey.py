@@ -9,7 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from ...survey.aggregate import ALL, Analysis, GroupMetrics
-from ...survey.findings import people_text
+from ...survey.preferences import people_text
 from .canvas import COLORS, INK, LINE, MUTED, SHADE, Page, wrap
 
 EDGE = 20

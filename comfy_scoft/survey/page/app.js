@@ -86,6 +86,11 @@ function begin() {
   window.addEventListener("popstate", (event) => {
     if (event.state && Number.isInteger(event.state.at)) goTo(event.state.at, false);
   });
+  window.addEventListener("storage", (event) => {
+    if (event.key !== STORE) return; // the page is open twice: what was answered on the other one is not overwritten
+    state = loadState() || freshState();
+    goTo(state.at, false);
+  });
   const resumed = state.at;
   goTo(resumed, false);
   try {

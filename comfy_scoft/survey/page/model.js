@@ -119,11 +119,12 @@ function forgetState() {
 /** The places of a page under an item, the best first; null is an empty place. */
 function placesOf(page, item) {
   const kept = state.answers[page.id] && state.answers[page.id][item.id];
+  const given = Array.isArray(kept) ? kept.filter(Boolean) : [];
   const sound =
-    Array.isArray(kept) && kept.length === count && new Set(kept.filter(Boolean)).size === kept.filter(Boolean).length;
-  return sound && kept.every((image) => image === null || page.images.includes(image))
-    ? kept.slice()
-    : Array(count).fill(null);
+    given.every((image) => page.images.includes(image)) &&
+    new Set(given).size === given.length &&
+    given.length !== count - 1; // the last picture left gets the last place, so somebody else kept this
+  return sound && given.length && kept.length === count ? kept.slice() : Array(count).fill(null);
 }
 
 function keepPlaces(page, item, places) {
@@ -132,24 +133,31 @@ function keepPlaces(page, item, places) {
   saveState();
 }
 
-/** A picture takes a place; the picture that was there gets the place that this one had, or none. */
-function placed(places, image, place) {
+/**
+ * A picture takes a place. The picture that was there gets the place that this one had, or the nearest free one, the
+ * worse first; the last picture left gets the last place. So no picture loses its place to another.
+ */
+function placed(places, image, place, all) {
   const out = places.slice();
-  const before = out.indexOf(image);
-  if (before >= 0) out[before] = out[place];
+  const free = places.includes(image) ? places.indexOf(image) : places.indexOf(null, place);
+  out[free >= 0 ? free : places.lastIndexOf(null)] = places[place];
   out[place] = image;
+  const left = all.filter((other) => !out.includes(other));
+  if (left.length === 1) out[out.indexOf(null)] = left[0];
   return out;
 }
 
-/** The next free place for a picture; the last picture left takes the last place. */
-function placedNext(places, image, all) {
-  const out = placed(places, image, places.indexOf(null));
-  const left = all.filter((other) => !out.includes(other));
-  return left.length === 1 ? placed(out, left[0], out.indexOf(null)) : out;
+/** One choice less: the worst place is free again; of a whole order, whose last place fills itself, the last two. */
+function takenBack(places) {
+  const given = isWhole(places) ? places.slice(0, -1) : places;
+  const last = given.reduce((found, image, place) => (image ? place : found), 0);
+  return places.map((image, place) => (place < last ? image : null));
 }
 
+const isWhole = (places) => places.every(Boolean);
+
 function isComplete(page, item) {
-  return placesOf(page, item).every(Boolean);
+  return isWhole(placesOf(page, item));
 }
 
 // --- what leaves

@@ -8,56 +8,48 @@ function rankingScreen(page, item) {
   const [question, ...hints] = item.question.split("\n");
   let places = placesOf(page, item);
 
-  const change = (next, words) => {
+  const said = (image) => {
+    const values = { letter: letterOf(image), rank: places.indexOf(image) + 1, n: count };
+    return say(values.rank ? "said_placed" : "said_taken", values);
+  };
+  const change = (next) => {
+    const all = [...next.filter(Boolean), ...images.filter((image) => !next.includes(image))];
+    const moved = all.filter((image) => places.indexOf(image) !== next.indexOf(image));
+    if (!moved.length) return;
     places = next;
     keepPlaces(page, item, places);
     refresh();
-    document.getElementById("fault").textContent = "";
-    announce(places.every(Boolean) ? words + " " + say("said_complete") : words);
+    announce([...moved.map(said), isWhole(places) ? say("said_complete") : ""].join(" "));
   };
-  const put = (image, place) => {
-    const other = places[place];
-    if (other === image) return;
-    const next = placed(places, image, place);
-    const values = { letter: letterOf(image), rank: place + 1, n: count };
-    const moved = other && next.indexOf(other) + 1;
-    change(
-      next,
-      say("said_placed", values) +
-        (moved ? " " + say("said_placed", { letter: letterOf(other), rank: moved, n: count }) : ""),
-    );
-  };
-  const take = (image) =>
-    change(
-      places.map((other) => (other === image ? null : other)),
-      say("said_taken", { letter: letterOf(image) }),
-    );
+  const put = (image, place) => change(placed(places, image, place, images));
+  /** A picture is chosen: it gets the next place. One that has a place keeps it, and how to change that is said. */
   const choose = (image) => {
-    if (places.includes(image)) return take(image);
-    const next = placedNext(places, image, images);
-    const said = (other) => say("said_placed", { letter: letterOf(other), rank: next.indexOf(other) + 1, n: count });
-    const added = next.filter((other) => other && !places.includes(other) && other !== image);
-    change(next, [image, ...added].map(said).join(" "));
+    const rank = places.indexOf(image) + 1;
+    if (!rank) return put(image, places.indexOf(null));
+    note.textContent = say("said_again", { letter: letterOf(image), rank, n: count });
+    announce(note.textContent);
   };
   const keys = (event, image) => {
-    if (!image || event.ctrlKey || event.metaKey || event.altKey) return;
     const place = Number(event.key) - 1;
-    if (Number.isInteger(place) && place >= 0 && place < count) put(image, place);
-    else if ((event.key === "Delete" || event.key === "Backspace") && places.includes(image)) take(image);
-    else return;
+    if (event.ctrlKey || event.metaKey || event.altKey || !(image && place in places)) return;
+    put(image, place);
     event.preventDefault();
   };
 
-  const cards = images.map((image) =>
-    card(image, named(image), { choose, put, keys, enlarge: () => viewer.show(image) }),
-  );
+  const enlarge = (image) => viewer.show(image);
+  const cards = images.map((image) => card(image, named(image), { choose, put, keys, enlarge }));
   const slots = places.map((_, place) =>
-    slot(place, { at: () => places[place], take, put, keys, focus: (at) => slots[at].press.focus() }),
+    slot(place, { at: () => places[place], put, keys, enlarge, focus: (next) => slots[next].press.focus() }),
   );
+  const undo = button(say("undo"), () => change(takenBack(places)), { class: "quiet undo" });
   const viewer = enlargedView(images, named, { put, keys, rankOf: (image) => places.indexOf(image) });
+  const note = element("p", { class: "hint", "aria-hidden": "true" });
+  const fault = element("p", { class: "fault", role: "alert", id: "fault" });
   const refresh = () => {
+    note.textContent = fault.textContent = "";
     cards.forEach((entry) => entry.show(places.indexOf(entry.image) + 1));
     slots.forEach((entry, place) => entry.show(places[place], places[place] && named(places[place])));
+    undo.setAttribute("aria-disabled", String(!places.some(Boolean)));
     viewer.refresh();
   };
 
@@ -78,7 +70,7 @@ function rankingScreen(page, item) {
       element("h1", { tabindex: "-1", dir: "auto", text: question }),
       ...hints.map((text) => element("p", { class: "hint", dir: "auto", text })),
     ),
-    isFirst() ? element("p", { class: "how", text: say("how") }) : null,
+    isFirst() || state.revising ? element("p", { class: "how", text: say("how") }) : null,
     element("ul", { class: "pictures of-" + count }, ...cards.map((entry) => entry.whole)),
     element(
       "details",
@@ -93,13 +85,14 @@ function rankingScreen(page, item) {
       element(
         "section",
         { class: "order", "aria-label": say("your_order") },
-        ends(),
+        ends(undo),
         element("ol", {}, ...slots.map((entry) => entry.whole)),
       ),
       element(
         "div",
         { class: "onward" },
-        element("p", { class: "fault", role: "alert", id: "fault" }),
+        note,
+        fault,
         navigation(() => faultOf(places, images, letterOf)),
       ),
     ),
@@ -108,14 +101,10 @@ function rankingScreen(page, item) {
   return screen;
 }
 
-/** "best" over the first place and "worst" over the last. */
-function ends() {
-  return element(
-    "p",
-    { class: "ends", "aria-hidden": "true" },
-    element("span", { text: say("best") }),
-    element("span", { text: say("worst") }),
-  );
+/** "best" over the first place and "worst" over the last, and what stands between. */
+function ends(between) {
+  const end = (name) => element("span", { text: say(name), "aria-hidden": "true" });
+  return element("div", { class: "ends" }, end("best"), between, end("worst"));
 }
 
 /** Whether nothing is ranked yet, so that how to do it is said in full. */
@@ -141,7 +130,7 @@ function card(image, name, { choose, put, keys, enlarge }) {
   makeDraggable(press, false, () => image, put);
   const more = element(
     "button",
-    { type: "button", class: "enlarge", "aria-label": say("enlarge", { picture: name }), on: { click: enlarge } },
+    { type: "button", class: "enlarge", "aria-label": say("enlarge", { picture: name }), on: { click: () => enlarge(image) } },
     sign(SIGNS.enlarge),
   );
   const whole = element(
@@ -159,16 +148,14 @@ function card(image, name, { choose, put, keys, enlarge }) {
   return { image, whole, show };
 }
 
-/** One place of the order: a target for dragging, and a button when a picture is in it. */
-function slot(place, { at, take, put, keys, focus }) {
+/** One place of the order: a target for dragging, and a button that enlarges the picture in it. */
+function slot(place, { at, put, keys, enlarge, focus }) {
   const forward = document.documentElement.dir === "rtl" ? "ArrowLeft" : "ArrowRight";
   const backward = forward === "ArrowRight" ? "ArrowLeft" : "ArrowRight";
   const press = element("button", {
     type: "button",
     on: {
-      click: () => {
-        if (at()) take(at());
-      },
+      click: () => enlarge(at()),
       keydown: (event) => {
         const image = at();
         const next = place + (event.key === forward ? 1 : event.key === backward ? -1 : 0);
