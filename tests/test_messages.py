@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import csv
 import inspect
 import json
 import os
+import pickle
 import traceback
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +24,18 @@ tiny.start()
 from comfy_api.latest import io  # noqa: E402  (needs a started ComfyUI)
 
 from comfy_scoft.comfyui import widgets  # noqa: E402
-from comfy_scoft.common.errors import UserError, reworded  # noqa: E402
+from comfy_scoft.comfyui.nodes.survey import EXAMPLE  # noqa: E402
+from comfy_scoft.common.errors import NonFiniteLoss, OtherProcess, UserError, reworded  # noqa: E402
 from comfy_scoft.common.text import JOINERS, MESSAGE, cell, printable, sentence, without_folders  # noqa: E402
 from comfy_scoft.data.dataset import load_folder  # noqa: E402
+from comfy_scoft.data.download.links import InvalidRow  # noqa: E402
+from comfy_scoft.data.download.report import report_csv  # noqa: E402
 from comfy_scoft.experiments.comfy_client import ComfyError  # noqa: E402
+from comfy_scoft.features import load_features  # noqa: E402
+from comfy_scoft.losses import PerceptualLoss  # noqa: E402
+from comfy_scoft.metrics.scores import Score, Scores  # noqa: E402
+from comfy_scoft.survey.responses import read_key  # noqa: E402
+from comfy_scoft.survey.spec import KEY_ENDING  # noqa: E402
 
 OLD_ZIP = os.fsdecode("한국 사진".encode("cp949"))
 """A file name from a Korean zip of the nineties, as Linux shows it: bytes that are not UTF-8, as lone surrogates."""
@@ -57,6 +68,7 @@ def test_text_is_made_one_printable_line_and_letters_of_every_script_stay() -> N
         ("--out=/srv/x/y.png, then", "--out=y.png, then"),
         ("C:\\Users\\Kim Lee\\x.png", "Kim Lee\\x.png"),
         ("'D:\\\\ComfyUI\\\\input\\\\a.png'", "'a.png'"),
+        ("open('E:\\\\Kim Lee\\\\input\\\\a b.png') or E:/Kim Lee/input/c", "open('input\\\\a b.png') or input/c"),
         ("\\\\nas\\share\\a.png", "a.png"),
         ("https://host.org/a/b.png is gone", "https://host.org/a/b.png is gone"),
         ("png/jpg and 3/4, a / b, and/or, 1:1/2", "png/jpg and 3/4, a / b, and/or, 1:1/2"),
@@ -64,7 +76,8 @@ def test_text_is_made_one_printable_line_and_letters_of_every_script_stay() -> N
     ],
 )
 def test_the_folders_of_a_machine_are_left_out_of_a_message(text: str, clean: str) -> None:
-    assert without_folders(text, {"/home/kim/comfy/input": "input", "/home/kim": "~"}) == clean
+    folders = {"/home/kim/comfy/input": "input", "/home/kim": "~", "E:\\Kim Lee\\input": "input"}
+    assert without_folders(text, folders) == clean
 
 
 class Numbers(pydantic.BaseModel):
@@ -129,6 +142,16 @@ def test_a_cell_is_no_formula_and_a_number_stays_a_number() -> None:
         assert cell(text) == text
 
 
+def test_the_score_table_and_the_links_report_hold_no_formula() -> None:
+    link = '=HYPERLINK("http://x","y")'
+    rows = (Score("a", link, -0.5, -1e-9, float("nan"), 3, note="@x"), Score("-0.5", "+49 1", 1.0, 0.0, 2.0, 3))
+    cells = list(csv.reader(Scores(rows, (("a", "\t=1"),)).csv().splitlines()))
+    assert cells[1] == ["a", f"'{link}", "-0.5", "-1e-09", "nan", "3", "'@x", "'\t=1"]
+    assert cells[2][:3] == ["-0.5", "'+49 1", "1"]
+    (_, *found) = csv.reader(report_csv([], [InvalidRow("links.csv line 3", link)]).splitlines())
+    assert [row[0] for row in found] == ["line 3"] and not any(c.startswith(("=", "@")) for row in found for c in row)
+
+
 # --- nodes ----------------------------------------------------------------------------------------------------------
 
 
@@ -137,7 +160,11 @@ class Tells(widgets.Node):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        inputs = [io.String.Input("text"), io.Combo.Input("choice", options=["a"], optional=True)]
+        inputs = [
+            io.String.Input("text"),
+            io.Combo.Input("choice", options=["a"], optional=True),
+            io.Boolean.Input("on"),
+        ]
         return io.Schema(node_id="Tells", inputs=inputs, outputs=[])
 
     @classmethod
@@ -153,7 +180,7 @@ class Tells(widgets.Node):
         raise RuntimeError(f"{widgets.__file__} {text}{NASTY}")
 
     @classmethod
-    def execute(cls, text: str, choice: str = "a") -> io.NodeOutput:
+    def execute(cls, text: str, choice: str = "a", on: bool = False) -> io.NodeOutput:
         raise UserError(f"{text}{NASTY}")
 
 
@@ -182,11 +209,14 @@ def test_a_menu_that_fails_says_so_in_a_line_that_can_be_logged() -> None:
 
 
 @pytest.mark.parametrize("value", [None, 5, True, ["a"], 0.5])
-def test_a_choice_and_a_text_by_link_are_texts(value: Any) -> None:
+def test_a_value_by_link_is_of_the_kind_of_its_widget(value: Any) -> None:
     with pytest.raises(UserError, match=r"^choice is .+, but it must be a name: choose one from the list\.$"):
         Tells.execute(text="x", choice=value)
     with pytest.raises(UserError, match=r"^text is .+, but it must be text\.$"):
         Tells.execute(text=value)
+    if value is not True:
+        with pytest.raises(UserError, match=r"^on is .+, but it must be true or false\.$"):
+            Tells.execute(text="x", on=value)
 
 
 def test_text_that_no_file_can_hold_is_refused_before_the_work() -> None:
@@ -245,3 +275,33 @@ def test_a_folder_that_is_none_is_one_short_sentence(comfy: ComfyServer, folder:
     said = str(caught.value)
     assert "Error" not in said and "NoneType" not in said and str(Path.home()) not in said and len(said) < 1500, said
     assert any(hint in said for hint in ("choose", "put it there")), said
+
+
+def test_a_kohya_folder_whose_name_is_no_text_gives_no_caption(tmp_path: Path) -> None:
+    noise(tmp_path / f"10_{OLD_ZIP}" / "a.png")
+    noise(tmp_path / "10_a_house_in_Kora" / "b.png")
+    dataset, report = load_folder(tmp_path)
+    assert [record.caption for record in dataset.records] == ["a house in Kora"]
+    assert "- The image a.png has no caption: write one into a.txt beside it." in report
+
+
+def test_what_a_node_was_given_is_shown_without_a_path(tmp_path: Path) -> None:
+    """ComfyUI puts `str` of every input into the record of an error, which it sends to every page."""
+    dataset, _ = load_folder(old_zip(tmp_path))
+    network = replace(load_features("mini CLIP (layer 5)"), source=tmp_path / "secret.safetensors")
+    for text in (str(dataset), repr(network), str((PerceptualLoss(network),))):
+        assert str(tmp_path) not in text and "secret" not in text and len(text) < 200
+        text.encode()
+
+
+def test_files_with_half_a_character_in_their_json_are_refused(tmp_path: Path) -> None:
+    survey = json.loads(next(EXAMPLE.glob(f"*{KEY_ENDING}")).read_text(encoding="utf-8"))
+    (tmp_path / "a.json").write_text(json.dumps(survey | {"title": "half \ud800"}))
+    with pytest.raises(UserError, match="key file is damaged: a name in it is not a text"):
+        read_key(tmp_path / "a.json")
+
+
+def test_a_mistake_told_by_another_process_is_the_same_mistake_here() -> None:
+    for kind in (UserError, NonFiniteLoss, OtherProcess):
+        told = pickle.loads(pickle.dumps(kind("It is wrong.")))  # noqa: S301 - our own
+        assert type(told) is kind and str(told) == "It is wrong."

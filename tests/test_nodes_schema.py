@@ -42,7 +42,9 @@ def numbers() -> list[Any]:
 @pytest.mark.parametrize("node, number", numbers())
 def test_numbers_by_link_are_checked_before_anything_runs(node: Any, number: Any) -> None:
     """ComfyUI checks the range of what is typed into a widget, and not of what comes by a link; NaN is in any range."""
-    for value in (float("nan"), float("inf"), number.min - 1, number.max * 2 + 1, 4611686018427387904**2, "3"):
+    wrong = [float("nan"), float("inf"), number.min - 1, number.max * 2 + 1, 4611686018427387904**2, "3", True, None]
+    wrong += [[number.min], {}] + [number.min + 0.5] * isinstance(number, io.Int.Input)
+    for value in wrong:
         given = [value] if node.define_schema().is_input_list else value
         with pytest.raises(UserError, match=rf"^{number.id} is .+, but it must be a (whole )?number from .+ to .+\.$"):
             node.execute(**{number.id: given})

@@ -310,6 +310,8 @@ def hostile(path: Path, how: str) -> None:
             tensors["head.enter.weight"] = torch.zeros(16, 9, 3, 3)
         elif how == "family":
             told["family"] = "flux"
+        elif how == "half a character":
+            told["facts"] = {"title": "\ud800"}
         elif how == "temperature":
             told["temperature"] = -1.0
         elif how == "place":
@@ -319,7 +321,7 @@ def hostile(path: Path, how: str) -> None:
 
 
 FAULTS = ("noise", "pickle", "cut", "missing", "a lora", "wide", "NaN", "lacking", "more", "shape", "family")
-FAULTS += ("temperature", "place", "json")
+FAULTS += ("temperature", "place", "json", "half a character")
 
 
 @pytest.mark.parametrize("how", FAULTS)

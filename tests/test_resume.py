@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -15,7 +15,7 @@ from toys import Interrupted, all_losses, learned, toy_base, toy_dataset, toy_fe
 from comfy_scoft.common.errors import NonFiniteLoss
 from comfy_scoft.losses import ContrastiveLoss, DiffusionLoss, Loss, LossContext, MemorizationLoss
 from comfy_scoft.models.lora import trainable
-from comfy_scoft.training import checkpoint, trainer
+from comfy_scoft.training import checkpoint, run_folder, trainer
 from comfy_scoft.training.run import Callbacks, Run
 from comfy_scoft.training.trainer import train
 
@@ -174,6 +174,26 @@ def test_a_gradient_that_is_no_number_stops_before_the_lora_is_touched(tmp_path:
     with pytest.raises(NonFiniteLoss, match="gradient of step 3"):
         train(run)
     assert checkpoint.newest(run.folder).step == 2 and bool(learned(run).isfinite().all())
+
+
+@pytest.mark.parametrize("step, ema", [(2, 0.0), (3, 0.0), (3, 0.9)])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_an_update_that_is_no_number_stops_even_after_the_last_step_and_no_file_holds_it(
+    value: float, step: int, ema: float, tmp_path: Path, monkeypatch
+) -> None:
+    run, real, calls = toy_run(tmp_path, [DiffusionLoss()], checkpoint_every=1, ema=ema), torch.optim.AdamW.step, []
+
+    def poisoned(self: torch.optim.Optimizer, *arguments: Any) -> Any:
+        calls.append(real(self, *arguments))
+        if len(calls) == step:
+            self.param_groups[-1]["params"][-1].data.view(-1)[0] = value
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", poisoned)
+    with pytest.raises(NonFiniteLoss, match=f"^The update of step {step} gave weights that are not finite numbers, "):
+        run_folder.train_and_log(run)
+    assert checkpoint.newest(run.folder).step == step - 1
+    files = list(run.folder.rglob("*.safetensors"))
+    assert files and all(bool(v.float().isfinite().all()) for file in files for v in load_file(file).values())
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), Interrupted(), RuntimeError("a fault of the machine")])

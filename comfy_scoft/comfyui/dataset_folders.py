@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from ..common.errors import UserError
-from ..common.names import file_name
+from ..common.names import MAX_BYTES, file_name
 from ..common.text import printable
 from ..data.dataset import holds_dataset
 from ..data.dataset.find import METADATA
@@ -77,7 +77,7 @@ def link_file(name: str) -> Path:
 
 def collected_folder(name: str, links: Path) -> Path:
     """The folder of a list's images in the input folder: `name`, or the list's own name and "images"."""
-    stem = file_name(links.stem, "collected", " ", ".()-")
+    stem = file_name(links.stem[:60], "collected", " ", ".()-", MAX_BYTES - len(" images"))
     return dataset_place(input_folder(), name if name.strip() else f"{stem} images")
 
 

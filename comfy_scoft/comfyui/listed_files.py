@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..common.errors import UserError
+from ..common.text import printable
 from ..corrector.preference_file import ENDING
 from .compat import folder_paths
 from .runtime import output_folder
@@ -31,7 +32,7 @@ def lora_names() -> list[str]:
 
 def lora_file(name: str) -> Path:
     """The path of a listed LoRA. Raises UserError for a name that is not in the list."""
-    missing = f"There is no LoRA {name!r} in the LoRA folders"
+    missing = f"There is no LoRA {printable(name)!r} in the LoRA folders"
     return listed_file("loras", name, folder_paths.get_filename_list("loras"), missing)
 
 
@@ -49,7 +50,7 @@ def preference_names() -> list[str]:
 
 def preference_file(name: str) -> Path:
     """The path of a listed preference. Raises UserError for a name that is not in the list."""
-    missing = f"There is no preference {name!r} in the preference folders"
+    missing = f"There is no preference {printable(name)!r} in the preference folders"
     return listed_file(PREFERENCES, name, preference_names(), missing)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..common.errors import UserError
+from ..common.text import printable
 from ..models.hub import FolderLoader
 from .compat import folder_paths, io
 from .runtime import folders
@@ -71,5 +72,7 @@ def find(kind: str, menu: Mapping[str, Any], name: str, entry: str) -> Path | No
     if entry.startswith(DOWNLOAD) and entry.removeprefix(DOWNLOAD) in loader.hub:
         return loader.download(entry.removeprefix(DOWNLOAD))
     if entry not in here:
-        raise UserError(f"{entry!r} does not hold {loader.name}: choose 'automatic', or another entry of 'weights'.")
+        raise UserError(
+            f"{printable(entry)!r} does not hold {loader.name}: choose 'automatic', or another entry of 'weights'."
+        )
     return here[entry]

@@ -118,6 +118,8 @@ def _check_input(declared: Any, value: Any) -> None:
         check_number(declared.id, value, whole=isinstance(declared, io.Int.Input), min=declared.min, max=declared.max)
     elif isinstance(declared, io.String.Input):
         check_text(declared.id, value)
+    elif isinstance(declared, io.Boolean.Input) and not isinstance(value, bool):
+        raise UserError(f"{declared.id} is {shown(value)}, but it must be true or false.")
     elif isinstance(declared, io.Combo.Input) and not isinstance(value, str):
         raise UserError(f"{declared.id} is {shown(value)}, but it must be a name: choose one from the list.")
 
@@ -134,7 +136,10 @@ def _with_plain_errors(method: Callable[..., Any]) -> Callable[..., Any]:
             error = reworded(raised, plain_message)
         if isinstance(error, UserError) and method.__name__ == "validate_inputs":
             return str(error)
-        raise error  # outside of the except clause, where the first one would become its context
+        try:
+            raise error  # outside of the except clause, where the first one would become its context
+        finally:
+            del error  # its traceback holds this frame, and with it all that the node has computed
 
     plain.__signature__ = inspect.signature(method)  # type: ignore[attr-defined]  # ComfyUI asks which inputs it takes
     return plain

@@ -25,10 +25,17 @@ _BEFORE = {
 """What is written onto the front of a name: and, so; in, like, to; the."""
 _WORD = rf"[[\p{{L}}\p{{M}}\p{{N}}_{JOINERS}]--[{_UNSPACED}\p{{Hangul}}]]"
 
-_LONGER = regex.compile(
-    "인도(?:네시아|차이나|양)|インド(?:ネシア|シナ|洋)|印度(?:尼西[亚亞]|支那|洋)|기니비사우|ギニアビサウ|几内亚比绍|[東东]京都"
-)
-"""Other names that hold a place's name, in scripts where no blank tells: Indonesia holds India, Tokyo holds Kyoto."""
+_OTHER_PLACES = {
+    "인도": ("", "네시아|차이나|양"),
+    "インド": ("", "ネシア|シナ|洋"),
+    "印度": ("", "尼西[亚亞]|支那|洋"),
+    "기니": ("", "비사우"),
+    "ギニア": ("", "ビサウ"),
+    "几内亚": ("", "比绍"),
+    "京都": ("[東东]", ""),
+}
+"""Names -> what stands before or after them in the name of another place, in scripts where no blank tells: Indonesia
+holds India, Tokyo holds Kyoto."""
 
 
 def mentions(names: str | Iterable[str], text: str) -> list[tuple[int, int]]:
@@ -42,12 +49,7 @@ def mentions(names: str | Iterable[str], text: str) -> list[tuple[int, int]]:
     if not found or text.isascii():
         return found
     letters = {match.start() for match in regex.finditer(r"\X", text)} | {len(text)}
-    longer = [match.span() for match in _LONGER.finditer(text)]
-    return [
-        (start, end)
-        for start, end in found
-        if {start, end} <= letters and not any(a <= start and end <= b and (a, b) != (start, end) for a, b in longer)
-    ]
+    return [span for span in found if letters.issuperset(span)]
 
 
 @lru_cache(maxsize=256)
@@ -69,4 +71,7 @@ def _bordered(words: list[str]) -> str:
         before = r"(?<![เ-ไເ-ໄ])"  # a vowel that is written before its consonant
     free = _UNSPACED + "".join(rf"\p{{{each}}}" for each in _WITH_ENDINGS)
     after = "" if regex.match(f"[{free}]", last) else rf"(?!{_WORD})"
+    other_before, other_after = _OTHER_PLACES.get(" ".join(words), ("", ""))
+    before += f"(?<!{other_before})" if other_before else ""
+    after += f"(?!{other_after})" if other_after else ""
     return before + name + after

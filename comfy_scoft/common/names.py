@@ -15,10 +15,9 @@ LETTERS = rf"\p{{L}}\p{{M}}\p{{N}}{JOINERS}་·・־׳״_"
 spelling needs within words, digits, and "_". Python's `\\w` knows no marks."""
 
 _RESERVED = regex.compile(r"(con|prn|aux|nul|com[\d¹²³]|lpt[\d¹²³]) *(\..*)?", regex.IGNORECASE)
-
-
 _IMPOSSIBLE = regex.compile(rf"(?V1)[<>:\"|?*\\/\p{{Zl}}\p{{Zp}}\p{{Cc}}\p{{Cs}}[\p{{Cf}}--[{JOINERS}]]]")
 """What Windows refuses in a name, and what cannot be seen."""
+_SEEN = regex.compile(r"(?!\p{Default_Ignorable_Code_Point})[\p{L}\p{N}\p{P}\p{S}]")
 
 
 def checked_name(name: str, what: str = "name") -> str:
@@ -27,8 +26,8 @@ def checked_name(name: str, what: str = "name") -> str:
     """
     given = composed(name).strip()
     if found := _IMPOSSIBLE.search(given):
-        advice = f"leave out {printable(found[0])!r}"
-    elif not regex.search(r"[\p{L}\p{N}\p{P}\p{S}]", given) or {given[0], given[-1]} & {".", *JOINERS}:
+        advice = f"leave out {found[0]!r}"
+    elif not _SEEN.search(given) or {given[0], given[-1]} & {".", *JOINERS}:
         advice = "begin and end it with a letter, a digit or another sign, and not with a dot"
     elif _RESERVED.fullmatch(given):
         advice = "Windows keeps it for a device, so choose another one"

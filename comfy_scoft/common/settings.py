@@ -15,6 +15,7 @@ from enum import Enum
 from typing import Any
 
 from .errors import UserError
+from .text import is_unicode
 
 KEY = "setting"
 
@@ -83,11 +84,10 @@ def check(settings: Any) -> None:
             if not isinstance(value, str) or value not in known:
                 raise UserError(f"{each.name} is {shown(value)}, but it must be one of {', '.join(known)}.")
             object.__setattr__(settings, each.name, type(each.default)(value))
-        elif isinstance(each.default, str):
-            check_text(each.name, value)
-        elif isinstance(each.default, bool):
-            if not isinstance(value, bool):
-                raise UserError(f"{each.name} is {shown(value)}, but it must be true or false.")
+        elif isinstance(each.default, bool | str):
+            if not isinstance(value, type(each.default)):
+                expected = "true or false" if isinstance(each.default, bool) else "text"
+                raise UserError(f"{each.name} is {shown(value)}, but it must be {expected}.")
         else:
             whole = isinstance(each.default, int)
             check_number(each.name, value, whole=whole, min=declared.min, max=declared.max)
@@ -108,10 +108,10 @@ def check_number(name: str, value: Any, *, whole: bool, min: float | None, max: 
 
 
 def check_text(name: str, value: Any) -> None:
-    """Raise UserError unless the value is text of valid Unicode, which any file can hold."""
+    """Raise UserError unless the value is text that a UTF-8 file can hold."""
     if not isinstance(value, str):
         raise UserError(f"{name} is {shown(value)}, but it must be text.")
-    if not value.isascii() and any("\ud800" <= c <= "\udfff" for c in value):
+    if not is_unicode(value):
         raise UserError(f"{name} has characters that are not valid Unicode, in {shown(value)}: write them again.")
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 JOINERS = "\u200c\u200d"
 """Zero-width non-joiner and joiner: invisible, and part of the spelling of Persian, Hindi, Sinhala and others."""
 
-MESSAGE = 2000
+MESSAGE = 1000
 """Maximum length of an error's message, in characters."""
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
@@ -25,6 +25,11 @@ def composed(text: str) -> str:
     return unicodedata.normalize("NFC", text)
 
 
+def is_unicode(text: str) -> bool:
+    """Whether a UTF-8 file can hold the text: JSON and names of files may bring half of a character (a surrogate)."""
+    return text.isascii() or not any("\ud800" <= c <= "\udfff" for c in text)
+
+
 def printable(text: object, length: int = 80) -> str:
     """Any text as one line of printable characters, at most `length`; "?" for control, direction and lone surrogate
     characters."""
@@ -37,14 +42,15 @@ def sentence(text: str) -> str:
     """A message as one printable line of at most MESSAGE characters: its beginning, and its end, which says what to
     do."""
     if len(text) > MESSAGE:
-        text = f"{text[: MESSAGE - 600]} … {text[-500:]}"
+        text = f"{text[: MESSAGE - 310]} … {text[-300:]}"
     return printable(text, MESSAGE)
 
 
 def without_folders(text: str, folders: Mapping[str, str]) -> str:
     """A message as `sentence`, and without the folders of absolute paths. folders: path -> the name for it."""
     for folder in sorted(folders, key=len, reverse=True):
-        text = re.sub(rf"(?<![\w/\\]){re.escape(folder)}(?![\w-])", lambda _, name=folders[folder]: name, text)
+        pattern = re.escape(folder).replace(r"\\", r"[\\/]+")  # Python shows each backslash of a path as two
+        text = re.sub(rf"(?<![\w/\\]){pattern}(?![\w-])", folders[folder], text)
     return sentence(_FOLDERS.sub("", text))
 
 

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from ..common.errors import UserError
 from ..common.files import write_atomically
 from ..common.names import checked_name
-from ..common.text import composed
+from ..common.text import composed, is_unicode
 from ..models.stable_diffusion import FAMILIES
+from ..models.weight_files import require_finite
 from .preference import MAX_LEVELS, Preference, PreferenceHead
 from .prompt_gate import PlaceGate
 
@@ -52,6 +53,7 @@ def save(preference: Preference, path: Path, title: str = "", licence: str = "")
     tensors = {f"head.{name}": value for name, value in head.state_dict().items()}
     if preference.place is not None:
         tensors |= {f"place.{name}": value for name, value in preference.place.state_dict().items()}
+    require_finite(tensors, f"The preference {path.stem!r}")
     plain = {name: value.detach().float().cpu().contiguous() for name, value in tensors.items()}
     metadata = {"format": "pt", "scoft": FORMAT, "preference": json.dumps(description, ensure_ascii=False)}
     write_atomically(path, serialize(plain, metadata))
@@ -67,7 +69,9 @@ def load(path: Path) -> Preference:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
         if metadata.get("scoft") != FORMAT:
             raise ValueError("another format")
-        return _built(json.loads(metadata["preference"]), tensors)
+        if not is_unicode(json.dumps(description := json.loads(metadata["preference"]), ensure_ascii=False)):
+            raise ValueError("text that no file can hold")
+        return _built(description, tensors)
     except Exception as error:  # safetensors, JSON and torch each raise exceptions of their own
         raise UserError(
             f"{path.name} is not a preference that can be read: choose a file that Save Preference wrote, or learn it "

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ..common.errors import UserError
 from ..common.mentions import mentions
-from ..common.text import composed
+from ..common.text import composed, printable
 
 MAX_CAPTIONS = 24
 MADE_UP = 8
@@ -73,8 +73,8 @@ def contrasts(
     naming = [text for text in texts if mentions(place, text)]
     if not naming:
         raise UserError(
-            f"None of the {len(captions)} captions names the place {place!r}: write it as the captions do, or leave "
-            "it empty, and the preference will hold for all prompts."
+            f"None of the {len(captions)} captions names the place {printable(place)!r}: write it as the captions do, "
+            "or leave it empty, and the preference will hold for all prompts."
         )
     chosen = naming[:: -(-len(naming) // MAX_CAPTIONS)]
     without = []

@@ -278,5 +278,5 @@ CAPTIONERS: dict[str, FolderLoader[Captioner]] = {"BLIP": BLIP}
 def load_captioner(name: str, folder: Path | None = None, device: torch.device | None = None) -> Captioner:
     """The captioner of that name, loaded from its folder. Raises UserError for an unknown name or unusable folder."""
     if name not in CAPTIONERS:
-        raise UserError(f"There is no captioner named {name!r}; choose one of {', '.join(CAPTIONERS)}.")
+        raise UserError(f"There is no captioner named {printable(name)!r}; choose one of {', '.join(CAPTIONERS)}.")
     return CAPTIONERS[name](folder, device or torch.device("cpu"))

@@ -7,7 +7,7 @@ from string import Formatter
 
 from ..common.errors import UserError
 from ..common.mentions import mentions
-from ..common.text import composed
+from ..common.text import composed, printable
 from .records import CultureRecord
 
 TEMPLATE = "{generic} in {place}"
@@ -28,10 +28,14 @@ def build_prompt(
     try:
         parts = list(Formatter().parse(template))
     except ValueError as error:
-        raise UserError(f"The prompt template {template!r} has a single brace: write fields as {known}.") from error
+        raise UserError(
+            f"The prompt template {printable(template)!r} has a single brace: write fields as {known}."
+        ) from error
     names = [field for _, field, _, _ in parts if field is not None]
     if unknown := [name for name in names if name not in FIELDS]:
-        raise UserError(f"The prompt template names {{{unknown[0]}}}, but the fields are {known}: use these.")
+        raise UserError(
+            f"The prompt template names {{{printable(unknown[0])}}}, but the fields are {known}: use these."
+        )
     if not {"generic", "caption"} & set(names):
         raise UserError("The prompt template must name {generic} or {caption}: write for example {generic} in {place}.")
     text = ""

@@ -75,6 +75,10 @@ class Dataset:
     def __len__(self) -> int:
         return len(self.records)
 
+    def __str__(self) -> str:
+        """Without paths: ComfyUI shows with an error what the node was given."""
+        return f"{self.name}: {len(self)} records"
+
     def restore(self) -> None:
         """Make files that are gone again, where it is known how. Costs one `stat` per file if none is."""
         if not all(path.exists() for record in self.records for path in record.files()):

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..common.errors import UserError
+from ..common.text import printable
 from .blip2 import load_blip2
 from .clip_conv import load_clip_rn50, load_clip_rn101, load_mini_clip
 from .clip_vit import load_clip_vit, load_siglip2
@@ -47,7 +48,7 @@ def load_features(
     """
     menu, told = (name, FeatureOptions()) if name in FEATURES or not name else split_name(name)
     if menu not in FEATURES:
-        raise UserError(f"There is no feature network named {name!r}; choose one of {', '.join(FEATURES)}.")
+        raise UserError(f"There is no feature network named {printable(name)!r}; choose one of {', '.join(FEATURES)}.")
     if checkpoint is None and allow_download:
         checkpoint = download(menu)
     try:

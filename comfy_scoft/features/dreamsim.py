@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..common.errors import UserError
+from ..models.weight_files import unpickled
 from .network import FeatureNetwork
 from .weights import local_file, require
 
@@ -62,6 +63,9 @@ def _kind(path: Path) -> tuple[Path, str]:
             f"DreamSim's folder {folder.name!r} lacks {absent[0]}: copy the whole folder that DreamSim fills when it "
             "first runs."
         )
+    for file in (*path.parent.glob("adapter_model.*"), *map(folder.joinpath, wanted)):
+        if file.suffix not in (".json", ".safetensors"):
+            unpickled(file)  # the package opens them as any pickle
     return folder, kind
 
 
@@ -78,7 +82,7 @@ def _without_hub(folder: Path) -> Iterator[None]:
         from dreamsim.feature_extraction.vision_transformer import vit_base
 
         net = vit_base(patch_size=16, num_classes=0)
-        net.load_state_dict(torch.load(folder / DINO, map_location="cpu", weights_only=True))
+        net.load_state_dict(unpickled(folder / DINO))
         return net
 
     torch.hub.load = dino

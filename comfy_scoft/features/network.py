@@ -19,7 +19,7 @@ LEAST = 32
 """Images that are taken at their own size need this many pixels a side: VGG halves them four times."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class FeatureNetwork:
     """A frozen network f and its distance D.
 
@@ -60,6 +60,10 @@ class FeatureNetwork:
 
     def __post_init__(self) -> None:
         self.module.eval().requires_grad_(False)
+
+    def __repr__(self) -> str:
+        """Short and without its file's path: ComfyUI shows with an error what the node was given."""
+        return f"{type(self).__name__}({self.name!r})"
 
     def to(self, device: torch.device) -> FeatureNetwork:
         self.module.to(device)

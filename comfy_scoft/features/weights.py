@@ -8,12 +8,12 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
 from ..common.errors import UserError
+from ..models.weight_files import unpickled
 
 _CLIP = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 _PLAIN = ("model.safetensors", "pytorch_model.bin")
@@ -49,8 +49,8 @@ def require(module: str, package: str, what: str) -> Any:
 def local_file(checkpoint: Path | None, name: str, which: str, holds: str = "") -> Path:
     """The file of weights; `holds` names a tensor by which the right one is known before a large network is built.
 
-    Raises UserError, saying which file is wanted, where there is none or it is a program, and RuntimeError, which
-    `load_features` words, for one of other weights.
+    Raises UserError, saying which file is wanted, where there is none or it is a program, and other errors, which
+    `load_features` words, for one of other weights, or of more than weights: no package gets to open that.
     """
     if checkpoint is None or not Path(checkpoint).is_file():
         more = ", or allow its download there" if name in HUB else ""
@@ -66,10 +66,12 @@ def local_file(checkpoint: Path | None, name: str, which: str, holds: str = "") 
                     f"{path.name} is a TorchScript archive, a program that is not run here: take the same weights as "
                     f"a safetensors file ({which})."
                 )
-    elif path.suffix == ".safetensors":
+    if path.suffix == ".safetensors":
         with safe_open(path, "pt") as file:
             if holds and holds not in file.keys():  # noqa: SIM118 - it is no dict
                 raise RuntimeError(f"no tensor named {holds}")
+    else:
+        unpickled(path)
     return path
 
 
@@ -110,5 +112,5 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         if part.suffix == ".safetensors":
             weights |= load_file(part)
         else:
-            weights |= torch.load(part, map_location="cpu", weights_only=True)
+            weights |= unpickled(part)
     return weights

@@ -9,7 +9,7 @@ from einops import rearrange
 
 from ..common.errors import UserError
 from ..common.mentions import mentions
-from ..common.text import composed
+from ..common.text import composed, printable
 from ..mini_world import oracle, world
 from .image_set import ImageSet, require_different_labels, require_match
 from .inputs import ImageCounter, OnImages
@@ -37,8 +37,8 @@ def concept_of(prompt: str) -> str:
     names = _named(world.concepts(), prompt)
     if not names:
         raise UserError(
-            f"The prompt {prompt!r} names nothing that the mini world can show, and the Bias Oracle reads only "
-            "images of the mini model; use prompts such as 'a teacher in nuvia'."
+            f"The prompt {printable(prompt)!r} names nothing that the mini world can show, and the Bias Oracle reads "
+            "only images of the mini model; use prompts such as 'a teacher in nuvia'."
         )
     return max(names, key=len)
 

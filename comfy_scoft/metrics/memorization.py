@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..common.errors import UserError
+from ..common.text import composed
 from ..data.records import Dataset
 from ..features import FeatureNetwork
 from .image_set import ImageSet
@@ -43,7 +44,7 @@ def similarities(generated: Tensor, prompts: Sequence[str], training: Tensor, ca
 
 def folded(text: str) -> str:
     """The text in lower case with single spaces."""
-    return " ".join(text.casefold().split())
+    return " ".join(composed(text).casefold().split())
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 
+from ..common.text import cell
 from .intervals import Interval, bootstrap_mean, paired_difference_interval
 
 CHANGE = "change"
@@ -42,7 +43,7 @@ class Scores:
         return {name: method for name, method in self.settings if name in names}
 
     def csv(self) -> str:
-        """Comma-separated text with a header line; text cells are quoted."""
+        """Comma-separated text with a header line; text cells are quoted, and none is a formula."""
         lines, methods = ["name,group,value,low,high,n,note,method"], self.methods()
         for r in self.rows:
             cells = [_quoted(r.name), _quoted(r.group), f"{r.value:.6g}", f"{r.low:.6g}", f"{r.high:.6g}", str(r.n)]
@@ -102,4 +103,4 @@ def _model(group: str) -> str:
 
 
 def _quoted(text: str) -> str:
-    return '"' + text.replace('"', '""') + '"'
+    return '"' + cell(text).replace('"', '""') + '"'

@@ -39,6 +39,8 @@ class FolderLoader(Generic[Network]):
             raise UserError(f"The folder {folder.name!r} holds no {self.name}: {self.advice()}")
         try:
             return self.load(folder, device)
+        except UserError:
+            raise
         except ImportError as error:
             raise UserError(
                 f"{self.name} needs the package {error.name or 'of its own'}: run `python install.py` in this pack's "

@@ -23,10 +23,12 @@ from torch.nn import functional as F
 from ..common.errors import UserError
 from ..common.files import file_hash
 from ..common.progress import Observer
+from ..common.text import printable
 from ..data.images import open_image, read_pixels, save_by_content, write_png
 from ..data.records import Dataset
 from ..models.hub import FolderLoader
 from ..models.mini import depth_net
+from ..models.weight_files import unpickled
 
 
 @dataclass(frozen=True)
@@ -70,8 +72,10 @@ for strips that would not fit into memory."""
 def load_midas(folder: Path, device: torch.device) -> DepthEstimator:
     """MiDaS DPT-hybrid by controlnet-aux, as the depth ControlNet of Stable Diffusion 1.x was trained with it."""
     with _timm_as_it_was():
-        from controlnet_aux import MidasDetector  # takes seconds
-    net = MidasDetector.from_pretrained(str(folder), local_files_only=True).model.float().eval().to(device)
+        from controlnet_aux.midas.midas.dpt_depth import DPTDepthModel  # takes seconds
+    net = DPTDepthModel(backbone="vitb_rn50_384", non_negative=True)
+    net.load_state_dict(unpickled(folder / MIDAS.weights))  # the package itself would run what a pickle asks for
+    net = net.float().eval().requires_grad_(False).to(device)
 
     def estimate(images: Tensor) -> Tensor:
         height, width = images.shape[-2:]
@@ -90,9 +94,11 @@ def load_transformers(folder: Path, device: torch.device) -> DepthEstimator:
     """Any depth network of transformers, from a folder: its own image processor prepares the images."""
     from transformers import AutoImageProcessor, AutoModelForDepthEstimation
 
-    processor = AutoImageProcessor.from_pretrained(folder, local_files_only=True)
+    processor = AutoImageProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     with torch.inference_mode(False):
-        net = AutoModelForDepthEstimation.from_pretrained(folder, local_files_only=True, use_safetensors=True)
+        net = AutoModelForDepthEstimation.from_pretrained(
+            folder, local_files_only=True, use_safetensors=True, trust_remote_code=False
+        )
     net = net.float().eval().requires_grad_(False).to(device)
     metric = getattr(net.config, "depth_estimation_type", "relative") == "metric"
 
@@ -165,7 +171,7 @@ def load_depth(name: str, folder: Path | None = None, device: torch.device | Non
     Raises UserError, one sentence, for another name, and where the folder is missing or holds something else.
     """
     if name not in DEPTH:
-        raise UserError(f"There is no depth estimator named {name!r}; choose one of {', '.join(DEPTH)}.")
+        raise UserError(f"There is no depth estimator named {printable(name)!r}; choose one of {', '.join(DEPTH)}.")
     loader = DEPTH[name]
     return loader(folder, device or torch.device("cpu")) if isinstance(loader, FolderLoader) else loader()
 

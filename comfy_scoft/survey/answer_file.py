@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ..common.errors import UserError
+from ..common.text import JOINERS, composed
 from .spec import ANSWER_FORMAT, ANSWER_VERSION, Ranking, Response, Survey, SurveyPage
 
 MAX_BYTES = 4 * 1024 * 1024
@@ -81,7 +82,7 @@ class Answers:
 
 def safe_text(text: str, length: int = MAX_NAME) -> str:
     """Untrusted text for messages: one line in NFC without control, direction and surrogate characters, shortened."""
-    kept = "".join(c if unicodedata.category(c)[0] != "C" else " " for c in unicodedata.normalize("NFC", text))
+    kept = "".join(c if c in JOINERS or unicodedata.category(c)[0] != "C" else " " for c in composed(text))
     kept = " ".join(kept.split())
     return kept if len(kept) <= length else kept[: length - 1] + "…"
 

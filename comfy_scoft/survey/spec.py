@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from ..common.errors import UserError
+from ..common.text import is_unicode
 
 KEY_FORMAT, KEY_VERSION = "scoft-survey", 1
 ANSWER_FORMAT, ANSWER_VERSION = "scoft-survey-answers", 1
@@ -146,7 +147,7 @@ def _check(survey: Survey) -> None:
     if not all(isinstance(page.images, tuple) for page in survey.pages):
         raise _damaged("a page has no list of images")
     images = [image for page in survey.pages for image in page.images]
-    if not all(isinstance(text, str) for text in [*texts, *images]):
+    if not all(isinstance(text, str) and is_unicode(text) for text in [*texts, *images]):
         raise _damaged("a name in it is not a text")
     seeds = [survey.seed, *(page.seed for page in survey.pages)]
     if not all(isinstance(seed, int) and not isinstance(seed, bool) for seed in seeds):

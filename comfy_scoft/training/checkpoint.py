@@ -22,6 +22,7 @@ from torch import nn
 
 from ..common.errors import UserError
 from ..common.files import file_hash
+from ..models.weight_files import require_finite
 from . import optimizers
 from .ema import Ema
 from .memory import MemoryOptions
@@ -93,6 +94,8 @@ def _write(part: Path, state: State, settings: Mapping[str, Any], versions: Mapp
     files = {LORA: lora, OPTIMIZER: tensors}
     if state.ema is not None:
         files[EMA] = state.ema.tensors()
+    for name, content in files.items():
+        require_finite(content, f"The {name} of the checkpoint of step {state.step}")
     try:
         for name, content in files.items():
             save_file(content, part / name)

@@ -28,6 +28,7 @@ from ..common.names import checked_name
 from ..common.text import composed
 from ..data.dataset import counts
 from ..data.records import Dataset
+from ..models.weight_files import require_finite
 from .model_card_text import KEY, card_text
 from .resume import run_identity
 from .run import Run
@@ -137,6 +138,7 @@ def save_lora(
     Each file appears whole or not at all, and none is overwritten. Raises UserError for a name that holds a path.
     """
     prefix = checked_name(prefix, "LoRA name")
+    require_finite(tensors, f"The LoRA {prefix!r}")
     folder.mkdir(parents=True, exist_ok=True)
     path = _claim(folder, prefix)
     try:

@@ -19,6 +19,7 @@ from ..common.names import checked_name
 from ..common.text import composed
 from ..data.images import write_png
 from ..losses import Loss, named
+from ..models.weight_files import require_finite
 from . import checkpoint
 from .run import Callbacks, Run
 from .settings import Tracker
@@ -121,6 +122,7 @@ def train_and_log(
             callbacks.on_preview(step, image)
 
         result = train(run, replace(callbacks, on_step=on_step, on_preview=on_preview))
+        require_finite(result.lora, f"The LoRA of the run {run.folder.name!r}")
         with writing(run.folder):
             write_atomically(run.folder / f"{run.folder.name}.safetensors", serialize(result.lora))
         return result, rows

@@ -12,6 +12,7 @@ from torch import Tensor
 from ..common.errors import NonFiniteLoss, OtherProcess, UserError
 from ..losses import feature_networks, named
 from ..models.lora import attach, export_kohya
+from ..models.weight_files import are_finite
 from . import memory, optimizers, preview, validation
 from .batches import TrainingSample, batches_of_step, passes_of, samples_of_batch
 from .checkpoint import State
@@ -101,6 +102,12 @@ def update(run: Run, state: State, terms: dict[str, float]) -> None:
     if has_gradient:
         state.scaler.step(state.optimizer)
         state.scaler.update()
+        if not are_finite(state.parameters.values()):
+            raise NonFiniteLoss(
+                f"The update of step {state.step + 1} gave weights that are not finite numbers, so training stopped "
+                "and the last good checkpoint was kept; start a new run with a lower learning rate, or in fp32 "
+                "precision."
+            )
     state.optimizer.zero_grad(set_to_none=True)
     if state.ema is not None and finite:
         state.ema.update()

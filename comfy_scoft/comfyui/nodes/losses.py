@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, ClassVar
 
+from ...common.text import printable
 from ...features import FEATURES, FeatureOptions, load_features
 from ...losses import ContrastiveLoss, DiffusionLoss, Loss, MemorizationLoss, PerceptualLoss, PriorLoss
 from ..compat import folder_paths, io
@@ -142,5 +143,5 @@ class LoadFeatures(Node):
 def _weights_file(checkpoint: str) -> Path | None:
     if checkpoint in (BUILT_IN, DOWNLOAD):
         return None
-    missing = f"There is no file {checkpoint!r} in models/{WEIGHTS}"
+    missing = f"There is no file {printable(checkpoint)!r} in models/{WEIGHTS}"
     return listed_file(WEIGHTS, checkpoint, folder_paths.get_filename_list(WEIGHTS), missing)

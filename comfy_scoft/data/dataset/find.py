@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ...common.errors import UserError
 from ...common.folders import names_in
-from ...common.text import printable
+from ...common.text import is_unicode, printable
 from ..images import EXTENSIONS
 from ..records import CultureRecord
 from .metadata import (
@@ -95,9 +95,15 @@ def _kohya_folders(base: Path) -> list[tuple[Path, int, str]]:
     """(folder, repeats, caption) of kohya's subfolders, `10_hanbok` -> (…, 10, "hanbok"), in natural order."""
     names = names_in(base)
     matches = [match for name in (*names.folders, *names.links) if (match := _KOHYA.fullmatch(name))]
-    folders = [(base / match[0], int(match[1]), " ".join(match[2].replace("_", " ").split())) for match in matches]
+    folders = [(base / match[0], int(match[1]), _kohya_caption(match[2])) for match in matches]
     folders = [folder for folder in folders if folder[0].is_dir()]
     return sorted(folders, key=lambda folder: _natural(folder[0]))
+
+
+def _kohya_caption(name: str) -> str:
+    """The caption that a folder's name gives; "" for one whose bytes are no text, so that its images have none."""
+    caption = " ".join(name.replace("_", " ").split())
+    return caption if is_unicode(caption) else ""
 
 
 def _from_metadata(base: Path, name: str, split: str, root: Path) -> Entries:

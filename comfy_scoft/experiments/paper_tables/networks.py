@@ -92,17 +92,19 @@ def load_inception(checkpoint: Path | None) -> FeatureNetwork:
 
     checkpoint: torch-fidelity's file. Raises UserError, one sentence, for another file or without the package.
     """
-    path = local_file(checkpoint, INCEPTION, FILES[INCEPTION])
     try:
         from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
     except ImportError as error:
         raise UserError(f"{INCEPTION} needs the package torch-fidelity: run `pip install torch-fidelity`.") from error
     try:
-        torch.load(path, map_location="cpu", weights_only=True)  # tensors alone: torch-fidelity itself does not look
+        path = local_file(checkpoint, INCEPTION, FILES[INCEPTION])
         net = FeatureExtractorInceptionV3("scoft", ["2048"], feature_extractor_weights_path=str(path))
+    except UserError:
+        raise
     except Exception as error:  # torch and pickle each have errors of their own for a wrong file
         raise UserError(
-            f"{path.name} does not hold the weights of {INCEPTION}: give torch-fidelity's {FILES[INCEPTION]}."
+            f"{Path(str(checkpoint)).name} does not hold the weights of {INCEPTION}: give torch-fidelity's "
+            f"{FILES[INCEPTION]}."
         ) from error
 
     def forward(x: Tensor) -> Tensor:
