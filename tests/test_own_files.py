@@ -57,7 +57,7 @@ PROMPT: dict[str, Any] = {
     "8": {"class_type": "SCoFT_PreviewDataset", "inputs": {"dataset": ["7", 0], "rows": 1}},
     "9": {"class_type": "SCoFT_AttachNegatives", "inputs": {"dataset": ["6", 0], "images": ["4", 0]}},
     "10": {"class_type": "SCoFT_PreviewDataset", "inputs": {"dataset": ["9", 0], "rows": 1}},
-    "11": {"class_type": "SCoFT_SaveDataset", "inputs": {"dataset": ["7", 0], "name": "mine"}},
+    "11": {"class_type": "SCoFT_SaveDataset", "inputs": {"dataset": ["7", 0], "name": "own files"}},
 }
 
 
@@ -113,6 +113,8 @@ def test_a_saving_node_runs_again_once_for_each_time_that_its_last_file_was_gone
 @pytest.mark.long
 def test_what_was_deleted_between_two_queues_is_made_again_and_nothing_else_runs(comfy: ComfyServer) -> None:
     root, prompt = comfy.base / "output/scoft", copy.deepcopy(PROMPT)
+    for name in (*MADE, "datasets/own files"):
+        shutil.rmtree(root / name, ignore_errors=True)  # of other tests
     executed(comfy, prompt)
     before = {name: files(root / name) for name in MADE}
     assert all(before.values())
@@ -124,7 +126,7 @@ def test_what_was_deleted_between_two_queues_is_made_again_and_nothing_else_runs
         assert executed(comfy, prompt) == {"SCoFT_PreviewDataset"}
         assert {name: files(root / name) for name in MADE} == before
     assert executed(comfy, prompt) == set()
-    shutil.rmtree(root / "datasets/mine")
+    shutil.rmtree(root / "datasets/own files")
     assert executed(comfy, prompt) == {"SCoFT_SaveDataset"}
-    assert (root / "datasets/mine/train/metadata.jsonl").is_file()
+    assert (root / "datasets/own files/train/metadata.jsonl").is_file()
     assert executed(comfy, prompt) == set()
