@@ -190,5 +190,6 @@ def test_the_script_takes_nothing_but_the_editor_and_its_api() -> None:
     assert imports == [
         'import { app } from "../../scripts/app.js";',
         'import { api } from "../../scripts/api.js";',
+        'import { find, isOpen, ownerOf, SWITCHED, whole } from "./tabs.js";',
     ]
     assert "http" not in text.replace("http://www.w3.org/2000/svg", "")

@@ -184,10 +184,10 @@ def test_without_its_script_the_page_has_the_chart_as_a_picture(
 
 
 def test_a_wrong_input_is_told_in_a_sentence_on_its_node(editor: ComfyPage) -> None:
-    node = prepare(editor, "a/path", steps=2)
+    node = prepare(editor, "a:path", steps=2)
     editor.run()
-    fails(editor, "cannot name a file")
-    assert int(editor.page.evaluate("() => app.lastExecutionError.node_id")) == node
+    fails(editor, "cannot name a file: leave out ':'")
+    assert editor.page.evaluate("() => Object.keys(app.lastNodeErrors)") == [str(node)], "before anything ran"
     editor.shot("wrong-input")
     editor.dismiss()
     editor.look_at(node)

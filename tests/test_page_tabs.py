@@ -1,4 +1,4 @@
-"""What a run shows belongs to the workflow that was queued, whichever tab is open meanwhile."""
+"""What a run shows belongs to the workflow that was queued, in the tab that queued it, whichever tab is open then."""
 
 from __future__ import annotations
 

@@ -43,7 +43,8 @@ fifth layer of CLIP sees them. To leave one out, select it and press Ctrl+B."""
 _SAVED = """Stopping is safe: what was learned is kept, and *resume* goes on. The LoRA is saved in `output/loras` with \
 a card: fill in its title, the words that call it up (*in Korea*), who made it, under which licence, and who agreed. \
 *Korea* also stands in *preview_prompt* and in the prompts on the right. Switch *flip* off if your pictures hold \
-writing or dress that must not be mirrored."""
+writing or dress that must not be mirrored. To train elsewhere, with ComfyUI free for other things, switch \
+*export_job* on: the node then shows the command to type."""
 
 TRAIN_SD15 = f"""## The paper's settings
 3000 steps of 4 pictures, learning rate 0.0001 on a cosine, rank 64, 512 pixels; the authors took 2.5 hours on a V100. \

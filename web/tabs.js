@@ -52,7 +52,8 @@ function showAgain() {
     again = true;
     for (const { owner, detail } of ended.values()) {
         const kind = isOpen(owner) && find(detail.display_node ?? detail.node)?.comfyClass;
-        if (kind && (kind.startsWith("SCoFT_") || STOCK.has(kind))) api.dispatchCustomEvent("executed", detail);
+        if (!kind || !(kind.startsWith("SCoFT_") || STOCK.has(kind))) continue;
+        api.dispatchEvent(new CustomEvent("executed", { detail }));
     }
     again = false;
 }

@@ -164,13 +164,9 @@ function show(node, data) {
     node.setDirtyCanvas?.(true, true);
 }
 
-function place(owner, node) {
-    const same = (each) => each.owner.tab === owner.tab && each.owner.id === owner.id;
-    return known.findIndex((each) => same(each) && String(each.node) === String(node));
-}
-
 function remember(owner, node, data) {
-    const before = place(owner, node);
+    const same = (each) => each.owner.tab === owner.tab && each.owner.id === owner.id;
+    const before = known.findIndex((each) => same(each) && String(each.node) === String(node));
     if (before >= 0) known.splice(before, 1);
     known.push({ owner, node, data });
     if (known.length > KEPT) known.shift();
@@ -203,8 +199,8 @@ async function lookBack() {
             const workflow = prompt?.[3]?.extra_pnginfo?.workflow?.id;
             for (const [node, output] of Object.entries(outputs ?? {})) {
                 const data = output?.[OUTPUT]?.[0];
-                const owner = { id: workflow };
-                if (workflow && data && place(owner, node) < 0) remember(owner, node, data);
+                const newer = known.some((each) => each.owner.id === workflow && String(each.node) === node);
+                if (workflow && data && !newer) remember({ id: workflow }, node, data);
             }
         }
         redraw();

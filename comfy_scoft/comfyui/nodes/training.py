@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ...common.files import regular
+from ...common.text import printable
 from ...losses import named
 from ...reports.plots import loss_chart
 from ...training.model_card import CardFields, read_card, save_lora
@@ -136,16 +137,15 @@ class TrainLora(Node):
         export_job: bool = False,
         **settings: Any,
     ) -> io.NodeOutput:
+        name = training.model_name(cls.hidden.prompt, cls.hidden.unique_id)
+        inputs = training.TrainInputs(model, clip, vae, dataset, losses, settings, name)
         if export_job:
-            sockets = model, clip, vae, dataset, losses
-            shown = _export(cls, sockets, settings, run_name, None)[1]
+            shown = _export(inputs, run_name, None)[1]
             return io.NodeOutput(*[ExecutionBlocker(None)] * len(cls.define_schema().outputs), ui=shown)
         folder, run = typed(_runs(), run_name, "run name")
         if resume not in (OFF, LATEST):
             folder, resume = placed(_runs(), resume, "run to go on with")
-        name = training.model_name(cls.hidden.prompt, cls.hidden.unique_id)
         with training_mode():
-            inputs = training.TrainInputs(model, clip, vae, dataset, losses, settings, name)
             page = cls.hidden.unique_id, live_chart.workflow_id(cls.hidden.extra_pnginfo)
             lora, rows, steps = training.train_in_comfyui(inputs, folder, run, resume, *page)
             chart = loss_chart(rows, lora.record["run"])[None]
@@ -269,25 +269,20 @@ class ExportJob(Node):
     def execute(
         cls, model: Any, clip: Any, vae: Any, dataset: Any, losses: Any, job_name: str, checkpoint: str, **settings: Any
     ) -> io.NodeOutput:
-        missing = f"There is no checkpoint {checkpoint!r} in the checkpoints folders"
+        missing = f"There is no checkpoint {printable(checkpoint)!r} in the checkpoints folders"
         names = folder_paths.get_filename_list("checkpoints")
         file = None if checkpoint == STORED else listed_file("checkpoints", checkpoint, names, missing)
-        path, shown = _export(cls, (model, clip, vae, dataset, losses), settings, job_name, file)
+        name = training.model_name(cls.hidden.prompt, cls.hidden.unique_id)
+        inputs = training.TrainInputs(model, clip, vae, dataset, losses, settings, name)
+        path, shown = _export(inputs, job_name, file)
         return io.NodeOutput(str(path), ui=shown)
 
 
-def _export(
-    node: type[Node],
-    sockets: tuple[Any, Any, Any, Any, Any],
-    settings: Mapping[str, Any],
-    job_name: str,
-    checkpoint: Path | None,
-) -> tuple[Path, ui.PreviewText]:
+def _export(inputs: training.TrainInputs, job_name: str, checkpoint: Path | None) -> tuple[Path, ui.PreviewText]:
     """Write a job; returns the path of its job.json, and the text for the node."""
     folder, job = typed(_jobs(), job_name, "job name")
-    name = training.model_name(node.hidden.prompt, node.hidden.unique_id)
     with training_mode():
-        path = training.export(training.TrainInputs(*sockets, settings, name), folder, job, checkpoint)
+        path = training.export(inputs, folder, job, checkpoint)
     JOBS.saved(job_name, path)
     text = f"{in_output(path)}\nType this in a terminal to train it:\n\n{training.command(path)}"
     return path, ui.PreviewText(text)
