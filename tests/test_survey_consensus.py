@@ -118,7 +118,9 @@ def test_the_rule_for_signs_is_the_one_that_found_the_true_order_most_often():
         np.fill_diagonal(c, np.nan)
         size = generator.uniform(0.0, 0.5, people)
         assert mmsr._signs(c, size, 400).tolist() == survey_signs.RULES[chosen](c, size, 400).tolist()
-    assert "--crowds 500" in record["command"] and reported["mean of all"][chosen] > reported["mean of all"]["crowd-kit"]
+    assert (
+        "--crowds 500" in record["command"] and reported["mean of all"][chosen] > reported["mean of all"]["crowd-kit"]
+    )
     for kind in survey_signs.KINDS:
         assert reported[kind]["by country"][chosen] > reported[kind]["by country"]["crowd-kit"]
 

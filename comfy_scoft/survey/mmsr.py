@@ -4,9 +4,9 @@ Q. Ma and A. Olshevsky, Adversarial Crowdsourcing Through Robust Rank-One Matrix
 (arXiv 2010.12181), which the paper runs through crowd-kit for 10 000 iterations to a tolerance of 1e-10.
 
 If participant i gives the consensus label with probability (1 + s_i) / 2, the agreement C_ij of i and j above chance is
-s_i s_j on average. Where all participants share tasks, the sizes |s| equal crowd-kit's (tests/test_survey_consensus.py).
-The signs are chosen by another rule, which finds the true order more often (`_signs`). If some share no tasks (each
-country has its own pages, for example), crowd-kit's sizes are NaN or count "no common task" as disagreement; here
+s_i s_j on average. If all participants share tasks, the sizes |s| equal crowd-kit's (tests/test_survey_consensus.py).
+The signs do not: they are chosen by another rule, which finds the true order more often (`_signs`). If some share no
+tasks (each country has its own pages, for example), crowd-kit's are NaN or count "no common task" as disagreement; here
 participants are split into groups that share tasks, each estimated on its own.
 """
 
