@@ -35,9 +35,15 @@ def _inputs(*own: Any) -> list[Any]:
         *widgets(settings, "steps", "batch_size", "accumulation", "resolution", "precision", "seed"),
         *own,
         widget(settings, "checkpoint_every"),
-        LoraSocket.Input("lora", optional=True, tooltip="From LoRA Options. Default: the paper's settings."),
-        OptimizerSocket.Input("optimizer", optional=True, tooltip="From Optimizer Options. Default: the paper's."),
-        RolloutSocket.Input("rollout", optional=True, tooltip="From Rollout Options. Default: the released code's."),
+        LoraSocket.Input("lora", optional=True, tooltip="From LoRA Options. Default: rank 64, alpha 64, attention."),
+        OptimizerSocket.Input(
+            "optimizer",
+            optional=True,
+            tooltip="From Optimizer Options. Default: AdamW, 0.0001, cosine (released code).",
+        ),
+        RolloutSocket.Input(
+            "rollout", optional=True, tooltip="From Rollout Options. Default: 20 DDIM steps at every 10th pass (paper)."
+        ),
         widget(settings, "flip", optional=True),
         DatasetSocket.Input(
             "validation",
