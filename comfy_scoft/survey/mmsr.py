@@ -20,8 +20,8 @@ ITERATIONS, TOLERANCE = 10_000, 1e-10
 FEWEST = 3
 """Minimum number of participants with common tasks that determines a rank-one matrix."""
 CONTRADICTS = 2.0
-"""How far beyond chance a participant must contradict the others to count against the consensus: of crowd-kit's and
-twelve other rules, the one that found the true order most often in simulated crowds (tests/recorded/survey_signs.py)."""
+"""How far beyond chance a participant must contradict the others to count against the consensus. Of crowd-kit's and
+twelve other rules this one found the true order most often in simulated crowds (tests/recorded/survey_signs.py)."""
 _TINY = 1e-12
 
 
