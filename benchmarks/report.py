@@ -179,6 +179,6 @@ process, above what it held once the model was loaded.
 - With a batch of B, ComfyUI's own node puts each image through with each caption of the batch, B² samples, and takes
   the mean (the samples are counted below). With accumulation both see each image once: that is the fair pair.
 - The node trains every layer; ours by default trains the attention projections, as the released code. In the second
-  ratio ours trains every projection and convolution (the node also trains biases and norms). Loading and preparing are left
-  out on both sides.
+  ratio ours trains every projection and convolution (the node also trains biases and norms). Loading and preparing
+  are left out on both sides.
 """
