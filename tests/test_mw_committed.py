@@ -110,7 +110,9 @@ def test_every_metric_that_got_worse_is_named_beside_a_verdict_in_short() -> Non
 
 
 def test_the_ablations_table_says_how_its_settings_differ_from_the_papers() -> None:
-    about = page.as_page(RESULTS).sections[0].tables[0].about
+    short = page.as_page(RESULTS).sections[0]
+    assert "no independent judges" in short.about
+    about = short.tables[0].about
     for said in ("weight 1, 20 times", "margin is 0.05", "10 steps", "rank 16", "3 negatives", "none is filtered out"):
         assert said in about
 
