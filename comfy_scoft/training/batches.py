@@ -56,7 +56,7 @@ def samples_of_batch(
 ) -> list[TrainingSample]:
     """The images of a batch. timesteps: length of the noise schedule."""
     seed, own = seed_of(settings.seed, batch), torch.Generator().manual_seed(seed_of(settings.seed, batch, 1))
-    samples = []
+    samples: list[TrainingSample] = []
     for sample, posterior, noise, t, generic, rollout_rand in _random_numbers(cache, settings, timesteps, batch):
         mean, std = cache.latent(sample)
         z = mean + std * posterior
