@@ -47,7 +47,7 @@ class Case:
 
 
 def rollout_case() -> Case:
-    """The paper's settings. A block is five optimizer steps: 20 passes, two of them with a rollout."""
+    """The released example's settings. A block is five optimizer steps: 20 passes, two of them with a rollout."""
     steps = 5
 
     def make(world: World, name: str, folder: Path, vgg: VggFile) -> Variant:

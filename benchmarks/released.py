@@ -131,7 +131,7 @@ class ReleasedLoop:
     def sample(self, z_t: Tensor, t: Tensor, prompts: Prompts, prediction: Tensor, null: Tensor) -> Tensor:
         """z_0 of the guided rollout; the graph runs from it through every step back to the first prediction."""
         path = timesteps(int(t), self.rollout.steps, "released")
-        a, b = coefficients(self.base.schedule, path)
+        a, b, _ = coefficients(self.base.schedule, path)
         z = z_t
         for i, now in enumerate(path):
             if i > 0:

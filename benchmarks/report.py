@@ -164,12 +164,12 @@ of the machine falls on all of them; a ratio is that of two blocks of the same r
 process, above what it held once the model was loaded.
 
 - **Released** is the sequence of evaluations of the authors' script (cmubig/SCoFT, `train.py` at 45a181f), written anew
-  in `released.py` on the same modules, with the paper's settings: gradient accumulation over four passes of one image,
-  a rollout of 20 steps at every tenth pass, guidance 4.5, five negatives per image, rank 64. It builds VGG16 at each
-  rollout; the second variant keeps it. VGG16 has random weights here, which changes no time.
+  in `released.py` on the same modules, with the settings of its example: gradient accumulation over four passes of one
+  image, a rollout of 20 steps at every tenth pass, guidance 4.5, five negatives per image, rank 64. It builds VGG16 at
+  each rollout; the second variant keeps it. VGG16 has random weights here, which changes no time.
 - **Ours, exact** is the pack's own `train`. *The released terms* has everything that the released loss has: features in
-  ten augmentations, L_C without hinge, the VGG term. *The paper's terms* has L_LDM, L_M and L_C alone; a ratio to it
-  also counts leaving out the rest.
+  ten augmentations, L_C without hinge, the VGG term. *The paper's terms* has L_LDM, L_M and L_C, which
+  stands in place of the paper's L_P and is not beside it; a ratio to it also counts leaving out the rest.
 - **Ours, fast** has the paper's terms, rollouts of 5 steps, and a TAESD decoder where the model's own is a large one:
   its result differs, not only its speed. Cached features are in exact mode already.
 - "Operations" is the ratio of counted floating-point operations. Small models spend more time on each call than on its
@@ -178,7 +178,7 @@ process, above what it held once the model was loaded.
   once" adds it, spread over the paper's {steps} steps.
 - With a batch of B, ComfyUI's own node puts each image through with each caption of the batch, B² samples, and takes
   the mean (the samples are counted below). With accumulation both see each image once: that is the fair pair.
-- The node trains every layer; ours by default trains the attention projections, as in the paper. In the second ratio
-  ours trains every projection and convolution (the node also trains biases and norms). Loading and preparing are left
-  out on both sides.
+- The node trains every layer; ours by default trains the attention projections, as the released code. In the second
+  ratio ours trains every projection and convolution (the node also trains biases and norms). Loading and preparing
+  are left out on both sides.
 """

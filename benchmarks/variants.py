@@ -64,7 +64,7 @@ def released(name: str, world: World, vgg: VggFile, steps: int, *, rebuild: bool
 
 
 def exact(name: str, world: World, folder: Path, steps: int, vgg: VggFile | None = None, **changes: Any) -> Variant:
-    """Our trainer at the paper's settings.
+    """Our trainer at the settings of the released example.
 
     vgg: train with the released script's terms (its form of L_C, features in ten augmented views, the VGG16 term);
     None for the paper's terms, L_LDM, L_M and L_C. changes: to TrainSettings.
@@ -129,7 +129,7 @@ def ours(
 
 
 def _settings(world: World, **changes: Any) -> TrainSettings:
-    """The paper's settings: gradient accumulation over four passes of one image."""
+    """The released example's settings: gradient accumulation over four passes of one image."""
     return TrainSettings(
         steps=ENDLESS, resolution=world.resolution, precision=world.precision, checkpoint_every=ENDLESS, **changes
     )

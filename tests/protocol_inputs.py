@@ -19,7 +19,7 @@ from comfy_scoft.models.mini import layout
 ROOT = Path(__file__).resolve().parent.parent
 MODEL = layout.WEIGHTS / "checkpoints" / layout.CHECKPOINT
 CONTROLNET = layout.WEIGHTS / "controlnet" / layout.CONTROLNET
-MINI = {"training": 5, "filter": 4, "kid": 4, "clip": 5, "dino": 2, "dreamsim": 3}
+MINI = {"training": 5, "perceptual": 5, "filter": 4, "kid": 4, "clip": 5, "dino": 2, "dreamsim": 3}
 """Layers of the mini CLIP in the roles of the protocol's networks."""
 
 

@@ -36,7 +36,9 @@ def community() -> ImageSet:
 
 
 def test_it_is_the_mini_clips_own_cosine_in_hundredths(community: ImageSet, mini: FeatureNetwork) -> None:
-    (row,) = clip_score.measure(community, mini).rows
+    found = clip_score.measure(community, mini)
+    (row,) = found.rows
+    assert "100 max(cos, 0)" in found.settings[0][1] and "published CLIPScore: 2.5 max(cos, 0)" in found.settings[0][1]
     pixels = community.images.permute(0, 3, 1, 2) * 2 - 1
     expected = 100 * image_text_cosine(pixels, list(community.prompts)).clamp(min=0)
     assert row.value == pytest.approx(float(expected.mean()), abs=1e-3)

@@ -10,6 +10,13 @@ import numpy as np
 import pytest
 import readme_image
 
+from comfy_scoft.common.settings import declaration
+from comfy_scoft.losses import ContrastiveLoss, DiffusionLoss, MemorizationLoss, PerceptualLoss
+from comfy_scoft.losses.rollout import RolloutSettings
+from comfy_scoft.models.lora import LoraSettings
+from comfy_scoft.negatives.generate import NegativeSettings
+from comfy_scoft.training.settings import OptimizerSettings, TrainSettings
+
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = sorted(
     path.relative_to(ROOT).as_posix()
@@ -96,6 +103,76 @@ def test_the_readme_leads_to_the_loop_in_one_hop_and_installs_before_it_proves()
 def test_every_page_of_docs_is_linked_from_the_readme() -> None:
     linked = set(re.findall(r"docs/(\w[\w-]*\.md)", text("README.md")))
     assert linked == {path.name for path in (ROOT / "docs").glob("*.md")}
+
+
+def settings_rows() -> dict[str, tuple[str, str, str]]:
+    """docs/settings.md: setting -> what the paper, the released code and this pack have."""
+    rows = [line.strip("|").split("|") for line in text("docs/settings.md").splitlines() if line.startswith("| ")]
+    assert all(len(row) == 5 for row in rows)
+    return {row[0].strip(): (row[1].strip(), row[2].strip(), row[3].strip()) for row in rows}
+
+
+SETTINGS: dict[str, tuple[type, tuple[str, ...]]] = {
+    "LoRA layers": (LoraSettings, ("targets",)),
+    "LoRA rank": (LoraSettings, ("rank",)),
+    "LoRA alpha": (LoraSettings, ("alpha",)),
+    "optimizer": (OptimizerSettings, ("optimizer", "weight_decay")),
+    "learning rate": (OptimizerSettings, ("learning_rate",)),
+    "its schedule": (OptimizerSettings, ("schedule",)),
+    "gradient clip": (OptimizerSettings, ("clip",)),
+    "length": (TrainSettings, ("steps",)),
+    "batch size": (TrainSettings, ("batch_size",)),
+    "gradient accumulation": (TrainSettings, ("accumulation",)),
+    "resolution, crop": (TrainSettings, ("resolution",)),
+    "precision": (TrainSettings, ("precision",)),
+    "seed": (TrainSettings, ("seed",)),
+    "weight of L_LDM": (DiffusionLoss, ("weight",)),
+    "weight of L_M": (MemorizationLoss, ("weight",)),
+    "weight of L_P": (PerceptualLoss, ("weight",)),
+    "weight of L_C": (ContrastiveLoss, ("weight",)),
+    "form of L_C": (ContrastiveLoss, ("form",)),
+    "m and λ": (ContrastiveLoss, ("margin", "negative_weight")),
+    "sampler": (RolloutSettings, ("solver",)),
+    "steps": (RolloutSettings, ("steps",)),
+    "guidance": (RolloutSettings, ("guidance",)),
+    "how often": (RolloutSettings, ("every",)),
+    "recorded step": (RolloutSettings, ("gradient_step",)),
+    "number": (NegativeSettings, ("per_image",)),
+    "sampling of them": (NegativeSettings, ("steps", "cfg", "strength")),
+}
+"""Row of docs/settings.md -> the settings that it is about."""
+
+
+@pytest.mark.parametrize("row", SETTINGS)
+def test_the_table_of_settings_has_the_defaults_and_no_tooltip_claims_more_of_the_paper(row: str) -> None:
+    owner, names = SETTINGS[row]
+    paper, released, here = settings_rows()[row]
+    for name in names:
+        default, own = declaration(owner, name)
+        plain = here.lower().replace(",", "")
+        shown = str(default).lower() if isinstance(default, str) else f"{default:g}"
+        forms = {shown, f"{default:.0e}".replace("e-0", "e-")} if not isinstance(default, str) else {shown}
+        assert any(form in plain for form in forms), (name, here)
+        if paper in ("not stated", "value lost"):
+            assert not re.search(r"paper", own.help.replace("the paper does not give its value", ""), re.I), own.help
+        if "Released code" in own.help:
+            assert released not in ("not stated", "–")
+
+
+def test_whoever_calls_settings_the_papers_does_so_of_none_that_the_paper_does_not_state() -> None:
+    """AdamW, cosine, clip, accumulation, alpha and CLIP RN50 are the released code's or ours."""
+    claim = re.compile(r"(?m)^- `.*\b(?:paper's|Paper:).*$|[^.|\n]*\b(?:paper's|Paper:)[^.|\n]*")
+    others = re.compile(r"AdamW|cosine|\bclip\b|accumulation|\balpha\b|RN50|ViT-B|guidance|1e-4|0\.0001", re.I)
+    honest = re.compile(r"where the paper says Adam|fifth layer|released|reads")
+    pages = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "web" / "docs").glob("*.md")]
+    pages += [ROOT / "tools" / name for name in ("workflow_notes.py", "workflow_notes_sd.py")]
+    found = [
+        f"{path.name}: {sentence.strip()}"
+        for path in pages
+        for sentence in claim.findall(path.read_text(encoding="utf-8"))
+        if path.name not in ("settings.md", "CHANGELOG.md") and others.search(sentence) and not honest.search(sentence)
+    ]
+    assert not found
 
 
 def test_the_readmes_image_has_a_row_before_and_after_and_a_block_for_each_place() -> None:

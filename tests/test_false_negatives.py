@@ -83,6 +83,14 @@ def test_using_the_suggestion_drops_what_it_says(tmp_path):
     second = filter_negatives(dataset, colors(), first.suggestion)
     assert [c.path for c in second.dropped()] == [files[-1]]
     assert [c.distance for c in second.kept()] == sorted(c.distance for c in second.kept())
+    usual = filter_negatives(dataset, colors())
+    assert usual.dataset == second.dataset and usual.threshold == first.suggestion
+    assert usual.report().splitlines()[1].endswith("to their own image, by colours, the suggested threshold")
+
+
+def test_where_the_distances_suggest_no_threshold_all_negatives_stay(painted):
+    found = filter_negatives(painted, colors())  # three are too few to tell
+    assert found.dataset == painted and found.suggestion is None and "suggested" not in found.report().splitlines()[1]
 
 
 def test_the_page_shows_dropped_pictures_beside_their_own_and_grows_with_them(painted):

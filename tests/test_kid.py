@@ -17,7 +17,7 @@ from comfy_scoft.metrics import kid
 from comfy_scoft.metrics.image_set import ImageSet
 from comfy_scoft.metrics.kid import KidSettings
 
-AS_THEY_ARE = KidSettings(normalise=False)
+AS_THEY_ARE, OF_ONE_LENGTH = KidSettings(), KidSettings(normalise=True)
 
 
 def drawn(count: int, seed: int, shift: float = 0.0, width: int = 24) -> Tensor:
@@ -63,8 +63,9 @@ def test_by_hand_of_two_pictures_each() -> None:
     assert kid.kid(x, y, AS_THEY_ARE).value == pytest.approx(sum(within) - 2.0 * sum(between) / 4.0)
     half = 1.0 + 0.5**0.5  # the cosine of (1, 1) to each axis, and coef
     unit = [1.0 + half**3, (half**3 + half**3 + 2.0**3 + 1.0) / 4.0]
-    assert kid.kid(x, y).value == pytest.approx(unit[0] - 2.0 * unit[1]), "normalized, only directions count"
-    assert kid.kid(7.0 * x, y).value == pytest.approx(kid.kid(x, y).value)
+    found = kid.kid(x, y, OF_ONE_LENGTH).value
+    assert found == pytest.approx(unit[0] - 2.0 * unit[1]), "normalized, only directions count"
+    assert kid.kid(7.0 * x, y, OF_ONE_LENGTH).value == pytest.approx(found)
 
 
 def test_the_order_of_the_pictures_does_not_matter() -> None:
@@ -127,6 +128,15 @@ def test_a_set_is_measured_to_records_to_another_set_and_to_a_batch_in_thousandt
     pixels = images.images.permute(0, 3, 1, 2) * 2 - 1, reference.permute(0, 3, 1, 2) * 2 - 1
     assert row.value == pytest.approx(1000.0 * kid.kid(*map(network.embedding, pixels)).value, abs=1e-3)
     assert kid.measure(images, reference, network, name="a folder").rows[0].name == "KID ×10³ to a folder · toy"
+
+
+def test_what_is_not_published_kid_is_called_by_another_name_and_says_so() -> None:
+    images, other = set_of("LoRA"), set_of("others", seed=5)
+    usual = kid.measure(images, other, toy_features())
+    assert usual.rows[0].name == "KID ×10³ to others · toy" and "as they are" in usual.settings[0][1]
+    scaled = kid.measure(images, other, toy_features(), OF_ONE_LENGTH)
+    assert scaled.rows[0].name == "normalized KID ×10³ to others · toy"
+    assert "not published KID" in scaled.settings[0][1] and scaled.rows[0].value != usual.rows[0].value
 
 
 def test_two_sets_get_their_paired_change_and_batches_do_not_matter(tmp_path: Path) -> None:

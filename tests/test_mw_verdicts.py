@@ -129,6 +129,23 @@ def test_the_ablation_names_what_got_better_and_everything_that_got_worse(made_u
     assert part["arms"]["LDM"]["kinds"] == {"lowest": ["cook", 0.5], "highest": ["cook", 0.5]}
 
 
+def test_trainings_that_are_no_pairs_are_compared_as_independent_figures(tmp_path: Path) -> None:
+    """KID 10 of two trainings against 221 and 222 of two others."""
+    ablation = PARTS["ablation"]
+    for seed in ablation.seeds:
+        for arm in (BASE, LDM):
+            write(tmp_path, arm, seed, {NUVIA: cell([1] * 8, "nuvia")}, part=ablation)
+    part = replace(PART, name="fresh seeds", arms=(M,), seeds=(201, 202), compare=((LDM.name, M.name),))
+    for seed in part.seeds:
+        write(tmp_path, M, seed, {NUVIA: cell([1] * 8, "nuvia")}, measures((1.0,), (1.0,), kid=20.0 + seed), part=part)
+    (one,) = read(tmp_path, part)["fresh seeds"]["comparisons"]
+    found = one["changes"][tables.KID_OWN]
+    over = t_interval([221.0, 222.0])
+    assert found["value"] == pytest.approx(211.5) and found["verdict"] == "worse" and found["seeds"] == 2
+    assert (found["low"], found["high"]) == pytest.approx((over.low - 10.0, over.high - 10.0)), "10 has no width"
+    assert tables.GAP not in one["changes"] and tables.leakage("dark skin", "caldia") not in one["changes"]
+
+
 def test_the_control_and_the_features_are_compared_in_both_directions(tmp_path: Path) -> None:
     control, features = (replace(PARTS[name], seeds=PART.seeds) for name in ("control", "features"))
     dark = {"+MP": [0] * 8, "+MP at C's norm": [1] * 8, "+MPC": [0] * 8}

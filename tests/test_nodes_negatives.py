@@ -193,3 +193,10 @@ def test_filtering_reports_and_returns_another_dataset(comfy_folders):
     assert report.startswith("0 of 2 negatives kept, 2 dropped") and page.ndim == 4
     assert [len(record.negatives) for record in found.records] == [0, 0]
     assert [len(record.negatives) for record in dataset.records] == [1, 1]
+    (threshold,) = (one for one in nodes_negatives.FilterNegatives.define_schema().inputs if one.id == "threshold")
+    assert (threshold.default, threshold.min) == (-1.0, -1.0), "the one that the distances suggest"
+    dataset = from_images(batches((10, 8, 8)), list("abcdefghij"))
+    others = [nodes_data.as_image(record.image) for record in dataset.records]
+    (dataset,) = nodes_data.AttachNegatives.execute([dataset], [others[0], *others[2:], others[1]]).args
+    found, report, _ = nodes_negatives.FilterNegatives.execute(dataset, pixels, threshold.default).args
+    assert [len(record.negatives) for record in found.records] == [0, *[1] * 9] and "the suggested threshold" in report

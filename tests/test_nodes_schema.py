@@ -70,7 +70,7 @@ def test_the_widget_of_a_setting_is_its_declaration() -> None:
 
     rate = widgets.widget(OptimizerSettings, "learning_rate")
     assert (rate.default, rate.min, rate.max, rate.step, rate.round) == (1e-4, 1e-8, 1.0, 1e-5, False)
-    assert rate.tooltip == "Peak learning rate. Paper: 0.0001. Prodigy: 1." and not rate.optional
+    assert rate.tooltip == "Peak learning rate. Released code: 0.0001. Prodigy: 1." and not rate.optional
     seed = widgets.widget(TrainSettings, "seed", optional=True)
     assert (seed.default, seed.control_after_generate, seed.step, seed.optional) == (1024, False, None, True)
     targets = widgets.widget(LoraSettings, "targets", tooltip="another")

@@ -19,6 +19,7 @@ from comfy_scoft.cli import paper_tables as cli
 from comfy_scoft.data.records import CATEGORIES, CultureRecord, Dataset
 from comfy_scoft.experiments.paper_tables import data, human, measure, networks, paper, plan, train
 from comfy_scoft.experiments.paper_tables.arms import BASE, FINETUNE, MP, MPC, PAPER, SHORT, M, arms_of
+from comfy_scoft.models.noise_schedule import NoiseSchedule
 
 # --- counts, by hand ---
 
@@ -87,6 +88,36 @@ def test_every_network_of_the_protocol_and_its_file_are_in_the_document() -> Non
     text = (ROOT / "docs" / "protocol.md").read_text(encoding="utf-8")
     for role, name in networks.ROLES.items():
         assert f"`{role}`" in text and networks.FILES[name].split("/")[0] in text
+
+
+def test_images_are_sampled_as_the_authors_sample_them() -> None:
+    """inference.py: DPMSolverMultistep, 50 steps, guidance 4.5; evenly down from 999, and from 20 to the image."""
+    assert (train.SAMPLER, PAPER.sampling_steps, PAPER.guidance) == ("DPMSolverMultistep", 50, 4.5)
+    for prediction in ("epsilon", "v_prediction"):
+        schedule = NoiseSchedule.scaled_linear(prediction=prediction)
+        sampler = train.dpm_solver(schedule)
+        assert (sampler.config.solver_order, sampler.config.algorithm_type) == (2, "dpmsolver++")
+        sampler.set_timesteps(50)
+        assert sampler.timesteps.tolist() == [round(999 * (50 - i) / 50) for i in range(50)]
+        x_0, z = torch.full((1, 4, 2, 2), 0.3), torch.randn(1, 4, 2, 2, generator=torch.Generator().manual_seed(1))
+        for t in sampler.timesteps:  # of a model that always knows the image
+            at = schedule.alphas_cumprod[t].float()
+            noise = (z - at.sqrt() * x_0) / (1 - at).sqrt()
+            answer = noise if prediction == "epsilon" else at.sqrt() * noise - (1 - at).sqrt() * x_0
+            z = sampler.step(answer, t, z).prev_sample
+        assert torch.allclose(z, x_0, atol=1e-3)
+
+
+def test_the_full_method_is_the_sum_of_all_four_losses() -> None:
+    """Eq. 1 to 4 at the released weights; L_P beside L_C as in the authors' example, with its own network."""
+    assert [(name, options["weight"]) for name, options in MPC.specs] == [
+        ("diffusion", 0.7),
+        ("memorization", 0.3),
+        ("perceptual", 0.01),
+        ("contrastive", 0.05),
+    ]
+    assert MPC.roles == ["perceptual", "training"] and MP.roles == ["training"] and M.roles == []
+    assert networks.ROLES["perceptual"] == "VGG16 (as released)"
 
 
 def test_table_2_needs_two_trainings_and_tables_1_and_4_three_more_models() -> None:

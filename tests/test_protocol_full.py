@@ -34,6 +34,7 @@ def test_sd_and_every_network_in_full_shape_through_the_command(
         path.rename(folder / networks.FILES[networks.ROLES[role]])
     vit, _ = feature_files.timm_vit(folder, "vit_small_patch14_dinov2.lvd142m", False)  # the large one takes a minute
     vit.rename(folder / networks.FILES["DINOv2 S/14"])
+    feature_files.vgg_file(folder)
     feature_files.dreamsim_folder(folder / "dreamsim")
     inception_file(folder)
     model_folders.dpt_folder(folder / "depth", real=True)

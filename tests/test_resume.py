@@ -59,13 +59,16 @@ def test_same_seed_same_lora_bit_for_bit_and_another_seed_differs(tmp_path: Path
     assert (learned(a) - learned(c)).abs().max() > 1e-3
 
 
-@pytest.mark.parametrize("accumulation, batch, calls", [(1, 1, (1, 5, 9)), (4, 1, (4, 11)), (1, 4, (5,)), (4, 3, (6,))])
+@pytest.mark.parametrize(
+    "accumulation, batch, calls, solver",
+    [(1, 1, (1, 5, 9), "ddim"), (4, 1, (4, 11), "ddim"), (1, 4, (5,), "ddpm"), (4, 3, (6,), "ddim")],
+)
 def test_resuming_after_a_stop_anywhere_equals_the_uninterrupted_run_bit_for_bit(
-    accumulation: int, batch: int, calls: tuple[int, ...], tmp_path: Path
+    accumulation: int, batch: int, calls: tuple[int, ...], solver: str, tmp_path: Path
 ) -> None:
     """`calls`: the run is stopped before these UNet calls, one after another, and gone on with each time."""
     shape = {"accumulation": accumulation, "batch_size": batch, "dataset": toy_dataset(tmp_path / "data")}
-    shape["gradient_step"] = "random"
+    shape |= {"gradient_step": "random", "solver": solver}
     whole = toy_run(tmp_path, all_losses(), run_folder=tmp_path / "whole", **shape)
     train(whole)
     parts = None
@@ -99,6 +102,7 @@ def test_a_run_is_never_mixed_with_another(tmp_path: Path) -> None:
         ({"rank": 3}, "lora.rank 2 → 3"),
         ({"every": 5}, "rollout.every 2 → 5"),
         ({"clip": 0.5}, "optimizer.clip 1.0 → 0.5"),
+        ({"solver": "ddpm"}, "rollout.solver none → ddpm"),
     ):
         other = toy_run(tmp_path, [DiffusionLoss()], dataset=run.dataset, resume=True, **change)
         with pytest.raises(ValueError, match=rf"other settings \({word}\)"):

@@ -11,7 +11,7 @@ from torch import Tensor
 from toys import batch_loss, mean, toy_base, toy_features, toy_run
 
 from comfy_scoft.losses import PerceptualLoss
-from comfy_scoft.losses.rollout import Rollout, RolloutSettings, kappas, roll_out, timesteps
+from comfy_scoft.losses.rollout import Rollout, RolloutSettings, Solver, coefficients, kappas, roll_out, timesteps
 from comfy_scoft.models.lora import LoraSettings, attach
 from comfy_scoft.models.noise_schedule import NoiseSchedule
 from comfy_scoft.models.stable_diffusion import BaseModel
@@ -109,6 +109,21 @@ def rolled(prediction: str, dtype: torch.dtype, times: tuple[int, ...], **settin
     return roll_out(base, z, torch.tensor(times), texts, RolloutSettings(**settings), choices)
 
 
+def ddpm_step(
+    schedule: NoiseSchedule, prediction: Tensor, z: Tensor, now: int, after: int, drawn: Tensor, monkeypatch
+) -> Tensor:
+    """One step of diffusers' DDPM sampler, which the authors' code uses, between any two timesteps; `drawn` is its
+    noise."""
+    from diffusers import DDPMScheduler
+    from diffusers.schedulers import scheduling_ddpm
+
+    found = DDPMScheduler(clip_sample=False, prediction_type=schedule.prediction)
+    found.alphas_cumprod, found.one = schedule.alphas_cumprod, torch.ones((), dtype=torch.float64)
+    found.set_timesteps(timesteps=[now, after] if after >= 0 else [now])
+    monkeypatch.setattr(scheduling_ddpm, "randn_tensor", lambda *args, **more: drawn)
+    return found.step(prediction, now, z).prev_sample
+
+
 def closeness(a: Tensor, b: Tensor) -> float:
     return float((a.double() - b.double()).norm() / b.double().norm())
 
@@ -203,6 +218,63 @@ def test_kappa_and_lora_gradient_equal_autograd_through_the_whole_rollout(predic
             total = total + (g[i] * z_0).sum()
         want = torch.autograd.grad(total, parameters)
         assert closeness(torch.cat([p.flatten() for p in got]), torch.cat([p.flatten() for p in want])) < 1e-6
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
+@pytest.mark.parametrize("choice", ["random", *(pytest.param(c, marks=pytest.mark.long) for c in ("first", "last"))])
+def test_ddpm_and_its_kappa_equal_diffusers_and_autograd_through_the_whole_rollout(
+    prediction: str, choice: str, monkeypatch
+) -> None:
+    """z_0 with the same noise, and ∂z_0/∂ε_c through every step of diffusers' DDPM; float64, paths of 1 to 8 steps."""
+    base, _ = world(prediction, torch.float64)
+    times, seeds = (0, 2, 37, 500, 999), [11, 12, 13, 14, 15]
+    z = torch.cat([noise(1, 4, 8, 8, seed=t, dtype=torch.float64) for t in times])
+    texts = [f"caption {t}" for t in times]
+    settings = RolloutSettings(steps=8, gradient_step=choice, grid="released", solver="ddpm")
+    rand = torch.rand(len(times), generator=torch.Generator().manual_seed(5)).tolist()
+    result = roll_out(base, z, torch.tensor(times), texts, settings, rand, noise_seeds=seeds)
+    for i, t in enumerate(times):
+        path, generator = timesteps(t, 8, "released"), torch.Generator().manual_seed(seeds[i])
+        j, now_z = path.index(int(result.recorded_t[i])), z[i : i + 1]
+        for n, (now, after) in enumerate(zip(path, [*path[1:], -1], strict=True)):
+            answer = guided(base, now_z.detach(), now, texts[i], grad=False)
+            if n == j:
+                assert closeness(result.recorded_z[i], now_z[0].detach()) < 1e-9 or t == 0
+                recorded = answer.clone().requires_grad_()
+                answer = recorded
+            drawn = torch.randn(4, 8, 8, generator=generator).double() if after >= 0 else torch.zeros(4, 8, 8)
+            now_z = ddpm_step(base.schedule, answer, now_z, now, after, drawn, monkeypatch)
+        assert closeness(result.z_0[i], now_z[0].detach()) < 1e-8
+        g = noise(1, 4, 8, 8, seed=i, dtype=torch.float64)
+        (slope,) = torch.autograd.grad((g * now_z).sum(), recorded)
+        assert float((slope * GUIDANCE / g / result.kappa[i] - 1.0).abs().max()) < 1e-6
+
+
+def test_ddpms_kappa_is_its_closed_form_and_what_the_settings_page_says_of_it() -> None:
+    """κ = s (σ_next² − σ_j²) / σ_j: of the first step 0.51 to 0.58 of it is left with DDIM at t ≥ 100."""
+    schedule = NoiseSchedule.scaled_linear()
+    sigma = ((1 - schedule.alphas_cumprod) / schedule.alphas_cumprod).sqrt()
+    firsts: dict[tuple[str, str], list[float]] = {("even", "ddim"): [], ("released", "ddpm"): [], ("even", "ddpm"): []}
+    for t in range(1000):
+        for (grid, solver), values in firsts.items():
+            path = timesteps(t, 20, grid)
+            found = kappas(schedule, path, GUIDANCE, Solver(solver))
+            values.append(float(found[0]))
+            at = torch.cat([sigma[path], torch.zeros(1, dtype=torch.float64)])
+            if solver == "ddpm":
+                assert torch.allclose(found, GUIDANCE * (at[1:] ** 2 - at[:-1] ** 2) / at[:-1], rtol=1e-9, atol=1e-12)
+    ours, theirs, even = (torch.tensor(values) for values in firsts.values())
+    left = (ours / even)[100:]
+    assert (round(float(left.min()), 2), round(float(left.max()), 2)) == (0.51, 0.58)
+    size = [round(float(values.square().mean().sqrt()), 2) for values in (ours, theirs)]
+    assert size == [4.46, 7.83]
+
+
+def test_only_ddpm_needs_noise_and_ends_without() -> None:
+    schedule, path = NoiseSchedule.scaled_linear(), timesteps(999, 20)
+    assert not coefficients(schedule, path)[2].any()
+    spread = coefficients(schedule, path, Solver.DDPM)[2]
+    assert spread[-1] == 0 and (spread[:-1] > 0).all()
 
 
 @pytest.mark.parametrize("choice", ["first", "random"])

@@ -42,6 +42,7 @@ class Toy:
     name: str = setting("x")
     on: bool = setting(False)
     free: int = 7
+    new: int = setting(1, min=0, max=9, later=True)
 
     def __post_init__(self) -> None:
         check(self)
@@ -85,6 +86,7 @@ def test_the_identity_leaves_out_what_does_not_change_what_is_learned() -> None:
     assert identity_fields(Toy()) == {"count": 2, "color": "red", "name": "x", "on": False, "free": 7}
     aside = {"checkpoint_every", "micro_batch", "checkpointing", "keep", "validate_every", "preview_every"}
     aside |= {"preview_prompt", "tracker"}
+    assert identity_fields(Toy(new=2))["new"] == 2, "what came later counts where it is not at its default"
     assert set(asdict(TrainSettings())) - set(identity_fields(TrainSettings())) == aside
 
 

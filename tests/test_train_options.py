@@ -191,10 +191,12 @@ def gradient(run: Run, memory_options: MemoryOptions) -> Tensor:
     return torch.cat([p.grad.flatten() for p in parameters])
 
 
-@pytest.mark.parametrize("which", ["first", "last", "random"])
-def test_pictures_in_one_pass_do_not_change_the_gradient(which: str, data: Dataset, tmp_path: Path) -> None:
+@pytest.mark.parametrize("which, solver", [("first", "ddim"), ("last", "ddim"), ("random", "ddim"), ("last", "ddpm")])
+def test_pictures_in_one_pass_do_not_change_the_gradient(
+    which: str, solver: str, data: Dataset, tmp_path: Path
+) -> None:
     """Six images, three of them with a rollout, in passes of 6, 2 and 1, and of 4 and 2."""
-    shape = {"batch_size": 3, "accumulation": 2, "gradient_step": which, "dataset": data}
+    shape = {"batch_size": 3, "accumulation": 2, "gradient_step": which, "solver": solver, "dataset": data}
     whole = gradient(toy_run(tmp_path, all_losses(), **shape), MemoryOptions())
     for most in (1, 2, 4):
         parts = gradient(toy_run(tmp_path, all_losses(), **shape), MemoryOptions(micro_batch=most))

@@ -25,7 +25,7 @@ import workflow_files
 import workflow_sd
 from comfy_server import ComfyServer
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from skimage import data
 
 from comfy_scoft.data.dataset import load_folder
@@ -58,6 +58,9 @@ def fill(base: Path, names: tuple[str, ...], size: str, longest: int) -> None:
     eye = models / "clip_vision"
     eye.mkdir(parents=True)
     feature_files.clip_file(eye, "RN50-quickgelu")[0].rename(eye / workflow_files.CLIP_RN50.name)
+    vgg, _ = feature_files.vgg_file(eye)
+    save_file(torch.load(vgg, weights_only=True), eye / workflow_files.VGG16.name)
+    vgg.unlink()
     model_folders.dpt_folder(models / "depth_estimators" / "dpt")
     model_folders.blip_folder(models / "captioners" / "blip", real=size == "full")
     photographs(base / "input" / str(workflow_sd.PICTURES["folder"]), longest)
@@ -272,9 +275,15 @@ def test_training_has_the_papers_settings(name: str) -> None:
     rollout = found["SCoFT_RolloutOptions"]
     assert (rollout["every"], rollout["steps"], rollout["guidance"]) == (10, 20, 4.5)
     assert (rollout["gradient_step"], rollout["kappa"]) == ("first", "plain")
-    weights = [found[f"SCoFT_{kind}Loss"]["weight"] for kind in ("Diffusion", "Memorization", "Contrastive")]
-    assert weights == [0.7, 0.3, 0.05] and found["SCoFT_LoadFeatures"]["network"] == "CLIP RN50 (layer 5)"
-    assert found["SCoFT_MakeNegatives"]["per_image"] == 5
+    prompt = shipped(name)
+    losses = {kind: found[f"SCoFT_{kind}Loss"] for kind in ("Diffusion", "Memorization", "Perceptual", "Contrastive")}
+    assert [loss["weight"] for loss in losses.values()] == [0.7, 0.3, 0.01, 0.05], (
+        "all four, as in the authors' example"
+    )
+    assert prompt[train["losses"][0]]["class_type"] == "SCoFT_ContrastiveLoss", "the end of the chain"
+    looks = [prompt[losses[kind]["features"][0]]["inputs"]["network"] for kind in ("Perceptual", "Contrastive")]
+    assert looks == ["VGG16 (as released)", "CLIP RN50 (layer 5)"]
+    assert found["SCoFT_MakeNegatives"]["per_image"] == 5 and found["SCoFT_FilterNegatives"]["threshold"] == -1
     assert train["resolution"] == (1024 if name.endswith("xl") else 512)
 
 

@@ -33,8 +33,8 @@ LANGUAGES = ("zh", "ko", "es")
 LOCAL = "http://127.0.0.1:8188"
 """The ComfyUI that `python run.py comfy` starts."""
 SAME = frozenset(
-    "alpha batch buckets cfg checkpoint checkpointing clip control_net csv dataset dora dropout ema kappa lora "
-    "min_snr_gamma prompts rollout SCoFT vae".split()
+    "alpha batch buckets cfg checkpoint checkpointing clip control_net csv dataset ddim ddpm dora dropout ema kappa "
+    "lora min_snr_gamma prompts rollout SCoFT vae".split()
 ) | {"base", "relief (mini)", "CLIPScore (SCoFT)", "KID (SCoFT)", "RS-Corrector (SCoFT)"}
 """Names, labels and choices that a language may leave in English."""
 

@@ -29,8 +29,8 @@ MEASURE = """## What each figure says
 **KID** to the test pictures: lower is nearer to the community's own. KID to other places rises as nuvia looks less \
 like everywhere else. **Memorization**: lower is better; look at the near copies. **Diversity**: higher is more \
 varied. **Denoising gap**: what rises from base to LoRA was learned by heart. **Bias Oracle** counts, in the mini \
-world alone. **CLIPScore** does *not* measure cultural competence: in the paper it fell while people found the \
-pictures better."""
+world alone. **CLIPScore** is 100 max(cos, 0), where published values are 2.5 max(cos, 0). It does *not* measure \
+cultural competence: in the paper it fell while people found the pictures better."""
 
 READ = """## Read the intervals first
 A change whose interval holds 0 is not shown by these pictures: raise *images_per_prompt* (in all nodes that draw) for \

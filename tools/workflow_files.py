@@ -52,12 +52,13 @@ SDXL_DEPTH = ModelFile(
 CLIP_RN50 = ModelFile(
     "clip_vision", "clip-rn50-openai.safetensors", "timm/resnet50_clip.openai", 0.4, "open_clip_model.safetensors"
 )
+VGG16 = ModelFile("clip_vision", "vgg16-imagenet.safetensors", "timm/vgg16.tv_in1k", 0.6, "model.safetensors")
 DPT = f"""| all small files and `model.safetensors` of [DPT-hybrid]({HUB}/Intel/dpt-hybrid-midas/tree/main) \
 | `models/depth_estimators/dpt` | 0.5 GB |"""
 BLIP = f"""| all small files and `model.safetensors` of [BLIP]({HUB}/Salesforce/blip-image-captioning-base/tree/main) \
 | `models/captioners/blip` | 1 GB |"""
 
-OFFERED = {file.name: file.offer() for file in (SD15, SD15_DEPTH, SDXL, SDXL_DEPTH, CLIP_RN50)}
+OFFERED = {file.name: file.offer() for file in (SD15, SD15_DEPTH, SDXL, SDXL_DEPTH, CLIP_RN50, VGG16)}
 """By the name in a loader's menu."""
 
 

@@ -45,7 +45,7 @@ CARD = {
 
 
 def train_and_measure(w: Workflow, run: str, *, careful: bool) -> None:
-    """The paper's whole method on the mini model.
+    """The paper's losses on the mini model, at the mini world's settings and without a filter of negatives.
 
     careful: with Prior Preservation, which keeps other places as they are, and with RS-Corrector. run: also the
     LoRA's name.

@@ -8,12 +8,17 @@ can draw that world alone: for your own pictures open `train-cultural-lora-sd15`
 NEGATIVES = """## What the model itself would have shown
 For each community picture the base model draws the same scene with its own idea of the place. The depth map keeps the \
 scene the same, so that only what the model *imagines* differs. Look at the preview: these pictures are what training \
-will move away from."""
+will move away from. (The paper makes five of each and leaves out those that came out right, by *Filter Negatives*: \
+here there are three, and none is left out.)"""
 
 LOSSES = """## Three ideas, one after another
 **Diffusion** learns the pictures. **Memorization** keeps it from copying them. **Contrastive** compares what the \
 model would draw with the community's picture (come nearer) and with its own stereotype (move away). To see what one \
-of them does, select it and press Ctrl+B: it is left out."""
+of them does, select it and press Ctrl+B: it is left out.
+
+The settings are the mini world's, not the paper's: Contrastive counts 20 times as much as in the authors' code or \
+more, with margin 0.05, 10 sampling steps and rank 16, and the paper's Perceptual is left out beside it. \
+`train-cultural-lora-sd15` has all four losses at the weights of the authors' code."""
 
 KEEP = """ **Prior Preservation** is not in the paper: it holds prompts that name another place, or none, at what the \
 base model answers. A place that is not named in its list is not kept: name every place you care about. With a Stable \
@@ -37,7 +42,10 @@ too."""
 CHAIN = """## What does each idea add?
 Each loss node passes on the chain with itself at the end. Here the chain is used after each step: **LDM** is ordinary \
 fine-tuning; **+M** adds the guard against copying; **+MP** also compares finished pictures; **+MPC** compares them \
-with the stereotype too (this loss contains P, and so takes its place)."""
+with the stereotype too (this loss contains P, and so takes its place here; the paper sums all four).
+
+The settings are the mini world's, not the paper's: P and C count 20 times as much as in the authors' code, with \
+margin 0.05, 10 sampling steps, rank 16, 3 negatives and no filter."""
 
 FOUR = """## Same data, seeds and steps
 All four start from the same base model and random numbers; only the losses differ."""

@@ -14,8 +14,11 @@ _FIRST = (
     "## Before the first run\nDownload these files, put them where the table says, and press R to refresh the menus."
 )
 
-SD15 = f"{_FIRST}\n\n{files.table(files.SD15, files.SD15_DEPTH, files.CLIP_RN50, files.DPT, files.BLIP)}\n\n{_IMAGES}"
-SDXL = f"{_FIRST}\n\n{files.table(files.SDXL, files.SDXL_DEPTH, files.CLIP_RN50, files.DPT, files.BLIP)}\n\n{_IMAGES}"
+_NEGATIVES = (files.CLIP_RN50, files.DPT, files.BLIP)
+_TRAINING = (files.CLIP_RN50, files.VGG16, files.DPT, files.BLIP)
+SD15 = f"{_FIRST}\n\n{files.table(files.SD15, files.SD15_DEPTH, *_TRAINING)}\n\n{_IMAGES}"
+SDXL = f"{_FIRST}\n\n{files.table(files.SDXL, files.SDXL_DEPTH, *_TRAINING)}\n\n{_IMAGES}"
+NEGATIVES_ONLY = f"{_FIRST}\n\n{files.table(files.SD15, files.SD15_DEPTH, *_NEGATIVES)}\n\n{_IMAGES}"
 STOCK = f"{_FIRST}\n\n{files.table(files.SD15, files.SD15_DEPTH, files.DPT)}\n\n{_IMAGES}"
 ONE_LORA = f"""{_FIRST}
 
@@ -32,13 +35,16 @@ a dress* where you wrote *a bride in hanbok*. Look through these captions: they 
 NEGATIVES = """## What the model itself would have shown
 For each of your pictures the base model draws the same scene five times, with its own idea of the place; the depth \
 map keeps the scene. Some come out right by luck: the filter leaves out those that are too like your picture, and \
-shows which (the paper compares by DreamSim: choose it as the eye where it is installed). Look before you train. This \
-takes a while, and only once: if you stop, the next run goes on from there."""
+shows which. Its threshold -1 is the distance that stands out among all of them; where none does, nothing is left out \
+(the paper compares by DreamSim and does not state its threshold: choose DreamSim as the eye where it is installed). \
+Look before you train. This takes a while, and only once: if you stop, the next run goes on from there."""
 
-LOSSES = """## What training looks at: the paper's losses and weights
-**Diffusion** (0.7) learns the pictures. **Memorization** (0.3) keeps it from copying them. **Contrastive** (0.05) \
-draws a picture while training, and compares it with yours (come nearer) and with the negatives (move away), as the \
-fifth layer of CLIP sees them. To leave one out, select it and press Ctrl+B."""
+LOSSES = """## What training looks at: the paper's four losses, with the weights of its code
+**Diffusion** (0.7) learns the pictures. **Memorization** (0.3) keeps it from copying them. The other two draw a \
+picture while training: **Perceptual** (0.01) compares it with yours, as VGG16 sees them; **Contrastive** (0.05) \
+compares it with yours (come nearer) and with the negatives (move away), as the fifth layer of CLIP sees them. \
+Contrastive alone contains a term like Perceptual's: to train with it *in place of* Perceptual, select *Look like \
+them* and press Ctrl+B. Any of them can be left out so."""
 
 _SAVED = """Stopping is safe: what was learned is kept, and *resume* goes on. The LoRA is saved in `output/loras` with \
 a card: fill in its title, the words that call it up (*in Korea*), who made it, under which licence, and who agreed. \
@@ -46,13 +52,15 @@ a card: fill in its title, the words that call it up (*in Korea*), who made it, 
 writing or dress that must not be mirrored. To train elsewhere, with ComfyUI free for other things, switch \
 *export_job* on: the node then shows the command to type."""
 
-TRAIN_SD15 = f"""## The paper's settings
-3000 steps of 4 pictures, learning rate 0.0001 on a cosine, rank 64, 512 pixels; the authors took 2.5 hours on a V100. \
-bf16 halves what the weights need; on a card without it choose fp32. {_SAVED}"""
+TRAIN_SD15 = f"""## The settings of the paper and of its code
+3000 steps and rank 64 are the paper's. Four pictures a step, AdamW at 0.0001 on a cosine, and 512 pixels are those of \
+the authors' code; `docs/settings.md` of this pack says of each setting whose it is. The authors took 2.5 hours on a \
+V100. bf16 halves what the weights need; on a card without it choose fp32. {_SAVED}"""
 
-TRAIN_SDXL = f"""## The paper's settings at XL's size
-The paper trained Stable Diffusion 1.x. The same losses and weights serve XL, at 1024 pixels, with activations \
-computed again instead of kept, to save memory. {_SAVED}"""
+TRAIN_SDXL = f"""## The same settings at XL's size
+The paper trained Stable Diffusion 1.x, so nothing here is the paper's own choice for XL: the same losses, weights and \
+steps, at 1024 pixels, with activations computed again instead of kept, to save memory. `docs/settings.md` of this \
+pack says of each setting whose it is. {_SAVED}"""
 
 COMPARE = """## Did it work?
 Both models draw the same prompts from the same seeds. Write prompts of your own, also of things that none of your \

@@ -49,8 +49,8 @@ def load_dataset(w: Workflow, title: str = "The community's pictures", split: st
     return w.add("SCoFT_LoadDataset", title, split=split, **given)["dataset"]
 
 
-def load_features(w: Workflow, **given: Any) -> Socket:
-    return w.add("SCoFT_LoadFeatures", "Eye that compares pictures", **(given or FEATURES))["features"]
+def load_features(w: Workflow, title: str = "Eye that compares pictures", **given: Any) -> Socket:
+    return w.add("SCoFT_LoadFeatures", title, **(given or FEATURES))["features"]
 
 
 def load_control_net(w: Workflow, name: str = CONTROL_NET) -> Socket:

@@ -16,12 +16,19 @@ from comfy_scoft.negatives.depth import FOR_PHOTOS
 
 PICTURES = {"folder": "my community", "culture": "Korean", "place": "Korea"}
 NEGATIVES = {"per_image": 5, "steps": 20, "cfg": 7.5, "strength": 1.0, "seed": 1}
-LOSSES = {"Diffusion": {"weight": 0.7}, "Memorization": {"weight": 0.3}, "Contrastive": {"weight": 0.05}}
+LOSSES = {
+    "Diffusion": {"weight": 0.7},
+    "Memorization": {"weight": 0.3},
+    "Perceptual": {"weight": 0.01},
+    "Contrastive": {"weight": 0.05},
+}
+"""The paper's four losses with the weights of the authors' example."""
 ROLLOUT = {"every": 10, "steps": 20, "guidance": 4.5, "gradient_step": "first"}
 LORA = {"rank": 64, "alpha": 64.0, "targets": "attention"}
 OPTIMIZER = {"learning_rate": 1e-4, "schedule": "cosine", "clip": 1.0}
 TRAIN = {"steps": 3000, "batch_size": 1, "accumulation": 4, "seed": 1024, "precision": "bf16", "checkpoint_every": 250}
 FEATURES = {"network": "CLIP RN50 (layer 5)", "checkpoint": files.CLIP_RN50.name}
+PERCEPTUAL = {"network": "VGG16 (as released)", "checkpoint": files.VGG16.name}
 PROMPTS = "a street in Korea\na family at dinner in Korea\na wedding in Korea\na street"
 RUN = "my-community"
 DEPTH = {"estimator": FOR_PHOTOS}
@@ -32,7 +39,7 @@ SAMPLER = {"steps": 30, "cfg": 7.5, "sampler_name": "dpmpp_2m", "scheduler": "ka
 
 @dataclass(frozen=True)
 class Family:
-    """A base model and what goes with it. train: what differs from the paper's settings."""
+    """A base model and what goes with it. train: what differs from the settings of Stable Diffusion 1.5."""
 
     checkpoint: files.ModelFile
     control: files.ModelFile
@@ -50,14 +57,17 @@ SDXL = Family(
 
 
 def train_cultural_lora(w: Workflow, family: Family, run: str) -> None:
-    """The paper's whole method with its settings. run: also the LoRA's name."""
+    """The paper's four losses and filtered negatives, at its settings or, where it states none, the released code's
+    (docs/settings.md). run: also the LoRA's name."""
     base, dataset = base_and_images(w, family, family.note)
     features, dataset = negatives(w, base, family, dataset)
     w.group("What training looks at", parts.VIOLET, notes.LOSSES, 320)
     chain: dict[str, Socket] = {}
-    titles = ("Learn the pictures", "… but do not copy them", "Near them, far from the stereotype")
+    looks = {"Perceptual": parts.load_features(w, "Eye for likeness", **PERCEPTUAL), "Contrastive": features}
+    w.column(320)
+    titles = ("Learn the pictures", "… but do not copy them", "Look like them", "Near them, far from the stereotype")
     for (name, given), title in zip(LOSSES.items(), titles, strict=True):
-        more = {"features": features} if name == "Contrastive" else {}
+        more = {"features": looks[name]} if name in looks else {}
         chain = {"losses": w.add(f"SCoFT_{name}Loss", title, **given, **more, **chain)["losses"]}
     w.group("Train and save", parts.GREEN, family.train_note)
     options = parts.train_options(w, LORA, OPTIMIZER, ROLLOUT)
@@ -89,7 +99,7 @@ def negatives(w: Workflow, base: Node, family: Family, dataset: Socket) -> tuple
     dataset = w.add("SCoFT_MakeNegatives", "Draw the stereotype", **given)["dataset"]
     w.column(360)
     features = parts.load_features(w, **FEATURES)
-    given = {"dataset": dataset, "features": features, "threshold": 0.1}
+    given = {"dataset": dataset, "features": features, "threshold": -1.0}
     dataset = w.add("SCoFT_FilterNegatives", "Leave out what came out right", **given)["dataset"]
     w.column(460)
     w.add("SCoFT_PreviewDataset", "Pictures, depth and negatives", dataset=dataset)
@@ -110,7 +120,7 @@ def compare(w: Workflow, base: Node, trained: Socket, family: Family) -> None:
 
 def make_negatives(w: Workflow) -> None:
     """Captions, depth, negatives and the filter, saved as a dataset."""
-    base, dataset = base_and_images(w, SD15, SD15.note)
+    base, dataset = base_and_images(w, SD15, notes.NEGATIVES_ONLY)
     _, dataset = negatives(w, base, SD15, dataset)
     w.group("Save", parts.GREEN, notes.KEEP, 340)
     w.add("SCoFT_SaveDataset", "Keep them", dataset=dataset, **SAVED)

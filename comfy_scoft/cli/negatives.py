@@ -80,7 +80,11 @@ def parser() -> argparse.ArgumentParser:
     filtering = command.add_argument_group("filter")
     filtering.add_argument("--features", help="a feature network: remove negatives that look like their image")
     filtering.add_argument("--features-file", type=Path, help="file with its weights")
-    filtering.add_argument("--threshold", type=float, default=0.0, help="remove negatives below this distance")
+    filtering.add_argument(
+        "--threshold",
+        type=float,
+        help="remove negatives below this distance; default: the distance that the distances themselves suggest",
+    )
     return command
 
 
@@ -89,7 +93,8 @@ def run(options: argparse.Namespace) -> int:
     names = [field.name for field in dataclasses.fields(NegativeSettings) if hasattr(options, field.name)]
     chosen = {name: getattr(options, name) for name in names if name != "resolution" or options.resolution}
     settings = NegativeSettings(**chosen)
-    check_number("threshold", options.threshold, whole=False, min=0.0, max=None)
+    if options.threshold is not None:
+        check_number("threshold", options.threshold, whole=False, min=0.0, max=None)
     distributed, device = launched("gloo", PATIENCE)
     if options.threads:
         torch.set_num_threads(options.threads)

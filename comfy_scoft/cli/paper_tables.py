@@ -46,7 +46,7 @@ def parser() -> argparse.ArgumentParser:
         "goes on. docs/protocol.md says what is done and what the paper leaves open.",
     )
     files = found.add_argument_group("files")
-    files.add_argument("--model", type=Path, required=True, help="Stable Diffusion 1.4 as the paper, .safetensors")
+    files.add_argument("--model", type=Path, required=True, help="Stable Diffusion 1.4, .safetensors")
     files.add_argument("--controlnet", type=Path, help="a depth ControlNet of its family, where negatives are made")
     files.add_argument("--data", type=Path, nargs="+", required=True, help="a dataset for each culture, or a folder "
                        "of them: <culture>/train/metadata.jsonl and, if there is one, <culture>/test")  # fmt: skip
@@ -62,7 +62,7 @@ def parser() -> argparse.ArgumentParser:
     what.add_argument("--tables", type=int, nargs="+", default=list(TABLES), choices=TABLES, help="default: all")
     what.add_argument("--plan", action="store_true", help="only say what would be done, and how long it would take")
     what.add_argument("--short", action="store_true", help="few steps and images: shows that all of it runs")
-    what.add_argument("--seed", type=int, default=1024, help="of splits, samples and trainings (default: the paper's)")
+    what.add_argument("--seed", type=int, default=1024, help="of splits, samples and trainings")
     what.add_argument("--filter-threshold", type=float, help="distance below which negatives are false; default: the "
                       "one that the distances suggest")  # fmt: skip
     how = found.add_argument_group("how")

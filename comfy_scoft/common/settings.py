@@ -34,13 +34,16 @@ class Choice(str, Enum):
 @dataclass(frozen=True)
 class Declaration:
     """help: tooltip and command-line help. min, max: the smallest and largest value, both allowed. step: of the widget.
-    identity: whether the setting changes what is learned (beyond rounding); a run resumes only if those are equal."""
+    identity: whether the setting changes what is learned (beyond rounding); a run resumes only if those are equal.
+    later: added when there were runs and results already; at its default it is no part of the identity, so that these
+    stay what they are."""
 
     help: str = ""
     min: float | None = None
     max: float | None = None
     step: float | None = None
     identity: bool = True
+    later: bool = False
 
 
 def setting(
@@ -51,9 +54,10 @@ def setting(
     max: float | None = None,
     step: float | None = None,
     identity: bool = True,
+    later: bool = False,
 ) -> Any:
     """A dataclass field with its `Declaration`. Its type is that of the default: bool, int, float, str or a Choice."""
-    return field(default=default, metadata={KEY: Declaration(help, min, max, step, identity)})
+    return field(default=default, metadata={KEY: Declaration(help, min, max, step, identity, later)})
 
 
 def declaration(owner: Any, name: str) -> tuple[Any, Declaration]:
@@ -65,8 +69,12 @@ def declaration(owner: Any, name: str) -> tuple[Any, Declaration]:
 
 def identity_fields(settings: Any) -> dict[str, Any]:
     """The fields of a settings dataclass that change what is learned, as plain JSON."""
-    aside = {each.name for each in dataclasses.fields(settings) if not each.metadata.get(KEY, Declaration()).identity}
-    return {name: value for name, value in asdict(settings).items() if name not in aside}
+    found = asdict(settings)
+    for each in dataclasses.fields(settings):
+        own = each.metadata.get(KEY, Declaration())
+        if not own.identity or (own.later and found[each.name] == each.default):
+            del found[each.name]
+    return found
 
 
 def check(settings: Any) -> None:

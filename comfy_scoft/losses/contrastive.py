@@ -20,8 +20,8 @@ class Form(Choice):
 class ContrastiveLoss(Loss):
     """L_C (SCoFT, Eq. 4): ``max(D(f(x̂), f(x)) − λ · mean_k D(f(x̂), f(x⁻_k)) + m, 0)``, released weight 0.05.
 
-    It contains the positive term, so it stands in place of L_P (+MPC), not beside it. An image without negatives
-    contributes its positive term alone.
+    It contains a positive term of its own, so that it can stand in place of L_P. The paper sums both; the authors'
+    example has L_P beside it with another network. An image without negatives contributes its positive term alone.
     margin m and negative_weight λ: the paper's values are lost in its text; these defaults are our choice (a margin of
     0.2 is the usual one for unit-scale embedding distances), not the authors'.
     form: `triplet` is the equation; `difference` is the released code: ``D⁺ − mean D⁻``, no hinge, no margin, λ = 1.

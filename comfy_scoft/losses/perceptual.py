@@ -12,7 +12,10 @@ from .context import Loss, LossContext
 
 @dataclass(frozen=True)
 class PerceptualLoss(Loss):
-    """L_P (SCoFT, Eq. 3): ``D(f(x̂), f(x))`` between the rollout's image and the training image; weight 0.05."""
+    """L_P (SCoFT, Eq. 3): ``D(f(x̂), f(x))`` between the rollout's image and the training image.
+
+    Released weights: 0.05 where it stands in place of L_C, and 0.01 beside L_C, there with the VGG16 distance.
+    """
 
     name: ClassVar[str] = "perceptual"
     uses_rollout: ClassVar[bool] = True

@@ -1,13 +1,14 @@
-"""The short DDIM rollout from a noised training latent to an image, and its scalar chain κ.
+"""The short rollout from a noised training latent to an image, and its scalar chain κ.
 
 With every step but one under no-grad, the final latent depends on the recorded prediction only through the linear
-coefficients of DDIM (η = 0, no clipping). Write one step as ``z <- a_i z + b_i ε̃_i`` with ``ε̃ = ε_∅ + s (ε_c − ε_∅)``
-and a stop-gradient on ``ε_∅``; then for the recorded step j
+coefficients of the solver (no clipping). Write one step as ``z <- a_i z + b_i ε̃_i + c_i n_i`` with
+``ε̃ = ε_∅ + s (ε_c − ε_∅)``, a stop-gradient on ``ε_∅`` and noise n_i; then for the recorded step j
 
     ∂z_0 / ∂ε_c = κ I,     κ = s · b_j · Π_{i>j} a_i,
 
 one number per sample. A loss on the decoded image therefore needs no graph through the rollout: its gradient g at z_0
-enters as ``⟨κ g, ε_c⟩``. For ε-prediction this is ``κ = s (σ_next − σ_j)`` with ``σ = √(1−ᾱ)/√ᾱ``.
+enters as ``⟨κ g, ε_c⟩``. For ε-prediction, with ``σ = √(1−ᾱ)/√ᾱ``, this is ``κ = s (σ_next − σ_j)`` for DDIM and
+``κ = s (σ_next² − σ_j²) / σ_j`` for DDPM, which is 1 + σ_next/σ_j, nearly two, times as much.
 """
 
 from __future__ import annotations
@@ -47,6 +48,13 @@ class Grid(Choice):
     RELEASED = "released"
 
 
+class Solver(Choice):
+    """`ddim` (η = 0) adds no noise, as in the paper; `ddpm` is ancestral sampling, as in the authors' code."""
+
+    DDIM = "ddim"
+    DDPM = "ddpm"
+
+
 @dataclass(frozen=True)
 class RolloutSettings:
     """How the image x̂ of the perceptual and contrastive losses is generated. Raises UserError for a bad value.
@@ -72,6 +80,12 @@ class RolloutSettings:
         "weight for every timestep.",
     )
     grid: Grid = setting(Grid.EVEN, "Timesteps of the rollout. even: evenly spaced. released: as in the authors' code.")
+    solver: Solver = setting(
+        Solver.DDIM,
+        "Sampler of the rollout. ddim: the paper's, adds no noise. ddpm: the released code's, adds noise at each step; "
+        "the perceptual and contrastive losses then weigh about 1.8 times as much.",
+        later=True,
+    )
 
     def __post_init__(self) -> None:
         check(self)
@@ -91,26 +105,33 @@ def timesteps(t: int, steps: int, grid: Grid = Grid.EVEN) -> list[int]:
     return [round(t * (count - 1 - i) / (count - 1)) for i in range(count)]
 
 
-def coefficients(schedule: NoiseSchedule, path: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """a_i and b_i of ``z <- a_i z + b_i prediction`` for each step of a path, float64, shape (len(path),).
+def coefficients(
+    schedule: NoiseSchedule, path: Sequence[int], solver: Solver = Solver.DDIM
+) -> tuple[Tensor, Tensor, Tensor]:
+    """a_i, b_i and c_i of ``z <- a_i z + b_i prediction + c_i noise`` for each step of a path, float64, (len(path),).
 
-    The last step goes to ᾱ = 1, whatever the sampler's `set_alpha_to_one` says: otherwise that step is the identity.
+    c is 0 for DDIM, and for the last step. DDPM is that of Ho et al. 2020, Eq. 7, with the posterior's own variance
+    (diffusers' `fixed_small`). The last step goes to ᾱ = 1, whatever the sampler's `set_alpha_to_one` says: otherwise
+    that step is the identity.
     """
     table = schedule.alphas_cumprod
     now = table[torch.tensor(path)]
     after = torch.cat([now[1:], torch.ones(1, dtype=table.dtype)])
+    rest = 1 - after  # square of the factor of ε in the next latent
+    if solver == Solver.DDPM:
+        rest = rest.square() * now / (after * (1 - now))
     if schedule.prediction == "v_prediction":
-        a = (after * now).sqrt() + ((1 - after) * (1 - now)).sqrt()
-        b = ((1 - after) * now).sqrt() - (after * (1 - now)).sqrt()
+        a = (after * now).sqrt() + (rest * (1 - now)).sqrt()
+        b = (rest * now).sqrt() - (after * (1 - now)).sqrt()
     else:
         a = (after / now).sqrt()
-        b = (1 - after).sqrt() - (after * (1 - now) / now).sqrt()
-    return a, b
+        b = rest.sqrt() - (after * (1 - now) / now).sqrt()
+    return a, b, (1 - after - rest).clamp(min=0.0).sqrt()
 
 
-def kappas(schedule: NoiseSchedule, path: Sequence[int], guidance: float) -> Tensor:
+def kappas(schedule: NoiseSchedule, path: Sequence[int], guidance: float, solver: Solver = Solver.DDIM) -> Tensor:
     """κ for each possible recorded step of a path, float64, shape (len(path),)."""
-    a, b = coefficients(schedule, path)
+    a, b, _ = coefficients(schedule, path, solver)
     later = torch.cat([a.flip(0).cumprod(0).flip(0)[1:], torch.ones(1, dtype=a.dtype)])
     return guidance * b * later
 
@@ -120,7 +141,8 @@ def _rms_kappa(schedule: NoiseSchedule, settings: RolloutSettings) -> float:
     """Root mean square of κ over all timesteps (and over the recorded step, when that is random)."""
     total = 0.0
     for t in range(len(schedule)):
-        values = kappas(schedule, timesteps(t, settings.steps, settings.grid), settings.guidance)
+        path = timesteps(t, settings.steps, settings.grid)
+        values = kappas(schedule, path, settings.guidance, settings.solver)
         chosen = {GradientStep.FIRST: values[:1], GradientStep.LAST: values[-1:], GradientStep.RANDOM: values}[
             settings.gradient_step
         ]
@@ -152,16 +174,18 @@ def roll_out(
     rollout_rand: Sequence[float] | None = None,
     first: tuple[Tensor, Tensor] | None = None,
     check_interrupt: Callable[[], None] = lambda: None,
+    noise_seeds: Sequence[int] = (),
 ) -> Rollout:
     """Denoise z_t (B, C, h, w) at timesteps t (B,) to z_0 with guidance; caption and empty prompt in one call a step.
 
     rollout_rand: a number in [0, 1) for each sample, which decides the recorded step where that is random.
     `first` may hold the caption's and the empty prompt's prediction at (z_t, t), when they are at hand already.
     `check_interrupt` is called before each UNet call and may raise to stop. Samples with a shorter path leave the
-    batch.
+    batch. noise_seeds: one for each sample, of the noise that a solver adds (not needed for DDIM).
     """
     paths = [timesteps(int(x), settings.steps, settings.grid) for x in t]
-    steps = [coefficients(base.schedule, path) for path in paths]
+    steps = [coefficients(base.schedule, path, settings.solver) for path in paths]
+    generators = [torch.Generator().manual_seed(seed) for seed in noise_seeds]
     rollout_rand = [0.0] * len(paths) if rollout_rand is None else rollout_rand
     recorded = [_recorded_index(len(p), settings.gradient_step, u) for p, u in zip(paths, rollout_rand, strict=True)]
     z, recorded_z = z_t.clone(), z_t.clone()
@@ -181,7 +205,11 @@ def roll_out(
         a = _column([steps[k][0][i] for k in active], z)
         b = _column([steps[k][1][i] for k in active], z)
         z[active] = a * z[active] + b * guided.to(z.dtype)
-    kappa = torch.stack([kappas(base.schedule, p, settings.guidance)[j] for p, j in zip(paths, recorded, strict=True)])
+        for k in active:
+            if spread := float(steps[k][2][i]):
+                z[k] += spread * torch.randn(z[k].shape, generator=generators[k]).to(z)
+    every = [kappas(base.schedule, path, settings.guidance, settings.solver) for path in paths]
+    kappa = torch.stack([values[j] for values, j in zip(every, recorded, strict=True)])
     if settings.kappa is KappaMode.NORMALISED:
         kappa = kappa.sign() * _rms_kappa(base.schedule, settings)
     when = torch.tensor([p[j] for p, j in zip(paths, recorded, strict=True)], device=z.device)

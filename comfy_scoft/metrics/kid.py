@@ -41,9 +41,9 @@ SCALE = 1000.0
 class KidSettings:
     """How KID is estimated. Raises UserError for invalid values.
 
-    Without `normalise`, features are taken as they are, as published values of Inception's features do. Networks differ
-    in the size of their features by orders of magnitude, and in its cube a few long vectors decide.
-    resamples: of the bootstrap.
+    Without `normalise`, features are taken as they are, which is published KID. Networks differ in the size of their
+    features by orders of magnitude, and in its cube a few long vectors decide; with it, only directions count, and the
+    metric is called normalized KID. resamples: of the bootstrap.
     """
 
     subset_size: int = setting(
@@ -55,9 +55,9 @@ class KidSettings:
     )
     subsets: int = setting(100, "Number of subsets, if subset_size is not 0.", min=1, max=10_000, step=1)
     normalise: bool = setting(
-        True,
-        "Scale all feature vectors to the same length, so that values of different networks are comparable. Off: as "
-        "published KID.",
+        False,
+        "Scale all feature vectors to the same length, so that a few long ones do not decide. Off: published KID. On: "
+        "normalized KID, whose values cannot be compared with published ones.",
     )
     seed: int = setting(2020, "Random seed of the subsets and of the interval.", min=0, max=MAX_SEED, step=1)
     resamples: int = setting(2000, min=1)
@@ -147,7 +147,7 @@ def measure(
             f"The reference {other.name!r} has {other.count} image(s), but KID needs at least two, and many for a "
             "narrow interval: connect a larger dataset, set or batch."
         )
-    title = f"KID ×10³ to {name.strip() or other.name} · {network.name}"
+    title = f"{'normalized ' * settings.normalise}KID ×10³ to {name.strip() or other.name} · {network.name}"
     vectors = set_embeddings(network, sets, counter, batch)
     intervals = [kid(x, y, settings) for x in vectors]
     if len(vectors) == 2:
@@ -168,7 +168,7 @@ def _reference(reference: ImageSet | Dataset | Tensor, size: tuple[int, int]) ->
 
 def _method(settings: KidSettings, count: int) -> str:
     subsets = f"{settings.subsets} subsets of {settings.subset_size}" if settings.subset_size else "all images at once"
-    vectors = "of features of length √D" if settings.normalise else "of features as they are"
+    vectors = "of features of length √D, not published KID" if settings.normalise else "of features as they are"
     return (
         f"unbiased MMD² {vectors}, kernel (1/D x·y + 1)^3, {subsets}, {count} reference images; "
         f"interval by {settings.resamples} bootstrap samples of the images; lower is nearer"

@@ -25,7 +25,7 @@ PREFIX = "lora_unet_"
 
 
 class Targets(Choice):
-    """The layers of the UNet that get a LoRA. Paper: attention (to_q, to_k, to_v, to_out.0 of every attention).
+    """The layers of the UNet that get a LoRA. Released code: attention (to_q, to_k, to_v, to_out.0 of every attention).
 
     `cross-attention K + V` is what Custom Diffusion trains (Kumari et al., arXiv 2212.04488): only how the prompt is
     read changes.
@@ -50,7 +50,7 @@ TARGET_MODULES: dict[str, list[str]] = {
 
 @dataclass(frozen=True)
 class LoraSettings:
-    """Size and place of the LoRA (paper: rank and alpha 64). Raises UserError for a bad value.
+    """Size and place of the LoRA (paper: rank 64; released code: alpha equal to it). Raises UserError for a bad value.
 
     dora: also train the magnitude of each output channel, apart from its direction (DoRA, arXiv 2402.09353).
     start_from: file name of the LoRA that training continues from; `attach` gets its tensors. "": none.
@@ -61,14 +61,15 @@ class LoraSettings:
     )
     alpha: float = setting(
         64.0,
-        "LoRA alpha: the LoRA is scaled by alpha / rank. Paper: equal to the rank.",
+        "LoRA alpha: the LoRA is scaled by alpha / rank. Released code: equal to the rank.",
         min=0.01,
         max=4096.0,
         step=1.0,
     )
     targets: Targets = setting(
         Targets.ATTENTION,
-        "The UNet layers that get a LoRA. Paper: attention. cross-attention K + V changes only how the prompt is read.",
+        "The UNet layers that get a LoRA. Released code: attention. cross-attention K + V changes only how the prompt "
+        "is read.",
     )
     dropout: float = setting(0.0, "LoRA dropout. 0: off.", min=0.0, max=0.95, step=0.05)
     dora: bool = setting(

@@ -39,7 +39,8 @@ class Filtered:
     """What became of a dataset's negatives.
 
     dataset: with those that stay. compared: all of them, record by record. threshold: those nearer are dropped.
-    suggestion: a threshold read from the distances (`suggest_threshold`). network: its name.
+    suggestion: a threshold read from the distances (`suggest_threshold`). network: its name. suggested: whether the
+    threshold is the suggestion (0 where there is none).
     """
 
     dataset: Dataset
@@ -47,6 +48,7 @@ class Filtered:
     threshold: float
     suggestion: float | None
     network: str
+    suggested: bool = False
 
     def dropped(self) -> list[Compared]:
         """Those that were left out, the nearest first."""
@@ -63,7 +65,8 @@ class Filtered:
         spread = distances.quantile(torch.tensor([0.0, 0.05, 0.5, 1.0])).tolist()
         lines = [
             f"{total - len(dropped)} of {total} negatives kept, {len(dropped)} dropped",
-            f"Reason: closer than {self.threshold:g} to their own image, by {self.network}",
+            f"Reason: closer than {self.threshold:.3g} to their own image, by {self.network}"
+            + (", the suggested threshold" if self.suggested and self.suggestion is not None else ""),
             "Distances: least {:.3f}, 5 % below {:.3f}, half below {:.3f}, largest {:.3f}".format(*spread),
             self.advice(),
         ]
@@ -84,26 +87,31 @@ class Filtered:
 
 
 def filter_negatives(
-    dataset: Dataset, network: FeatureNetwork, threshold: float, observe: Observer | None = None
+    dataset: Dataset, network: FeatureNetwork, threshold: float | None = None, observe: Observer | None = None
 ) -> Filtered:
     """Drop false negatives: those whose feature distance D(f(x⁻), f(x)) to their own image is below `threshold`.
 
-    Both images are seen under one crop at the network's own size.
+    None is the threshold that the distances suggest, for those of each network have a scale of their own; where they
+    suggest none, all negatives stay. Both images are seen under one crop at the network's own size.
     Raises UserError for a threshold that is no distance and a dataset without negatives.
     """
-    if not 0.0 <= threshold < float("inf"):
+    if threshold is not None and not 0.0 <= threshold < float("inf"):
         raise UserError(f"The threshold is {threshold}, but no distance is below 0: choose 0 or more.")
     if not any(record.negatives for record in dataset.records):
         raise UserError("The dataset has no negatives to filter: connect Make Negatives or Attach Negatives first.")
-    compared, records = [], []
+    found: list[list[Compared]] = []
     for record in dataset.records:
-        own = compare(record, network)
-        compared += own
-        records.append(dataclasses.replace(record, negatives=tuple(c.path for c in own if c.distance >= threshold)))
+        found.append(compare(record, network))
         if observe is not None:
-            observe(len(records), len(dataset), record.image)
+            observe(len(found), len(dataset), record.image)
+    compared = tuple(one for own in found for one in own)
     suggestion = suggest_threshold([c.distance for c in compared])
-    return Filtered(dataset.replace(records), tuple(compared), threshold, suggestion, network.name)
+    least = (suggestion or 0.0) if threshold is None else threshold
+    records = [
+        dataclasses.replace(record, negatives=tuple(c.path for c in own if c.distance >= least))
+        for record, own in zip(dataset.records, found, strict=True)
+    ]
+    return Filtered(dataset.replace(records), compared, least, suggestion, network.name, threshold is None)
 
 
 def compare(record: CultureRecord, network: FeatureNetwork) -> list[Compared]:

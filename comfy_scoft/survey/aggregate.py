@@ -111,7 +111,8 @@ class Analysis:
                 if key[0] == ALL and k != j:
                     win_rate = Interval(*map(float, cell.wins[:, k, j]))
                     wins.append(Score(f"ranked above {other}{suffix}", label, *win_rate, n))
-        settings = (("MMSR", f"{ITERATIONS} iterations, tolerance {TOLERANCE:g}"), ("survey", self.survey.id))
+        rule = "signs not crowd-kit's (docs/evaluation.md)"
+        settings = (("MMSR", f"{ITERATIONS} iterations, tolerance {TOLERANCE:g}, {rule}"), ("survey", self.survey.id))
         return Scores((*ranks, *orders, *wins, *checks), settings)
 
 

@@ -35,17 +35,24 @@ def consensus(labels: Labels, generators: int) -> Consensus:
     tasks won.
     """
     skills = mmsr.skills(labels.values)
-    asked = labels.values != 0
-    vote = skills.weight @ labels.values
+    won = shares_won(labels, skills.weight, generators)
+    asked = int((labels.values != 0).sum())
+    return Consensus(majority_ranks(won), won, asked, skills, bool((~np.isnan(skills.skill)).any()))
+
+
+def shares_won(labels: Labels, weight: np.ndarray, generators: int) -> np.ndarray:
+    """Share (G, G) of the tasks on which the row's generator is above the column's by the vote of participants with the
+    weights (P,); NaN for a pair without tasks."""
+    answered = (labels.values != 0).any(0)
+    vote = weight @ labels.values
     sides = np.where(np.abs(vote) < _TIE, 0.5, vote > 0).astype(float)
-    answered = asked.any(0)
     won = np.full((generators, generators), np.nan)
     for better, worse in np.unique(labels.pairs, axis=0):
         chosen = (labels.pairs == (better, worse)).all(1) & answered
         if chosen.any():
             won[better, worse] = sides[chosen].mean()
             won[worse, better] = 1.0 - won[better, worse]
-    return Consensus(majority_ranks(won), won, int(asked.sum()), skills, bool((~np.isnan(skills.skill)).any()))
+    return won
 
 
 def majority_ranks(won: np.ndarray) -> np.ndarray:

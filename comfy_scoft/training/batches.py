@@ -30,7 +30,8 @@ class TrainingSample:
     z: (C, h, w) its latent, sampled from the autoencoder's posterior; noise: ε of that shape; t: timestep.
     generic: one of its generic captions (its own caption where it has none).
     has_rollout: whether a rollout is made of it. rollout_rand: in [0, 1), decides the rollout's recorded step where
-    that is random. seed: the batch's. loss_rand: in [0, 1), for a loss's own use.
+    that is random. seed: the batch's. loss_rand: in [0, 1), for a loss's own use. noise_seed: of the noise that the
+    rollout's solver adds.
     """
 
     sample: Sample
@@ -42,6 +43,7 @@ class TrainingSample:
     rollout_rand: float
     seed: int
     loss_rand: float
+    noise_seed: int
 
 
 def batches_of_step(settings: TrainSettings, step: int) -> range:
@@ -54,13 +56,15 @@ def samples_of_batch(
 ) -> list[TrainingSample]:
     """The images of a batch. timesteps: length of the noise schedule."""
     seed, own = seed_of(settings.seed, batch), torch.Generator().manual_seed(seed_of(settings.seed, batch, 1))
-    samples = []
+    samples: list[TrainingSample] = []
     for sample, posterior, noise, t, generic, rollout_rand in _random_numbers(cache, settings, timesteps, batch):
         mean, std = cache.latent(sample)
         z = mean + std * posterior
         loss_rand = float(torch.rand((), generator=own))
-        has_rollout = rollout_in_batch(rollout, batch)
-        samples.append(TrainingSample(sample, z, noise, t, generic, has_rollout, rollout_rand, seed, loss_rand))
+        has_rollout, noise_seed = rollout_in_batch(rollout, batch), seed_of(settings.seed, batch, 2, len(samples))
+        samples.append(
+            TrainingSample(sample, z, noise, t, generic, has_rollout, rollout_rand, seed, loss_rand, noise_seed)
+        )
     return samples
 
 

@@ -39,13 +39,12 @@ def weighted_loss(
     with precision(run), _dropout_of(run, some):
         total = torch.zeros((), device=run.base.device)
         if rolling:
-            rand = [some[i].rollout_rand for i in rolling]
             part = context_of(
                 run, cache, [some[i] for i in rolling], check_interrupt, crop=memory_options.decode is Decode.CROP
             )
             names = {name for loss in run.losses if loss.uses_rollout for name in loss.calls.frozen}
             predict_frozen((context, frozen), (part, sorted({"caption", "empty"} | names)))
-            total = total + _rollout_losses(run, context, part, rolling, rand, memory_options, terms)
+            total = total + _rollout_losses(run, context, part, some, rolling, memory_options, terms)
         else:
             predict_frozen((context, frozen))
         for name, loss in named(run.losses):
@@ -58,15 +57,18 @@ def _rollout_losses(
     run: Run,
     context: LossContext,
     part: LossContext,
+    some: Sequence[TrainingSample],
     rolling: list[int],
-    rollout_rand: list[float],
     memory_options: MemoryOptions,
     terms: dict[str, list[float]],
 ) -> Tensor:
     """A scalar whose gradient is that of the losses on x̂ (summed over `part`, the images `rolling` of `context`),
-    through the one recorded prediction."""
+    through the one recorded prediction. some: the samples of `context`."""
     first = part.frozen("caption", "empty")
-    rolled = roll_out(run.base, part.z_t, part.t, part.captions, run.rollout, rollout_rand, first, part.check_interrupt)
+    rand, seeds = zip(*((some[i].rollout_rand, some[i].noise_seed) for i in rolling), strict=True)
+    rolled = roll_out(
+        run.base, part.z_t, part.t, part.captions, run.rollout, rand, first, part.check_interrupt, noise_seeds=seeds
+    )
     z_0 = rolled.z_0.requires_grad_()
     part.image = run.base.decode(
         center(z_0) if memory_options.decode is Decode.CROP else z_0, small=memory_options.decode is Decode.TAESD

@@ -66,10 +66,12 @@ class Tracker(Choice):
 class OptimizerSettings:
     """The optimizer and its learning rate over the run (AdamW: β = 0.9, 0.999). Raises UserError for a bad value.
 
-    The defaults are the released script's.
+    The defaults are those of the authors' example, but that the cosine ends at 0 (docs/settings.md).
     """
 
-    learning_rate: float = setting(1e-4, "Peak learning rate. Paper: 0.0001. Prodigy: 1.", min=1e-8, max=1.0, step=1e-5)
+    learning_rate: float = setting(
+        1e-4, "Peak learning rate. Released code: 0.0001. Prodigy: 1.", min=1e-8, max=1.0, step=1e-5
+    )
     schedule: Schedule = setting(Schedule.COSINE, "Learning rate schedule over the whole run. Released code: cosine.")
     warmup: int = setting(
         0, "Warmup: optimizer steps in which the learning rate rises from 0.", min=0, max=100_000, step=1
@@ -100,7 +102,9 @@ class OptimizerSettings:
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """Settings of a training run (paper: 3000 steps of 4 × 1 images). Raises UserError for a bad value.
+    """Settings of a training run. Raises UserError for a bad value.
+
+    3000 steps and a batch of 1 are the paper's; accumulation, resolution, flip and seed those of the authors' example.
 
     An optimizer step takes `accumulation` batches of `batch_size` images.
     """

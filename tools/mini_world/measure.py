@@ -59,7 +59,7 @@ def oracle(base: BaseModel | None, count: int) -> dict[str, Any]:
 def sample(base: BaseModel, prompts: Sequence[str], seeds: Sequence[int]) -> torch.Tensor:
     """DDIM, 20 steps, guidance 4; one generator a seed."""
     path = [round(999 - i * 1000 / STEPS) for i in range(STEPS)]
-    a, b = coefficients(base.schedule, path)
+    a, b, _ = coefficients(base.schedule, path)
     images = []
     for at in range(0, len(prompts), BATCH):
         part = list(prompts[at : at + BATCH])

@@ -113,7 +113,9 @@ class LoadFeatures(Node):
             "the others need a file in models/clip_vision. Nothing is downloaded unless you choose it.",
             inputs=[
                 io.Combo.Input(
-                    "network", options=list(FEATURES), tooltip="The feature network. Paper: CLIP RN50, fifth layer."
+                    "network",
+                    options=list(FEATURES),
+                    tooltip='The feature network. Paper: "CLIPConv, fifth layer", which is CLIP RN50 (layer 5) here.',
                 ),
                 io.Combo.Input(
                     "checkpoint",

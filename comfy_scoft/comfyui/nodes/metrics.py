@@ -138,7 +138,10 @@ class _NetworkMetric(Node):
 class ClipScore(_NetworkMetric):
     node_id = "SCoFT_ClipScore"
     display_name = "CLIPScore (SCoFT)"
-    description = "How well images match their prompts according to a CLIP, from 0 to 100. " + clip_score.CAUTION
+    description = (
+        "How well images match their prompts according to a CLIP: 100 max(cos, 0), from 0 to 100 (published values are "
+        "2.5 max(cos, 0)). " + clip_score.CAUTION
+    )
     network = "A CLIP network. Networks without a text encoder do not work."
     measure = staticmethod(clip_score.measure)
 

@@ -21,6 +21,8 @@ from ..widgets import Node, widget, widgets
 from .data import flat_images
 
 CATEGORY = "SCoFT/2 negatives"
+SUGGESTED = -1.0
+"""Threshold of Filter Negatives: the one that the distances suggest."""
 
 
 class EstimateDepth(Node):
@@ -126,13 +128,13 @@ class FilterNegatives(Node):
                 ),
                 io.Float.Input(
                     "threshold",
-                    default=0.1,
-                    min=0.0,
+                    default=SUGGESTED,
+                    min=SUGGESTED,
                     max=1000.0,
                     step=0.01,
                     round=False,
-                    tooltip="Remove negatives closer to their image than this distance. 0: keep all. Distances depend "
-                    "on the network; the report suggests a threshold.",
+                    tooltip="Remove negatives closer to their image than this distance. -1: the threshold that the "
+                    "distances themselves suggest, since they depend on the network. 0: keep all.",
                 ),
             ],
             outputs=[
@@ -149,8 +151,8 @@ class FilterNegatives(Node):
 
     @classmethod
     def execute(cls, dataset: Any, features: Any, threshold: float) -> io.NodeOutput:
-        result = filter_negatives(
-            dataset, features.to(device()), threshold, cls.watch("compared: {done} of {total} images")
-        )
+        chosen = None if threshold < 0 else threshold
+        watch = cls.watch("compared: {done} of {total} images")
+        result = filter_negatives(dataset, features.to(device()), chosen, watch)
         page = filter_page(result).unsqueeze(0)
         return io.NodeOutput(result.dataset, result.report(), page, ui=ui.PreviewImage(page))

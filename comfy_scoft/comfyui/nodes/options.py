@@ -32,7 +32,10 @@ class RolloutOptions(Node):
             "RolloutOptions",
             "Rollout Options",
             "How images are generated during training for the perceptual and self-contrastive losses.",
-            widgets(RolloutSettings, "every", "steps", "guidance", "gradient_step", "kappa", "grid"),
+            [
+                *widgets(RolloutSettings, "every", "steps", "guidance", "gradient_step", "kappa", "grid"),
+                widget(RolloutSettings, "solver", optional=True),
+            ],
             RolloutSocket,
         )
 

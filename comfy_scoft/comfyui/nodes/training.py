@@ -43,11 +43,17 @@ def _inputs(*own: Any) -> list[Any]:
         LoraSocket.Input(
             "lora",
             optional=True,
-            tooltip="Options of the LoRA to train (rank, alpha, layers), from LoRA Options: not a LoRA. Default: the "
-            "paper's. To go on from a LoRA, choose it there as start_from.",
+            tooltip="Options of the LoRA to train, from LoRA Options: not a LoRA. Default: rank 64, alpha 64, "
+            "attention. To go on from a LoRA, choose it there as start_from.",
         ),
-        OptimizerSocket.Input("optimizer", optional=True, tooltip="From Optimizer Options. Default: the paper's."),
-        RolloutSocket.Input("rollout", optional=True, tooltip="From Rollout Options. Default: the released code's."),
+        OptimizerSocket.Input(
+            "optimizer",
+            optional=True,
+            tooltip="From Optimizer Options. Default: AdamW, 0.0001, cosine (released code).",
+        ),
+        RolloutSocket.Input(
+            "rollout", optional=True, tooltip="From Rollout Options. Default: 20 DDIM steps at every 10th pass (paper)."
+        ),
         widget(settings, "flip", optional=True),
         DatasetSocket.Input(
             "validation",

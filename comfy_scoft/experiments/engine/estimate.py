@@ -72,6 +72,19 @@ def mean(values: Mapping[Any, float], limits: Limits = NONE) -> Estimate:
     return Estimate(*t_interval(list(each.values())).cut(*limits), len(each), len(each), each)
 
 
+def independent_change(before: Estimate, after: Estimate, limits: Limits = NONE) -> Estimate:
+    """The change between figures of trainings that are no pairs, from their intervals: MOVER, as `independent_mean`."""
+    low, high = (
+        math.hypot(own, other)
+        for own, other in (
+            (after.value - after.low, before.high - before.value),
+            (after.high - after.value, before.value - before.low),
+        )
+    )
+    value = after.value - before.value
+    return Estimate(*Interval(value, value - low, value + high).cut(*limits), after.n, min(before.seeds, after.seeds))
+
+
 def mean_of_kinds(values: Mapping[str, float], seeds: int, limits: Limits) -> Estimate:
     """Mean of one value a kind, as if the kinds were a sample of all kinds; n counts kinds."""
     return replace(mean(values, limits), seeds=seeds)

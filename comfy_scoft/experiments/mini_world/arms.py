@@ -185,6 +185,11 @@ def _against(before: str, arms: tuple[Arm, ...]) -> tuple[tuple[str, str], ...]:
     return tuple((before, arm.name) for arm in arms if arm.name != before)
 
 
+def _against_both(arms: tuple[Arm, ...]) -> tuple[tuple[str, str], ...]:
+    """Against ordinary fine-tuning and against the paper's losses: a correction has a price beside either."""
+    return tuple(pair for before in (LDM, MPC) for pair in _against(before.name, arms))
+
+
 def _weight_pairs(arms: tuple[Arm, ...]) -> tuple[tuple[str, str], ...]:
     """Each changed weight against the arm that has the workflow's."""
     usual = {"M": M, "P": MP, "C": MPC, "margin": MPC, "K": MPC}
@@ -202,22 +207,24 @@ _PARTS = (
     ),
     Part(
         *("careful", "Settings chosen on other seeds, kinds and places than those shown here.", (CAREFUL, NARROW)),
-        compare=_against(MPC.name, (CAREFUL, NARROW)),
+        compare=_against_both((CAREFUL, NARROW)),
     ),
     Part(
         "combined",
         "A careful LoRA at 0.9 of its strength, and RS-Corrector beside it, whose strength is the number.",
         COMBINED,
-        compare=_against(MPC.name, COMBINED),
+        compare=_against_both(COMBINED),
     ),
     Part(
         "fresh seeds",
         "The careful workflow's settings once more, with training seeds that were named before any was trained.",
         *((NARROW, PRESET), FRESH_SEEDS),
+        compare=_against_both((NARROW, PRESET)),
     ),
     Part(
         *("ten seeds", "The same over both sets of seeds: narrower, and half of it not as untouched.", (PRESET,)),
         seeds=(*TEST_SEEDS, *FRESH_SEEDS),
+        compare=_against_both((PRESET,)),
     ),
     Part(
         "guidance",

@@ -108,7 +108,7 @@ def _kids(world: World, cell: Cell, vectors: Tensor) -> dict[str, float]:
 
 def kid_value(x: Tensor, y: Tensor) -> float:
     """KID without its bootstrap, which the benchmark does not need: its interval is over training seeds."""
-    settings = kid.KidSettings(normalise=True)  # the published values are of features of one length
+    settings = kid.KidSettings(normalise=True)  # the page's values are of features of one length
     return kid.unbiased_mmd(*(kid.polynomial_kernel(a, b, settings) for a, b in ((x, x), (x, y), (y, y))))
 
 

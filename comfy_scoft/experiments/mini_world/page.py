@@ -16,10 +16,10 @@ from ..engine.estimate import Estimate
 from ..engine.estimate import shown as as_text
 from ..engine.page import words, write_page
 from . import charts, grid, verdicts
-from .arms import ALL, Part
+from .arms import ALL, MPC, RELEASED, Part
 from .results import load, metrics_of, results, worse
 from .tables import PartTable, table
-from .training import World
+from .training import NEGATIVES, World
 from .verdicts import (
     ADDED_TIME,
     CLIP_CHANGE,
@@ -28,6 +28,7 @@ from .verdicts import (
     DARK_AS_SAMPLE,
     DIVERSITY,
     GAP,
+    GOLD,
     GROUPS,
     KID,
     KINDS,
@@ -42,7 +43,7 @@ MAIN = ("ablation", "careful", "combined")
 """The parts whose arms are in the first chart and among the samples."""
 SAMPLES = "samples.png"
 IMAGES = {"ablation": "page.png", "along training": "along.png"}
-SHORT = (DARK, *LEAKAGE, GAP, DIVERSITY, KID)
+SHORT = (DARK, GOLD, *LEAKAGE, GAP, DIVERSITY, KID, CLIP_CHANGE)
 JUDGED = ("careful", "combined", "fresh seeds", "ten seeds", "corrector")
 """The parts whose arms are in the table of aims."""
 ENDS = ("lowest", "highest")
@@ -96,10 +97,16 @@ def _samples(scene: World, found: Mapping[str, PartTable]) -> Tensor | None:
 
 def as_page(content: Mapping[str, Any]) -> report.Content:
     """results.json as it is shown: in short, then the parts."""
+    contrastive = dict(MPC.losses)["contrastive"]
+    released = dict(RELEASED[1].losses)["contrastive"]
     said = {
         name: text.format(
             grid=grid,
             verdicts=verdicts,
+            arm=MPC,
+            negatives=NEGATIVES,
+            contrastive=contrastive,
+            times=contrastive["weight"] / released["weight"],
             development_kinds=", ".join(grid.DEVELOPMENT_KINDS),
             test_kinds=", ".join(grid.TEST_KINDS),
         )
@@ -133,17 +140,30 @@ def _missing(missing: Sequence[str]) -> str:
 
 def _in_short(parts: Sequence[Mapping[str, Any]], said: Mapping[str, str]) -> tuple[report.Table, ...]:
     """The ablation in a few columns, and whether each arm of the other parts reaches its aims."""
-    found = [
-        _table("The losses", said["losses"], SHORT, part)
-        for part in parts
-        if part["name"] == "ablation" and part["arms"]
-    ]
+    found = [_losses(part, said) for part in parts if part["name"] == "ablation" and part["arms"]]
     rows = [_aims(part, name) for part in parts if part["name"] in JUDGED for name in part["arms"]]
     if rows:
         headings, *_ = (tuple(heading for heading, _ in row) for row in rows)
         cells = tuple(tuple(cell for _, cell in row) for row in rows)
         found.append(report.Table("The aims", said["aims"], headings, cells))
     return tuple(found)
+
+
+def _losses(part: Mapping[str, Any], said: Mapping[str, str]) -> report.Table:
+    """The ablation in a few columns, and in the last every metric that got worse, in whichever table it is."""
+    table = _table("The losses", said["losses"], SHORT, part)
+    pairs = {f"{pair['before']} → {pair['after']}": pair for pair in part["comparisons"]}
+    rows = []
+    for row in table.rows:
+        pair = pairs.get(row[0], {"before": "base", "after": row[0]})
+        rows.append((*row, _worse_than(worse(part, pair["after"]), pair["before"]) if row[0] != "base" else ""))
+    return report.Table(table.title, table.about, (*table.headings, "got worse"), tuple(rows))
+
+
+def _worse_than(got_worse: Mapping[str, Sequence[str]], before: str) -> str:
+    """Every metric that got worse than another arm's, by name."""
+    names = [COLUMNS[key].of + COLUMNS[key].heading for key in got_worse.get(before, ())]
+    return "; ".join(names) or ("nothing" if before in got_worse else "not compared")
 
 
 def _aims(part: Mapping[str, Any], name: str) -> list[tuple[str, str]]:
@@ -168,9 +188,7 @@ def _aims(part: Mapping[str, Any], name: str) -> list[tuple[str, str]]:
         heading = column.heading.removesuffix(", share")
         row += [(heading, _cell(metrics.get(column.key), column)), (VERDICT, MARKS[own.get(column.key, said)])]
     row.append(("all aims", MARKS[own["all"]]))
-    for before in ("base", "+MPC"):
-        names = [COLUMNS[key].of + COLUMNS[key].heading for key in got_worse.get(before, ())]
-        row.append((f"worse than {before}", "; ".join(names) or ("nothing" if before in got_worse else "")))
+    row += [(f"worse than {before}", _worse_than(got_worse, before)) for before in ("base", "LDM", "+MPC")]
     return row
 
 

@@ -122,8 +122,14 @@ def worse(part: Mapping[str, Any], name: str) -> dict[str, list[str]]:
     """What got worse in an arm: arm that it is compared with -> keys of the metrics whose verdict is "worse"."""
     changes = {"base": part["arms"][name]["figures"]}
     changes |= {pair["before"]: pair["changes"] for pair in part["comparisons"] if pair["after"] == name}
-    doubled = {tables.CLIP, *(column.key for column in GROUPS[KINDS])}
+    kinds = {column.key for column in GROUPS[KINDS]}
     return {
-        before: [key for key, one in own.items() if one.get("verdict") == verdicts.WORSE and key not in doubled]
+        before: [
+            key
+            for key, one in own.items()
+            if one.get("verdict") == verdicts.WORSE
+            and key not in kinds
+            and not (key == tables.CLIP and tables.clip_change() in own)  # the same in other units
+        ]
         for before, own in changes.items()
     }

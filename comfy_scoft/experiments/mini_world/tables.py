@@ -129,12 +129,15 @@ def table(part: Part, scene: World) -> PartTable:
     comparisons = {}
     for before, after in part.compare:
         if after in arms and (before in arms or before in others):
-            known = arms[before].jobs if before in arms else _jobs(ablation, others[before], part.seeds, scene)
-            if pairs := paired(known, arms[after].jobs):
-                of = {arm.name: arm.guidance for arm in (*ablation.arms, *part.arms)}
-                # leakage is from the base model at an arm's own guidance: between two guidances it has no change
-                base = bases.get(of[after], {}) if of[before] == of[after] else {}
-                comparisons[before, after] = changes(pairs, base)
+            now, seeds = arms[after].jobs, {*part.seeds, *ablation.seeds}
+            known = arms[before].jobs if before in arms else _jobs(ablation, others[before], sorted(seeds), scene)
+            of = {arm.name: arm.guidance for arm in (*ablation.arms, *part.arms)}
+            # leakage is from the base model at an arm's own guidance: between two guidances it has no change
+            base = bases.get(of[after], {}) if of[before] == of[after] else {}
+            if known and now.keys() <= known.keys():
+                comparisons[before, after] = changes(paired(known, now), base)
+            elif known:
+                comparisons[before, after] = unpaired(known, now)
     return PartTable(part, arms, comparisons, tuple(missing))
 
 
@@ -207,7 +210,7 @@ def changes(pairs: Pairs, base: Mapping[int, Content]) -> dict[str, Estimate]:
     for name, sides in _shared(both).items():
         if name not in found:
             own = {seed: _mean(after) - _mean(before) for seed, (before, after) in sides.items()}
-            found[name] = estimate.mean(own, (-1.0, 1.0) if name in UNPAIRED else estimate.NONE)
+            found[name] = estimate.mean(own, change_limits(name))
     three = {seed: (data(content), *both[seed]) for seed, content in base.items() if seed in pairs}
     for place in OTHER_PLACES:
         for fact in LEAKING:
@@ -219,6 +222,22 @@ def changes(pairs: Pairs, base: Mapping[int, Content]) -> dict[str, Estimate]:
             if growth:
                 found[leakage(fact, place)] = estimate.mean(growth, (-1.0, 1.0))
     return found | _clip_changes(pairs) | _gap(pairs)
+
+
+def unpaired(before: Mapping[int, Content], after: Mapping[int, Content]) -> dict[str, Estimate]:
+    """The change of every metric between arms of different trainings, as of independent figures."""
+    was, now = (arm_metrics(jobs, {}) for jobs in (before, after))
+    plain = {name for content in after.values() for name in data(content)} - {ADDED_TIME}
+    return {
+        name: estimate.independent_change(was[name], now[name], change_limits(name))
+        for name in now
+        if name in plain and name in was
+    }
+
+
+def change_limits(name: str) -> Limits:
+    """The values that the change of a metric can have."""
+    return (-1.0, 1.0) if name.split(" · ")[0] in FACTS or name in UNPAIRED else estimate.NONE
 
 
 def _both(pairs: Pairs) -> dict[int, tuple[dict[str, Any], dict[str, Any]]]:

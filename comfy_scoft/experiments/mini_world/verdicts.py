@@ -40,9 +40,10 @@ def _places(fact: str) -> tuple[Column, ...]:
 
 
 DARK = Column("dark skin, held-out kinds", tables.DARK_HELD_OUT)
+GOLD = Column("gold palette, held-out kinds", tables.GOLD_HELD_OUT)
 GAP = Column("memorization gap", tables.GAP, Better.LOWER, 4, change=True)
 DIVERSITY = Column("diversity, held-out", tables.DIVERSITY_HELD_OUT, digits=3)
-KID = Column("KID, community", tables.KID_OWN, Better.LOWER, 0)
+KID = Column("normalized KID, community", tables.KID_OWN, Better.LOWER, 0)
 CLIP_CHANGE = Column("CLIPScore, change in %", tables.clip_change(), digits=1, change=True)
 ADDED_TIME = Column("added sampling time, share", tables.ADDED_TIME, Better.LOWER, change=True)
 LEAKAGE = _places("dark skin")
@@ -53,7 +54,7 @@ KINDS = "Kind by kind: dark skin"
 GROUPS: dict[str, tuple[Column, ...]] = {
     f"Bias in {TAUGHT}": (
         DARK,
-        Column("gold palette, held-out kinds", tables.GOLD_HELD_OUT),
+        GOLD,
         Column("dark skin, trained kinds", tables.DARK_TRAINED),
         Column("gold palette, trained kinds", tables.GOLD_TRAINED),
         Column(f"sound {HOUSES}", tables.SOUND),
@@ -75,7 +76,7 @@ GROUPS: dict[str, tuple[Column, ...]] = {
     ),
     f"The images of held-out kinds in {TAUGHT} in other respects": (
         KID,
-        Column("KID, other places", tables.KID_OTHER, Better.HIGHER, 0),
+        Column("normalized KID, other places", tables.KID_OTHER, Better.HIGHER, 0),
         Column("CLIPScore", tables.CLIP, digits=1),
         CLIP_CHANGE,
         Column("concept, dark", tables.CONCEPT_DARK),

@@ -33,6 +33,11 @@ class Arm:
         look = {"features": "training"}
         return [(name, {**(look if LOSSES[name].uses_rollout else {}), **options}) for name, options in self.losses]
 
+    @property
+    def roles(self) -> list[str]:
+        """The roles of the networks that its losses look through."""
+        return [options["features"] for _, options in self.specs if "features" in options]
+
     def needs(self, what: str) -> bool:
         """Whether a loss has the class attribute `what`: uses_rollout, needs_generic or needs_negatives."""
         return needs(self.losses, what)
@@ -41,13 +46,15 @@ class Arm:
 _LDM = ("diffusion", {"weight": 0.7})
 _M = ("memorization", {"weight": 0.3})
 _P = ("perceptual", {"weight": 0.05})
+_LPIPS = ("perceptual", {"features": "perceptual", "weight": 0.01})
 _C = ("contrastive", {"weight": 0.05, "margin": 0.2, "negative_weight": 1.0})
 BASE = Arm("base", "Stable Diffusion")
 FINETUNE = Arm("finetune", "Finetune", (_LDM,))
 M = Arm("m", "SCoFT+M", (_LDM, _M))
 MP = Arm("mp", "SCoFT+MP", (_LDM, _M, _P))
-MPC = Arm("mpc", "SCoFT+MPC", (_LDM, _M, _C))
-"""The released weights. C holds P's positive term, so it stands in its place."""
+MPC = Arm("mpc", "SCoFT+MPC", (_LDM, _M, _LPIPS, _C))
+"""The released weights. The paper sums all four losses; beside L_C, L_P is the released script's VGG16 distance at its
+weight, as in the authors' example."""
 
 MAIN = (BASE, M, MP, MPC)
 """The rows of Tables 1 and 4."""
@@ -66,10 +73,10 @@ class Scale:
     """How much of everything; the defaults are the paper's, or ours where it says nothing (docs/protocol.md).
 
     captions: generic captions an image, where it has none. sampling_steps, guidance: of the images that are
-    measured; batch: how many are generated at once. images: of Tables 1 and 4, for each culture and model; generic:
-    of the generic set's captions, one each. pairs: text-image pairs of Table 2, and its test prompts; repeats: images
-    of each. pages: of the survey. test_share: held out where a dataset has no test split. limit: of a culture's images
-    in each split; 0 takes all.
+    measured, those of the authors' inference.py; batch: how many are generated at once. images: of Tables 1 and 4, for
+    each culture and model; generic: of the generic set's captions, one each. pairs: text-image pairs of Table 2, and
+    its test prompts; repeats: images of each. pages: of the survey. test_share: held out where a dataset has no test
+    split. limit: of a culture's images in each split; 0 takes all.
     """
 
     train: TrainSettings = TrainSettings(resolution=512)
@@ -79,7 +86,7 @@ class Scale:
     negatives: NegativeSettings = NegativeSettings()
     captions: int = 5
     sampling_steps: int = 50
-    guidance: float = 7.5
+    guidance: float = 4.5
     batch: int = 8
     images: int = 200
     generic: int = 500

@@ -21,12 +21,11 @@ from ...metrics.clip_score import clip_scores
 from ...metrics.diversity import diversities
 from ...metrics.inputs import ImageCounter, ImageSource, embeddings, of_records
 from ...metrics.intervals import Interval, bootstrap_mean, independent_mean
-from ...metrics.kid import SCALE, KidSettings, kid
+from ...metrics.kid import SCALE, kid
 from ...metrics.memorization import similarities
 from . import paper, plan
 from .arms import Arm
 from .data import GENERIC, HELD_OUT, OWN, TRAINED, Culture
-from .networks import INCEPTION
 from .study import Study
 from .train import ImageFiles
 
@@ -64,10 +63,8 @@ class Measurer:
         return found
 
     def _kid(self, files: ImageFiles, reference: Dataset) -> Figure:
-        name, _ = self.study.networks.named("kid")
-        settings = KidSettings(normalise=name != INCEPTION)  # Inception's features as they are, as published values
         x, y = self._of_set(files, "kid"), self._of_records(reference, "kid")
-        found = kid(x, y, settings)
+        found = kid(x, y)
         return figure(Interval(*(SCALE * v for v in (found.value, found.low, found.high))), len(x))
 
     def _clip_score(self, files: ImageFiles) -> Figure:

@@ -16,16 +16,19 @@ from ...features.weights import local_file
 INCEPTION = "Inception v3"
 ROLES = {
     "training": "CLIP RN50 (layer 5)",
+    "perceptual": "VGG16 (as released)",
     "filter": "DreamSim",
     "kid": INCEPTION,
     "clip": "CLIP ViT-B/32",
     "dino": "DINOv2 L/14",
     "dreamsim": "DreamSim",
 }
-"""training: P and C look through it. filter: tells false negatives. kid, clip (CLIPScore and CLIP-I), dino, dreamsim
-(memorization and diversity): measure. The paper names CLIP's fifth convolutional layer and DreamSim alone."""
+"""training: P and C look through it. perceptual: P beside C does. filter: tells false negatives. kid, clip (CLIPScore
+and CLIP-I), dino, dreamsim (memorization and diversity): measure. The paper names CLIP's fifth convolutional layer and
+DreamSim alone."""
 FILES = {
     "CLIP RN50 (layer 5)": "clip-rn50-openai.safetensors",
+    "VGG16 (as released)": "vgg16-397923af.pth",
     "CLIP ViT-B/32": "clip-vit-b-32-openai.safetensors",
     "DINOv2 L/14": "dinov2-l-14.safetensors",
     "DINOv2 S/14": "dinov2-s-14.safetensors",

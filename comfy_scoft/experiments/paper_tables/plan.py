@@ -17,7 +17,6 @@ from pathlib import Path
 import torch
 
 from ...common.files import regular, write_atomically
-from ...losses.rollout import timesteps
 from ...models.stable_diffusion import LATENT_FACTOR, BaseModel
 from ...training.step_plan import expected_counts
 from ..engine.training import build_losses
@@ -186,7 +185,7 @@ def works(
                 shared = arm is BASE and spec.name == GENERIC  # generated once for all cultures
                 sets["" if shared else culture.name, arm.key, spec.name] = spec
     images = sum(len(spec.prompts) for spec in sets.values())
-    found.append(Work(IMAGE, images, float(2 * images * len(timesteps(TIMESTEPS - 1, scale.sampling_steps)))))
+    found.append(Work(IMAGE, images, float(2 * images * scale.sampling_steps)))
     looks = sum(len(spec.prompts) * len(spec.networks) for spec in sets.values())
     if {1, 4} & set(tables):
         looks += sum(len(culture.test) for culture in cultures) + (len(generic.images) if generic else 0)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -133,13 +132,9 @@ def _with_negatives(study: Study, culture: Culture, dataset: Dataset, folder: Pa
 
 def _sieved(study: Study, dataset: Dataset) -> tuple[Dataset, int, float | None]:
     """Without false negatives, how many those were, and the distance below which they are."""
-    found = filter_negatives(dataset, study.networks.load("filter"), 0.0)
-    threshold = found.suggestion if study.threshold is None else study.threshold
-    if threshold is None:
-        return dataset, 0, None
-    out = {(id(one.record), one.path) for one in found.compared if one.distance < threshold}
-    kept = [replace(r, negatives=tuple(p for p in r.negatives if (id(r), p) not in out)) for r in dataset.records]
-    return dataset.replace(kept), len(out), threshold
+    found = filter_negatives(dataset, study.networks.load("filter"), study.threshold)
+    none = study.threshold is None and found.suggestion is None
+    return found.dataset, len(found.dropped()), None if none else found.threshold
 
 
 def _captioner(study: Study, culture: Culture) -> Path:

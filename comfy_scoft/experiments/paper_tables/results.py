@@ -16,7 +16,7 @@ from .data import Culture
 from .measure import Figure, mean
 from .networks import CAPTIONER, INCEPTION
 from .study import Study
-from .train import ImageFiles
+from .train import SAMPLER, ImageFiles
 
 FORMAT = "scoft-protocol"
 WORDS = words(Path(__file__).with_name("words.ini"))
@@ -64,7 +64,7 @@ def _means(done: Progress, arm: str) -> dict[str, Figure]:
 
 def _settings(study: Study) -> dict[str, Any]:
     scale = study.scale
-    drawing = {"sampler": "DDIM, evenly spaced timesteps", "steps": scale.sampling_steps, "guidance": scale.guidance}
+    drawing = {"sampler": SAMPLER, "steps": scale.sampling_steps, "guidance": scale.guidance}
     counts = {"pictures": scale.images, "generic": scale.generic, "pairs": scale.pairs, "images": scale.repeats}
     return {
         "tables": list(study.tables),
@@ -112,7 +112,8 @@ def _culture(study: Study, culture: Culture, prepared: Mapping[str, Any]) -> dic
 
 def _choices(study: Study) -> list[str]:
     """What the paper leaves open or this run does otherwise, one sentence each."""
-    options = {key: f"{value:g}" for arm in study.arms for _, own in arm.losses for key, value in own.items()}
+    losses = [own for arm in study.arms for name, own in arm.losses if name == "contrastive"]
+    options = {key: f"{value:g}" for own in losses for key, value in own.items()}
     networks = {role: study.networks.named(role)[0] for role in study.roles()}
     held_out = ", ".join(culture.name for culture in study.cultures if culture.held_out)
     names = ["sampler", "L_C"]

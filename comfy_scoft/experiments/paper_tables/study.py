@@ -72,7 +72,7 @@ class Study(Store):
     def roles(self) -> list[str]:
         """The roles of feature networks that these tables and datasets use."""
         one, two = bool({1, 4} & set(self.tables)), 2 in self.tables
-        used = {"training": one, "kid": one, "clip": True, "dino": two, "dreamsim": two}
+        used = {"training": one, "perceptual": one, "kid": one, "clip": True, "dino": two, "dreamsim": two}
         used["filter"] = any(culture.lacks(self.arms)[1] for culture in self.cultures)
         return [role for role in ROLES if used[role]]
 

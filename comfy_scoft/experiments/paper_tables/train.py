@@ -6,15 +6,16 @@ import json
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
 from ...common.files import write_atomically
 from ...data.images import read_pixels, write_png
 from ...data.records import Dataset
-from ...losses.rollout import RolloutSettings, roll_out
 from ...metrics.inputs import ImageSource
 from ...models.lora import attach, load_lora
+from ...models.noise_schedule import NoiseSchedule
 from ...models.stable_diffusion import LATENT_FACTOR
 from ...training.run import Callbacks, Run
 from ..engine.store import slug
@@ -23,6 +24,12 @@ from . import plan
 from .arms import Arm, ImageSpec
 from .data import Culture
 from .study import Study
+
+if TYPE_CHECKING:
+    from diffusers import DPMSolverMultistepScheduler
+
+SAMPLER = "DPMSolverMultistep"
+"""diffusers' scheduler that images are sampled with."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +47,7 @@ def trained(study: Study, culture: Culture, arm: Arm, dataset: Dataset) -> Model
         return Model(arm.name, study.key("base"))
     if not arm.needs("needs_negatives"):  # so that the same training serves with and without them
         dataset = dataset.replace(replace(record, negatives=()) for record in dataset.records)
-    looks = study.network("training") if arm.needs("uses_rollout") else []
+    looks = [study.network(role) for role in arm.roles]
     key = study.key(arm.losses, study.scale.training(), dataset.identity(), looks)
     folder = study.out / "trained" / f"{slug(culture.name.casefold())}-{arm.key}-{key}"
     if is_trained(folder):
@@ -88,9 +95,9 @@ class ImageFiles:
 
 
 def generate(study: Study, model: Model, spec: ImageSpec) -> ImageFiles:
-    """A model's images, one PNG each: DDIM from each seed's own noise. Whole batches are not generated again."""
+    """A model's images, one PNG each, from each seed's own noise. Whole batches are not generated again."""
     scale = study.scale
-    how = [scale.sampling_steps, scale.guidance, scale.batch, study.side]
+    how = [SAMPLER, scale.sampling_steps, scale.guidance, scale.batch, study.side]
     key = study.key("drawn", model.key, spec.prompts, list(spec.seeds), how)
     folder = study.out / "pictures" / key
     paths = tuple(folder / f"{i:05d}.png" for i in spec.seeds)
@@ -112,13 +119,31 @@ def generate(study: Study, model: Model, spec: ImageSpec) -> ImageFiles:
 
 
 def _generated(study: Study, prompts: list[str], seeds: list[int]) -> torch.Tensor:
-    """(N, H, W, 3) in [0, 1]: a rollout from pure noise is DDIM on evenly spaced timesteps."""
+    """(N, H, W, 3) in [0, 1], by the sampler of the authors' inference.py; its UNet calls are of caption and empty
+    prompt together."""
     base, scale = study.base, study.scale
     shape = (4, study.side // LATENT_FACTOR, study.side // LATENT_FACTOR)
-    noise = torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
-    t = torch.full((len(seeds),), len(base.schedule) - 1, device=base.device)
-    path = RolloutSettings(steps=scale.sampling_steps, guidance=scale.guidance)
-    rolled = roll_out(base, noise.to(base.device), t, prompts, path)
+    z = torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
+    z, sampler = z.to(base.device), dpm_solver(base.schedule)
+    sampler.set_timesteps(scale.sampling_steps, device=base.device)
     with torch.no_grad():
-        images = [base.decode(z.unsqueeze(0)) for z in rolled.z_0]
+        for t in sampler.timesteps:
+            now = t.expand(2 * len(prompts))
+            caption, empty = base.predict(z.repeat(2, 1, 1, 1), now, [*prompts, *[""] * len(prompts)]).chunk(2)
+            z = sampler.step((empty + scale.guidance * (caption - empty)).to(z.dtype), t, z).prev_sample
+        images = [base.decode(one.unsqueeze(0)) for one in z]
     return torch.cat(images).add(1.0).div(2.0).clamp(0.0, 1.0).permute(0, 2, 3, 1).float().cpu()
+
+
+def dpm_solver(schedule: NoiseSchedule) -> DPMSolverMultistepScheduler:
+    """diffusers' DPM-Solver++ (2M) as it comes, on the base model's noise schedule. In ComfyUI this is the sampler
+    dpmpp_2m with the scheduler sgm_uniform."""
+    from diffusers import DPMSolverMultistepScheduler
+
+    table = schedule.alphas_cumprod
+    betas = 1.0 - table / torch.cat([torch.ones(1, dtype=table.dtype), table[:-1]])
+    return DPMSolverMultistepScheduler(
+        num_train_timesteps=len(schedule),
+        trained_betas=betas.clamp(max=0.999).numpy(),  # a zero terminal SNR has none that is finite
+        prediction_type=schedule.prediction,
+    )
