@@ -22,6 +22,7 @@ from . import checkpoint
 from .run import Callbacks, Run
 from .settings import Tracker
 from .trainer import Result, train
+from .validation import HELD_OUT
 
 METRICS = "metrics.jsonl"
 LOCK = ".lock"
@@ -206,12 +207,20 @@ def weighted_losses(rows: Sequence[Mapping[str, float]], losses: Sequence[Loss])
     return [sum(terms) for terms in sums if terms]
 
 
-def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """The mean of each metric over the last tenth of a run's rows (at least ten, where there are so many)."""
-    tail = rows[-max(10, len(rows) // 10) :]
-    keys = [key for key in dict.fromkeys(key for row in tail for key in row) if key != "step"]
+def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What a card says of the end of a run, as JSON: `last`, the mean of each training metric over the last tenth of
+    the steps (at least ten, where there are so many); how many steps these are; and the last step's learning rate.
+
+    `loss` is left out: it is a running mean already.
+    """
+    steps = [row for row in rows if HELD_OUT not in row]
+    tail = steps[-max(10, len(steps) // 10) :]
+    aside = ("step", "loss", "learning_rate")
+    keys = [key for key in dict.fromkeys(key for row in tail for key in row) if key not in aside]
     values = {key: [float(row[key]) for row in tail if key in row] for key in keys}
-    return {key: sum(of_rows) / len(of_rows) for key, of_rows in values.items()}
+    means = {key: sum(of_rows) / len(of_rows) for key, of_rows in values.items()}
+    rate = tail[-1].get("learning_rate") if tail else None
+    return {"last": means, "averaged_steps": len(tail), "last_learning_rate": rate}
 
 
 def _folders(root: Path) -> list[Path]:
