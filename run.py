@@ -50,6 +50,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if sys.version_info < (3, 10):  # noqa: UP036  (whoever starts this may have an older one)
             raise Stop(f"Python {platform.python_version()} is too old: run this with Python 3.10 or newer.")
+        from comfy_scoft.common.console import printable_streams
+
+        printable_streams()
         python, comfyui = prepare(options)
         commands = {"demo": demo, "test": test, "comfy": comfy, "bench": bench}
         return commands[options.command](options, python, comfyui, rest)

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from comfy_scoft.common.console import printable_streams
 from comfy_scoft.common.files import write_atomically
 
 from . import cases, full_shape, report
@@ -25,6 +26,7 @@ OPERATIONS = "operations"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    printable_streams()
     options = _parse(arguments)
     if options.write is not None:
         write_atomically(options.write, json.dumps(_work(options)).encode())

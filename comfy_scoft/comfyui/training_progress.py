@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from PIL import Image
 from torch import Tensor
 
+from ..common.progress import duration
 from ..data.images import to_bytes
 from ..losses import named
 from ..training.checkpoint import newest_step
@@ -92,11 +93,3 @@ class TrainingProgress:
             saved = f"Stopped at step {step} and saved. Set resume to latest to go on."
             self.on_message(saved if step > 0 else "Stopped before the first step. Nothing is saved.")
             raise
-
-
-def duration(seconds: float) -> str:
-    """A duration for people: "40 s", "12 min", "2 h 05 min"."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02} min"

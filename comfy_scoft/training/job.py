@@ -106,11 +106,13 @@ def read_job(path: Path) -> Job:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise UserError(f"There is no job at {str(path)!r}: give the job.json that Export Job wrote.") from error
+        raise UserError(
+            f"There is no job at {str(path)!r}: give the job.json that Export Training Job wrote."
+        ) from error
     except (OSError, ValueError) as error:
         raise UserError(f"{path.name} is not a job that can be read (JSON was expected): export it again.") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise UserError(f"{path.name} is not a SCoFT job: give the job.json that Export Job wrote.")
+        raise UserError(f"{path.name} is not a SCoFT job: give the job.json that Export Training Job wrote.")
     if content.get("version") != VERSION:
         raise UserError(
             f"The job has version {content.get('version')!r}, but this program reads version {VERSION}: export it "
@@ -167,7 +169,14 @@ def run_job(
     resume: bool = False,
     callbacks: Callbacks = Callbacks(),  # noqa: B008 - frozen
 ) -> tuple[Run, Result, list[dict[str, float]]]:
-    """Train a job; returns the run, its result and the rows of its metrics.
+    """Train a job; returns the run, its result and the rows of its metrics."""
+    run, line = ready_run(job, folder, models, resume=resume)
+    callbacks.on_message(line)
+    return (run, *train_and_log(run, callbacks))
+
+
+def ready_run(job: Job, folder: Path, models: Path | None = None, *, resume: bool = False) -> tuple[Run, str]:
+    """The run of a job, ready to be trained, and a line on the memory that it needs.
 
     Uses a GPU where torch finds one, and all processes that torchrun or accelerate started (distributed.py).
     """
@@ -177,9 +186,7 @@ def run_job(
     to_device(run.base.vae, device, torch.float32)
     run.memory_options, line = fits(run, MemoryOptions.of(run.settings), free_bytes(device))
     run.memory_options = run.distributed.first(run.memory_options)
-    if run.distributed.main:
-        callbacks.on_message(line)
-    return (run, *train_and_log(run, callbacks))
+    return run, line
 
 
 def _tensors(run: Run, check_interrupt: Callable[[], None], *, images: bool) -> dict[str, Tensor]:

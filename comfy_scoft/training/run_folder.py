@@ -28,6 +28,7 @@ METRICS = "metrics.jsonl"
 LOCK = ".lock"
 OFF, LATEST = "off", "latest"
 """What `resume` may be besides the name of a run."""
+NOTHING_SAVED = "Stopped before the first step. Nothing is saved."
 
 
 def run_folder(root: Path, name: str, resume: str = OFF) -> Path:
@@ -193,6 +194,12 @@ def discard_empty(folder: Path) -> None:
         if {entry.name for entry in folder.iterdir()} <= {LOCK}:
             (folder / LOCK).unlink(missing_ok=True)
             folder.rmdir()
+
+
+def stopped_at(folder: Path, go_on: str) -> str:
+    """What a run that was stopped keeps, and how to go on with it, in two sentences. go_on: the second one."""
+    step = checkpoint.newest_step(folder)
+    return f"Stopped at step {step} and saved. {go_on}" if step > 0 else NOTHING_SAVED
 
 
 def weighted_losses(rows: Sequence[Mapping[str, float]], losses: Sequence[Loss]) -> list[float]:
