@@ -105,7 +105,10 @@ def source(name: str) -> str:
 
 
 def parsers() -> dict[str, argparse.ArgumentParser]:
-    return {verb: import_module(f"comfy_scoft.cli.{module}").parser() for verb, (module, _) in VERBS.items()}
+    """The parser of each verb, and of each part of the survey's."""
+    found = {verb: import_module(f"comfy_scoft.cli.{module}").parser() for verb, (module, _) in VERBS.items()}
+    kinds = next(action for action in found["survey"]._actions if isinstance(action, argparse._SubParsersAction))
+    return {**found, **{f"survey {kind}": command for kind, command in kinds.choices.items()}}
 
 
 def test_every_option_says_what_holds_without_it() -> None:

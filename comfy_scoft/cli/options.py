@@ -12,6 +12,8 @@ class Help(argparse.ArgumentDefaultsHelpFormatter):
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         said = not action.option_strings or action.nargs == 0 or action.required or "efault:" in (action.help or "")
+        if not said and action.default == "":
+            return f"{action.help} (default: empty)"
         return action.help if said else super()._get_help_string(action)
 
 

@@ -25,6 +25,7 @@ class ProgressLine:
         self.lines = shown and not self.terminal
         self.bar: tqdm | None = None  # made with the first update: what a library prints before it starts a line
         self.started = self.last = time.monotonic()
+        self.ended = -1  # what was done at the newest line: the last one is written once
 
     def update(self, done: int, text: str, more: str = "") -> None:
         """So many units of `total` are done. text, more: what is shown before and behind the time that is left."""
@@ -36,8 +37,8 @@ class ProgressLine:
             self.bar.set_description_str(f"{text} ", refresh=False)
             self.bar.set_postfix_str(more, refresh=False)
             self.bar.update(done - self.bar.n)
-        elif self.lines and (now - self.last >= EVERY or done >= self.total):
-            self.last = now
+        elif self.lines and (now - self.last >= EVERY or self.ended < self.total <= done):
+            self.last, self.ended = now, done
             left = duration((now - self.started) * (self.total - done) / max(1, done))
             self.say(", ".join(part for part in (text, f"{left} left" if done < self.total else "", more) if part))
 
