@@ -16,7 +16,8 @@ from ..data.images import to_bytes
 from ..losses import named
 from ..training.checkpoint import newest_step
 from ..training.run import Callbacks, Run
-from ..training.run_folder import read_metrics
+from ..training.run_folder import LATEST, read_metrics, stopped_at
+from ..training.step_plan import expected_counts
 from ..training.validation import HELD_OUT, reading
 from .live_chart import DONE, STOPPED, LiveChart
 from .runtime import Progress, check_interrupt
@@ -28,29 +29,41 @@ LOG = logging.getLogger(__name__)
 class TrainingProgress:
     """Updates the progress bar with UNet calls, its line of text with optimizer steps, and its image with previews.
 
-    chart: the live chart on the page. It gets the steps from before a resume too.
+    chart: the live chart on the page. It gets the steps from before a resume too. resume: what resume is set to to go
+    on with a run that is stopped. prepared: captions and images encoded before training; each counts like a call.
     """
 
     run: Run
     bar: Progress
     chart: LiveChart
+    resume: str = LATEST
     text: str = ""
     image: Image.Image | None = None
     started: float = field(default_factory=time.monotonic)
     first_step: int | None = None
     held_out: str = ""
+    prepared: int = 0
 
     def callbacks(self) -> Callbacks:
         self.started = time.monotonic()
         return Callbacks(self.check_interrupt, self.on_step, self.on_message, self.on_preview, self.on_plan)
 
+    def on_prepare(self, done: int, total: int, text: str) -> None:
+        """So many captions and images of all are encoded. The calls of the training are those to be expected."""
+        if not self.prepared:
+            run, before = self.run, max(0, newest_step(self.run.folder)) if self.run.resume else 0
+            calls = expected_counts(run.losses, run.settings, run.rollout, len(run.base.schedule)).calls
+            self.prepared = total
+            self.bar.total = total + round(calls * max(0, 1 - before / run.settings.steps))
+        self.bar.update(done, text)
+
     def on_plan(self, calls: int) -> None:
-        self.bar.total = calls
+        self.bar.total = self.prepared + calls
         LOG.info("%s: %d UNet calls planned", self.run.folder.name, calls)
 
     def check_interrupt(self) -> None:
         check_interrupt()
-        self.bar.update(min(self.run.base.calls, self.bar.total - 1), self.text, self.image)
+        self.bar.update(min(self.prepared + self.run.base.calls, self.bar.total - 1), self.text, self.image)
         self.chart.beat()
 
     def on_step(self, step: int, row: dict[str, float]) -> None:
@@ -88,8 +101,7 @@ class TrainingProgress:
         try:
             yield
         except BaseException:
+            self.chart.saved, self.chart.resume = max(0, newest_step(self.run.folder)), self.resume
             self.chart.send(STOPPED)
-            step = newest_step(self.run.folder)
-            saved = f"Stopped at step {step} and saved. Set resume to latest to go on."
-            self.on_message(saved if step > 0 else "Stopped before the first step. Nothing is saved.")
+            self.on_message(stopped_at(self.run.folder, f"Set resume to {self.resume} to go on."))
             raise

@@ -137,14 +137,14 @@ class Measurement:
         scores: Scores | None = None
         before = steps
         for text, units, measure in metrics:
-            scores = add(scores, measure(partial(self._measuring, before, total, text)))
+            scores = add(scores, measure(partial(self._measuring, before, units, total, text)))
             before += units
             self.observe(before, total, text)
         assert scores is not None
         return Measured(scores, sets, tuple(left_out))
 
-    def _measuring(self, before: int, total: int, text: str, done: int, _: int) -> None:
-        self.observe(before + done, total, text)
+    def _measuring(self, before: int, units: int, total: int, text: str, done: int, of: int) -> None:
+        self.observe(before + units * done // max(1, of), total, text)
 
     def _metrics(self, sets: Sets, counts: dict[str, int]) -> list[tuple[str, int, Callable[[OnImages], Scores]]]:
         """Each metric's name, the images that pass through a network for it, and the measurement once there are sets.
@@ -226,11 +226,11 @@ class Measurement:
 
     def _gap(self, observe: OnImages) -> Scores:
         latents: list[dict[Any, Any]] = [{}, {}]
-        done, losses = 0, []
+        images, calls, losses = 2 * sum(min(len(part), MOST) for part in (self.trained, self.held_out)), 0, []
 
         def check() -> None:
-            nonlocal done
-            observe(done := done + 1, 0)
+            nonlocal calls
+            observe(calls := min(calls + 1, images), images)
 
         for label in (BASE, LORA):
             with self._model(label), torch.no_grad():

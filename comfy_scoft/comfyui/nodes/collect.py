@@ -12,6 +12,7 @@ from ..compat import io
 from ..dataset_folders import collected_folder, link_file, link_files, plain_name
 from ..runtime import check_interrupt
 from ..sockets import DatasetSocket
+from ..stopped import when_stopped
 from ..widgets import Node
 from .data import CATEGORY
 
@@ -89,7 +90,8 @@ class DownloadLinks(Node):
             progress.update(done, text)
 
         folder, handling = collected_folder(name, path), duplicates or DUPLICATES[0]
-        return io.NodeOutput(*collect(path, folder, culture.strip(), place.strip(), limit, handling, limits, watch))
+        with when_stopped(cls, "Downloaded images are kept."):
+            return io.NodeOutput(*collect(path, folder, culture.strip(), place.strip(), limit, handling, limits, watch))
 
 
 DUPLICATES = list(Duplicates.__args__)  # type: ignore[attr-defined]

@@ -14,6 +14,7 @@ from ..compat import io, ui
 from ..correction import corrected, learn_preference
 from ..listed_files import changed, preference_file, preference_names, saved_preferences
 from ..sockets import PreferenceSocket
+from ..stopped import NOTHING, when_stopped
 from ..widgets import Node, widget, widgets
 from .generate import CATEGORY
 
@@ -100,7 +101,8 @@ class LearnPreference(Node):
         gate = (clip[0], place[0].strip(), lines, others) if clip[0] is not None and place[0].strip() else None
         node = cls.hidden.unique_id if cls.hidden else None
         sockets = model[0], vae[0], preferred, stereotyped
-        preference, evidence = learn_preference(*sockets, resolution[0], settings, gate, node)
+        with when_stopped(cls, NOTHING, ""):
+            preference, evidence = learn_preference(*sockets, resolution[0], settings, gate, node)
         chart, text = preference_chart(evidence)[None], report(preference)
         shown = {**ui.PreviewImage(chart, cls=cls).as_dict(), "text": (text,)}
         return io.NodeOutput(preference, chart, text, ui=shown)

@@ -14,6 +14,7 @@ from ..depth_sampler import DepthSampler, native_resolution, size_multiple
 from ..network_folders import AUTOMATIC, find, weights_input
 from ..runtime import device, output_folder
 from ..sockets import DatasetSocket, FeaturesSocket
+from ..stopped import when_stopped
 from ..widgets import Node, widget, widgets
 from .data import flat_images
 
@@ -58,7 +59,8 @@ class EstimateDepth(Node):
         if depth_images is not None:
             return io.NodeOutput(attach_depth_images(images, flat_images(depth_images), folder))
         network = load_depth(name, find("depth_estimators", DEPTH, name, weights[0]), device())
-        return io.NodeOutput(attach_depth(images, network, folder, cls.watch("depth: {done} of {total} images")))
+        with when_stopped(cls, "Finished depth maps are kept."):
+            return io.NodeOutput(attach_depth(images, network, folder, cls.watch("depth: {done} of {total} images")))
 
 
 class MakeNegatives(Node):
@@ -96,9 +98,10 @@ class MakeNegatives(Node):
         progress = cls.progress(len(dataset) * settings.steps_each())
         sampler = DepthSampler(model, clip, vae, control_net, settings, progress)
         identity, folder = sampler.identity(), output_folder() / "scoft" / "negatives"
-        return io.NodeOutput(
-            make_negatives(dataset, settings, sampler, folder, identity, size_multiple(model), sampler.record_done)
-        )
+        with when_stopped(cls, "Finished negatives are kept."):
+            return io.NodeOutput(
+                make_negatives(dataset, settings, sampler, folder, identity, size_multiple(model), sampler.record_done)
+            )
 
 
 class FilterNegatives(Node):

@@ -16,6 +16,7 @@ from ..compat import comfy, folder_paths, io, ui
 from ..listed_files import changed, lora_file, lora_names
 from ..runtime import output_folder, training_mode
 from ..sockets import DatasetSocket, LoraSocket, LossesSocket, OptimizerSocket, RolloutSocket
+from ..stopped import NOTHING, when_stopped
 from ..widgets import Node, widget, widgets
 
 CATEGORY = "SCoFT/4 training"
@@ -196,9 +197,16 @@ class ExportJob(Node):
     ) -> io.NodeOutput:
         name = training.model_name(cls.hidden.prompt, cls.hidden.unique_id)
         file = None if checkpoint == STORED else Path(folder_paths.get_full_path_or_raise("checkpoints", checkpoint))
-        with training_mode():
+        progress = cls.progress(1)
+
+        def watch(done: int, total: int, text: str) -> None:
+            progress.total = total
+            progress.update(done, text)
+
+        with training_mode(), when_stopped(cls, NOTHING, ""):
             inputs = training.TrainInputs(model, clip, vae, dataset, losses, settings, name)
-            path = training.export(inputs, output_folder() / "scoft" / "jobs", job_name, file)
+            path = training.export(inputs, output_folder() / "scoft" / "jobs", job_name, file, watch)
+        progress.update(progress.total)
         return io.NodeOutput(str(path), ui=ui.PreviewText(str(path)))
 
 
