@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -63,9 +62,7 @@ def test_the_bar_of_a_training_counts_captions_images_steps_validation_and_previ
     total, planned = bar[-1][1], {of for _, of in bar}
     records = len(sockets["dataset"])
     encoded = sum(1 for done, _ in bar if done < total and done < 2 * records + 2)
-    assert len(planned) <= 3 and encoded >= 2 * records + 2, (
-        "each image is encoded twice, and the two held-out ones once"
-    )
+    assert len(planned) <= 3 and encoded >= 2 * records + 2, "each image twice, the two held-out ones once"
     assert min(of for of in planned if of > 1) > 0.7 * total, "what is expected before the plan is near it"
 
 
