@@ -138,20 +138,18 @@ def test_every_node_with_a_long_work_says_what_it_keeps(
     def stop(*_: Any, **__: Any) -> None:
         raise Stop
 
-    works: dict[str, tuple[Any, str, Callable[[Any], Any]]] = {
-        "Finished depth maps are kept. Queue again to go on.": (
-            nodes_negatives, "attach_depth", lambda nodes: nodes.EstimateDepth.execute([toy_dataset(tmp_path)], ["relief (mini)"])),
-        "Nothing of it is kept.": (
-            nodes_generate, "generate", lambda nodes: nodes.GenerateSet.execute(None, None, None, "a", 1, 1, "one", steps=1)),
-    }  # fmt: skip
-    for sentence, (nodes, name, call) in works.items():
-        monkeypatch.setattr(nodes, name, stop)
-        with pytest.raises(Stop):
-            call(nodes)
-        assert said[-1] == f"Stopped. {sentence}"
-    told = {
-        path.stem for path in Path(stopped.__file__).parent.glob("nodes/*.py") if "when_stopped(" in path.read_text()
-    }
+    monkeypatch.setattr(nodes_negatives, "attach_depth", stop)
+    with pytest.raises(Stop):
+        nodes_negatives.EstimateDepth.execute([toy_dataset(tmp_path)], ["relief (mini)"])
+    monkeypatch.setattr(nodes_generate, "generate", stop)
+    with pytest.raises(Stop):
+        nodes_generate.GenerateSet.execute(None, None, None, "a", 1, 1, "one", steps=1)
+    assert said == [
+        "Stopped. Finished depth maps are kept. Queue again to go on.",
+        "Stopped. Nothing of it is kept.",
+    ]
+    nodes = Path(stopped.__file__).parent.glob("nodes/*.py")
+    told = {path.stem for path in nodes if "when_stopped(" in path.read_text(encoding="utf-8")}
     assert told >= {"captions", "collect", "correct", "generate", "negatives", "training"}
 
 
