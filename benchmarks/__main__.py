@@ -96,7 +96,13 @@ def _child(arguments: Sequence[str]) -> Any:
         quiet = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE", "TOKENIZERS_PARALLELISM": "false"}
         quiet["OMP_NUM_THREADS"] = arguments[arguments.index("--threads") + 1]
         done = subprocess.run(
-            command, cwd=report.ROOT, env=quiet, stdin=subprocess.DEVNULL, capture_output=True, text=True
+            command,
+            cwd=report.ROOT,
+            env=quiet,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
         )
         if done.returncode:
             raise SystemExit(f"failed:\n{done.stdout}\n{done.stderr}")

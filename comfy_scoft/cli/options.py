@@ -17,7 +17,7 @@ class Help(argparse.ArgumentDefaultsHelpFormatter):
         return action.help if said else super()._get_help_string(action)
 
 
-def add_settings(group: argparse._ArgumentGroup, owner: type, *names: str) -> None:
+def add_settings(group: argparse._ActionsContainer, owner: type, *names: str) -> None:
     """An option for each setting: `--per-image` for `per_image`, with its type, default and help."""
     for name in names:
         default, own = declaration(owner, name)

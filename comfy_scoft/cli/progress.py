@@ -44,7 +44,7 @@ class ProgressLine:
 
     def watch(self, what: str) -> Observer:
         """An observer of records that shows `what: 3 of 40 images`."""
-        return lambda done, total, newest=None: self.update(done, f"{what}: {done} of {total} images")
+        return lambda done, total, _: self.update(done, f"{what}: {done} of {total} images")
 
     def say(self, line: str) -> None:
         """A line of its own, above the bar where there is one."""

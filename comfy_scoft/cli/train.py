@@ -67,7 +67,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def stoppable() -> Callable[[], None]:
-    """Make Ctrl-C and SIGTERM wait for the next safe moment, where the returned function raises KeyboardInterrupt.
+    """Have Ctrl-C and SIGTERM wait for the next safe moment, where the returned function raises KeyboardInterrupt.
 
     A second signal stops at once.
     """

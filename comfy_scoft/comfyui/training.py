@@ -156,17 +156,19 @@ def export(
     try:
         folder = run_folder(root, name)
         folder.rmdir()  # it only reserved the name; the job appears whole
-        counted = [0, 0]
+        done = total = 0
 
-        def encoded(done: int, total: int, text: str) -> None:
+        def encoded(count: int, of: int, text: str) -> None:
             """Half of the work: the other half is that all of it is written."""
-            counted[:] = done, 2 * total + (len(run.dataset) if feature_networks(run.losses) else 0)
-            watch(*counted, text)
+            nonlocal done, total
+            done, total = count, 2 * of + (len(run.dataset) if feature_networks(run.losses) else 0)
+            watch(done, total, text)
 
         def written() -> None:
+            nonlocal done
             check_interrupt()
-            counted[0] = min(counted[0] + 1, counted[1])
-            watch(*counted, "writing the job")
+            done = min(done + 1, total)
+            watch(done, total, "writing the job")
 
         prepare(run, encoded)
         return write_job(run, folder, checkpoint, written)

@@ -152,37 +152,39 @@ class Measurement:
         counts: of the images of each list of prompts.
         """
         trained, held_out, network = self.trained, self.held_out, self.network
-        first = next(iter(counts))
+        others, first = (held_out if len(held_out) else None), next(iter(counts))
 
-        def pair(name: str) -> dict[str, ImageSet]:
-            return {"images": sets[name][LORA], "compared_with": sets[name][BASE]}
+        def pair(name: str) -> tuple[ImageSet, ImageSet]:
+            return sets[name][LORA], sets[name][BASE]
 
+        def kid_to_held_out(see: OnImages) -> Scores:
+            one, base = pair(HELD_OUT)
+            return kid.measure(one, held_out, network, compared_with=base, name="held-out images", observe=see)
+
+        def clip(see: OnImages) -> Scores:
+            one, base = pair(first)
+            return clip_score.measure(one, network, base, see)
+
+        def memorized(see: OnImages) -> Scores:
+            one, base = pair(TRAINED)
+            return memorization.measure(one, trained, network, base, others, observe=see).scores
+
+        def diverse(see: OnImages) -> Scores:
+            one, base = pair(TRAINED)
+            return diversity.measure(one, network, base, see)
+
+        of_first, of_trained = 2 * counts[first], 2 * counts[TRAINED]
         found: list[tuple[str, int, Callable[[OnImages], Scores]]] = []
         if HELD_OUT in counts:
-            name, units = "held-out images", 2 * counts[HELD_OUT] + len(held_out)
-            reference = {"reference": held_out, "network": network, "name": name}
-            found.append(("KID", units, lambda see: kid.measure(**pair(HELD_OUT), **reference, observe=see)))
+            found.append(("KID", of_first + len(held_out), kid_to_held_out))
         if network.read is not None:
-            found.append(
-                (
-                    "CLIPScore",
-                    2 * counts[first],
-                    lambda see: clip_score.measure(**pair(first), network=network, observe=see),
-                )
-            )
-        units, data = 2 * counts[TRAINED], {"dataset": trained, "held_out": held_out if len(held_out) else None}
-        found.append(
-            (
-                "memorization",
-                units + len(trained) + len(held_out),
-                lambda see: memorization.measure(**pair(TRAINED), **data, network=network, observe=see).scores,
-            )
-        )
-        found.append(("diversity", units, lambda see: diversity.measure(**pair(TRAINED), network=network, observe=see)))
+            found.append(("CLIPScore", of_first, clip))
+        found.append(("memorization", of_trained + len(trained) + len(held_out), memorized))
+        found.append(("diversity", of_trained, diverse))
         if HELD_OUT in counts:
             found.append(("denoising gap", 2 * sum(min(len(part), MOST) for part in (trained, held_out)), self._gap))
         if self.base.family == "mini":
-            found.append(("bias", 2 * counts[first], lambda see: bias.measure(**pair(first), observe=see)))
+            found.append(("bias", of_first, lambda see: bias.measure(*pair(first), see)))
         return found
 
     def _prompts(self, dataset: Dataset) -> tuple[tuple[str, ...], tuple[int, ...]]:
@@ -294,7 +296,7 @@ def save(measurement: Measurement, measured: Measured, folder: Path) -> list[Pat
     for name, sets in measured.sets.items():
         columns = examples(sets[BASE], COLUMNS)
         rows: Sequence[Any] = [(label, each.images[columns]) for label, each in sets.items()]
-        prompts, seeds = ([of[i] for i in columns] for of in (sets[BASE].prompts, sets[BASE].seeds))
+        prompts, seeds = [sets[BASE].prompts[i] for i in columns], [sets[BASE].seeds[i] for i in columns]
         grids.append(folder / f"{name.replace(' ', '-')}.png")
         write_png(compare_grid(rows, prompts, seeds, len(columns)), grids[-1])
     return [folder / "scores.json", folder / "scores.csv", folder / "table.png", *grids]
