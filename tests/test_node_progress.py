@@ -49,6 +49,7 @@ def complete(bar: Shown) -> None:
     assert done == sorted(done) and bar[-1][0] == bar[-1][1] > 1, bar
 
 
+@pytest.mark.long
 def test_the_bar_of_a_training_counts_captions_images_steps_validation_and_previews(
     place: Path,  # noqa: F811
     sockets: dict,  # noqa: F811

@@ -85,6 +85,7 @@ def test_the_command_line_builds_the_page_and_its_key(tmp_path: Path, capsys: py
         assert main(["survey", "build", *wrong, "--out", out]) == 1 and sentence in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_the_command_line_reports_a_folder_of_answers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["survey", "report", str(EXAMPLE), "--out", str(tmp_path)]) == 0
     lines = capsys.readouterr().out.splitlines()

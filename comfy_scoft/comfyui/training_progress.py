@@ -17,7 +17,7 @@ from ..losses import named
 from ..training.checkpoint import newest_step
 from ..training.run import Callbacks, Run
 from ..training.run_folder import LATEST, read_metrics, stopped_at
-from ..training.step_plan import expected_counts
+from ..training.step_plan import expected_calls
 from ..training.validation import HELD_OUT, reading
 from .live_chart import DONE, STOPPED, LiveChart
 from .runtime import Progress, check_interrupt
@@ -51,10 +51,9 @@ class TrainingProgress:
     def on_prepare(self, done: int, total: int, text: str) -> None:
         """So many captions and images of all are encoded. The calls of the training are those to be expected."""
         if not self.prepared:
-            run, before = self.run, max(0, newest_step(self.run.folder)) if self.run.resume else 0
-            calls = expected_counts(run.losses, run.settings, run.rollout, len(run.base.schedule)).calls
+            first = max(0, newest_step(self.run.folder)) if self.run.resume else 0
             self.prepared = total
-            self.bar.total = total + round(calls * max(0, 1 - before / run.settings.steps))
+            self.bar.total = total + expected_calls(self.run, first)
         self.bar.update(done, text)
 
     def on_plan(self, calls: int) -> None:

@@ -93,6 +93,13 @@ def expected_counts(losses: Sequence[Loss], settings: TrainSettings, rollout: Ro
     )
 
 
+def expected_calls(run: Run, first: int = 0) -> int:
+    """About as many UNet calls as `planned_calls` will count, at once: the mean of the training's, and all looks."""
+    steps = run.settings.steps
+    mean = expected_counts(run.losses, run.settings, run.rollout, len(run.base.schedule)).calls / steps
+    return round(mean * max(0, steps - first)) + _looks(run, first)
+
+
 def step_counts(run: Run, micro_batch: int, step: int) -> Counts:
     """The UNet work of this process in optimizer step `step` (from 0). micro_batch: images in one pass; 0: all."""
     cache, settings, images = run.caches()[0], run.settings, []
@@ -126,4 +133,8 @@ def planned_calls(run: Run, micro_batch: int, first: int = 0) -> int:
     """
     steps = run.settings.steps
     training = sum(int(step_counts(run, micro_batch, step).calls) for step in range(first, steps))
-    return training + sum(look_calls(run, step) for step in range(first, max(first, steps) + 1))
+    return training + _looks(run, first)
+
+
+def _looks(run: Run, first: int) -> int:
+    return sum(look_calls(run, step) for step in range(first, max(first, run.settings.steps) + 1))
