@@ -262,7 +262,14 @@ def test_what_is_expected_at_once_is_near_the_plan(
     first: int, data: Dataset, held_out: Dataset, tmp_path: Path
 ) -> None:
     """Within a twentieth, of 200 steps with rollouts, validation and previews."""
-    shape = {"steps": 200, "every": 2, "rollout_steps": 20, "validation": held_out, "validate_every": 20}
+    shape = {
+        "steps": 200,
+        "every": 3,
+        "rollout_steps": 20,
+        "accumulation": 4,
+        "validation": held_out,
+        "validate_every": 20,
+    }
     run = toy_run(tmp_path, LOSSES["all"], dataset=data, preview_every=50, preview_prompt="a thing", **shape)
     assert step_plan.expected_calls(run, first) == pytest.approx(planned_calls(run, 0, first), rel=0.05)
 

@@ -18,6 +18,10 @@ from .run import Run
 from .settings import TrainSettings
 
 
+SAMPLE = 40
+"""Steps from which the calls of the others are estimated."""
+
+
 @dataclass(frozen=True)
 class Counts:
     """UNet work. calls: forward passes of a batch, of any size. frozen, trained: images in them without and with a
@@ -94,10 +98,10 @@ def expected_counts(losses: Sequence[Loss], settings: TrainSettings, rollout: Ro
 
 
 def expected_calls(run: Run, first: int = 0) -> int:
-    """About as many UNet calls as `planned_calls` will count, at once: the mean of the training's, and all looks."""
-    steps = run.settings.steps
-    mean = expected_counts(run.losses, run.settings, run.rollout, len(run.base.schedule)).calls / steps
-    return round(mean * max(0, steps - first)) + _looks(run, first)
+    """About as many UNet calls as `planned_calls` will count, at once: from SAMPLE steps, and all looks."""
+    left = range(first, run.settings.steps)
+    some = [step_counts(run, run.settings.micro_batch, step).calls for step in left[:SAMPLE]]
+    return round(sum(some) / max(1, len(some)) * len(left)) + _looks(run, first)
 
 
 def step_counts(run: Run, micro_batch: int, step: int) -> Counts:
