@@ -17,7 +17,6 @@ from .batches import batches_of_step, grouped, images_of_batch, rollout_in_batch
 from .run import Run
 from .settings import TrainSettings
 
-
 SAMPLE = 40
 """Steps from which the calls of the others are estimated."""
 
