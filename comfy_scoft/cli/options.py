@@ -12,8 +12,6 @@ class Help(argparse.ArgumentDefaultsHelpFormatter):
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         said = not action.option_strings or action.nargs == 0 or action.required or "efault:" in (action.help or "")
-        if not said and action.default == "":
-            return f"{action.help} (default: empty)"
         return action.help if said else super()._get_help_string(action)
 
 
@@ -27,5 +25,5 @@ def add_settings(group: argparse._ActionsContainer, owner: type, *names: str) ->
             type=str if choices else type(default),
             default=str(default) if choices else default,
             choices=choices,
-            help=own.help.replace("%", "%%"),
+            help=f"{own.help.replace('%', '%%')} Default: {'empty' if default == '' else '%(default)s'}.",
         )

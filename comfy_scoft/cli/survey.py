@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..common.errors import UserError
-from ..common.settings import declaration
 from ..reports.plots.survey import survey_plots
 from ..survey.aggregate import aggregate
 from ..survey.build import LEAST, MOST, SurveySettings, build, save
@@ -18,7 +17,7 @@ from ..survey.responses import load_responses
 from .exit_status import answered
 from .options import Help, add_settings
 
-SETTINGS = ("title", "culture", "language", "attention_checks", "seed", "image_size")
+SETTINGS = ("title", "culture", "language", "consent", "attention_checks", "seed", "image_size")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -46,7 +45,6 @@ def parser() -> argparse.ArgumentParser:
     page.add_argument("--pages", type=int, default=0, help="number of pages, each one prompt with an image of each "
                       "model; 0: all")  # fmt: skip
     add_settings(page, SurveySettings, *SETTINGS)
-    page.add_argument("--consent", default="", metavar="TEXT", help=declaration(SurveySettings, "consent")[1].help)
     answers = kinds.add_parser("report", help="the report, from a folder of answer files", formatter_class=Help)
     answers.set_defaults(run=report)
     answers.add_argument("answers", type=Path, metavar="FOLDER", help="folder with the participants' .json files")
@@ -68,7 +66,7 @@ def build_page(options: argparse.Namespace) -> int:
         )
     prompts = _lines(options.prompts) if options.prompts is not None else []
     sets = sets_of_folders(folders, prompts)
-    chosen = {name: getattr(options, name) for name in (*SETTINGS, "consent")}
+    chosen = {name: getattr(options, name) for name in SETTINGS}
     settings = SurveySettings(**chosen, pages=options.pages or len(sets[0].prompts))
     survey, page = build(sets, settings)
     path = save(survey, page, options.out)

@@ -120,7 +120,6 @@ def train(options: argparse.Namespace) -> int:
     )
     started, stop, line = time.monotonic(), stoppable(), ProgressLine(shown=distributed.main)
     text, losses = "starting", {"loss": "", HELD_OUT: ""}
-    line.say(f"run {folder.name} in {folder.parent}")
     try:
         with line:
             run, memory = ready_run(job, folder, options.models, resume=options.resume != NEW)
