@@ -117,7 +117,7 @@ def test_every_option_says_what_holds_without_it() -> None:
         for action in command._actions:
             value = action.option_strings and action.nargs != 0 and not action.required
             shown = command._get_formatter()._expand_help(action) if action.help else ""
-            if value and not re.search(r"default: \S", shown):
+            if value and not re.search(r"[Dd]efault: \S", shown):
                 silent.append(f"{verb} {action.option_strings[0]}: {shown}")
     assert silent == []
 
