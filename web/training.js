@@ -31,17 +31,17 @@ const WORDS = {
     zh: {
         of: "第 {step} / {steps} 步", running: "", done: "已完成", stopped: "已停止", validation: "验证集",
         title: "{run} 的训练损失", lost: "{name}：从 {first} 到 {last}，最低 {least}",
-        saved: "已在第 {saved} 步停止并保存。将 resume 设为 {resume} 即可继续。",
+        saved: "已在第 {saved} 步停止并保存。将“继续训练”设为 {resume} 即可继续。",
     },
     ko: {
         of: "{steps} 중 {step} 스텝", running: "", done: "완료", stopped: "중단됨", validation: "검증",
         title: "{run} 학습 손실", lost: "{name}: {first}에서 {last}, 최저 {least}",
-        saved: "{saved} 스텝에서 중단하고 저장했습니다. resume을 {resume}(으)로 설정하면 이어서 학습합니다.",
+        saved: "{saved} 스텝에서 중단하고 저장했습니다. ‘이어서 학습’을 {resume}(으)로 설정하면 계속됩니다.",
     },
     es: {
         of: "paso {step} de {steps}", running: "", done: "terminado", stopped: "detenido", validation: "validación",
         title: "Pérdidas del entrenamiento {run}", lost: "{name}: de {first} a {last}, mínimo {least}",
-        saved: "Detenido en el paso {saved} y guardado. Ponga resume en {resume} para continuar.",
+        saved: "Detenido en el paso {saved} y guardado. Pon «reanudar» en {resume} para continuar.",
     },
 };
 
