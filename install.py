@@ -20,6 +20,8 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from comfy_scoft.common.console import printable_streams
+
 REQUIRED = {"diffusers": "0.34", "accelerate": "0.26", "peft": "0.15"}  # package -> oldest version that will do
 OPTIONAL = {
     "dreamsim": "0.2.1",  # the feature network DreamSim
@@ -101,6 +103,7 @@ def wanted(installed: Mapping[str, str], extras: Sequence[str] = ()) -> list[str
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    printable_streams()
     extras = [canonical(name) for name in (sys.argv[1:] if arguments is None else arguments)]
     if unknown := [name for name in extras if name not in OPTIONAL]:
         print(f"comfy_scoft: {', '.join(unknown)} is not offered here; choose from {', '.join(OPTIONAL)}.")

@@ -50,6 +50,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if sys.version_info < (3, 10):  # noqa: UP036  (whoever starts this may have an older one)
             raise Stop(f"Python {platform.python_version()} is too old: run this with Python 3.10 or newer.")
+        from comfy_scoft.common.console import printable_streams
+
+        printable_streams()
         python, comfyui = prepare(options)
         commands = {"demo": demo, "test": test, "comfy": comfy, "bench": bench}
         return commands[options.command](options, python, comfyui, rest)
@@ -67,9 +70,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     """Own options, and the rest for the demo, the benchmarks, pytest or ComfyUI."""
     common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("--comfyui", type=Path, default=os.environ.get("COMFYUI_PATH"), help="your own ComfyUI folder")
+    common.add_argument("--comfyui", type=Path, default=os.environ.get("COMFYUI_PATH"), help="your own ComfyUI folder "
+                        "(default: COMFYUI_PATH, or one that is fetched)")  # fmt: skip
     common.add_argument("--venv", type=Path, default=ROOT / ".venv", help="virtual environment (default: .venv here)")
-    common.add_argument("--cache", type=Path, default=default_cache(), help="where the fetched ComfyUI is kept")
+    common.add_argument("--cache", type=Path, default=default_cache(), help="where the fetched ComfyUI is kept "
+                        "(default: %(default)s)")  # fmt: skip
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("demo", parents=[common], help="train on the mini world; other options go to the demo")
@@ -77,7 +82,7 @@ def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     tests.add_argument("--long", action="store_true", help="the long tier too")
     tests.add_argument("--recorded", action="store_true", help="the recorded tier only (hours)")
     server = commands.add_parser("comfy", parents=[common], help="start ComfyUI; other options go to it")
-    server.add_argument("--port", type=int, default=8188)
+    server.add_argument("--port", type=int, default=8188, help="port of ComfyUI's page (default: %(default)s)")
     commands.add_parser("bench", parents=[common], help="benchmarks of training; other options go to them")
     options, rest = parser.parse_known_args(arguments)
     options.cache, options.venv = Path(options.cache).absolute(), Path(options.venv).absolute()

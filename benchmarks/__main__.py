@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from comfy_scoft.common.console import printable_streams
 from comfy_scoft.common.files import write_atomically
 
 from . import cases, full_shape, report
@@ -25,6 +26,7 @@ OPERATIONS = "operations"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    printable_streams()
     options = _parse(arguments)
     if options.write is not None:
         write_atomically(options.write, json.dumps(_work(options)).encode())
@@ -50,14 +52,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument(
-        "--case", action="append", choices=[*cases.CASES, OPERATIONS], help="only this case (may be repeated)"
+        "--case",
+        action="append",
+        choices=[*cases.CASES, OPERATIONS],
+        help="only this case, may be repeated (default: all)",
     )
     parser.add_argument("--world", choices=WORLDS, help="default: sd15 where there is a GPU, else mini")
-    parser.add_argument("--rounds", type=int, help="blocks of each variant that are timed (default 12; short: 2)")
+    parser.add_argument("--rounds", type=int, help="blocks of each variant that are timed (default: 12, short: 2)")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="of PyTorch (default: one a core)")
     parser.add_argument("--short", action="store_true", help="few rounds and images, no memory: to see that it runs")
     parser.add_argument("--fresh", action="store_true", help="run again what is known already")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent, help="folder of the results")
+    parser.add_argument(
+        "--out", type=Path, default=Path(__file__).parent, help="folder of the results (default: %(default)s)"
+    )
     parser.add_argument("--write", type=Path, help=argparse.SUPPRESS)  # the rest is for child processes
     parser.add_argument("--memory", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
@@ -94,7 +101,13 @@ def _child(arguments: Sequence[str]) -> Any:
         quiet = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE", "TOKENIZERS_PARALLELISM": "false"}
         quiet["OMP_NUM_THREADS"] = arguments[arguments.index("--threads") + 1]
         done = subprocess.run(
-            command, cwd=report.ROOT, env=quiet, stdin=subprocess.DEVNULL, capture_output=True, text=True
+            command,
+            cwd=report.ROOT,
+            env=quiet,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
         )
         if done.returncode:
             raise SystemExit(f"failed:\n{done.stdout}\n{done.stderr}")

@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 import errno
 import hashlib
+import html
 import json
 import os
+import re
 import subprocess
 import sys
 from importlib.metadata import version
@@ -15,6 +17,8 @@ from typing import Any
 
 import pytest
 import torch
+from markdown import markdown
+from markdown_it import MarkdownIt
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from safetensors.torch import save as serialize
@@ -22,8 +26,16 @@ from toys import toy_dataset, toy_run
 
 from comfy_scoft.losses import DiffusionLoss, MemorizationLoss
 from comfy_scoft.training import run_folder as runs
-from comfy_scoft.training.model_card import CardFields, described_dataset, read_card, save_lora, training_record
+from comfy_scoft.training.model_card import (
+    CardFields,
+    described_dataset,
+    lora_metadata,
+    read_card,
+    save_lora,
+    training_record,
+)
 from comfy_scoft.training.model_card_text import UNKNOWN, card_text, plain
+from comfy_scoft.training.validation import reading
 
 FIELDS = CardFields("Toys of ours", "in Toyland", "The toys", "CC-BY-4.0", "All toys agreed, in writing.")
 TENSORS = {
@@ -59,6 +71,7 @@ def test_the_card_says_whose_who_and_how(tmp_path: Path, trained: tuple) -> None
         "- Culture: toy",
         "- Place: Toyland",
         "- Consent and provenance: All toys agreed, in writing. In the dataset: yes (1), not stated (3)",
+        "- Held-out images: none",
         "- Collected by: Ama (1), not stated (3)",
         "- Verified: 1 of 4 images, by Efe (1)",
         "- License of the images: not stated",
@@ -75,7 +88,7 @@ def test_the_card_says_whose_who_and_how(tmp_path: Path, trained: tuple) -> None
     ):
         assert line in text.splitlines(), line
     assert "Rollout" not in text  # no loss of this run looks at images
-    (means,) = (line for line in text.splitlines() if line.startswith("- Means of the metrics over the last tenth"))
+    (means,) = (line for line in text.splitlines() if line.startswith("- Means over the last 1 steps: "))
     assert "diffusion " in means and "learning rate" not in means, "a mean of rates is nobody's rate"
     assert f"torch {version('torch')}" in text
     assert read_card(path) == text
@@ -92,6 +105,12 @@ def test_what_nobody_said_is_called_not_stated(tmp_path: Path) -> None:
     text = save_lora(tmp_path, "bare", TENSORS, CardFields()).with_suffix(".md").read_text(encoding="utf-8")
     assert "- Consent and provenance: not stated" in text.splitlines() and "# bare_00001" in text
     assert text.count("not stated") > 10
+
+
+def test_the_line_in_the_file_names_the_datasets_consent_as_the_card_does(trained: tuple) -> None:
+    for stated, line in (("", "yes"), ("Asked.", "Asked")):
+        found = lora_metadata(trained[0], CardFields(consent=stated), trained[1])["modelspec.description"]
+        assert found == f"A LoRA of toy, Toyland. Consent and provenance: {line}. The model card says the rest."
 
 
 def test_managers_find_the_metadata_they_read(tmp_path: Path, trained: tuple) -> None:
@@ -201,16 +220,82 @@ def test_words_with_markup_in_them_stay_words(tmp_path: Path) -> None:
     record = {"dataset": {"name": HOSTILE, "culture": {HOSTILE: 2}, "pictures": 3, "counts": [[HOSTILE, HOSTILE, 1]]}}
     metadata = {"scoft": json.dumps({"fields": dataclasses.asdict(fields), "record": record})}
     text = card_text(metadata)
-    assert "<script" not in text and "[a](" not in text and "\x00" not in text and "\u202e" not in text
+    assert (
+        "<script" not in text.replace(r"\<", "") and "[a](" not in text and "\x00" not in text and "\u202e" not in text
+    )
     assert [line for line in text.splitlines() if line.startswith("#")][1:] == [
         "## Whose culture, and who agreed",
         "## Data",
         "## How it was made",
         "## Limits",
     ]
-    assert plain("food & drink, &lt;b&gt; &#60;") == "food & drink, &amp;lt;b&amp;gt; &amp;\\#60;"
+    assert plain("food & drink, &lt;b&gt; &#60;") == r"food & drink, \&lt;b\&gt; \&\#60;"
     assert plain("Ìlú\u200d ক্ষ — 한국") == "Ìlú\u200d ক্ষ — 한국"
     assert len(plain("x" * 10_000)) == 2000
+
+
+NAMES = [
+    "हिन्दी_गाँव", "Ìlú", "فارسی می‌خواهم", "한국의 시장", "*Kora* & _Limu_", "a | b", "C# [x](y)", 
+    "&lt;b&gt; &copy; <i>x</i>",
+    "Ama <ama@example.org>", "https://example.org/a_(b)?x=1&copy;=2", "~~no~~ `code` \\", "1. x", "<!-- x -->",
+]  # fmt: skip
+
+
+def test_a_rendered_card_shows_every_name_as_it_was_written() -> None:
+    """By CommonMark with tables, as sites show it; and an older Markdown at least makes no HTML of a name."""
+    data = {"name": NAMES[0], "pictures": 99, "counts": [[name, name, 1] for name in NAMES]}
+    data |= {key: dict.fromkeys(NAMES, 2) for key in ("culture", "place", "source", "collector", "consent")}
+    for name in NAMES:
+        fields = {"title": name, "trigger_phrase": name, "authors": name, "licence": name, "consent": name}
+        text = card_text({"scoft": json.dumps({"fields": fields, "record": {"dataset": data, "losses": []}})})
+        assert not re.search(r"(?<!\\)&#?\w+;", text), "an HTML entity"
+        page = MarkdownIt("commonmark").enable("table").render(text)
+        assert set(re.findall(r"</?([a-z0-9]+)", page)) == set("h1 h2 p ul li table thead tbody tr th td".split())
+        shown = [html.unescape(re.sub("<[^>]*>", "", part)) for part in page.splitlines()]
+        assert shown[0] == name and f"Trigger phrase: {name}" in shown and f"License of this LoRA: {name}" in shown
+        assert shown.count(name) >= 3, "title and table"
+        for one in NAMES:
+            assert f"{one} (2)" in next(line for line in shown if line.startswith("Sources: "))
+        assert not re.search(r"<(i|b|script|del)\b", markdown(text, extensions=["tables"]))
+
+
+def test_a_consent_that_dataset_and_lora_share_stands_once() -> None:
+    def consent(stated: str, **in_dataset: int) -> str:
+        record = {"dataset": {"pictures": 4, "consent": {key.replace("_", " "): n for key, n in in_dataset.items()}}}
+        text = card_text({"scoft": json.dumps({"fields": {"consent": stated}, "record": record})})
+        (line,) = (line for line in text.splitlines() if line.startswith("- Consent and provenance: "))
+        return line.removeprefix("- Consent and provenance: ")
+
+    assert consent("all agreed", all_agreed=4) == consent(" all  agreed", all_agreed=4) == "all agreed"
+    assert consent("all agreed", all_agreed=3, **{"": 1}) == "all agreed In the dataset: the same (3), not stated (1)"
+    assert consent("", all_agreed=4) == "In the dataset: all agreed"
+    assert consent("all agreed", **{"": 4}) == "all agreed" and consent("", **{"": 4}) == "not stated"
+
+
+def test_each_name_on_the_card_is_one_thing(tmp_path: Path) -> None:
+    """A long run: what is a mean says so and of how many steps; the rate and the held-out loss are the last ones."""
+    steps = [{"step": i, "loss": 9.0, "diffusion": float(i), "learning_rate": 1e-3 / i} for i in range(1, 201)]
+    held_out = [{"step": i, "validation": (400 - i) / 100, "training_pictures": 1.0} for i in (50, 100, 150, 200)]
+    rows = sorted([*steps, *held_out], key=lambda row: row["step"])
+    found = runs.summary(rows)
+    assert found == {"last": {"diffusion": 190.5}, "averaged_steps": 20, "last_learning_rate": 5e-6}
+    record = {**found, "held_out": {"pictures": 3, "reading": reading(rows)}, "optimizer": {"learning_rate": 1e-3}}
+    record["losses"] = [{"name": "perceptual", "weight": 0.5, "weights": "c10cfd76"}]
+    record["train"], record["seconds"] = {"flip": True}, 1.5
+    lines = card_text({"scoft": json.dumps({"record": record})}).splitlines()
+    for line in (
+        "- Means over the last 20 steps: diffusion 190.5",
+        "- Learning rate of the last step: 5e-06",
+        "- Optimizer: peak learning rate 0.001",
+        "- Losses: perceptual: weight 0.5, fingerprint c10cfd76",
+        "- Training: flip on",
+    ):
+        assert line in lines, line
+    assert sum("2.0000" in line for line in lines) == 1 and not any("validation" in line for line in lines)
+    old = {"last": {"diffusion": 1.0, "validation": 2.0, "learning_rate": 3.0}, "held_out": {"pictures": 3}}
+    lines = card_text({"scoft": json.dumps({"record": old})}).splitlines()
+    assert "- Means over the last tenth of the steps: diffusion 1" in lines
+    assert "- Held-out images: 3, measured too few times to see overfitting" in lines
 
 
 def test_the_card_of_another_trainers_lora_says_what_is_not_known(tmp_path: Path) -> None:
@@ -218,7 +303,7 @@ def test_the_card_of_another_trainers_lora_says_what_is_not_known(tmp_path: Path
     save_file(TENSORS, path, {"ss_sd_model_name": "some<b>.ckpt", "ss_seed": "42", "modelspec.license": "MIT"})
     text = read_card(path)
     assert UNKNOWN in text and "# other.safetensors" in text
-    assert "- Seed: 42" in text and "- Base model: some&lt;b&gt;.ckpt" in text and "- License of this LoRA: MIT" in text
+    assert "- Seed: 42" in text and r"- Base model: some\<b\>.ckpt" in text and "- License of this LoRA: MIT" in text
     assert "- Consent and provenance: not stated" in text
     save_file(TENSORS, path)
     assert UNKNOWN in read_card(path)

@@ -98,7 +98,7 @@ def test_prompts_of_one_picture_are_left_out_and_one_prompt_has_no_interval() ->
 def test_it_counts_pictures_and_can_be_stopped_between_pairs() -> None:
     counted: list[tuple[int, int]] = []
     diversity.measure(set_of("base", (2, 2)), toy_features(), observe=lambda *seen: counted.append(seen), batch=2)
-    assert counted == [(2, 4), (4, 4), (4, 4), (4, 4)], "two batches, then the pairs of each prompt"
+    assert counted == [(2, 6), (4, 6), (5, 6), (6, 6)], "two batches, then the pairs of each prompt"
 
     def stop() -> None:
         raise InterruptedError

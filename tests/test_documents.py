@@ -28,12 +28,29 @@ LINK = re.compile(r"\]\(([^)\s]+)\)|(?:src|href)=\"([^\"]+)\"")
 NAMED = re.compile(r"(?<![\w/.])(?:comfy_scoft|tests|tools|benchmarks|docs|web|workflows|locales|\.ci)/[\w./+-]*\w/?")
 OF_USERS = {"market.txt", "job.json"}
 """Names of files that a person or the pack makes."""
+VERBS = "Load Save Make Export Build Plot Read Train Generate Estimate Filter Attach Merge Learn Compare Aggregate"
+NODES_OF_COMFYUI = {"Load CLIP", "Load VAE", "Load LoRA", "Plot Loss Graph"}
 MADE = {"web/docs/SCoFT_Saturation.md"}
 """Written by following a recipe."""
 
 
 def text(name: str) -> str:
     return (ROOT / name).read_text(encoding="utf-8")
+
+
+def test_a_node_has_one_name_in_messages_and_documents() -> None:
+    """`Load Features` and `Export Job` were names of nodes once: a person looks for them in vain."""
+    nodes = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "comfy_scoft/comfyui/nodes").glob("*.py"))
+    known = set(re.findall(r'display_name ?= ?"([^"]+) \(SCoFT\)"', nodes)) | NODES_OF_COMFYUI
+    phrase = re.compile(rf"\b(?:{VERBS.replace(' ', '|')})(?: [A-Z][A-Za-z]+)+\b(?! [1-9])")
+    other = []
+    for path in [*(ROOT / "comfy_scoft").rglob("*.py"), *map(ROOT.joinpath, DOCUMENTS), *ROOT.glob("web/docs/*.md")]:
+        content = path.read_text(encoding="utf-8")
+        if path.suffix == ".py":
+            constants = (node.value for node in ast.walk(ast.parse(content)) if isinstance(node, ast.Constant))
+            content = "\n".join(value for value in constants if isinstance(value, str))
+        other += [f"{path.name}: {name}" for name in phrase.findall(content) if name not in known]
+    assert known > {"Train LoRA", "Load Feature Network", "Export Training Job"} and other == []
 
 
 def anchors(name: str) -> set[str]:

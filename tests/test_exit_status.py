@@ -18,9 +18,10 @@ ROOT = Path(__file__).resolve().parent.parent
 VERB = """
 import sys, torch
 from comfy_scoft import __main__ as program
+from comfy_scoft.cli import train as verb
 def train(options):
     torch.optim.AdamW([])  # ValueError of torch itself
-program.train = train
+verb.train = train
 sys.exit(program.main(["train", "job.json"]))
 """
 
@@ -87,3 +88,9 @@ def test_ctrl_c_says_what_is_kept(capsys: pytest.CaptureFixture[str]) -> None:
 
     assert answered(stop, "The last checkpoint is saved.") == 130
     assert capsys.readouterr().err == "\nStopped. The last checkpoint is saved.\n"
+
+    def stop_with_a_sentence() -> int:
+        raise KeyboardInterrupt("Stopped at step 14 and saved.")
+
+    assert answered(stop_with_a_sentence, "") == 130
+    assert capsys.readouterr().err == "\nStopped at step 14 and saved.\n"

@@ -170,7 +170,7 @@ def test_a_run_that_is_stopped_says_so(
 ) -> None:
     def stop(self: Any, step: int, row: dict) -> None:
         observe(self, step, row)
-        if step == 2:
+        if step >= 2:
             raise KeyboardInterrupt
 
     lines: list[str] = []
@@ -178,14 +178,19 @@ def test_a_run_that_is_stopped_says_so(
     observe = nodes_training.training.TrainingProgress.on_step
     monkeypatch.setattr(nodes_training.training.TrainingProgress, "on_step", stop)
     with pytest.raises(KeyboardInterrupt):
-        train(sockets, steps=3)
+        train(sockets, steps=4)
     assert events(told)[-1]["state"] == "stopped" and events(told)[-1]["step"] == 2
+    assert (events(told)[-1]["saved"], events(told)[-1]["resume"]) == (2, "latest"), "the page's own sentence"
+    assert all("saved" not in data for data in events(told)[:-1])
     assert lines[-1] == "Stopped at step 2 and saved. Set resume to latest to go on."
+    with pytest.raises(KeyboardInterrupt):
+        train(sockets, steps=4, resume="run")
+    assert lines[-1] == "Stopped at step 3 and saved. Set resume to run to go on.", "latest may be another run by now"
     told.clear()
     monkeypatch.setattr(nodes_training.training.TrainingProgress, "on_step", observe)
-    train(sockets, steps=3, resume="run")
+    train(sockets, steps=4, resume="run")
     assert all(data["curves"][0]["steps"][:2] == [1, 2] for data in events(told)), "the whole run, from its beginning"
-    assert events(told)[-1]["step"] == 3
+    assert events(told)[-1]["step"] == 4
 
 
 def test_a_run_that_is_stopped_before_its_first_step_says_that_nothing_is_saved(

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 from toys import toy_unet
 
-from comfy_scoft.models.lora import TARGET_MODULES, LoraSettings, attach, export_kohya, switched_off, trainable
+from comfy_scoft.models.lora import TARGET_MODULES, LoraSettings, apply, attach, export_kohya, switched_off, trainable
 
 if TYPE_CHECKING:
     from diffusers import UNet2DConditionModel
@@ -200,6 +201,44 @@ def test_switched_off_it_is_the_base_model_and_afterwards_it_learns_again() -> N
     with pytest.raises(RuntimeError, match="stop"), switched_off(unet):
         raise RuntimeError("stop")
     assert torch.equal(answer(unet), on)
+
+
+@pytest.mark.parametrize("targets", TARGET_MODULES)
+@pytest.mark.parametrize("strength", [1.0, 0.5, -2.0])
+def test_a_file_on_a_unet_adds_its_delta_times_the_strength(targets: str, strength: float, tmp_path: Path) -> None:
+    """By hand: W + strength · alpha / rank · up · down, of alpha 3 and rank 2; switched off, W."""
+    tensors = export_kohya(trained_unet(targets), torch.float32)
+    save_file(tensors, tmp_path / "one.safetensors")
+    unet, expected = toy_unet(), toy_unet()
+    with torch.no_grad():
+        for name, module in expected.named_modules():
+            key = f"lora_unet_{name.replace('.', '_')}"
+            if f"{key}.alpha" in tensors:
+                up, down = (tensors[f"{key}.lora_{half}.weight"].flatten(1) for half in ("up", "down"))
+                module.weight += strength * 1.5 * (up @ down).view(module.weight.shape)
+    apply(unet, tmp_path / "one.safetensors", strength)
+    assert torch.allclose(answer(unet), answer(expected), atol=1e-4)
+    with switched_off(unet):
+        assert torch.allclose(answer(unet), answer(toy_unet()), atol=1e-6)
+
+
+def test_a_file_that_is_no_lora_of_this_unet_is_not_put_on_it(tmp_path: Path) -> None:
+    tensors = export_kohya(trained_unet("attention"))
+    (tmp_path / "bad.safetensors").write_bytes(b"no")
+    key = next(iter(tensors)).partition(".")[0]
+    save_file(
+        {**tensors, f"{key}.dora_scale": torch.ones(len(tensors[f"{key}.lora_up.weight"]), 1)},
+        tmp_path / "dora.safetensors",
+    )
+    other = {k.replace(key, "lora_unet_elsewhere_to_q"): v for k, v in tensors.items() if k.startswith(f"{key}.")}
+    save_file(other, tmp_path / "other.safetensors")
+    for name, strength, sentence in (
+        ("bad", 1.0, "cannot be read as a safetensors file"),
+        ("dora", 0.5, "is a DoRA, whose strength must be 1 here, but it is 0.5"),
+        ("other", 1.0, "it was made for another model family"),
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            apply(toy_unet(), tmp_path / f"{name}.safetensors", strength)
 
 
 def test_bad_options_are_refused() -> None:

@@ -12,10 +12,10 @@ from PIL import Image
 from test_nodes_training import KNOBS, estimated, execute, place, quick, same, sockets, train  # noqa: F401  (fixtures)
 from toys import toy_dataset
 
-from comfy_scoft.comfyui import training_progress
 from comfy_scoft.comfyui.nodes import options as nodes_options
 from comfy_scoft.comfyui.nodes import training as nodes_training
 from comfy_scoft.comfyui.runtime import Progress
+from comfy_scoft.common.progress import duration
 from comfy_scoft.models.lora import LoraSettings
 from comfy_scoft.training import run_folder as runs
 from comfy_scoft.training.settings import TrainSettings
@@ -148,4 +148,4 @@ def test_an_exported_job_holds_what_is_held_out_and_gives_the_same_curves(
     "seconds, text", [(0, "0 s"), (89.4, "89 s"), (95, "2 min"), (5400, "1 h 30 min"), (7500, "2 h 05 min")]
 )
 def test_times_are_readable(seconds: float, text: str) -> None:
-    assert training_progress.duration(seconds) == text
+    assert duration(seconds) == text

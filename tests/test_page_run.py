@@ -136,6 +136,10 @@ def test_a_page_that_is_loaded_again_shows_the_run_from_its_beginning_and_can_st
     done = len(rows(editor.server, "page-endless"))
     assert 7 <= done < ENDLESS
     assert checkpoint.newest_step(folder(editor.server, "page-endless")) == done, "what was learned is kept"
+    sentence = f"Stopped at step {done} and saved. Set resume to latest to go on."
+    expect(editor.chart.locator("p")).to_have_text(sentence)
+    shown = editor.page.evaluate(f"id => ({TEXT})(id)", node)
+    assert shown in ("", sentence), "newer pages take the line away, none keeps the time that was left"
 
 
 def test_a_run_goes_on_when_its_browser_is_closed(comfy: ComfyServer, chromium: Browser, tmp_path: Path) -> None:

@@ -257,6 +257,23 @@ def test_the_expected_counts_are_the_mean_of_the_exact_ones(data: Dataset, tmp_p
     assert expected.frozen == pytest.approx(exact.frozen, rel=0.03) and expected.trained == exact.trained
 
 
+@pytest.mark.parametrize("first", [0, 150])
+def test_what_is_expected_at_once_is_near_the_plan(
+    first: int, data: Dataset, held_out: Dataset, tmp_path: Path
+) -> None:
+    """Within a tenth, of 200 steps with rollouts, validation and previews."""
+    shape = {
+        "steps": 200,
+        "every": 3,
+        "rollout_steps": 20,
+        "accumulation": 4,
+        "validation": held_out,
+        "validate_every": 20,
+    }
+    run = toy_run(tmp_path, LOSSES["all"], dataset=data, preview_every=50, preview_prompt="a thing", **shape)
+    assert step_plan.expected_calls(run, first) == pytest.approx(planned_calls(run, 0, first), rel=0.1)
+
+
 def test_planning_a_long_run_takes_little_time_beside_it(data: Dataset, tmp_path: Path) -> None:
     """The paper's run: 3000 steps of 4 images at 512 px, a rollout in every tenth batch. It has 35 thousand calls."""
     import time

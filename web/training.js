@@ -18,7 +18,7 @@ const HELD_OUT = "validation";
 /* Okabe and Ito's colors, as in the chart image: distinct for color-blind people, with a contrast of at least 3:1. */
 const COLORS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7"];
 const WIDTH = 200, HEIGHT = 22, PAD = 3; // of a line, in its own units; it is stretched to the width of the node
-const ROW = 25, CAPTION = 22, FRAME = 8, MARGIN = 10; // pixels
+const ROW = 25, CAPTION = 22, FRAME = 8, MARGIN = 10, NOTE = 32; // pixels
 const SMOOTH = 0.05, FEW = 20; // share of the run in a running mean; curves with fewer points are not smoothed
 const KEPT = 50; // maximum number of runs kept while the page is open
 const LOOKED_AT = 64; // entries of ComfyUI's history that are searched for finished runs
@@ -27,18 +27,22 @@ const WORDS = {
     en: {
         of: "step {step} of {steps}", running: "", done: "done", stopped: "stopped", validation: "validation",
         title: "Training losses of {run}", lost: "{name}: from {first} to {last}, lowest {least}",
+        saved: "Stopped at step {saved} and saved. Set resume to {resume} to go on.",
     },
     zh: {
         of: "第 {step} / {steps} 步", running: "", done: "已完成", stopped: "已停止", validation: "验证集",
         title: "{run} 的训练损失", lost: "{name}：从 {first} 到 {last}，最低 {least}",
+        saved: "已在第 {saved} 步停止并保存。将“继续训练”设为 {resume} 即可继续。",
     },
     ko: {
         of: "{steps} 중 {step} 스텝", running: "", done: "완료", stopped: "중단됨", validation: "검증",
         title: "{run} 학습 손실", lost: "{name}: {first}에서 {last}, 최저 {least}",
+        saved: "{saved} 스텝에서 중단하고 저장했습니다. ‘이어서 학습’을 {resume}(으)로 설정하면 계속됩니다.",
     },
     es: {
         of: "paso {step} de {steps}", running: "", done: "terminado", stopped: "detenido", validation: "validación",
         title: "Pérdidas del entrenamiento {run}", lost: "{name}: de {first} a {last}, mínimo {least}",
+        saved: "Detenido en el paso {saved} y guardado. Pon «reanudar» en {resume} para continuar.",
     },
 };
 
@@ -48,6 +52,7 @@ const CSS = `
 .scoft-training table { width: 100%; table-layout: fixed; border-collapse: collapse; }
 .scoft-training caption { height: ${CAPTION}px; line-height: ${CAPTION}px; text-align: left; white-space: nowrap;
     overflow: hidden; text-overflow: ellipsis; }
+.scoft-training p { height: ${NOTE}px; margin: 0; overflow: hidden; }
 .scoft-training tr { height: ${ROW}px; }
 .scoft-training th, .scoft-training td { padding: 0; vertical-align: middle; white-space: nowrap; overflow: hidden;
     text-overflow: ellipsis; }
@@ -138,13 +143,13 @@ function draw(place, data) {
     }
     place.setAttribute("aria-label", fill(say.title, data));
     Object.assign(place.dataset, { run: data.run, state: data.state, step: data.step });
-    place.replaceChildren(table);
+    place.replaceChildren(table, ...(data.saved ? [element("p", {}, fill(say.saved, data))] : []));
 }
 
 /* --- the widget -------------------------------------------------------------------------------------------------- */
 
 function height(data) {
-    return CAPTION + ROW * data.curves.length + FRAME + 2 * MARGIN;
+    return CAPTION + ROW * data.curves.length + FRAME + 2 * MARGIN + (data.saved ? NOTE : 0);
 }
 
 function show(node, data) {

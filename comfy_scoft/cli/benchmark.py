@@ -17,6 +17,7 @@ from ..experiments.mini_world.arms import ALL, PARTS, SHORT, SHORT_IMAGES, Part,
 from ..experiments.mini_world.job import Job, do, finished
 from ..experiments.mini_world.training import World
 from .exit_status import answered
+from .options import Help
 
 OUT = Path("output") / "benchmark"
 log = partial(print, flush=True)
@@ -35,8 +36,9 @@ def parser() -> argparse.ArgumentParser:
         prog="python -m comfy_scoft benchmark",
         description="Measure what each loss does in the mini world: bias, leakage, memorization, diversity and time. "
         "Hours; it can be stopped, and the same command goes on. What is finished is not done again.",
+        formatter_class=Help,
     )
-    found.add_argument("--out", type=Path, default=OUT, help=f"where everything is kept (default: {OUT})")
+    found.add_argument("--out", type=Path, default=OUT, help="where everything is kept")
     some = f"only these (default: all but development): {', '.join(ALL)}"
     found.add_argument("--part", nargs="+", default=[], metavar="NAME", help=some)
     found.add_argument("--seeds", type=int, default=0, help="only the first so many training seeds; 0 takes all")

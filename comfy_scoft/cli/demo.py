@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ..experiments.comfy_client import ComfyClient, ComfyError
 from ..experiments.demo import WORKFLOW, fetch, follow, load, table
+from .options import Help
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -35,12 +36,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def parser() -> argparse.ArgumentParser:
-    found = argparse.ArgumentParser(prog="python -m comfy_scoft demo", description=__doc__)
+    found = argparse.ArgumentParser(
+        prog="python -m comfy_scoft demo",
+        description="Run the shipped workflow in a running ComfyUI and show what changed.",
+        formatter_class=Help,
+    )
     found.add_argument("--server", required=True, help="address of a ComfyUI that has this pack: http://host:port")
-    found.add_argument("--base", type=Path, help="its base folder, to say where the LoRA lies")
+    found.add_argument("--base", type=Path, help="its base folder, to say where the LoRA lies (default: not said)")
     found.add_argument("--out", type=Path, default=Path("output/demo"), help="where images and metrics go")
-    found.add_argument("--workflow", type=Path, default=WORKFLOW, help="another workflow in API form")
-    found.add_argument("--steps", type=int, help="other training steps than the workflow's")
-    found.add_argument("--images-per-prompt", type=int, help="other images a prompt than the workflow's")
+    found.add_argument(
+        "--workflow",
+        type=Path,
+        default=WORKFLOW,
+        help=f"a workflow in API form (default: {WORKFLOW.stem})",
+    )
+    found.add_argument("--steps", type=int, help="training steps (default: the workflow's)")
+    found.add_argument("--images-per-prompt", type=int, help="images of each prompt (default: the workflow's)")
     found.add_argument("--timeout", type=float, default=3600.0, help="give up after so many seconds without an event")
     return found

@@ -11,8 +11,8 @@ from ..common.errors import ADVICE, UserError, advice
 def answered(work: Callable[[], int], stopped: str) -> int:
     """The exit status of `work`: 1 for a person's mistake or a disk error, 130 for Ctrl-C.
 
-    stopped: the sentence after Ctrl-C that says what is kept. Any other exception passes through: Python prints its
-    traceback and exits with status 1.
+    stopped: the sentence after Ctrl-C that says what is kept, where the KeyboardInterrupt itself does not say it. Any
+    other exception passes through: Python prints its traceback and exits with status 1.
     """
     try:
         return work()
@@ -24,6 +24,6 @@ def answered(work: Callable[[], int], stopped: str) -> int:
             raise
         print(f"A file could not be read or written ({error}): {advice(error)}.", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print(f"\nStopped. {stopped}", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        print(f"\n{stop}" if stop.args else f"\nStopped. {stopped}", file=sys.stderr)
         return 130

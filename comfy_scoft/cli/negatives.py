@@ -16,7 +16,6 @@ from functools import cached_property
 from pathlib import Path
 
 import torch
-from tqdm import tqdm
 
 from ..common.errors import OtherProcess, UserError
 from ..common.settings import check_number, declaration
@@ -38,6 +37,7 @@ from ..reports.plots import filter_page
 from ..training.distributed import FINE, launched
 from .exit_status import answered
 from .options import Help, add_settings
+from .progress import ProgressLine
 
 PATIENCE = timedelta(days=1)
 """How long a process that has finished its share waits for the others. One that has ended is noticed at once."""
@@ -62,29 +62,30 @@ def parser() -> argparse.ArgumentParser:
     files.add_argument("--dataset", type=Path, required=True, help="folder with metadata.jsonl, or images and .txt")
     files.add_argument("--out", type=Path, required=True, help="new folder; the result is in its sub-folder `dataset`")
     files.add_argument("--depth", default=FOR_PHOTOS, help=f"depth network: {', '.join(DEPTH)}")
-    files.add_argument("--depth-weights", type=Path, help="folder with its weights")
+    files.add_argument("--depth-weights", type=Path, help="folder with its weights (default: none, for relief)")
     files.add_argument("--again", action="store_true", help="also estimate depth of images that have a depth map")
     data = command.add_argument_group("dataset")
-    data.add_argument("--place", default="", help="place of the records that name none")
-    data.add_argument("--culture", default="", help="culture of the records that name none")
+    data.add_argument("--place", default="", help="place of the records that name none (default: none)")
+    data.add_argument("--culture", default="", help="culture of the records that name none (default: none)")
     data.add_argument("--split", default="all", help="train, test, validation or all")
     data.add_argument("--limit", type=int, default=0, help="maximum number of records; 0: all")
     sampling = command.add_argument_group("sampling")
     add_settings(sampling, NegativeSettings, "per_image", "steps", "cfg", "strength", "seed", "prompt_template")
     add_settings(sampling, NegativeSettings, "sampler", "batch_size")
     resolution = declaration(NegativeSettings, "resolution")[1].help
-    sampling.add_argument("--resolution", type=int, default=0, help=f"{resolution} 0, the default: the model's own.")
-    sampling.add_argument("--prediction", choices=("epsilon", "v_prediction"), help="if the checkpoint does not say it")
-    sampling.add_argument("--dtype", choices=("float32", "float16", "bfloat16"), help="default: float16 on a GPU")
-    sampling.add_argument("--threads", type=int, help="CPU threads; the same number gives exactly the same images")
-    filtering = command.add_argument_group("filter")
-    filtering.add_argument("--features", help="a feature network: remove negatives that look like their image")
-    filtering.add_argument("--features-file", type=Path, help="file with its weights")
-    filtering.add_argument(
-        "--threshold",
-        type=float,
-        help="remove negatives below this distance; default: the distance that the distances themselves suggest",
+    sampling.add_argument("--resolution", type=int, default=0, help=f"{resolution} Default: 0, the model's own.")
+    sampling.add_argument("--prediction", choices=("epsilon", "v_prediction"), help="default: as the checkpoint says")
+    sampling.add_argument(
+        "--dtype", choices=("float32", "float16", "bfloat16"), help="default: float16 on a GPU, else float32"
     )
+    sampling.add_argument("--threads", type=int, help="CPU threads; the same number gives the same images "
+                          "(default: PyTorch's choice)")  # fmt: skip
+    filtering = command.add_argument_group("filter")
+    filtering.add_argument("--features", help="a feature network: remove negatives that look like their "
+                           "image (default: keep all)")  # fmt: skip
+    filtering.add_argument("--features-file", type=Path, help="file with its weights (default: none, for mini CLIP)")
+    filtering.add_argument("--threshold", type=float, help="remove negatives below this distance (default: the one "
+                           "that the distances themselves suggest)")  # fmt: skip
     return command
 
 
@@ -145,17 +146,17 @@ class Work:
         bare = [record for record in dataset.records if record.depth is None or self.options.again]
         if not bare:
             return dataset
-        with self._bar("depth", len(bare)) as bar:
-            deep = attach_depth(dataset.replace(bare), self._estimator, self.folder / "depth", lambda *_: bar.update())
+        with self._line(len(bare)) as line:
+            deep = attach_depth(dataset.replace(bare), self._estimator, self.folder / "depth", line.watch("depth"))
         estimated = {id(old): new for old, new in zip(bare, deep.records, strict=True)}
         return dataset.replace(estimated.get(id(record), record) for record in dataset.records)
 
     def negatives(self, dataset: Dataset) -> Dataset:
         """The dataset with negatives for each record. Existing ones are not generated again."""
-        with self._bar("negatives", len(dataset)) as bar:
+        with self._line(len(dataset)) as line:
             return make_negatives(
                 *(dataset, self.settings, self.sampler, self.folder / "negatives", self.identity, self.multiple),
-                observe=lambda *_: bar.update(),
+                observe=line.watch("negatives"),
             )
 
     def filtered(self, dataset: Dataset) -> tuple[Dataset, list[str]]:
@@ -163,7 +164,8 @@ class Work:
         if not self.options.features:
             return dataset, []
         network = load_features(self.options.features, self.options.features_file).to(self.device)
-        result = filter_negatives(dataset, network, self.options.threshold)
+        with ProgressLine(len(dataset)) as line:
+            result = filter_negatives(dataset, network, self.options.threshold, line.watch("filter"))
         page = self.options.out / "filtered.png"
         write_png(filter_page(result), page)
         return result.dataset, [result.report(), str(page)]
@@ -172,5 +174,5 @@ class Work:
     def _estimator(self) -> DepthEstimator:
         return load_depth(self.options.depth, self.options.depth_weights, self.device)
 
-    def _bar(self, what: str, total: int) -> tqdm:
-        return tqdm(total=total, desc=what, unit="image", dynamic_ncols=True, disable=not self.show_progress)
+    def _line(self, total: int) -> ProgressLine:
+        return ProgressLine(total, shown=self.show_progress)

@@ -8,14 +8,14 @@ from ..common.settings import Choice, declaration
 
 
 class Help(argparse.ArgumentDefaultsHelpFormatter):
-    """Adds the default to the help of every option that has one worth showing and does not name it itself."""
+    """Adds the default to the help of every option that does not say itself what holds without it."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        named = action.default in (None, False, "", 0) or "default" in (action.help or "")
-        return action.help if named else super()._get_help_string(action)
+        said = not action.option_strings or action.nargs == 0 or action.required or "efault:" in (action.help or "")
+        return action.help if said else super()._get_help_string(action)
 
 
-def add_settings(group: argparse._ArgumentGroup, owner: type, *names: str) -> None:
+def add_settings(group: argparse._ActionsContainer, owner: type, *names: str) -> None:
     """An option for each setting: `--per-image` for `per_image`, with its type, default and help."""
     for name in names:
         default, own = declaration(owner, name)
@@ -25,5 +25,5 @@ def add_settings(group: argparse._ArgumentGroup, owner: type, *names: str) -> No
             type=str if choices else type(default),
             default=str(default) if choices else default,
             choices=choices,
-            help=f"{own.help.replace('%', '%%')} Default: %(default)s.",
+            help=f"{own.help.replace('%', '%%')} Default: {'empty' if default == '' else '%(default)s'}.",
         )

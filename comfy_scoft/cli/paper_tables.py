@@ -26,6 +26,7 @@ from ..experiments.paper_tables.study import Study
 from ..negatives.depth import FOR_PHOTOS
 from ..training.run_folder import alone
 from .exit_status import answered
+from .options import Help
 
 TIMES = "times.json"
 log = partial(print, flush=True)
@@ -44,20 +45,26 @@ def parser() -> argparse.ArgumentParser:
         prog="python -m comfy_scoft protocol",
         description="Reproduce the paper's Tables 1, 2 and 4. It can be stopped at any moment, and the same command "
         "goes on. docs/protocol.md says what is done and what the paper leaves open.",
+        formatter_class=Help,
     )
     files = found.add_argument_group("files")
     files.add_argument("--model", type=Path, required=True, help="Stable Diffusion 1.4, .safetensors")
-    files.add_argument("--controlnet", type=Path, help="a depth ControlNet of its family, where negatives are made")
+    files.add_argument("--controlnet", type=Path, help="a depth ControlNet of its family, where negatives are made "
+                       "(default: none)")  # fmt: skip
     files.add_argument("--data", type=Path, nargs="+", required=True, help="a dataset for each culture, or a folder "
                        "of them: <culture>/train/metadata.jsonl and, if there is one, <culture>/test")  # fmt: skip
-    files.add_argument("--generic", type=Path, help="a generic set such as COCO's val2017, for KID-COCO")
-    files.add_argument("--generic-captions", type=Path, help="its captions in COCO's form (captions_val2017.json)")
-    files.add_argument("--networks", type=Path, help="folder of the feature networks' files, and of blip and depth")
+    files.add_argument("--generic", type=Path, help="a generic set such as COCO's val2017, for KID-COCO "
+                       "(default: no KID-COCO)")  # fmt: skip
+    files.add_argument("--generic-captions", type=Path, help="its captions in COCO's form, captions_val2017.json "
+                       "(default: those in its folder)")  # fmt: skip
+    files.add_argument("--networks", type=Path, help="folder of the feature networks' files, and of blip and depth "
+                       "(default: only those that --network names)")  # fmt: skip
     files.add_argument("--network", action="append", default=[], metavar="ROLE=NAME[=FILE]",
-                       help=f"another network or file for one of: {', '.join(ROLES)}")  # fmt: skip
-    files.add_argument("--depth", default=FOR_PHOTOS, help="the depth estimator (default: %(default)s)")
+                       help=f"another network or file for one of: {', '.join(ROLES)} "
+                       "(default: the protocol's)")  # fmt: skip
+    files.add_argument("--depth", default=FOR_PHOTOS, help="the depth estimator")
     files.add_argument("--out", type=Path, required=True, help="where everything is kept")
-    files.add_argument("--answers", type=Path, help="folder with the answers to the survey pages")
+    files.add_argument("--answers", type=Path, help="folder with the answers to the survey pages (default: none yet)")
     what = found.add_argument_group("what is done")
     what.add_argument("--tables", type=int, nargs="+", default=list(TABLES), choices=TABLES, help="default: all")
     what.add_argument("--plan", action="store_true", help="only say what would be done, and how long it would take")
@@ -66,13 +73,16 @@ def parser() -> argparse.ArgumentParser:
     what.add_argument("--filter-threshold", type=float, help="distance below which negatives are false; default: the "
                       "one that the distances suggest")  # fmt: skip
     how = found.add_argument_group("how")
-    how.add_argument("--device", default="", help="default: cuda where there is a GPU")
-    how.add_argument("--dtype", choices=("float32", "float16", "bfloat16"), help="default: float16 on a GPU")
-    how.add_argument("--precision", choices=("fp32", "fp16", "bf16"), help="of training; default: fp16 on a GPU")
-    how.add_argument("--prediction", choices=("epsilon", "v_prediction"), help="where the checkpoint does not say")
+    how.add_argument("--device", default="", help="default: cuda where there is a GPU, else cpu")
+    how.add_argument("--dtype", choices=("float32", "float16", "bfloat16"), help="default: float16 on a GPU, else "
+                     "float32")  # fmt: skip
+    how.add_argument("--precision", choices=("fp32", "fp16", "bf16"), help="of training; default: fp16 on a GPU, else "
+                     "fp32")  # fmt: skip
+    how.add_argument("--prediction", choices=("epsilon", "v_prediction"), help="default: as the checkpoint says")
     how.add_argument("--resolution", type=int, default=0, help="side in pixels; 0 takes the model's own")
     how.add_argument("--batch", type=int, default=0, help="images generated at once (default: 8)")
-    how.add_argument("--threads", type=int, help="CPU threads; the same number gives the same bits")
+    how.add_argument("--threads", type=int, help="CPU threads; the same number gives the same bits (default: "
+                     "PyTorch's choice)")  # fmt: skip
     return found
 
 

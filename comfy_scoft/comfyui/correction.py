@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -13,7 +14,7 @@ from ..common.errors import UserError
 from ..corrector.corrector import Correction
 from ..corrector.evaluation import Evaluation
 from ..corrector.preference import Preference
-from ..corrector.prompt_gate import learn_place
+from ..corrector.prompt_gate import learn_place, most_texts
 from ..corrector.training import PreferenceSettings, learn
 from ..models.stable_diffusion import family_of
 from .compat import comfy
@@ -54,7 +55,8 @@ def learn_preference(
     kind, schedule = family(model), schedule_from_model(model)
     sets = [flat_images(list(images)) for images in (preferred, stereotyped)]
     count = sum(map(len, sets))
-    progress = Progress(count + settings.steps, node_id)
+    texts = 0 if place is None else most_texts(len(place[2]), len(place[3]))
+    progress = Progress(count + settings.steps + texts, node_id)
     channels, done, latents = model.get_model_object("latent_format").latent_channels, 0, []
     for images in sets:
         latents.append(encode(model, vae, images, resolution, progress, done))
@@ -70,7 +72,16 @@ def learn_preference(
         progress.update(count + step, f"step {step} of {settings.steps}, loss {loss:.3f}")
 
     preference, evidence = learn(latents[0], latents[1], schedule, kind, settings, observe)
-    return (preference if place is None else with_prompt_gate(preference, *place)), evidence
+    if place is not None:
+        embedded = itertools.count(count + settings.steps)
+
+        def check() -> None:
+            check_interrupt()
+            progress.update(min(next(embedded), progress.total - 1), "encoding captions")
+
+        preference = with_prompt_gate(preference, *place, check)
+    progress.update(progress.total)
+    return preference, evidence
 
 
 def encode(model: Any, vae: Any, images: Sequence[Tensor], side: int, progress: Progress, done: int) -> Tensor:
@@ -97,7 +108,12 @@ def squared(image: Tensor, side: int) -> Tensor:
 
 
 def with_prompt_gate(
-    preference: Preference, clip: Any, place: str, captions: list[str], others: list[str]
+    preference: Preference,
+    clip: Any,
+    place: str,
+    captions: list[str],
+    others: list[str],
+    check: Callable[[], None] = check_interrupt,
 ) -> Preference:
     """The preference with a gate that lets it correct only prompts that name the place."""
     embed, seed = embedder(clip, pooled=False), int(preference.facts["settings"]["seed"])
@@ -108,7 +124,7 @@ def with_prompt_gate(
             place,
             others,
             torch.Generator().manual_seed(seed),
-            check_interrupt,
+            check,
         )
     facts = {"name": place, "others": others, "gate on held-out captions": evaluation}
     return replace(preference, place=gate, facts={**preference.facts, "place": facts})

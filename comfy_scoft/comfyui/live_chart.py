@@ -59,6 +59,7 @@ class LiveChart:
     """Sends the chart of a run to every open page.
 
     names: the losses, in the order of the chart. node, workflow: that show it; without a workflow nothing is sent.
+    saved, resume: of a run that was stopped, the step that is saved, and what resume is set to to go on.
     """
 
     run: str
@@ -68,6 +69,8 @@ class LiveChart:
     workflow: str | None = None
     step: int = 0
     begun: bool = False
+    saved: int = 0
+    resume: str = ""
     _sent: float = float("-inf")
     _new: bool = False
 
@@ -97,7 +100,8 @@ class LiveChart:
         """The chart's data as JSON: under 20 kB for a run of any length."""
         series = {name: curve.series() for name, curve in self.curves.items()}
         curves = [{"name": name, "steps": steps, "values": values} for name, (steps, values) in series.items() if steps]
-        return {"run": self.run, "state": state, "step": self.step, "steps": self.steps, "curves": curves}
+        stop = {"saved": self.saved, "resume": self.resume} if state == STOPPED else {}
+        return {"run": self.run, "state": state, "step": self.step, "steps": self.steps, "curves": curves, **stop}
 
 
 def of_rows(run: str, names: Iterable[str], rows: Iterable[Mapping[str, float]], steps: int) -> dict[str, Any]:

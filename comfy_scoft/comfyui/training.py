@@ -31,7 +31,7 @@ from ..training.memory import MemoryOptions
 from ..training.memory_estimate import fits
 from ..training.model_card import TrainedLora, training_record
 from ..training.run import Run
-from ..training.run_folder import OFF, discard_empty, run_folder, train_and_log, weighted_losses
+from ..training.run_folder import LATEST, OFF, discard_empty, run_folder, train_and_log, weighted_losses
 from ..training.settings import Decode, OptimizerSettings, TrainSettings
 from .listed_files import lora_file
 from .live_chart import LiveChart
@@ -41,6 +41,12 @@ from .to_diffusers import base_model
 from .training_progress import TrainingProgress
 
 Rows = list[dict[str, float]]
+OnPrepare = Callable[[int, int, str], None]
+"""Called with how many captions and images are encoded, how many there are, and what is done now."""
+
+
+def _unseen(done: int, total: int, text: str) -> None:
+    """An `OnPrepare` of a caller who shows nothing."""
 
 
 @dataclass
@@ -124,11 +130,12 @@ def train_in_comfyui(
     try:
         folder = run.folder = run_folder(root, name, resume)
         chart = LiveChart(folder.name, run.settings.steps, dict(named(run.losses)), node_id, workflow)
-        progress = TrainingProgress(run, Progress(1, node_id), chart)
+        go_on = LATEST if resume == OFF else resume
+        progress = TrainingProgress(run, Progress(1, node_id), chart, go_on)
         with progress.stop_is_shown():
             progress.on_message(_run_line(folder.name, name, resume))
             progress.on_message(run.size_note)
-            prepare(run, progress.bar.say)
+            prepare(run, progress.on_prepare)
             run.memory_options, line = fits(run, MemoryOptions.of(run.settings), free_bytes())
             progress.on_message(line)
             to_device(run.base.unet, device(), unet_dtype(run.settings.precision))
@@ -142,13 +149,33 @@ def train_in_comfyui(
         discard_empty(run.folder)
 
 
-def export(inputs: TrainInputs, root: Path, name: str, checkpoint: Path | None) -> Path:
+def export(
+    inputs: TrainInputs,
+    root: Path,
+    name: str,
+    checkpoint: Path | None,
+    watch: OnPrepare = _unseen,
+) -> Path:
     """Write the job `name` under `root` (-2, -3, … if the name is in use) and return the path of its job.json."""
     checked_name(name, "job name")
     run = inputs.run(root)
     try:
-        prepare(run)
-        return write_job(run, root / name, checkpoint, check_interrupt)
+        done = total = 0
+
+        def encoded(count: int, of: int, text: str) -> None:
+            """Half of the work: the other half is that all of it is written."""
+            nonlocal done, total
+            done, total = count, 2 * of + (len(run.dataset) if feature_networks(run.losses) else 0)
+            watch(done, total, text)
+
+        def written() -> None:
+            nonlocal done
+            check_interrupt()
+            done = min(done + 1, total)
+            watch(done, total, "writing the job")
+
+        prepare(run, encoded)
+        return write_job(run, root / name, checkpoint, written)
     finally:
         release(run)
 
@@ -165,22 +192,24 @@ def _quoted(path: Path | str) -> str:
     return shlex.quote(str(path))
 
 
-def prepare(run: Run, say: Callable[[str], None] = lambda text: None) -> None:
-    """Encode all captions with ComfyUI's CLIP, free its memory, and encode all images. say: shows progress."""
+def prepare(run: Run, watch: OnPrepare = _unseen) -> None:
+    """Encode all captions with ComfyUI's CLIP, free its memory, and encode all images. watch: called before each."""
     cache, held_out = run.caches()
-    say("encoding captions")
-    for caption in run.captions():
+    captions = run.captions()
+    samples = [(cache, sample) for sample in cache.samples(flip=run.settings.flip)]
+    samples += [(held_out, sample) for sample in held_out.samples(flip=False)] if held_out is not None else []
+    total = len(captions) + len(samples)
+    for number, caption in enumerate(captions):
         check_interrupt()
+        watch(number, total, f"encoding captions: {number + 1} of {len(captions)}")
         run.base.embed(caption)
     free_memory()
     to_device(run.base.vae, device(), torch.float32)
     if run.base.small_vae is not None:
         to_device(run.base.small_vae, device(), torch.float32)
-    samples = [(cache, sample) for sample in cache.samples(flip=run.settings.flip)]
-    samples += [(held_out, sample) for sample in held_out.samples(flip=False)] if held_out is not None else []
     for number, (own, sample) in enumerate(samples):
         check_interrupt()
-        say(f"encoding images: {number + 1} of {len(samples)}")
+        watch(len(captions) + number, total, f"encoding images: {number + 1} of {len(samples)}")
         own.latent(sample)
 
 

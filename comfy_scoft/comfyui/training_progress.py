@@ -11,11 +11,13 @@ from dataclasses import dataclass, field
 from PIL import Image
 from torch import Tensor
 
+from ..common.progress import duration
 from ..data.images import to_bytes
 from ..losses import named
 from ..training.checkpoint import newest_step
 from ..training.run import Callbacks, Run
-from ..training.run_folder import read_metrics
+from ..training.run_folder import LATEST, read_metrics, stopped_at
+from ..training.step_plan import expected_calls
 from ..training.validation import HELD_OUT, reading
 from .live_chart import DONE, STOPPED, LiveChart
 from .runtime import Progress, check_interrupt
@@ -27,29 +29,40 @@ LOG = logging.getLogger(__name__)
 class TrainingProgress:
     """Updates the progress bar with UNet calls, its line of text with optimizer steps, and its image with previews.
 
-    chart: the live chart on the page. It gets the steps from before a resume too.
+    chart: the live chart on the page. It gets the steps from before a resume too. resume: what resume is set to to go
+    on with a run that is stopped. prepared: captions and images encoded before training; each counts like a call.
     """
 
     run: Run
     bar: Progress
     chart: LiveChart
+    resume: str = LATEST
     text: str = ""
     image: Image.Image | None = None
     started: float = field(default_factory=time.monotonic)
     first_step: int | None = None
     held_out: str = ""
+    prepared: int = 0
 
     def callbacks(self) -> Callbacks:
         self.started = time.monotonic()
         return Callbacks(self.check_interrupt, self.on_step, self.on_message, self.on_preview, self.on_plan)
 
+    def on_prepare(self, done: int, total: int, text: str) -> None:
+        """So many captions and images of all are encoded. The calls of the training are those to be expected."""
+        if not self.prepared:
+            first = max(0, newest_step(self.run.folder)) if self.run.resume else 0
+            self.prepared = total
+            self.bar.total = total + expected_calls(self.run, first)
+        self.bar.update(done, text)
+
     def on_plan(self, calls: int) -> None:
-        self.bar.total = calls
+        self.bar.total = self.prepared + calls
         LOG.info("%s: %d UNet calls planned", self.run.folder.name, calls)
 
     def check_interrupt(self) -> None:
         check_interrupt()
-        self.bar.update(min(self.run.base.calls, self.bar.total - 1), self.text, self.image)
+        self.bar.update(min(self.prepared + self.run.base.calls, self.bar.total - 1), self.text, self.image)
         self.chart.beat()
 
     def on_step(self, step: int, row: dict[str, float]) -> None:
@@ -87,16 +100,7 @@ class TrainingProgress:
         try:
             yield
         except BaseException:
+            self.chart.saved, self.chart.resume = max(0, newest_step(self.run.folder)), self.resume
             self.chart.send(STOPPED)
-            step = newest_step(self.run.folder)
-            saved = f"Stopped at step {step} and saved. Set resume to latest to go on."
-            self.on_message(saved if step > 0 else "Stopped before the first step. Nothing is saved.")
+            self.on_message(stopped_at(self.run.folder, f"Set resume to {self.resume} to go on."))
             raise
-
-
-def duration(seconds: float) -> str:
-    """A duration for people: "40 s", "12 min", "2 h 05 min"."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02} min"

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from importlib import metadata as packages
@@ -60,6 +61,13 @@ def of_files(paths: Iterable[Path]) -> list[str]:
 @lru_cache(maxsize=100_000)
 def _of_file(path: str, size: int, changed: int) -> str:
     return file_hash(Path(path))[:16]
+
+
+def pack_version() -> str:
+    """This pack's own version, from its pyproject.toml."""
+    text = (Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8")
+    (found,) = re.findall(r'^version = "(.+)"$', text, re.MULTILINE)
+    return found
 
 
 def versions() -> dict[str, str]:

@@ -99,6 +99,11 @@ def _made_up(generator: torch.Generator) -> str:
     return "".join(row[int(torch.randint(len(row), (), generator=generator))] for _ in range(count) for row in LETTERS)
 
 
+def most_texts(captions: int, others: int) -> int:
+    """At most how many texts `learn_place` embeds of so many captions and names of other places."""
+    return 2 + min(captions, MAX_CAPTIONS) * (2 + others + MADE_UP)
+
+
 def learn_place(
     embed: Embed,
     captions: Sequence[str],

@@ -105,7 +105,7 @@ class FeatureNetwork:
         if not self.viewable:
             raise UserError(
                 f"{self.name} compares whole images and gives no vector for one: choose a network such as CLIP, DINO "
-                "or DreamSim in Load Features."
+                "or DreamSim in Load Feature Network."
             )
         with torch.autocast(images.device.type, enabled=False):
             found = self._run(self._fitted(images.float().add(1.0).div(2.0)), self.embed or self.forward)
@@ -115,8 +115,8 @@ class FeatureNetwork:
         """Vectors (T, D) fp32 on the CPU of texts, in the space of `embedding`. UserError where there are none."""
         if self.read is None:
             raise UserError(
-                f"{self.name} does not compare images with words: choose a CLIP in Load Features, with layer 0 (its "
-                "own)."
+                f"{self.name} does not compare images with words: choose a CLIP in Load Feature Network, with layer 0 "
+                "(its own)."
             )
         with torch.no_grad():
             return self.read(texts).float().cpu()

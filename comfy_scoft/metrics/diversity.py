@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 import torch
@@ -68,7 +69,9 @@ def measure(
             f"Every prompt of the set {images.label!r} has one image, but diversity is measured among images of "
             "one prompt: raise images_per_prompt to at least two."
         )
-    counter = ImageCounter(sum(len(s.images) for s in sets), observe)
+    counts = Counter(images.prompts).values()
+    batches = sum(-(-math.comb(count, 2) // PAIRS) for count in counts)  # of pairs, each like one image
+    counter = ImageCounter(len(sets) * (len(images.prompts) + batches), observe)
     means: list[dict[str, float]] = []
 
     def distance(a: Tensor, b: Tensor) -> Tensor:
@@ -76,7 +79,7 @@ def measure(
 
     for part in sets:
         of_set = features(network, of_images(part.images, part.label), counter, batch)
-        means.append(diversities(of_set, part.prompts, distance, check=lambda: counter.add(0)))
+        means.append(diversities(of_set, part.prompts, distance, check=lambda: counter.add(1)))
     count, n = len(means[-1]), sum(prompt in means[-1] for prompt in images.prompts)
     notes = [f"{total - count} of {total} prompts have one image and are left out."] if total > count else []
     notes += ["Diversity of a single prompt has no interval over prompts."] if count < 2 else []

@@ -227,6 +227,27 @@ def load_lora(path: Path) -> dict[str, Tensor]:
         ) from error
 
 
+def apply(unet: Any, path: Path, strength: float = 1.0) -> None:
+    """Put the LoRA of a file on a UNet, to generate with; within `switched_off` the UNet is the base model.
+
+    strength: what ΔW is multiplied by, as in ComfyUI's LoRA loaders. Raises UserError, one sentence, for a file that is
+    no LoRA of the UNet alone or of another family, and for a DoRA at another strength than 1.
+    """
+    tensors = load_lora(path)
+    found = _by_module(f"The LoRA {path.name!r}", tensors)
+    rank = max(len(parts["lora_down.weight"]) for parts in found.values())
+    dora = any("dora_scale" in parts for parts in found.values())
+    if dora and strength != 1.0:
+        raise UserError(f"The LoRA {path.name!r} is a DoRA, whose strength must be 1 here, but it is {strength:g}.")
+    ends = {kind: tuple("_" + name.replace(".", "_") for name in names) for kind, names in TARGET_MODULES.items()}
+    fitting = (kind for kind, names in ends.items() if all(key.endswith(names) for key in found))
+    targets = Targets(next(fitting, Targets.CONVOLUTIONS))
+    settings = LoraSettings(rank, float(rank), targets, dora=dora, start_from=path.name)
+    attach(unet, settings, torch.Generator().manual_seed(0), tensors)
+    for module in layers(unet).values():
+        module.scaling[NAME] *= strength
+
+
 _PARTS = {"lora_down.weight", "lora_up.weight", "alpha", "dora_scale"}
 _NEEDED = {"lora_down.weight", "lora_up.weight"}
 

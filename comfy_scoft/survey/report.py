@@ -10,9 +10,11 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
+from ..common.files import write_atomically
 from ..common.html import data_url, render
 from ..data.images import png
 from .aggregate import Analysis
+from .build import file_name
 from .findings import Minority, disagreement, interval_text, minorities, order_text, statistics, warnings
 from .preferences import best_model, by_place_and_question, pairs, result, still_open, who_answered
 
@@ -35,6 +37,13 @@ class Section:
     table: Table | None = None
     image: Tensor | None = None
     warning: bool = False
+
+
+def save_report(found: Analysis, images: Sequence[tuple[str, str, Tensor]], folder: Path) -> Path:
+    """Write `report_page` to a folder, named after the survey; returns its path."""
+    path = folder / f"{file_name(found.survey.title)}-{found.survey.hash[:8]}.report.html"
+    write_atomically(path, report_page(found, images).encode("utf-8"))
+    return path
 
 
 def report_page(found: Analysis, images: Sequence[tuple[str, str, Tensor]]) -> str:

@@ -100,13 +100,15 @@ def read_job(path: Path) -> Job:
     try:
         content = json.loads(regular(path).read_bytes())
     except FileNotFoundError as error:
-        raise UserError(f"There is no job at {str(path)!r}: give the job.json that Export Job wrote.") from error
+        raise UserError(
+            f"There is no job at {str(path)!r}: give the job.json that Export Training Job wrote."
+        ) from error
     except OSError as error:
         raise DiskError(f"The job {path.name} cannot be read", error) from error
     except ValueError as error:
         raise UserError(f"{path.name} is not a job that can be read (JSON was expected): export it again.") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise UserError(f"{path.name} is not a SCoFT job: give the job.json that Export Job wrote.")
+        raise UserError(f"{path.name} is not a SCoFT job: give the job.json that Export Training Job wrote.")
     if content.get("version") != VERSION:
         raise UserError(
             f"The job has version {content.get('version')!r}, but this program reads version {VERSION}: export it "
@@ -164,7 +166,15 @@ def run_job(
     resume: bool = False,
     callbacks: Callbacks = Callbacks(),  # noqa: B008 - frozen
 ) -> tuple[Run, Result, list[dict[str, float]]]:
-    """Train a job; returns the run, its result and the rows of its metrics.
+    """Train a job; returns the run, its result and the rows of its metrics."""
+    run, notes = ready_run(job, folder, models, resume=resume)
+    for note in notes if run.distributed.main else ():
+        callbacks.on_message(note)
+    return (run, *train_and_log(run, callbacks))
+
+
+def ready_run(job: Job, folder: Path, models: Path | None = None, *, resume: bool = False) -> tuple[Run, list[str]]:
+    """The run of a job, ready to be trained, and what to say of it: the memory that it needs, its resolution.
 
     Uses a GPU where torch finds one, and all processes that torchrun or accelerate started (distributed.py).
     """
@@ -174,10 +184,7 @@ def run_job(
     to_device(run.base.vae, device, torch.float32)
     run.memory_options, line = fits(run, MemoryOptions.of(run.settings), free_bytes(device))
     run.memory_options = run.distributed.first(run.memory_options)
-    if run.distributed.main:
-        for message in filter(None, (line, run.size_note)):
-            callbacks.on_message(message)
-    return (run, *train_and_log(run, callbacks))
+    return run, [note for note in (line, run.size_note) if note]
 
 
 def _tensors(run: Run, check_interrupt: Callable[[], None], *, images: bool) -> dict[str, Tensor]:

@@ -26,7 +26,7 @@ from ..common.names import checked_name
 from ..data.dataset import counts
 from ..data.records import Dataset
 from ..models.weight_files import require_finite
-from .model_card_text import KEY, card_text
+from .model_card_text import KEY, NOT_STATED, card_text
 from .resume import run_identity
 from .run import Run
 from .run_folder import summary
@@ -78,7 +78,7 @@ def training_record(run: Run, result: Result, rows: list[dict[str, float]], seco
         "steps": result.steps,
         "finished": int(time.time()),
         "seconds": round(seconds, 1),
-        "last": summary(rows),
+        **summary(rows),
         "versions": versions(),
     }
 
@@ -214,7 +214,8 @@ def _one_line(record: Mapping[str, Any], fields: CardFields) -> str:
     data = record.get("dataset", {})
     places = [name for key in ("culture", "place") for name in data.get(key, {}) if name]
     about = f" of {', '.join(dict.fromkeys(places))}" if places else ""
-    return f"A LoRA{about}. Consent and provenance: {fields.consent or 'not stated'}. The model card says the rest."
+    consent = fields.consent or "; ".join(text for text in data.get("consent", {}) if text) or NOT_STATED
+    return f"A LoRA{about}. Consent and provenance: {consent.rstrip('.')}. The model card says the rest."
 
 
 def _hashes(tensors: Mapping[str, Tensor], data: Mapping[str, str]) -> dict[str, str]:

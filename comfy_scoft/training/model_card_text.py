@@ -15,10 +15,14 @@ KEY = "scoft"
 """The metadata entry that holds our record, as JSON."""
 
 NOT_STATED = "not stated"
+NOT_MEANS = ("learning_rate", "loss", "validation", "training_pictures")
+"""Metrics of older records that are not shown as means: they stand elsewhere on the card, or are running means."""
+SAME = "the same"
+"""In place of a consent of the dataset that the LoRA's own repeats."""
 LONGEST = 2000
 _OUTER_UNDERSCORE = regex.compile(r"(?<![\p{L}\p{M}\p{N}])_|_(?![\p{L}\p{M}\p{N}])")  # inside a word it is a letter
-_ENTITY = re.compile(r"&(?=#?\w+;)")  # elsewhere an & is an &
-_ESCAPES = str.maketrans({"<": "&lt;", ">": "&gt;"} | {sign: "\\" + sign for sign in "\\`*[]|~#"})
+_ENTITY = re.compile(r"&(?=\\?#?\w+;)")  # elsewhere an & is an &
+_ESCAPES = str.maketrans({sign: "\\" + sign for sign in "\\`*[]<>|~#"})
 
 LIMITS = """\
 - The images a LoRA makes are not records of a culture. They repeat what a few people chose to show, and a consensus
@@ -54,7 +58,7 @@ def plain(value: Any) -> str:
     text = " ".join(str(value).split())
     text = text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
     text = "".join(sign for sign in text if sign.isprintable() or sign in JOINERS)
-    text = _ENTITY.sub("&amp;", text).translate(_ESCAPES)
+    text = _ENTITY.sub(r"\\&", text.translate(_ESCAPES))
     return _OUTER_UNDERSCORE.sub(r"\\_", text)
 
 
@@ -94,8 +98,11 @@ def _whose(record: dict[str, Any], fields: dict[str, Any], metadata: Mapping[str
     if verified:
         verified = f"{plain(data.get('verified', 0))} of {plain(total)} images, by {verified}"
 
-    in_dataset = _tally(_part(data, "consent"), total)
-    consent = " ".join(filter(None, [plain(fields.get("consent", "")), in_dataset and f"In the dataset: {in_dataset}"]))
+    consent = plain(fields.get("consent", ""))
+    each = {SAME if consent and plain(text) == consent else text: n for text, n in _part(data, "consent").items()}
+    in_dataset = _tally(each, total)
+    if in_dataset and in_dataset != SAME:
+        consent = f"{consent} In the dataset: {in_dataset}".strip()
 
     def stated(own: str, foreign: str) -> str:
         return plain(fields.get(own) or metadata.get(f"modelspec.{foreign}", ""))
@@ -133,7 +140,10 @@ def _made(record: dict[str, Any], metadata: Mapping[str, str]) -> str:
     if not record:
         return _made_elsewhere(metadata)
     base, train = _part(record, "base"), _part(record, "train")
-    losses = [loss for loss in _part(record, "losses", list) if isinstance(loss, dict)]
+    # The hash of a network's weights is no "weights" beside the loss's "weight".
+    losses = [
+        _renamed(loss, "weights", "fingerprint") for loss in _part(record, "losses", list) if isinstance(loss, dict)
+    ]
     rows: list[tuple[str, Any]] = [
         ("Method", "SCoFT, self-contrastive fine-tuning (Liu et al., CVPR 2024)"),
         ("Base model", f"{plain(base.get('name', ''))} (family {plain(base.get('family', ''))})"),
@@ -142,14 +152,17 @@ def _made(record: dict[str, Any], metadata: Mapping[str, str]) -> str:
         ("Seed", plain(train.get("seed", ""))),
         ("Training", _settings(train, "steps", "seed")),
         ("LoRA", _settings(_part(record, "lora"))),
-        ("Optimizer", _settings(_part(record, "optimizer"))),
+        ("Optimizer", _settings(_renamed(_part(record, "optimizer"), "learning_rate", "peak_learning_rate"))),
     ]
     if any(loss.get("name") in ("perceptual", "contrastive") for loss in losses):
         rows.append(("Rollout", _settings(_part(record, "rollout"))))
+    steps, held_out = record.get("averaged_steps"), _part(record, "held_out")
+    over = f"last {plain(steps)} steps" if steps else "last tenth of the steps"
     rows += [
-        ("Means of the metrics over the last tenth of the steps", _settings(_part(record, "last"), "learning_rate")),
-        ("Held-out images", plain(_part(record, "held_out").get("reading", ""))),
-        ("Time", f"{plain(record.get('seconds', ''))} s"),
+        (f"Means over the {over}", _settings(_part(record, "last"), *NOT_MEANS)),
+        ("Learning rate of the last step", _number(record.get("last_learning_rate", ""))),
+        ("Held-out images", plain(held_out.get("reading", "")) or _unread(held_out.get("pictures", 0))),
+        ("Time since the last start", f"{plain(record.get('seconds', ''))} s"),
         ("Versions", _settings(_part(record, "versions"))),
     ]
     return "## How it was made\n\n" + _list(rows)
@@ -172,10 +185,23 @@ def _made_elsewhere(metadata: Mapping[str, str]) -> str:
     return "## How it was made\n\n" + _list([(label, plain(metadata.get(key, ""))) for label, key in known.items()])
 
 
+def _renamed(values: dict[str, Any], key: str, name: str) -> dict[str, Any]:
+    return {name if own == key else own: value for own, value in values.items()}
+
+
 def _settings(values: dict[str, Any], *without: str) -> str:
     """`rank 64, alpha 64`, without the options that are not used."""
     shown = {}
     for key, value in values.items():
         if key not in without and value is not None and value is not False and value != "":
-            shown[plain(key.replace("_", " "))] = f"{value:.4g}" if isinstance(value, float) else plain(value)
+            shown[plain(key.replace("_", " "))] = "on" if value is True else _number(value)
     return ", ".join(f"{name} {value}" for name, value in shown.items())
+
+
+def _unread(held_out: Any) -> str:
+    """In place of a reading of so many held-out images."""
+    return f"{plain(held_out)}, measured too few times to see overfitting" if held_out else "none"
+
+
+def _number(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else plain(value)

@@ -25,6 +25,7 @@ from . import checkpoint
 from .run import Callbacks, Run
 from .settings import Tracker
 from .trainer import Result, train
+from .validation import HELD_OUT
 
 METRICS = checkpoint.METRICS
 LOCK = ".lock"
@@ -32,6 +33,7 @@ DEEPEST = 4
 """Folders above a run's checkpoints, up to the folder of all runs."""
 OFF, LATEST = "off", "latest"
 """What `resume` may be besides the name of a run."""
+NOTHING_SAVED = "Stopped before the first step. Nothing is saved."
 
 
 def run_folder(root: Path, name: str, resume: str = OFF) -> Path:
@@ -209,6 +211,12 @@ def discard_empty(folder: Path) -> None:
             folder.rmdir()
 
 
+def stopped_at(folder: Path, go_on: str) -> str:
+    """What a run that was stopped keeps, and how to go on with it, in two sentences. go_on: the second one."""
+    step = checkpoint.newest_step(folder)
+    return f"Stopped at step {step} and saved. {go_on}" if step > 0 else NOTHING_SAVED
+
+
 def weighted_losses(rows: Sequence[Mapping[str, float]], losses: Sequence[Loss]) -> list[float]:
     """One weighted sum of terms a row, over the terms that every row has, so that the values can be compared.
 
@@ -221,12 +229,20 @@ def weighted_losses(rows: Sequence[Mapping[str, float]], losses: Sequence[Loss])
     return [sum(terms) for terms in sums if terms]
 
 
-def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """The mean of each metric over the last tenth of a run's rows (at least ten, where there are so many)."""
-    tail = rows[-max(10, len(rows) // 10) :]
-    keys = [key for key in dict.fromkeys(key for row in tail for key in row) if key != "step"]
+def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What a card says of the end of a run, as JSON: `last`, the mean of each training metric over the last tenth of
+    the steps (at least ten, where there are so many); how many steps these are; and the last step's learning rate.
+
+    `loss` is left out: it is a running mean already.
+    """
+    steps = [row for row in rows if HELD_OUT not in row]
+    tail = steps[-max(10, len(steps) // 10) :]
+    aside = ("step", "loss", "learning_rate")
+    keys = [key for key in dict.fromkeys(key for row in tail for key in row) if key not in aside]
     values = {key: [float(row[key]) for row in tail if key in row] for key in keys}
-    return {key: sum(of_rows) / len(of_rows) for key, of_rows in values.items()}
+    means = {key: sum(of_rows) / len(of_rows) for key, of_rows in values.items()}
+    rate = tail[-1].get("learning_rate") if tail else None
+    return {"last": means, "averaged_steps": len(tail), "last_learning_rate": rate}
 
 
 def _folders(root: Path) -> list[Path]:

@@ -17,6 +17,9 @@ from .batches import batches_of_step, grouped, images_of_batch, rollout_in_batch
 from .run import Run
 from .settings import TrainSettings
 
+SAMPLE = 40
+"""Steps from which the calls of the others are estimated."""
+
 
 @dataclass(frozen=True)
 class Counts:
@@ -93,6 +96,13 @@ def expected_counts(losses: Sequence[Loss], settings: TrainSettings, rollout: Ro
     )
 
 
+def expected_calls(run: Run, first: int = 0) -> int:
+    """About as many UNet calls as `planned_calls` will count, at once: from SAMPLE steps, and all looks."""
+    left = range(first, run.settings.steps)
+    some = [step_counts(run, run.settings.micro_batch, step).calls for step in left[:SAMPLE]]
+    return round(sum(some) / max(1, len(some)) * len(left)) + _looks(run, first)
+
+
 def step_counts(run: Run, micro_batch: int, step: int) -> Counts:
     """The UNet work of this process in optimizer step `step` (from 0). micro_batch: images in one pass; 0: all."""
     cache, settings, images = run.caches()[0], run.settings, []
@@ -126,4 +136,8 @@ def planned_calls(run: Run, micro_batch: int, first: int = 0) -> int:
     """
     steps = run.settings.steps
     training = sum(int(step_counts(run, micro_batch, step).calls) for step in range(first, steps))
-    return training + sum(look_calls(run, step) for step in range(first, max(first, steps) + 1))
+    return training + _looks(run, first)
+
+
+def _looks(run: Run, first: int) -> int:
+    return sum(look_calls(run, step) for step in range(first, max(first, run.settings.steps) + 1))

@@ -10,6 +10,7 @@ from ..compat import io
 from ..network_folders import AUTOMATIC, find, weights_input
 from ..runtime import check_interrupt, device, output_folder
 from ..sockets import DatasetSocket
+from ..stopped import when_stopped
 from ..widgets import Node, widget, widgets
 from .data import CATEGORY
 
@@ -59,4 +60,5 @@ class CaptionGeneric(Node):
         chosen = CaptionSettings(captions_per_image, **settings)
         network = load_captioner(captioner, find("captioners", CAPTIONERS, captioner, weights), device())
         folder, observe = output_folder() / "scoft" / "captions", cls.watch("captioned: {done} of {total} images")
-        return io.NodeOutput(*attach_captions(dataset, network, chosen, folder, observe, check_interrupt))
+        with when_stopped(cls, "Finished captions are kept."):
+            return io.NodeOutput(*attach_captions(dataset, network, chosen, folder, observe, check_interrupt))

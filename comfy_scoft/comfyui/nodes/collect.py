@@ -12,6 +12,7 @@ from ..compat import io
 from ..dataset_folders import collected_folder, dataset_place, link_file, link_files
 from ..runtime import check_interrupt, input_folder
 from ..sockets import DatasetSocket
+from ..stopped import when_stopped
 from ..widgets import Node
 from .data import CATEGORY
 
@@ -88,7 +89,8 @@ class DownloadLinks(Node):
         folder, handling = collected_folder(name, path), duplicates or DUPLICATES[0]
 
         def download() -> tuple[Dataset, str]:
-            return collect(path, folder, culture.strip(), place.strip(), limit, handling, limits, watch)
+            with when_stopped(cls, "Downloaded images are kept."):
+                return collect(path, folder, culture.strip(), place.strip(), limit, handling, limits, watch)
 
         dataset, report = download()
         return io.NodeOutput(dataclasses.replace(dataset, makers=(download,)), report)

@@ -16,6 +16,7 @@ from ..listed_files import changed, preference_file, preference_names, saved_pre
 from ..own_files import LastSaved
 from ..resolution import size_input, size_of
 from ..sockets import PreferenceSocket
+from ..stopped import NOTHING, when_stopped
 from ..typed_names import PLACES, typed
 from ..widgets import Node, widget, widgets
 from .generate import CATEGORY
@@ -98,7 +99,8 @@ class LearnPreference(Node):
         node = cls.hidden.unique_id if cls.hidden else None
         side = size_of(model[0], "resolution", resolution[0])
         sockets = model[0], vae[0], preferred, stereotyped
-        preference, evidence = learn_preference(*sockets, side, settings, gate, node)
+        with when_stopped(cls, NOTHING, ""):
+            preference, evidence = learn_preference(*sockets, side, settings, gate, node)
         chart, text = preference_chart(evidence)[None], report(preference)
         shown = {**ui.PreviewImage(chart, cls=cls).as_dict(), "text": (text,)}
         return io.NodeOutput(preference, chart, text, ui=shown)

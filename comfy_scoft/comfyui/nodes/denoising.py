@@ -16,11 +16,12 @@ from ...metrics.denoising_gap import DenoisingLosses
 from ...metrics.inputs import ImageCounter
 from ...metrics.scores import Scores, add
 from ...models.placement import to_device
+from ...models.stable_diffusion import BaseModel
 from ...training.latent_cache import Cache
 from ...training.validation import MOST
 from ..compat import io
 from ..resolution import size_input, size_of
-from ..runtime import check_interrupt, device, free_memory, training_mode
+from ..runtime import device, free_memory, training_mode
 from ..sockets import DatasetSocket
 from ..to_diffusers import base_model
 from ..training import validation_images
@@ -92,7 +93,8 @@ class DenoisingGap(Node):
         resolution = size_of(model, "resolution", resolution)
         caches = _Images(clip, vae, _parts(dataset, held_out), resolution, pictures, seed)
         models = ([(compared_label, compared_with)] if compared_with is not None else []) + [(label, model)]
-        work = ImageCounter(len(models) * sum(min(len(part), pictures) for part in caches.parts), cls.watch(MEASURED))
+        images = sum(min(len(part), pictures) for part in caches.parts)
+        work = ImageCounter(len(models) * (len(caches.captions()) + images), cls.watch(MEASURED))
         losses = [(name.strip() or "no label", caches.losses(one, name, work)) for name, one in models]
         method = f" at {resolution} pixels, {denoising_gap.TIMES} timesteps per image, seed {seed}"
         return io.NodeOutput(add(scores, denoising_gap.gap_scores(losses, method)))
@@ -116,13 +118,16 @@ class _Images:
         self.resolution, self.most, self.seed = resolution, most, seed
         self.latents: list[dict] = [{} for _ in parts]
 
+    def captions(self) -> list[str]:
+        return list(dict.fromkeys(record.caption for part in self.parts for record in part.records))
+
     def losses(self, model: Any, name: str, work: ImageCounter) -> DenoisingLosses:
         """Of one MODEL; what it held is freed however this ends."""
         free_memory()
         base = base_model(model, self.clip, self.vae, name)
         try:
-            for text in dict.fromkeys(record.caption for part in self.parts for record in part.records):
-                check_interrupt()
+            for text in self.captions():
+                work.add(1)  # checks for an interrupt too
                 base.embed(text)
             free_memory()
             with training_mode(), torch.no_grad():
@@ -132,12 +137,20 @@ class _Images:
                     Cache(base, part, self.resolution, latents=latents)
                     for part, latents in zip(self.parts, self.latents, strict=True)
                 ]
-                losses = []
-                for cache in caches:
-                    losses.append(denoising_gap.losses(base, cache, self.seed, lambda: work.add(0), most=self.most))
-                    work.add(len(losses[-1]))
+                losses = [self._of(base, cache, work) for cache in caches]
             return DenoisingLosses(*losses)
         finally:
             base.unet = base.vae = None  # type: ignore[assignment]  # it is not used any more
             gc.collect()
             free_memory()
+
+    def _of(self, base: BaseModel, cache: Cache, work: ImageCounter) -> list[float]:
+        """The losses of one set. Each call counts as an image, but not those that memory makes necessary."""
+        left = min(len(cache.dataset), self.most)
+
+        def check() -> None:
+            nonlocal left
+            work.add(int(left > 0))
+            left -= 1
+
+        return denoising_gap.losses(base, cache, self.seed, check, most=self.most)

@@ -14,6 +14,7 @@ from ..compat import comfy, io
 from ..resolution import size_input, size_of
 from ..runtime import Progress, check_interrupt
 from ..sockets import ImagesSocket
+from ..stopped import NOTHING, when_stopped
 from ..widgets import Node
 
 CATEGORY = "SCoFT/5 generate and compare"
@@ -80,7 +81,8 @@ class GenerateSet(Node):
         each_prompt, seeds = prompts_and_seeds(prompts, seed, images_per_prompt)
         sampling |= {side: size_of(model, side, sampling[side], 8) for side in ("width", "height")}
         progress = cls.progress(len(each_prompt) * sampling["steps"])
-        images = generate(model, clip, vae, each_prompt, seeds, sampling, progress)
+        with when_stopped(cls, NOTHING, ""):
+            images = generate(model, clip, vae, each_prompt, seeds, sampling, progress)
         return io.NodeOutput(ImageSet(images, each_prompt, seeds, label.strip() or "no label"), images)
 
 
@@ -168,7 +170,8 @@ def generate(
 
         def observe(step: int, *_: Any, start: int = start, count: int = len(part)) -> None:
             check_interrupt()
-            progress.update(start + (step + 1) * count, f"{start // sampling['steps']} of {len(prompts)} images")
+            done = min(step + 1, sampling["steps"])  # some samplers make more steps than they are asked for
+            progress.update(start + done * count, f"{start // sampling['steps']} of {len(prompts)} images")
 
         samples = comfy.sample.sample(
             model,

@@ -21,7 +21,7 @@ from ..sockets import DatasetSocket, FeaturesSocket, ImagesSocket, ScoresSocket
 from ..widgets import Node, widgets
 
 CATEGORY = "SCoFT/6 evaluate"
-MEASURED = "{done} of {total} images measured"
+MEASURED = "measured: {done} of {total}"
 
 
 def so_far() -> Any:

@@ -17,6 +17,7 @@ from ..own_files import remade
 from ..resolution import size_input, size_of
 from ..runtime import device, output_folder
 from ..sockets import DatasetSocket, FeaturesSocket
+from ..stopped import when_stopped
 from ..widgets import Node, widget, widgets
 from .data import flat_images
 
@@ -66,7 +67,8 @@ class EstimateDepth(Node):
             if depth_images is not None:
                 return attach_depth_images(images, flat_images(depth_images), folder)
             network = load_depth(name, find("depth_estimators", DEPTH, name, weights[0]), device())
-            return attach_depth(images, network, folder, cls.watch("depth: {done} of {total} images"))
+            with when_stopped(cls, "Finished depth maps are kept."):
+                return attach_depth(images, network, folder, cls.watch("depth: {done} of {total} images"))
 
         return io.NodeOutput(remade(make))
 
@@ -107,7 +109,9 @@ class MakeNegatives(Node):
         def make() -> Dataset:
             progress = cls.progress(len(dataset) * settings.steps_each())
             sampler = DepthSampler(model, clip, vae, control_net, settings, progress)
-            return make_negatives(dataset, settings, sampler, folder, sampler.identity(), multiple, sampler.record_done)
+            identity, done = sampler.identity(), sampler.record_done
+            with when_stopped(cls, "Finished negatives are kept."):
+                return make_negatives(dataset, settings, sampler, folder, identity, multiple, done)
 
         return io.NodeOutput(remade(make))
 

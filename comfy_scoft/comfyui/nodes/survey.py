@@ -5,19 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
-from ...common.files import regular, write_atomically
+from ...common.files import regular
 from ...common.folders import names_in
 from ...metrics.image_set import ImageSet
-from ...reports.plots.survey import agreement_heatmap, rank_counts, rank_violins, win_matrix
-from ...survey.aggregate import Analysis, aggregate
-from ...survey.build import MOST, SurveySettings, build, file_name, save
+from ...reports.plots.survey import survey_plots
+from ...survey.aggregate import aggregate
+from ...survey.build import MOST, SurveySettings, build, save
 from ...survey.findings import report_text
 from ...survey.items import one_line
 from ...survey.languages import languages
 from ...survey.preferences import result, who_answered
-from ...survey.report import report_page
+from ...survey.report import save_report
 from ...survey.responses import load_responses
 from ...survey.spec import ANSWER_FORMAT, KEY_ENDING, Survey
 from ..compat import io, ui
@@ -204,29 +202,10 @@ class PlotSurvey(Node):
     @classmethod
     def execute(cls, survey: Survey) -> io.NodeOutput:
         analysis = aggregate(survey)
-        plots = _plots(analysis)
-        path = surveys_folder() / f"{file_name(survey.title)}-{survey.hash[:8]}.report.html"
-        write_atomically(path, report_page(analysis, plots).encode("utf-8"))
+        plots = survey_plots(analysis)
+        path = save_report(analysis, plots, surveys_folder())
         REPORTS.saved("", path)
         images = [image[None] for _, _, image in plots]
         shown = [entry for image in images for entry in ui.PreviewImage(image, cls=cls).as_dict()["images"]]
         text = f"{in_output(path)}\n{who_answered(analysis)} {result(analysis)}"
         return io.NodeOutput(*images, str(path), ui={"images": shown, "text": (text,), "page": (view_of(path),)})
-
-
-def _plots(analysis: Analysis) -> list[tuple[str, str, Tensor]]:
-    """(heading, caption, image) of every plot."""
-    return [
-        (
-            "Ranks by item and country",
-            "Distribution of the ranks of each model. The dot is the average rank with its 95% interval.",
-            rank_violins(analysis),
-        ),
-        (
-            "Agreement between participants",
-            "Agreement of each two participants above chance, and each one's weight in the consensus.",
-            agreement_heatmap(analysis),
-        ),
-        ("Counts of ranks", "How often each model was given each rank, by item.", rank_counts(analysis)),
-        ("Win rates", "How often each model is ranked above each other one.", win_matrix(analysis)),
-    ]

@@ -19,6 +19,7 @@ from ..listed_files import changed, listed_file, lora_file, lora_names
 from ..own_files import LastSaved
 from ..runtime import in_output, output_folder, training_mode
 from ..sockets import DatasetSocket, LoraSocket, LossesSocket, OptimizerSocket, RolloutSocket
+from ..stopped import NOTHING, when_stopped
 from ..typed_names import PLACES, placed, typed
 from ..widgets import Node, widget, widgets
 
@@ -146,7 +147,7 @@ class TrainLora(Node):
         name = training.model_name(cls.hidden.prompt, cls.hidden.unique_id)
         inputs = training.TrainInputs(model, clip, vae, dataset, losses, settings, name)
         if export_job:
-            shown = _export(inputs, run_name, None)[1]
+            shown = _export(cls, inputs, run_name, None)[1]
             return io.NodeOutput(*[ExecutionBlocker(None)] * len(cls.define_schema().outputs), ui=shown)
         folder, run = typed(_runs(), run_name, "run name")
         if resume not in (OFF, LATEST):
@@ -280,15 +281,24 @@ class ExportJob(Node):
         file = None if checkpoint == STORED else listed_file("checkpoints", checkpoint, names, missing)
         name = training.model_name(cls.hidden.prompt, cls.hidden.unique_id)
         inputs = training.TrainInputs(model, clip, vae, dataset, losses, settings, name)
-        path, shown = _export(inputs, job_name, file)
+        path, shown = _export(cls, inputs, job_name, file)
         return io.NodeOutput(str(path), ui=shown)
 
 
-def _export(inputs: training.TrainInputs, job_name: str, checkpoint: Path | None) -> tuple[Path, ui.PreviewText]:
+def _export(
+    node: type[Node], inputs: training.TrainInputs, job_name: str, checkpoint: Path | None
+) -> tuple[Path, ui.PreviewText]:
     """Write a job; returns the path of its job.json, and the text for the node."""
     folder, job = typed(_jobs(), job_name, "job name")
-    with training_mode():
-        path = training.export(inputs, folder, job, checkpoint)
+    progress = node.progress(1)
+
+    def watch(done: int, total: int, text: str) -> None:
+        progress.total = total
+        progress.update(done, text)
+
+    with training_mode(), when_stopped(node, NOTHING, ""):
+        path = training.export(inputs, folder, job, checkpoint, watch)
+    progress.update(progress.total)
     JOBS.saved(job_name, path)
     text = f"{in_output(path)}\nType this in a terminal to train it:\n\n{training.command(path)}"
     return path, ui.PreviewText(text)

@@ -21,6 +21,24 @@ NAME = 190
 """Pixels for the name of a generator."""
 
 
+def survey_plots(found: Analysis) -> list[tuple[str, str, Tensor]]:
+    """(heading, caption, image) of every figure, for the report page."""
+    return [
+        (
+            "Ranks by item and country",
+            "Distribution of the ranks of each model. The dot is the average rank with its 95% interval.",
+            rank_violins(found),
+        ),
+        (
+            "Agreement between participants",
+            "Agreement of each two participants above chance, and each one's weight in the consensus.",
+            agreement_heatmap(found),
+        ),
+        ("Counts of ranks", "How often each model was given each rank, by item.", rank_counts(found)),
+        ("Win rates", "How often each model is ranked above each other one.", win_matrix(found)),
+    ]
+
+
 def rank_violins(found: Analysis) -> Tensor:
     """How the ranks spread: one line of panels for all people and one a country, one column an item (the paper's Figure
     5). The dot is the average rank, the line through it its 95 % interval. Returns (H, W, 3) in [0, 1]."""
