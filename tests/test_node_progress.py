@@ -144,7 +144,7 @@ def test_every_node_with_a_long_work_says_what_it_keeps(
         nodes_negatives.EstimateDepth.execute([toy_dataset(tmp_path)], ["relief (mini)"])
     monkeypatch.setattr(nodes_generate, "generate", stop)
     with pytest.raises(Stop):
-        nodes_generate.GenerateSet.execute(None, None, None, "a", 1, 1, "one", steps=1)
+        nodes_generate.GenerateSet.execute(None, None, None, "a", 1, 1, "one", steps=1, width=64, height=64)
     assert said == [
         "Stopped. Finished depth maps are kept. Queue again to go on.",
         "Stopped. Nothing of it is kept.",
