@@ -39,6 +39,14 @@ def test_folders_of_images_are_the_sets_that_they_were_written_from(tmp_path: Pa
     assert found[0].seeds == found[1].seeds == (0, 1) * 4, "images of one prompt are told apart"
 
 
+def test_images_of_one_name_belong_together_however_its_accents_are_composed(tmp_path: Path) -> None:
+    one, other = image_sets(2)
+    written([one], tmp_path, form="{label}/caf\u00e9{i:03}.png")
+    written([other], tmp_path, captions=False, form="{label}/cafe\u0301{i:03}.png")
+    found = sets_of_folders({each.label: tmp_path / each.label for each in (one, other)})
+    assert [each.prompts for each in found] == [one.prompts, one.prompts]
+
+
 def test_prompts_in_a_file_let_names_differ(tmp_path: Path) -> None:
     sets = image_sets(2)
     folders = written(sets, tmp_path, captions=False, form="{label}/{label}_{i:05}_.png")

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from ..common.errors import UserError
+from ..common.text import composed
 from ..data.dataset import load_folder
 from ..data.formats import EXTENSIONS
 from ..data.images import read_pixels
@@ -25,9 +26,9 @@ def sets_of_folders(folders: Mapping[str, Path], prompts: Sequence[str] = ()) ->
     """
     files = {label: _images(folder) for label, folder in folders.items()}
     first = next(iter(files))
-    names = [path.stem for path in files[first]]
+    names = [_name(path) for path in files[first]]
     for label, paths in files.items():
-        if len(paths) != len(names) or (not prompts and [path.stem for path in paths] != names):
+        if len(paths) != len(names) or (not prompts and [_name(path) for path in paths] != names):
             raise UserError(
                 f"The folders of {first!r} and {label!r} hold {len(names)} and {len(paths)} images, or images of other "
                 "names: give the images of one prompt and seed the same name in every folder, or all prompts with "
@@ -50,10 +51,14 @@ def sets_of_folders(folders: Mapping[str, Path], prompts: Sequence[str] = ()) ->
 def _images(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise UserError(f"There is no folder {str(folder)!r}: give each model's label and its folder, as base=FOLDER.")
-    found = sorted(path for path in folder.iterdir() if path.suffix.lower() in EXTENSIONS and path.is_file())
+    found = [path for path in folder.iterdir() if path.suffix.lower() in EXTENSIONS and path.is_file()]
     if not found:
         raise UserError(f"The folder {folder.name!r} holds no image: put one image for each prompt into it.")
-    return found
+    return sorted(found, key=lambda path: composed(path.name))
+
+
+def _name(image: Path) -> str:
+    return composed(image.stem)
 
 
 def _captions(folders: Iterable[Path], names: Sequence[str]) -> list[str]:
@@ -63,7 +68,7 @@ def _captions(folders: Iterable[Path], names: Sequence[str]) -> list[str]:
             records = load_folder(folder)[0].records
         except UserError:  # no captions in this one
             continue
-        known |= {record.image.stem: record.caption for record in records}
+        known |= {_name(record.image): record.caption for record in records}
     bare = [name for name in names if name not in known]
     if bare:
         raise UserError(
