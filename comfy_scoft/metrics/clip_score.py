@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from ..common.errors import UserError
 from ..features import FeatureNetwork
+from ..models.text_encoder import WINDOW, is_long
 from .image_set import ImageSet
 from .inputs import BATCH, ImageCounter, OnImages, checked_sets, set_embeddings
 from .intervals import RESAMPLES
@@ -37,6 +38,8 @@ def measure(
 ) -> Scores:
     """Mean CLIPScore of a set and its prompts; with `compared_with`, also of that set, and the paired change.
 
+    A CLIP compares at most its own 77 tokens, start and end included: that is the metric, and what a longer prompt says
+    after them does not count.
     Raises UserError for a network without a text encoder, an empty prompt, and sets that cannot be compared.
     """
     sets = checked_sets(images, compared_with)
@@ -49,4 +52,7 @@ def measure(
     name = f"CLIPScore · {network.name}"
     rows = mean_scores(name, [s.label for s in sets], values, images.prompts, 0.0, 100.0, CAUTION)
     method = f"mean of max(100 cos, 0) over images and their {len(prompts)} prompts; interval by {RESAMPLES} bootstrap "
-    return Scores(tuple(rows), ((name, method + "samples of the prompts; higher agrees better"),))
+    method += "samples of the prompts; higher agrees better"
+    if cut := sum(map(is_long, prompts)):
+        method += f"; of {cut} prompts only the first {WINDOW} tokens count, which is all that a CLIP compares"
+    return Scores(tuple(rows), ((name, method),))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from ..common.errors import UserError
 from ..common.settings import Choice, check, setting
 from ..common.settings import identity_fields as identity_fields  # callers know it from here
+from ..models.text_encoder import LongCaptions
 
 
 class Precision(Choice):
@@ -156,6 +157,12 @@ class TrainSettings:
     )
     tracker: Tracker = setting(
         Tracker.OFF, "Also log to TensorBoard, in the run's folder. Needs tensorboard.", identity=False
+    )
+    long_captions: LongCaptions = setting(
+        LongCaptions.ALL,
+        "Captions of more than 75 tokens. all tokens: read whole, as CLIP Text Encode does. first 75 tokens: cut, as in "
+        "the paper.",
+        identity=False,  # where there are such captions, their number is part of the identity (resume.py)
     )
 
     def __post_init__(self) -> None:
