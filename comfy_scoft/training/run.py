@@ -64,13 +64,13 @@ class Run:
         own = [caption for loss in self.losses for record in self.dataset.records for caption in loss.captions(record)]
         return list(dict.fromkeys([*self.caches()[0].captions(), *own, *held_out, *prompt]))
 
-    def read_whole(self) -> int:
+    def read_in_full(self) -> int:
         """How many captions of the training images have more than WINDOW tokens, all of which are read."""
         return self._long() if self.settings.long_captions is LongCaptions.ALL else 0
 
     def long_captions(self) -> str:
         """A sentence on the captions of more than WINDOW tokens; "" where there are none."""
-        how = "all their tokens are read" if self.read_whole() else f"only the first {WINDOW} are read"
+        how = "all their tokens are read" if self.read_in_full() else f"only the first {WINDOW} are read"
         return f"{count} captions have more than {WINDOW} tokens: {how}." if (count := self._long()) else ""
 
     def _long(self) -> int:

@@ -120,7 +120,8 @@ def _record(row: MetadataRow, where: str, base: Path, split: str, root: Path) ->
     by_name, by_tags = category_and_era_of_name(Path(name).stem), category_and_era_of_tags(row.tags)
     return CultureRecord(
         image=locate(row.file_name, bases, root, where),
-        caption=row.text,
+        caption=row.text[0],
+        other_captions=tuple(row.text[1:]),
         generic_captions=tuple(row.blip_text),
         category=normal_category(row.category) or by_tags[0] or by_name[0],
         era=normal_era(row.era, where) or by_tags[1] or by_name[1],

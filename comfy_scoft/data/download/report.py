@@ -86,7 +86,7 @@ def report_csv(outcomes: Sequence[Outcome], invalid: Sequence[InvalidRow]) -> st
     rows = _rows(outcomes, invalid)
     if not rows:
         return ""
-    captions = {line_of(outcome.link.where): outcome.link.row.text for outcome in outcomes}
+    captions = {line_of(outcome.link.where): " | ".join(outcome.link.row.text) for outcome in outcomes}
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["row", "address", "caption", "result", "in the dataset", "what happened"])
