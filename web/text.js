@@ -3,8 +3,8 @@ only on its own nodes. It is set as text, never as HTML, and is not saved in the
 
 import { app } from "../../scripts/app.js";
 
-const SHOWN = new Set(["ReadCard", "SaveLora", "ExportJob", "BuildSurvey", "LoadResponses", "AggregateSurvey", "PlotSurvey", "LearnPreference"]
-    .map((name) => `SCoFT_${name}`));
+const PREFIX = "SCoFT_";
+const DRAWN = "SCoFT_ScoreTable"; // its text is the table that its image shows
 const WIDGET = "scoft_text";
 const LEAST = 70, MOST = 320, LINE = 17; // pixels
 
@@ -41,7 +41,7 @@ app.registerExtension({
         document.head.append(style);
     },
     nodeCreated(node) {
-        if (!SHOWN.has(node.comfyClass)) return;
+        if (!node.comfyClass?.startsWith(PREFIX) || node.comfyClass === DRAWN) return;
         const before = node.onExecuted;
         node.onExecuted = function (output) {
             const result = before?.apply(this, arguments);

@@ -1,4 +1,4 @@
-"""Widgets made from the settings' own declarations, and nodes that check their numbers."""
+"""Widgets made from the settings' own declarations, and nodes that check their numbers and show their reports."""
 
 from __future__ import annotations
 
@@ -55,13 +55,16 @@ def widgets(owner: type, *names: str, optional: bool = False, multiline: tuple[s
 
 
 class Node(io.ComfyNode):
-    """A node whose numbers are checked before it runs: ComfyUI's own check does not cover values from a link or NaN."""
+    """A node whose numbers are checked before it runs: ComfyUI's own check does not cover values from a link or NaN.
+
+    An output named `report` is also shown on the node (web/text.js).
+    """
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         own = cls.execute.__func__
         if "execute" not in vars(cls) or not hasattr(own, "__wrapped__"):  # not ComfyUI's copy of a node for one run
-            cls.execute = classmethod(_with_checked_numbers(getattr(own, "__wrapped__", own)))
+            cls.execute = classmethod(_checked_and_shown(getattr(own, "__wrapped__", own)))
 
     @classmethod
     def progress(cls, total: int) -> Progress:
@@ -84,20 +87,27 @@ class Node(io.ComfyNode):
         return observe
 
 
-def _with_checked_numbers(execute: Callable[..., Any]) -> Callable[..., Any]:
+def _checked_and_shown(execute: Callable[..., Any]) -> Callable[..., Any]:
     names = execute.__code__.co_varnames[1 : execute.__code__.co_argcount]
     limits: dict[str, tuple[bool, Any, Any]] = {}
+    outputs: list[str] = []
 
     @functools.wraps(execute)
     def checked(cls: type[Node], *args: Any, **kwargs: Any) -> Any:
-        if not limits:
-            numbers = [each for each in cls.define_schema().inputs if isinstance(each, io.Int.Input | io.Float.Input)]
+        if not outputs:
+            schema = cls.define_schema()
+            numbers = [each for each in schema.inputs if isinstance(each, io.Int.Input | io.Float.Input)]
             limits.update({each.id: (isinstance(each, io.Int.Input), each.min, each.max) for each in numbers})
+            outputs.extend(each.display_name for each in schema.outputs)
         for name, value in (dict(zip(names, args, strict=False)) | kwargs).items():
             for number in value if isinstance(value, list | tuple) else [value]:
                 if name in limits and number is not None:
                     whole, least, most = limits[name]
                     check_number(name, number, whole=whole, min=least, max=most)
-        return execute(cls, *args, **kwargs)
+        result = execute(cls, *args, **kwargs)
+        if "report" in outputs:
+            shown = result.ui if isinstance(result.ui, dict | None) else result.ui.as_dict()
+            result.ui = {**(shown or {}), "text": (result.args[outputs.index("report")],)}
+        return result
 
     return checked
