@@ -1,5 +1,4 @@
-"""An image with several captions is one image: one count, one depth map, one set of negatives, and one caption sampled at
-each use."""
+"""An image with several captions counts once and has one depth map and one set of negatives."""
 
 from __future__ import annotations
 
