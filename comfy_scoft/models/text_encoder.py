@@ -32,8 +32,8 @@ class LongCaptions(Choice):
     """What is read of a text of more than WINDOW tokens: every window, as ComfyUI's CLIP Text Encode does, or the first
     alone, as in the paper."""
 
-    ALL = "all tokens"
-    FIRST = "first 75 tokens"
+    ALL = "all windows"
+    FIRST = "first window"
 
 
 class Hidden(StrEnum):

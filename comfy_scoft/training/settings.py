@@ -160,8 +160,8 @@ class TrainSettings:
     )
     long_captions: LongCaptions = setting(
         LongCaptions.ALL,
-        "Captions of more than 75 tokens. all tokens: read in full, as CLIP Text Encode does. first 75 tokens: cut, as "
-        "in the paper.",
+        "Captions of more than 75 tokens. all windows: read in full, as CLIP Text Encode does. first window: only the "
+        "first 75 tokens, as in the paper.",
         identity=False,  # where there are such captions, their number is part of the identity (resume.py)
     )
 
