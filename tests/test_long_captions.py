@@ -36,7 +36,7 @@ from comfy_scoft.training.trainer import train
 
 CHECKPOINT = layout.WEIGHTS / "checkpoints" / layout.CHECKPOINT
 EIGHTY = "a house in nuvia and " * 16
-"""Eighty words, of a token each."""
+"""Eighty words, of at least a token each."""
 
 
 def named(dataset: Dataset, *captions: str) -> Dataset:

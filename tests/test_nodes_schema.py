@@ -11,7 +11,7 @@ import pytest
 
 tiny.start()
 
-from comfy_api.latest import io  # noqa: E402  (needs a started ComfyUI)
+from comfy_api.latest import io, ui  # noqa: E402  (needs a started ComfyUI)
 
 from comfy_scoft.comfyui import nodes, widgets  # noqa: E402
 from comfy_scoft.common.errors import UserError  # noqa: E402
@@ -45,6 +45,28 @@ def test_numbers_by_link_are_checked_before_anything_runs(node: Any, number: Any
         given = [value] if node.define_schema().is_input_list else value
         with pytest.raises(UserError, match=rf"^{number.id} is .+, but it must be a (whole )?number from .+ to .+\.$"):
             node.execute(**{number.id: given})
+
+
+REPORTING = [node for node in NODES if "report" in [each.display_name for each in node.define_schema().outputs]]
+
+
+@pytest.mark.parametrize("node", REPORTING, ids=lambda node: node.__name__)
+def test_every_report_is_text_on_its_own_node_beside_what_else_it_shows(node: Any) -> None:
+    values = [f"the {each.display_name}" for each in node.define_schema().outputs]
+    for shown, expected in ((None, {}), ({"images": ["a"]}, {"images": ["a"]}), (ui.PreviewText("old"), {})):
+
+        class Finished(node):
+            @classmethod
+            def execute(cls, shown: Any = shown) -> io.NodeOutput:
+                return io.NodeOutput(*values, ui=shown)
+
+        result = Finished.execute()
+        assert result.ui == {**expected, "text": ("the report",)} and list(result.args) == values
+
+
+def test_the_nodes_that_report_are_known() -> None:
+    names = "LoadDataset DownloadLinks CaptionGeneric FilterNegatives LearnPreference LoadPreference LoadResponses"
+    assert {node.__name__ for node in REPORTING} == {*names.split(), "AggregateSurvey"}
 
 
 def test_the_widget_of_a_setting_is_its_declaration() -> None:
