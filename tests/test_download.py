@@ -88,7 +88,7 @@ def test_a_link_with_a_row_for_each_caption_is_one_picture_with_all_captions(tmp
     dataset, report = run(write_csv(tmp_path / "links.csv", rows), server)
     (record,) = dataset.records
     assert record.captions == ("one", "two", "three") and server.hits["/1.jpg"] == 1
-    assert "1 of 1 images loaded, 0 left out\nCaptions: 3;" in report
+    assert "1 image with 3 captions loaded, 0 left out\n" in report
 
 
 def test_look_alikes_are_reported_and_left_out_only_when_asked(tmp_path, server):

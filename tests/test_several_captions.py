@@ -17,13 +17,12 @@ from comfy_scoft import features
 from comfy_scoft.data.crop import aligned
 from comfy_scoft.data.dataset import load_folder, save_dataset
 from comfy_scoft.data.prompts import record_prompts
-from comfy_scoft.data.records import CultureRecord, Dataset
+from comfy_scoft.data.records import CultureRecord, Dataset, counted
 from comfy_scoft.losses import DiffusionLoss
 from comfy_scoft.metrics import memorization
 from comfy_scoft.metrics.image_set import ImageSet
 from comfy_scoft.negatives.depth import DepthEstimator, attach_depth
 from comfy_scoft.negatives.generate import NegativeSettings, make_negatives
-from comfy_scoft.reports.plots.tables import numbers
 from comfy_scoft.training.batches import samples_of_batch
 from comfy_scoft.training.job import read_job, run_job, write_job
 from comfy_scoft.training.model_card import described_dataset
@@ -66,8 +65,10 @@ def test_one_row_per_caption_is_one_image_with_all_of_them(tmp_path: Path) -> No
     assert (first.collector, first.place, first.generic_captions) == ("Ana; Bo", "Kora", ("food",))
     assert second.verified_by == ("p0", "p1", "p2", "p3")
     lines = report.splitlines()
-    assert lines[0] == "3 of 3 images loaded, 0 left out"
-    assert lines[1] == "Captions: 11; of several captions of an image, training samples one at each use"
+    assert lines[:2] == [
+        "3 images with 11 captions loaded, 0 left out",
+        "Of several captions of an image, training samples one at each use",
+    ]
     assert "The 4 rows of FOOD_0.png differ in place: what the first one says is used." in lines
 
 
@@ -85,7 +86,7 @@ def test_text_may_be_a_list_and_comes_back_from_a_saved_dataset(tmp_path: Path) 
     rows = [{"file_name": "a.png", "text": [" one ", "", "two | halves"]}, {"file_name": "b.png", "text": "a | b"}]
     dataset, report = load_folder(folder_of(tmp_path / "a", *rows))
     assert [record.captions for record in dataset.records] == [("one", "two | halves"), ("a | b",)]
-    assert "Captions: 3;" in report
+    assert report.startswith("2 images with 3 captions loaded")
     saved = save_dataset(dataset, tmp_path / "b")
     again, _ = load_folder(saved)
     assert [record.captions for record in again.records] == [("one", "two | halves"), ("a | b",)]
@@ -195,8 +196,8 @@ def test_what_identifies_a_dataset_names_all_its_captions_and_is_as_before_for_o
 
 def test_sheet_and_card_count_images_and_captions_apart(tmp_path: Path) -> None:
     data = toy_dataset(tmp_path / "data")
-    assert numbers(data) == "4 images" and numbers(with_captions(data, "a", "b")) == "4 images, 8 captions"
-    assert numbers(data.replace(data.records[:1])) == "1 image"
+    assert counted(data.records) == "4 images" and counted(data.records[:1]) == "1 image"
+    assert counted(with_captions(data, "a", "b").records) == "4 images with 8 captions"
     found = described_dataset(with_captions(data, "a", "b"))
     assert (found["pictures"], found["captions"]) == (4, 8)
     record = {"dataset": found, "base": {}, "train": {}, "losses": []}

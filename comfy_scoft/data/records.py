@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,6 +67,12 @@ class CultureRecord:
     def files(self) -> tuple[Path, ...]:
         """All files of the record: the image, its negatives, and its depth map if it has one."""
         return (self.image, *self.negatives) + ((self.depth,) if self.depth is not None else ())
+
+
+def counted(records: Collection[CultureRecord]) -> str:
+    """ "535 images with 2140 captions", or only "535 images" where each has one."""
+    images, captions = len(records), sum(len(record.captions) for record in records)
+    return f"{images} image{'' if images == 1 else 's'}" + (f" with {captions} captions" if captions > images else "")
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 from ...common.errors import UserError
 from ...models.text_encoder import WINDOW, is_long
 from ..images import check_image
-from ..records import CATEGORIES, CultureRecord, Dataset
+from ..records import CATEGORIES, CultureRecord, Dataset, counted
 from .find import METADATA, SPLITS, Note, find_records
 from .merge import one_record_each
 from .metadata import normal_category
@@ -23,7 +23,7 @@ DECODED_AT_LOAD = 500
 """Up to this many images are decoded when a folder is loaded. Of more, only headers and checksums are read, and a
 truncated JPEG is found on first use."""
 
-SAMPLED = "; of several captions of an image, training samples one at each use"
+SAMPLED = "Of several captions of an image, training samples one at each use"
 READ = "They are read in full, or cut if long_captions of Train LoRA says so."
 
 
@@ -37,10 +37,10 @@ class _LoadLog:
     filtered: int = 0
 
     def report(self) -> str:
-        total = len(self.loaded) + len(self.errors)
         captions = [caption for record in self.loaded for caption in record.captions]
-        lines = [f"{len(self.loaded)} of {total} images loaded, {len(self.errors)} left out"]
-        lines.append(f"Captions: {len(captions)}" + (SAMPLED if len(captions) > len(self.loaded) else ""))
+        lines = [f"{counted(self.loaded)} loaded, {len(self.errors)} left out"]
+        if len(captions) > len(self.loaded):
+            lines.append(SAMPLED)
         if long := sum(map(is_long, captions)):
             lines.append(f"Captions of more than {WINDOW} tokens: {long}. {READ}")
         splits = Counter(record.split for record in self.loaded)
@@ -72,9 +72,9 @@ def load_folder(
     categories: keep only these (names or CCUB prefixes); empty keeps all. split: one split's name, or "all".
     limit: keep the first `limit` valid records; 0 keeps all.
     strict: raise on the first invalid record instead of leaving it out.
-    Returns the dataset and a report whose first line is "38 of 40 images loaded, 2 left out", followed by one sentence
-    for each row left out. Several rows of one image are one record with several captions. An invalid negative or depth
-    map invalidates its record.
+    Returns the dataset and a report whose first line is "38 images loaded, 2 left out", followed by one sentence for
+    each row or image left out. Several rows of one image are one record with several captions. An invalid negative or
+    depth map invalidates its record.
     Raises UserError if the folder is missing or empty, or nothing in it is valid and asked for.
     """
     if limit < 0:

@@ -10,8 +10,8 @@ import numpy as np
 from torch import Tensor
 
 from ...common.errors import UserError
+from ...data.records import counted
 from .canvas import INK, LINE, MUTED, SHADE, Page, open_tile, tile, wrap
-from .tables import numbers
 
 if TYPE_CHECKING:
     from ...data.records import CultureRecord, Dataset
@@ -37,7 +37,8 @@ def contact_sheet(dataset: Dataset, limit: int = 12, negatives: int = 5) -> Tens
     across = max(1, min(WIDEST // strip, len(records)))
     lines = max(1, -(-len(records) // across))
     page = Page(EDGE + across * strip, 84 + lines * (TILE + GAP) + 8)
-    count = numbers(dataset) if len(records) == len(dataset) else f"the first {len(records)} of {numbers(dataset)}"
+    first = f"the first {len(records)} of " if len(records) < len(dataset) else ""
+    count = first + counted(dataset.records)
     title = wrap(f"{dataset.name} · {count}", page.width - 2 * EDGE, 1, 18, bold=True)
     page.text(EDGE, 18, title[0], 18, bold=True)
     if not records:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from ...common.errors import UserError
-from ...data.records import CATEGORIES
+from ...data.records import CATEGORIES, counted
 from .canvas import COLORS, INK, LINE, MUTED, SHADE, Page, text_width, wrap
 
 if TYPE_CHECKING:
@@ -61,12 +61,6 @@ def count_rows(dataset: Dataset) -> tuple[list[str], list[tuple[str, str, list[i
     return [*categories, "total"], rows
 
 
-def numbers(dataset: Dataset) -> str:
-    """ "535 images, 2140 captions", or only "535 images" where each has one caption."""
-    images, captions = len(dataset), len(dataset.captions)
-    return f"{images} {'image' if images == 1 else 'images'}" + (f", {captions} captions" if captions > images else "")
-
-
 def count_table(dataset: Dataset) -> Tensor:
     """Counts by category and traditional / modern, categories across and cultures down, as the paper's Table 3.
 
@@ -78,7 +72,7 @@ def count_table(dataset: Dataset) -> Tensor:
     heads = [wrap(name, cell - 8, 3, 13) for name in columns]
     top = 56 + max(len(h) for h in heads) * 18 + 8
     page = Page(left + cell * len(columns) + EDGE, top + max(1, len(rows)) * row_height + EDGE)
-    title = wrap(f"{dataset.name} · {numbers(dataset)}", page.width - 2 * EDGE, 1, 18, bold=True)
+    title = wrap(f"{dataset.name} · {counted(dataset.records)}", page.width - 2 * EDGE, 1, 18, bold=True)
     page.text(EDGE, 18, title[0], 18, bold=True)
     for k, lines in enumerate(heads):
         page.block(left + cell * k + cell / 2, top - 8 - 18 * len(lines), lines, 13, align="center", color=MUTED)
