@@ -202,7 +202,7 @@ def test_sheet_and_card_count_images_and_captions_apart(tmp_path: Path) -> None:
     assert (found["pictures"], found["captions"]) == (4, 8)
     record = {"dataset": found, "base": {}, "train": {}, "losses": []}
     card = card_text({"scoft": json.dumps({"fields": {}, "record": record})})
-    assert "4 images of the set “toys” with 8 captions, 8 generic captions and 6 negatives." in card
+    assert "4 images of the set “toys” with 8 captions, 7 generic captions and 6 negatives." in card
     assert "with one caption each" in card_text(
         {"scoft": json.dumps({"fields": {}, "record": {**record, "dataset": described_dataset(data)}})}
     )
