@@ -140,7 +140,7 @@ def test_a_run_is_resumed_only_with_captions_read_as_before(tmp_path: Path) -> N
 
 @pytest.mark.parametrize(
     ("long_captions", "how"),
-    [(LongCaptions.ALL, "all their tokens are read"), (LongCaptions.FIRST, "only the first 75 are read")],
+    [(LongCaptions.ALL, "read in full"), (LongCaptions.FIRST, "cut to 75")],
 )
 def test_training_and_card_say_how_many_captions_are_long(
     long_captions: LongCaptions, how: str, tmp_path: Path
@@ -148,7 +148,7 @@ def test_training_and_card_say_how_many_captions_are_long(
     data = named(toy_dataset(tmp_path / "data"), EIGHTY + "a", EIGHTY + "b", "short")
     run, said = toy_run(tmp_path, [DiffusionLoss()], dataset=data, steps=1, long_captions=long_captions), []
     result = train(run, Callbacks(on_message=said.append))
-    assert said[0] == f"2 captions have more than 75 tokens: {how}."
+    assert said[0] == f"Captions of more than 75 tokens: 2, {how}."
     card = card_text({"scoft": json.dumps({"fields": {}, "record": training_record(run, result, result.metrics, 1.0)})})
     assert "with one caption each (3 of more than 75 tokens), 0 generic captions" in card
 

@@ -56,6 +56,7 @@ def token_ids(caption: str, pad: int = END) -> Tensor:
     return torch.tensor([window + [pad] * (LENGTH - len(window)) for window in windows])
 
 
+@lru_cache(maxsize=100_000)
 def is_long(caption: str) -> bool:
     """Whether a text has more than WINDOW tokens."""
     return len(caption.encode()) > WINDOW and len(token_ids(caption)) > 1  # no token is shorter than a byte

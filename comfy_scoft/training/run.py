@@ -70,8 +70,8 @@ class Run:
 
     def long_captions(self) -> str:
         """A sentence on the captions of more than WINDOW tokens; "" where there are none."""
-        how = "all their tokens are read" if self.read_in_full() else f"only the first {WINDOW} are read"
-        return f"{count} captions have more than {WINDOW} tokens: {how}." if (count := self._long()) else ""
+        how = "read in full" if self.read_in_full() else f"cut to {WINDOW}"
+        return f"Captions of more than {WINDOW} tokens: {count}, {how}." if (count := self._long()) else ""
 
     def _long(self) -> int:
         return sum(map(is_long, self.caches()[0].captions()))
