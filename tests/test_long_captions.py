@@ -68,6 +68,7 @@ def test_tokens_are_split_into_windows_of_75() -> None:
     assert [is_long("house " * count) for count in (1, 75, 76)] == [False, False, True]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("long_captions", LongCaptions)
 def test_what_stands_after_eighty_words_is_learned_unless_captions_are_cut(
     long_captions: LongCaptions, tmp_path: Path

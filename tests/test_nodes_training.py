@@ -225,6 +225,7 @@ class Windows(Clip):
         return torch.cat([hidden for hidden, _ in windows], dim=1), windows[0][1]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("how", ["all windows", "first window"])
 def test_long_captions_are_read_as_the_widget_says_in_the_node_and_in_its_job(
     place: Path, sockets: dict, how: str

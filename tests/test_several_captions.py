@@ -162,6 +162,7 @@ def test_without_generic_captions_the_sampled_caption_stands_in_their_place(tmp_
             assert sample.generic == sample.caption
 
 
+@pytest.mark.long
 def test_a_run_with_several_captions_resumes_and_leaves_comfyui_bit_for_bit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
