@@ -101,7 +101,8 @@ def test_text_may_be_a_list_and_comes_back_from_a_saved_dataset(tmp_path: Path) 
         (["", " "], 'metadata.jsonl line 1 has no caption for a.png: write one in "text".'),
         (["a", 3], 'has something else in "text" than a text or a list of texts'),
         ({"en": "a"}, 'has something else in "text" than a text or a list of texts'),
-        (["x" * 10_001], 'has more than 10,000 characters or 1,000 entries in "text"'),
+        (["x" * 10_001], 'has more than 10,000 characters in "text": shorten it.'),
+        (["x"] * 1_001, 'has more than 1,000 entries in "text": shorten it.'),
     ],
 )
 def test_a_list_that_holds_no_caption_is_left_out_and_named(text: object, sentence: str, tmp_path: Path) -> None:

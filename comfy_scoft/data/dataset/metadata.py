@@ -141,9 +141,9 @@ def _sentence(error: ValidationError, values: dict[str, Any], where: str, kind: 
     if first["type"] == "string_unicode":
         return f'{where} has characters in "{written}" that are not valid Unicode: write them again.'
     if first["type"] in ("string_too_long", "too_long"):
-        limit = MAX_TEXT if field in _TEXTS else MAX_SHORT_TEXT
-        entries = f" or {MAX_LIST:,} entries" if field in _TEXTS else ""
-        return f'{where} has more than {limit:,} characters{entries} in "{written}": shorten it.'
+        length = f"{MAX_TEXT if field in _TEXTS else MAX_SHORT_TEXT:,} characters"
+        limit = length if first["type"] == "string_too_long" else f"{MAX_LIST:,} entries"
+        return f'{where} has more than {limit} in "{written}": shorten it.'
     expected = "a text or a list of texts" if field in _TEXTS else "a text"
     return f'{where} has something else in "{written}" than {expected}: put it in quotes or remove it.'
 
