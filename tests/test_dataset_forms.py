@@ -54,7 +54,7 @@ def test_kohyas_folders_give_captions_categories_and_a_word_about_repeats(tmp_pa
         "The folder 2_trad_clothing asks for 2 repeats",
         "The folder 10_hanbok asks for 10 repeats",
     ]
-    assert report.startswith("6 of 6 records loaded, 0 left out")
+    assert report.startswith("6 images loaded, 0 left out")
 
 
 def test_kohyas_folders_may_stand_in_folders_of_splits(tmp_path):

@@ -71,7 +71,8 @@ def test_a_menu_sees_every_change_of_a_folder_that_it_has_read(comfy_folders):
 
 def test_the_shipped_set_loads_with_its_own_place_and_generic_captions():
     dataset, report = load(nodes_data.SHIPPED, place="elsewhere", split="train", limit=5).args
-    assert len(dataset) == 5 and report.startswith("5 of 5 records loaded")
+    assert len(dataset) == 5 and report.startswith("5 images loaded")
+    assert load(nodes_data.SHIPPED, limit=5).ui == {"text": (load(nodes_data.SHIPPED, limit=5)[1],)}
     assert all(record.place == "nuvia" and record.generic_captions for record in dataset.records)
     assert dataset.root == COMMUNITY
 

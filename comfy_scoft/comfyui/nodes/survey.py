@@ -147,8 +147,7 @@ class LoadResponses(FolderNode):
 
     @classmethod
     def execute(cls, folder: str, survey: Survey | None = None) -> io.NodeOutput:
-        answered, report = load_responses(survey, answer_folder(folder), surveys_folder())
-        return io.NodeOutput(answered, report, ui={"text": (report,)})
+        return io.NodeOutput(*load_responses(survey, answer_folder(folder), surveys_folder()))
 
 
 class AggregateSurvey(Node):
@@ -172,8 +171,7 @@ class AggregateSurvey(Node):
     @classmethod
     def execute(cls, survey: Survey) -> io.NodeOutput:
         analysis = aggregate(survey)
-        report = report_text(analysis)
-        return io.NodeOutput(analysis.scores(), report, ui={"text": (report,)})
+        return io.NodeOutput(analysis.scores(), report_text(analysis))
 
 
 class PlotSurvey(Node):
