@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import timeit
 from collections.abc import Callable
 from pathlib import Path
@@ -127,8 +128,13 @@ def test_links_that_stay_inside_the_folder_are_followed(comfy_folders):
     folder = captioned(comfy_folders / "input/set")
     (folder / "again.png").symlink_to(folder / "FOOD_0.png")
     (folder / "again.txt").write_text("the same")
+    (folder / ".store").mkdir()
+    shutil.copy(folder / "FOOD_0.png", folder / ".store/one.png")
+    (folder / "stored.png").symlink_to(folder / ".store/one.png")
+    (folder / "stored.txt").write_text("stored")
     assert dataset_folders.dataset_names() == [nodes_data.SHIPPED, "set"]
-    assert len(load("set")[0]) == 3
+    dataset = load("set")[0]
+    assert len(dataset) == 3 and {"the same", "stored"} < set(dataset.captions) and len(dataset.captions) == 4
 
 
 def test_broken_metadata_hides_no_good_folder_below(comfy_folders):
