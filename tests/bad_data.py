@@ -36,7 +36,7 @@ def load_with(folder, *lines):
     (folder / "metadata.jsonl").write_bytes(b"\n".join(raw) + b"\n")
     dataset, report = load_folder(folder)
     first, *rest = report.splitlines()
-    assert first == f"1 of {1 + len(lines)} records loaded, {len(lines)} left out"
+    assert first == f"1 image loaded, {len(lines)} left out"
     assert [record.caption for record in dataset.records] == ["a good one"]
     faults = [line[2:] for line in rest if line.startswith("- ")]
     assert len(faults) == len(lines)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 
 import pytest
 import torch
@@ -201,11 +202,12 @@ def test_a_limit_below_zero_is_refused(folder):
 
 def test_a_broken_record_does_not_use_up_the_limit(folder):
     cut(folder / "cut.png")
-    lines = [GOOD | {"file_name": "cut.png"}, GOOD, GOOD | {"text": "another"}]
+    shutil.copy(folder / GOOD["file_name"], folder / "another.png")
+    lines = [GOOD | {"file_name": "cut.png"}, GOOD, GOOD | {"file_name": "another.png"}]
     (folder / "metadata.jsonl").write_text("\n".join(map(json.dumps, lines)))
     dataset, report = load_folder(folder, limit=1)
     assert [record.caption for record in dataset.records] == ["a good one"]
-    assert report.startswith("1 of 2 records loaded, 1 left out") and "beyond the limit): 1" in report
+    assert report.startswith("1 image loaded, 1 left out") and "beyond the limit): 1" in report
 
 
 def test_graph_images_that_do_not_fit_are_refused_and_leave_nothing(tmp_path):

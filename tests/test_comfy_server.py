@@ -10,6 +10,7 @@ from comfy_server import ComfyServer, link_pack
 
 from comfy_scoft.experiments.comfy_client import ComfyClient, ComfyError
 
+SHIPPED = "community set of nuvia (shipped)"
 IMAGE = {
     "1": {"class_type": "EmptyImage", "inputs": {"width": 32, "height": 32, "batch_size": 1, "color": 255}},
     "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "picture"}},
@@ -21,6 +22,17 @@ def test_a_workflow_runs_and_its_picture_comes_back(comfy: ComfyServer) -> None:
     (image,) = entry["outputs"]["2"]["images"]
     assert comfy.client.view(image) == (comfy.base / "output" / image["filename"]).read_bytes()
     assert comfy.client.running() == []
+
+
+def test_a_node_whose_result_is_only_passed_on_shows_its_report_too(comfy: ComfyServer) -> None:
+    words = {"folder": SHIPPED, "culture": "", "place": "", "categories": "", "split": "train", "limit": 3}
+    graph = {
+        "1": {"class_type": "SCoFT_LoadDataset", "inputs": words},
+        "2": {"class_type": "SCoFT_PreviewDataset", "inputs": {"dataset": ["1", 0], "rows": 1}},
+    }
+    for _ in range(2):  # the second time from ComfyUI's cache
+        (report,) = comfy.client.run(graph, timeout=300)["outputs"]["1"]["text"]
+        assert report.startswith("3 images loaded, 0 left out\n")
 
 
 def test_a_refused_workflow_names_the_node_and_the_input(comfy: ComfyServer) -> None:

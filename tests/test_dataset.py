@@ -53,7 +53,7 @@ def ccub(tmp_path):
 def test_the_released_form_is_read_with_splits_categories_and_negatives(ccub):
     dataset, report = load_folder(ccub, culture="Korean", place="Korea")
     bowl, kimchi, cake, house = dataset.records
-    assert report.splitlines()[0] == "4 of 4 records loaded, 0 left out"
+    assert report.splitlines()[0] == "4 images loaded, 0 left out"
     assert bowl.generic_captions == ("a bowl of food", "a bowl of rice")
     assert [path.name for path in bowl.negatives] == ["FOOD_0_0.png", "FOOD_0_1.png"]
     assert (kimchi.generic_captions, kimchi.negatives) == (("a plate of food",), ())
@@ -70,7 +70,7 @@ def test_filters_keep_what_was_asked_for_and_the_report_tells_the_rest(ccub):
     assert len(load_folder(ccub, categories=("Food & Drink", "architecture"))[0]) == 4
     dataset, report = load_folder(ccub, limit=2)
     assert [r.caption for r in dataset.records] == ["a bowl of bibimbap", "kimchi"]
-    assert report.startswith("2 of 2 records loaded, 0 left out\n")
+    assert report.startswith("2 images loaded, 0 left out\n")
     assert "Not asked for (another split or category, or beyond the limit): 2" in report
 
 
@@ -234,7 +234,7 @@ def test_a_saved_dataset_comes_back_with_the_same_content(tmp_path):
     dataset = rich_dataset(tmp_path / "from")
     folder = save_dataset(dataset, tmp_path / "to")
     again, report = load_folder(folder)
-    assert report.startswith("4 of 4 ")
+    assert report.startswith("4 images loaded")
     read, written = (sorted(repr(content(record)) for record in data.records) for data in (again, dataset))
     assert read == written
     assert again.root == folder == (tmp_path / "to").resolve()

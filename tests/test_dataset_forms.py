@@ -54,7 +54,7 @@ def test_kohyas_folders_give_captions_categories_and_a_word_about_repeats(tmp_pa
         "The folder 2_trad_clothing asks for 2 repeats",
         "The folder 10_hanbok asks for 10 repeats",
     ]
-    assert report.startswith("6 of 6 records loaded, 0 left out")
+    assert report.startswith("6 images loaded, 0 left out")
 
 
 def test_kohyas_folders_may_stand_in_folders_of_splits(tmp_path):
@@ -190,7 +190,7 @@ def test_what_is_not_used_is_named_a_few_of_each_kind_and_counted(tmp_path):
     (tmp_path / "good.caption").write_text("a second one")
     report = load_folder(tmp_path)[1]
     lines = report.splitlines()
-    assert lines[0].startswith("1 of 61 ") and " 60 left out" in lines[0]
+    assert lines[0].startswith("1 image loaded,") and " 60 left out" in lines[0]
     assert len(lines) < 40 and all(len(line) < 400 for line in lines)
     for start in (
         "30 caption files have no image: ",

@@ -97,14 +97,22 @@ def test_the_same_file_twice_is_one_picture_and_the_report_says_so(tmp_path, ser
     server.pages["/copy.jpg"] = server.pages["/1.jpg"]
     rows = rows_of(server, "1.jpg", "copy.jpg", "2.jpg", "1.jpg")
     dataset, report = run(write_csv(tmp_path / "links.csv", rows), server)
-    assert [record.caption for record in dataset.records] == ["image 1.jpg", "image 2.jpg"]
+    assert [r.captions for r in dataset.records] == [("image 1.jpg", "image copy.jpg"), ("image 2.jpg",)]
     assert server.hits["/1.jpg"] == 1
-    assert "line 3 | " in report and "It is the same file as line 2. Left out." in report
+    assert "line 3 | " in report and "It is the same file as line 2. Its caption is added to that image." in report
     assert "It is the same link as line 2. Left out." in report
     assert "not list" not in report and "neither" not in report
     assert [row["result"] for row in table(tmp_path)] == ["the same", "the same"]
     dataset, report = run(tmp_path / "links.csv", server, duplicates="keep all")
-    assert len(dataset) == 4 and "the same file as line 2. Kept." in report
+    assert len(dataset) == 3 and "the same file as line 2. Kept." in report
+
+
+def test_a_link_with_a_row_for_each_caption_is_one_picture_with_all_captions(tmp_path, server):
+    rows = [{"url": server.url("/1.jpg"), "caption": caption} for caption in ("one", "two", "one", "three")]
+    dataset, report = run(write_csv(tmp_path / "links.csv", rows), server)
+    (record,) = dataset.records
+    assert record.captions == ("one", "two", "three") and server.hits["/1.jpg"] == 1
+    assert "1 image with 3 captions loaded, 0 left out\n" in report
 
 
 def test_look_alikes_are_reported_and_left_out_only_when_asked(tmp_path, server):

@@ -19,7 +19,7 @@ import nodes  # noqa: E402
 from comfy_scoft.comfyui import mini_model, to_diffusers  # noqa: E402
 from comfy_scoft.models import single_file, state_dict_keys  # noqa: E402
 from comfy_scoft.models.mini import layout  # noqa: E402
-from comfy_scoft.models.text_encoder import embedder, token_ids  # noqa: E402
+from comfy_scoft.models.text_encoder import LongCaptions, embedder, token_ids  # noqa: E402
 from comfy_scoft.negatives.controlnet_pipeline import load_controlnet  # noqa: E402
 
 sys.path.append(str(Path(__file__).parents[1] / "tools" / "mini_world"))
@@ -122,10 +122,13 @@ def test_native_sockets_and_the_single_file_give_one_model_bit_for_bit(loaded, b
     assert torch.equal(*predicted)
 
 
-def test_parentheses_are_text_not_weights_and_long_captions_are_cut(loaded, base) -> None:
+def test_parentheses_are_text_not_weights_and_long_captions_are_whole_or_cut(loaded, base) -> None:
     embed = to_diffusers.embedder(loaded[1], pooled=False)
     assert torch.equal(embed("an (elf:1.5)").hidden, base.embed("an (elf:1.5)").hidden)
-    assert embed("elf " * 200).hidden.shape == (1, 77, layout.CONTEXT)
+    assert torch.equal(embed("elf " * 200).hidden, base.embed("elf " * 200).hidden)
+    assert embed("elf " * 200).hidden.shape == (1, 3 * 77, layout.CONTEXT)
+    cut = to_diffusers.embedder(loaded[1], pooled=False, long_captions=LongCaptions.FIRST)
+    assert torch.equal(cut("elf " * 200).hidden, cut("elf " * 75).hidden)
     assert embed("elf").pooled is None
     with pytest.raises(ValueError, match="96 numbers per token, but the MODEL reads 768"):
         to_diffusers.embedder(loaded[1], pooled=False, width=768)("elf")
@@ -213,8 +216,8 @@ def test_each_family_reads_its_layer_of_the_text_encoder(
 
 def test_tokens_are_comfyuis(loaded) -> None:
     for caption in (*CAPTIONS, "", "An  ELF,\nin Nuvia's house!", "crème brûlée & tea", "word " * 100):
-        theirs = loaded[1].tokenize(caption, disable_weights=True)["l"][0]
-        assert single_file.token_ids(caption).tolist() == [[token for token, _ in theirs]]
+        theirs = loaded[1].tokenize(caption, disable_weights=True)["l"]
+        assert single_file.token_ids(caption).tolist() == [[token for token, _ in window] for window in theirs]
 
 
 def test_rows_pruned_and_expanded_come_back() -> None:

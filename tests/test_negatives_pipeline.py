@@ -55,26 +55,31 @@ def control(base):
     return load_controlnet(CONTROLNET, base)
 
 
-def request(count: int = 2) -> Request:
+PROMPTS = ("a house in nuvia", "a farmer in nuvia")
+
+
+def request(count: int = 2, prompts: tuple[str, ...] = PROMPTS) -> Request:
     """Of a house in the community set, with its estimated depth."""
     image = read_pixels(COMMUNITY / "train/images/ARCH_0.png").unsqueeze(0)
     hint = load_depth("relief (mini)").estimate(image).expand(1, 3, 64, 64)
-    return Request(("a house in nuvia", "a farmer in nuvia")[:count], (5, 6)[:count], hint)
+    return Request(prompts[:count], (5, 6)[:count], hint)
 
 
-def test_diffusers_draws_what_comfyuis_sampler_draws(base, control):
+@pytest.mark.parametrize("more", ["", " and a house in nuvia" * 30], ids=["short prompts", "a long one"])
+def test_diffusers_draws_what_comfyuis_sampler_draws(base, control, more):
     """The same prompts, noise, steps and depth map through both, on the shipped weights."""
+    wanted = request(2, (PROMPTS[0], PROMPTS[1] + more))
     settings = NegativeSettings(2, 8, 4.0, 0.9, resolution=64)
     assert mini_model.register()
     with torch.inference_mode():
         model, clip, vae = nodes.CheckpointLoaderSimple().load_checkpoint(layout.CHECKPOINT)
         (net,) = nodes.ControlNetLoader().load_controlnet(layout.CONTROLNET)
         progress = SimpleNamespace(update=lambda *_: None, total=99)
-        theirs = DepthSampler(model, clip, vae, net, settings, progress)(request())
-    ours = PipelineSampler(base, control, settings)(request())
+        theirs = DepthSampler(model, clip, vae, net, settings, progress)(wanted)
+    ours = PipelineSampler(base, control, settings)(wanted)
     assert ours.shape == theirs.shape == (2, 64, 64, 3) and ours.dtype == torch.float32
     assert (ours - theirs).abs().mean() < 1e-3 and (ours[0] - ours[1]).abs().mean() > 0.05
-    free = PipelineSampler(base, control, dataclasses.replace(settings, strength=0.0))(request())
+    free = PipelineSampler(base, control, dataclasses.replace(settings, strength=0.0))(wanted)
     assert (free - ours).abs().mean() > 5e-3  # so the depth map counts, and alike in both
     assert native_resolution(model) == base.resolution == 64
     assert size_multiple(model) == controlnet_pipeline.size_multiple(base) == 16

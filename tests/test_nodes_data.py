@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import timeit
 from collections.abc import Callable
 from pathlib import Path
@@ -71,7 +72,8 @@ def test_a_menu_sees_every_change_of_a_folder_that_it_has_read(comfy_folders):
 
 def test_the_shipped_set_loads_with_its_own_place_and_generic_captions():
     dataset, report = load(nodes_data.SHIPPED, place="elsewhere", split="train", limit=5).args
-    assert len(dataset) == 5 and report.startswith("5 of 5 records loaded")
+    assert len(dataset) == 5 and report.startswith("5 images loaded")
+    assert load(nodes_data.SHIPPED, limit=5).ui == {"text": (load(nodes_data.SHIPPED, limit=5)[1],)}
     assert all(record.place == "nuvia" and record.generic_captions for record in dataset.records)
     assert dataset.root == COMMUNITY
 
@@ -126,8 +128,13 @@ def test_links_that_stay_inside_the_folder_are_followed(comfy_folders):
     folder = captioned(comfy_folders / "input/set")
     (folder / "again.png").symlink_to(folder / "FOOD_0.png")
     (folder / "again.txt").write_text("the same")
+    (folder / ".store").mkdir()
+    shutil.copy(folder / "FOOD_0.png", folder / ".store/one.png")
+    (folder / "stored.png").symlink_to(folder / ".store/one.png")
+    (folder / "stored.txt").write_text("stored")
     assert dataset_folders.dataset_names() == [nodes_data.SHIPPED, "set"]
-    assert len(load("set")[0]) == 3
+    dataset = load("set")[0]
+    assert len(dataset) == 3 and {"the same", "stored"} < set(dataset.captions) and len(dataset.captions) == 4
 
 
 def test_broken_metadata_hides_no_good_folder_below(comfy_folders):

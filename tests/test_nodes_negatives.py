@@ -49,13 +49,14 @@ class Words:
 
     def tokenize(self, text: str, disable_weights: bool = False) -> dict:
         assert disable_weights
-        return {"l": [text, "a second window"]}
+        return {"l": [text, *["another window"] * (len(text) // 300)]}
 
     def encode_from_tokens(self, tokens: dict, return_pooled: bool, return_dict: bool) -> dict:
-        (text,) = tokens["l"]
+        text, *more = tokens["l"]
         self.seen.append(text)
         noise = torch.Generator().manual_seed(len(text))
-        return {"cond": torch.randn(1, 77, 24, generator=noise), "pooled_output": torch.zeros(1, 24)}
+        cond = torch.randn(1, 77 * (1 + len(more)), 24, generator=noise)
+        return {"cond": cond, "pooled_output": torch.zeros(1, 24)}
 
 
 @pytest.fixture(scope="module")

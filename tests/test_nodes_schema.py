@@ -12,7 +12,7 @@ from every import every
 
 tiny.start()
 
-from comfy_api.latest import io  # noqa: E402  (needs a started ComfyUI)
+from comfy_api.latest import io, ui  # noqa: E402  (needs a started ComfyUI)
 
 from comfy_scoft.comfyui import nodes, widgets  # noqa: E402
 from comfy_scoft.common.errors import UserError  # noqa: E402
@@ -61,6 +61,28 @@ def test_every_size_in_pixels_is_the_models_own_by_default(size: Any) -> None:
 @every("seed", [each for node in NODES for each in node.define_schema().inputs if each.id == "seed"])
 def test_every_seed_takes_what_a_stock_seed_takes(seed: Any) -> None:
     assert (seed.min, seed.max) == (0, 2**64 - 1)
+
+
+REPORTING = [node for node in NODES if "report" in [each.display_name for each in node.define_schema().outputs]]
+
+
+@pytest.mark.parametrize("node", REPORTING, ids=lambda node: node.__name__)
+def test_every_report_is_text_on_its_own_node_beside_what_else_it_shows(node: Any) -> None:
+    values = [f"the {each.display_name}" for each in node.define_schema().outputs]
+    for shown, expected in ((None, {}), ({"images": ["a"]}, {"images": ["a"]}), (ui.PreviewText("old"), {})):
+
+        class Finished(node):
+            @classmethod
+            def execute(cls, shown: Any = shown) -> io.NodeOutput:
+                return io.NodeOutput(*values, ui=shown)
+
+        result = Finished.execute()
+        assert result.ui == {**expected, "text": ("the report",)} and list(result.args) == values
+
+
+def test_the_nodes_that_report_are_known() -> None:
+    names = "LoadDataset DownloadLinks CaptionGeneric FilterNegatives LearnPreference LoadPreference LoadResponses"
+    assert {node.__name__ for node in REPORTING} == {*names.split(), "AggregateSurvey"}
 
 
 def test_the_widget_of_a_setting_is_its_declaration() -> None:

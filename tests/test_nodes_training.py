@@ -6,6 +6,7 @@ import importlib.util
 import math
 import shlex
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,7 +15,7 @@ import comfy_inprocess as tiny
 import pytest
 import torch
 from safetensors.torch import save_file
-from toys import toy_dataset, toy_features
+from toys import toy_dataset, toy_features, toy_run
 
 comfy = tiny.start()
 
@@ -27,6 +28,7 @@ from comfy_scoft.comfyui import training  # noqa: E402
 from comfy_scoft.comfyui.nodes import losses as nodes_losses  # noqa: E402
 from comfy_scoft.comfyui.nodes import options as nodes_options  # noqa: E402
 from comfy_scoft.comfyui.nodes import training as nodes_training  # noqa: E402
+from comfy_scoft.comfyui.training_progress import TrainingProgress  # noqa: E402
 from comfy_scoft.common.errors import UserError  # noqa: E402
 from comfy_scoft.losses import ContrastiveLoss, DiffusionLoss, MemorizationLoss  # noqa: E402
 from comfy_scoft.losses.rollout import RolloutSettings  # noqa: E402
@@ -248,6 +250,46 @@ def test_the_command_is_quoted_for_the_systems_shell(
 ) -> None:
     monkeypatch.setattr(training, "os", SimpleNamespace(name=system))
     assert training._quoted(path) == shown
+
+
+class Windows(Clip):
+    """The same with a window for each 75 words."""
+
+    def tokenize(self, text: str, disable_weights: bool) -> dict:
+        words = text.split()
+        return {"l": [" ".join(words[i : i + 75]) for i in range(0, max(1, len(words)), 75)]}
+
+    def encode_from_tokens(self, tokens: dict, return_pooled: bool) -> tuple[torch.Tensor, torch.Tensor]:
+        windows = [super(Windows, self).encode_from_tokens({"l": [part]}, True) for part in tokens["l"]]
+        return torch.cat([hidden for hidden, _ in windows], dim=1), windows[0][1]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("how", ["all windows", "first window"])
+def test_long_captions_are_read_as_the_widget_says_in_the_node_and_in_its_job(
+    place: Path, sockets: dict, how: str
+) -> None:
+    loras = []
+    for end in ("day", "night"):
+        records = [replace(record, caption=f"{'word ' * 80}{end}") for record in sockets["dataset"].records]
+        given = {**sockets, "clip": Windows(), "dataset": sockets["dataset"].replace(records)}
+        given |= {**KNOBS, "losses": (DiffusionLoss(),), "steps": 1, "long_captions": how}
+        loras.append(execute(nodes_training.TrainLora, **given, run_name=end, resume="off")[0])
+        (path,) = execute(nodes_training.ExportJob, **given, job_name=end, checkpoint="stored in the job")
+        assert same(job.run_job(job.read_job(Path(path)), place / f"again {end}")[1].lora, loras[-1])
+    assert same(*loras) is (how == "first window")
+
+
+def test_the_last_line_on_the_node_says_how_many_captions_are_long(tmp_path: Path) -> None:
+    lines: list[str] = []
+    bar = SimpleNamespace(total=9, update=lambda done, text, image: lines.append(text))
+    run = toy_run(tmp_path, [DiffusionLoss()])
+    TrainingProgress(run, bar, SimpleNamespace(begun=True, send=lambda state: None)).end(3, [])
+    long = replace(run.dataset.records[0], caption="word " * 80)
+    run = toy_run(tmp_path, [DiffusionLoss()], dataset=run.dataset.replace([long, *run.dataset.records[1:]]))
+    TrainingProgress(run, bar, SimpleNamespace(begun=True, send=lambda state: None)).end(3, [])
+    told = "Captions of more than 75 tokens: 1, read in full."
+    assert lines == ["run: 3 steps done.", f"run: 3 steps done. {told}"]
 
 
 def test_faults_are_one_sentence_and_leave_no_empty_run(

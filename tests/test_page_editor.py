@@ -75,10 +75,11 @@ def test_sockets_of_other_kinds_do_not_connect(editor: ComfyPage) -> None:
     assert not editor.graph()["links"]
 
 
+@pytest.mark.parametrize("name", ["Read LoRA Card (SCoFT)", "Load Dataset (SCoFT)", "Caption Generically (SCoFT)"])
 @pytest.mark.long
-def test_a_node_shows_its_text_as_text_and_saves_none_of_it(editor: ComfyPage) -> None:
+def test_a_node_shows_its_text_as_text_and_saves_none_of_it(editor: ComfyPage, name: str) -> None:
     editor.clear()
-    node = editor.add("Read LoRA Card (SCoFT)", (400, 300))
+    node = editor.add(name, (400, 300))
     before = editor.graph()["nodes"][0].get("widgets_values")
     words = "# Nuvia <b>as its people</b> show it\nLicence: not stated"
     for text in ("an older card", words):

@@ -85,7 +85,7 @@ def test_a_choice_is_its_string_in_code_json_and_messages() -> None:
 def test_the_identity_leaves_out_what_does_not_change_what_is_learned() -> None:
     assert identity_fields(Toy()) == {"count": 2, "color": "red", "name": "x", "on": False, "free": 7}
     aside = {"checkpoint_every", "micro_batch", "checkpointing", "keep", "validate_every", "preview_every"}
-    aside |= {"preview_prompt", "tracker"}
+    aside |= {"preview_prompt", "tracker", "long_captions"}
     assert identity_fields(Toy(new=2))["new"] == 2, "what came later counts where it is not at its default"
     assert set(asdict(TrainSettings())) - set(identity_fields(TrainSettings())) == aside
 

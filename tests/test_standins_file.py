@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,14 @@ import small_models
 import standins
 import torch
 from safetensors.torch import load_file, save_file
-from sd_answers import CAPTION, FAMILIES, answer, far, load, noise
+from sd_answers import CAPTION, FAMILIES, answer, comfys_answer, far, graph_node, load, noise
 from toys import toy_run
 
 from comfy_scoft.comfyui import to_diffusers
 from comfy_scoft.losses import DiffusionLoss, MemorizationLoss
-from comfy_scoft.models import placement, single_file
+from comfy_scoft.models import placement, single_file, text_encoder
 from comfy_scoft.models.noise_schedule import NoiseSchedule
+from comfy_scoft.models.text_encoder import LongCaptions
 from comfy_scoft.training.job import read_job, run_job, write_job
 from comfy_scoft.training.trainer import train
 
@@ -75,6 +77,47 @@ def test_a_file_gives_the_same_model_without_comfyui(
     assert far(answer(outside, z, 500, CAPTION), answer(inside, z, 500, CAPTION)) < 1e-4
 
 
+LONG = "an old house by the river in nuvia, with a red door, " * 12
+"""More than 75 tokens."""
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_long_caption_is_what_comfyuis_own_clip_text_encode_makes_of_it(
+    family: str, loaded: dict, models: Path, small_sizes: None
+) -> None:
+    model, clip, vae = loaded[family]
+    inside = to_diffusers.base_model(model, clip, vae, family)
+    outside = single_file.load_base(models / "checkpoints" / standins.FILES[family][1])
+    for caption, windows in (("word " * 75, 1), ("word " * 76, 2), (LONG, 3), ("extraordinary" * 90, 3)):
+        ((hidden, more),) = graph_node("CLIPTextEncode")(clip=clip, text=caption)[0]
+        ours, theirs = inside.embed(caption), outside.embed(caption)
+        assert ours.hidden.shape[1] == 77 * windows and torch.equal(ours.hidden, hidden)
+        assert far(theirs.hidden, hidden) < 1e-4
+        if family == "sdxl":
+            assert torch.equal(ours.pooled, more["pooled_output"]) and far(theirs.pooled, more["pooled_output"]) < 1e-4
+    z = noise(1, 4, 16, 16)
+    assert far(answer(inside, z, 500, LONG), comfys_answer(model, clip, z, 500, LONG)) < 1e-3
+    cut = to_diffusers.base_model(model, clip, vae, family, LongCaptions.FIRST).embed(LONG)
+    assert cut.hidden.shape[1] == 77 and far(cut.hidden, inside.embed(LONG).hidden[:, :77]) < 1e-5
+
+
+def test_a_long_caption_is_read_by_the_encoder_of_sd_2_as_comfyui_reads_it() -> None:
+    import comfy.text_encoders.sd2_clip as sd2
+    import comfy.utils
+
+    config = {**small_models.CLIP_G, "hidden_size": 64, "projection_dim": 64}
+    shapes = standins._open_clip(config)
+    weights = {name: standins.drawn(name, shape, torch.float32) for name, shape in shapes.items()}
+    encoder = sd2.SD2ClipModel(dtype=torch.float32, model_options={"clip_h_model_config": config})
+    encoder.load_sd(comfy.utils.clip_text_transformers_convert({f"x.{k}": v for k, v in weights.items()}, "x.", ""))
+    with torch.no_grad():
+        hidden, _ = encoder.encode_token_weights(sd2.SD2Tokenizer().tokenize_with_weights(LONG))
+    (part,) = single_file.configuration("sd2")["text"]
+    part["config"] |= {name: value for name, value in config.items() if name in part["config"]}
+    found = text_encoder.embedder([part], lambda prefix: dict(weights), "")(LONG)
+    assert found.hidden.shape[1] == 77 * 3 and far(found.hidden, hidden) < 1e-4
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.long
 def test_a_job_that_names_the_file_trains_the_same_lora_outside_comfyui(
@@ -84,6 +127,8 @@ def test_a_job_that_names_the_file_trains_the_same_lora_outside_comfyui(
     for module in (base.unet, base.vae):  # as training does: to where a file's weights lie in memory too
         placement.to_device(module, torch.device("cpu"), torch.float32)
     run = toy_run(tmp_path, [DiffusionLoss(), MemorizationLoss()], base=base, steps=2)
+    first, *others = run.dataset.records
+    run.dataset = run.dataset.replace([dataclasses.replace(first, caption=LONG), *others])
     path = write_job(run, tmp_path / "named", models / "checkpoints" / standins.FILES[family][1])
     here = train(run).lora
     there = run_job(read_job(path), tmp_path / "again", models=models)[1].lora

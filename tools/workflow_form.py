@@ -27,6 +27,8 @@ the page's own bars."""
 PREVIEWS = ("SaveImage", "PreviewImage", "SCoFT_PreviewDataset", "SCoFT_TrainLora", "SCoFT_ScoreTable")
 PREVIEWS += ("SCoFT_FilterNegatives", "SCoFT_PlotSurvey", "SCoFT_Memorization", "PreviewAny")
 TEXTS = ("ReadCard", "SaveLora", "ExportJob", "BuildSurvey", "LoadResponses", "AggregateSurvey", "PlotSurvey")
+TEXTS += ("LoadDataset", "DownloadLinks", "CaptionGeneric", "FilterNegatives", "LearnPreference", "LoadPreference")
+TEXTS += ("SavePreference",)
 GROWS = {f"SCoFT_{name}": 240 for name in TEXTS} | {"SCoFT_BiasOracle": 40}
 """Pixels by which a node grows after a run, for its text (web/text.js) or progress; kept free above the next node."""
 

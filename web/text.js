@@ -6,8 +6,8 @@ import { app } from "../../scripts/app.js";
 import { api } from "../../scripts/api.js";
 import { find, isOpen, ownerOf } from "./tabs.js";
 
-const SHOWN = new Set(["ReadCard", "SaveLora", "TrainLora", "ExportJob", "BuildSurvey", "LoadResponses", "AggregateSurvey", "PlotSurvey", "LearnPreference"]
-    .map((name) => `SCoFT_${name}`));
+const PREFIX = "SCoFT_";
+const DRAWN = "SCoFT_ScoreTable"; // its text is the table that its image shows
 const WIDGET = "scoft_text";
 const LEAST = 70, MOST = 320, LINE = 17; // pixels
 
@@ -23,7 +23,7 @@ function height(text) {
 /* Show the text of an output of this pack's nodes, and none where that has none. */
 function tell(id, output) {
     const node = find(id), text = [].concat(output?.text ?? []).join("\n");
-    if (!SHOWN.has(node?.comfyClass)) return;
+    if (!node?.comfyClass?.startsWith(PREFIX) || node.comfyClass === DRAWN) return;
     if (text) show(node, text, output.page?.[0]);
     else node.widgets?.find((each) => each.name === WIDGET)?.element.replaceChildren(); // of an earlier run
 }

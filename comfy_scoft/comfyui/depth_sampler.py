@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..data.images import open_image, to_bytes
+from ..models.stable_diffusion import repeated
 from ..negatives.generate import NegativeSettings, Request
 from .compat import comfy
 from .runtime import Progress, check_interrupt
@@ -69,15 +70,14 @@ class DepthSampler:
         return images
 
     def _condition(self, prompts: tuple[str, ...]) -> list[list[Any]]:
-        """Conditioning of N prompts as one entry, its tensors batched; each prompt is one window of 77 tokens."""
+        """Conditioning of N prompts as one entry, its tensors batched."""
         rows = [self._encode(prompt) for prompt in prompts]
-        joined = {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
-        return [[joined.pop("cond"), joined]]
+        joined = {name: torch.cat([row[name] for row in rows]) for name in rows[0] if name != "cond"}
+        return [[repeated([row["cond"] for row in rows]), joined]]
 
     def _encode(self, prompt: str) -> dict[str, Tensor]:
         if prompt not in self._embeddings:
             tokens = self.clip.tokenize(prompt, disable_weights=True)
-            tokens = {name: windows[:1] for name, windows in tokens.items()}
             encoded = self.clip.encode_from_tokens(tokens, return_pooled=True, return_dict=True)
             self._embeddings[prompt] = {name: value for name, value in encoded.items() if isinstance(value, Tensor)}
         return self._embeddings[prompt]

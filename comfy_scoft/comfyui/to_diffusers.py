@@ -18,6 +18,7 @@ from ..models import state_dict_keys
 from ..models.noise_schedule import NoiseSchedule
 from ..models.single_file import autoencoder
 from ..models.stable_diffusion import BaseModel, TextEmbedding, family_of
+from ..models.text_encoder import LongCaptions
 from .compat import comfy
 
 if TYPE_CHECKING:
@@ -27,7 +28,9 @@ WHOLE = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 SUPPORTED = "SCoFT trains Stable Diffusion 1.x, 2.x and XL base models: choose one of these."
 
 
-def base_model(model: Any, clip: Any, vae: Any, name: str = "base") -> BaseModel:
+def base_model(
+    model: Any, clip: Any, vae: Any, name: str = "base", long_captions: LongCaptions = LongCaptions.ALL
+) -> BaseModel:
     """MODEL, CLIP and VAE as one BaseModel, on ComfyUI's storage and device.
 
     Raises UserError for a model that cannot be trained, or parts that do not belong together.
@@ -40,7 +43,7 @@ def base_model(model: Any, clip: Any, vae: Any, name: str = "base") -> BaseModel
         unet=unet,
         vae=autoencoder,
         schedule=schedule_from_model(model),
-        embed=embedder(clip, pooled=pooled, width=width),
+        embed=embedder(clip, pooled=pooled, width=width, long_captions=long_captions),
         family=family_of(text_width=width, pooled=pooled, linear=unet.config.use_linear_projection),
         name=name,
         vae_scaling=state_dict_keys.latent_scaling(scale, own_scale),
@@ -146,7 +149,9 @@ def schedule_from_model(model: Any) -> NoiseSchedule:
     return NoiseSchedule(table, prediction)
 
 
-def embedder(clip: Any, *, pooled: bool, width: int | None = None) -> Callable[[str], TextEmbedding]:
+def embedder(
+    clip: Any, *, pooled: bool, width: int | None = None, long_captions: LongCaptions = LongCaptions.ALL
+) -> Callable[[str], TextEmbedding]:
     """CLIP -> a function from one caption to its TextEmbedding, as ComfyUI itself encodes it.
 
     Parentheses are text, not weights. pooled: also the pooled embedding, for SD XL. width: the width that the UNet
@@ -158,7 +163,8 @@ def embedder(clip: Any, *, pooled: bool, width: int | None = None) -> Callable[[
     def embed(caption: str) -> TextEmbedding:
         with torch.inference_mode():
             tokens = clip.tokenize(caption, disable_weights=True)
-            tokens = {k: v[:1] for k, v in tokens.items()}  # one window of 77, as Stable Diffusion was trained
+            if long_captions is LongCaptions.FIRST:
+                tokens = {k: v[:1] for k, v in tokens.items()}
             hidden, summary = clip.encode_from_tokens(tokens, return_pooled=True)
         if width is not None and hidden.shape[-1] != width:
             raise UserError(

@@ -77,7 +77,7 @@ class TrainInputs:
         if validation is not None:
             validation = validation_images(validation, records)
         free_memory()
-        base = base_model(self.model, self.clip, self.vae, self.name)
+        base = base_model(self.model, self.clip, self.vae, self.name, settings.long_captions)
         run = Run(
             base=base,
             dataset=records,

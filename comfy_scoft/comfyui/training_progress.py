@@ -88,7 +88,9 @@ class TrainingProgress:
         self.image = Image.fromarray(to_bytes(image.permute(1, 2, 0)).numpy())
 
     def end(self, steps: int, rows: list[dict[str, float]]) -> None:
-        text = f"{self.run.folder.name}: {steps} steps done. {reading(rows)} {self.run.size_note}".strip()
+        run = self.run
+        sentences = (f"{run.folder.name}: {steps} steps done.", reading(rows), run.size_note, run.long_captions())
+        text = " ".join(filter(None, sentences))
         self.bar.update(self.bar.total, text, self.image)
         for row in () if self.chart.begun else rows:  # of a run that had finished before
             self.chart.add(row)

@@ -1,4 +1,4 @@
-"""Widgets made from the settings' own declarations, and nodes that check their numbers."""
+"""Widgets made from the settings' own declarations, and nodes that check their numbers and show their reports."""
 
 from __future__ import annotations
 
@@ -62,6 +62,8 @@ class Node(io.ComfyNode):
 
     ComfyUI's own check does not cover values from a link, NaN, and text that is not valid Unicode. It logs messages as
     they are, and one that cannot be encoded ends its queue.
+
+    An output named `report` is also shown on the node (web/text.js).
     """
 
     def __init_subclass__(cls, **options: Any) -> None:
@@ -107,7 +109,12 @@ def _with_checked_inputs(method: Callable[..., Any]) -> Callable[..., Any]:
                     each.restore()
                 if each is not None or method.__name__ != "validate_inputs":  # there it is one that comes by a link
                     _check_input(inputs.get(name), each)
-        return method(cls, *args, **kwargs)
+        result = method(cls, *args, **kwargs)
+        outputs = [each.display_name for each in schema.outputs]
+        if method.__name__ == "execute" and "report" in outputs:
+            beside = result.ui if isinstance(result.ui, dict | None) else result.ui.as_dict()
+            result.ui = {**(beside or {}), "text": (result.args[outputs.index("report")],)}
+        return result
 
     return checked
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..losses.rollout import timesteps
-from ..models.stable_diffusion import BaseModel
+from ..models.stable_diffusion import BaseModel, repeated
 from .corrector import Correction
 
 
@@ -31,7 +31,7 @@ def ddim_sample(
     z, text = noise.clone(), list(prompts)
     gate = None
     if correction is not None and correction.preference.place is not None:
-        gate = correction.gate(torch.cat([base.embed(prompt).hidden for prompt in text]), len(text))
+        gate = correction.gate(repeated([base.embed(prompt).hidden for prompt in text]), len(text))
     for i, t in enumerate(path):
         check()
         now = torch.full((len(z),), t, device=z.device)

@@ -118,17 +118,16 @@ def learn_place(
     before each text is embedded; may raise to stop.
     """
 
-    def embedded(texts: Sequence[str]) -> Tensor:
-        states = []
-        for text in texts:
-            check()
-            states.append(embed(text)[:1, :77].detach().clone().float().cpu())
-        return torch.cat(states)
+    def embedded(text: str) -> Tensor:
+        check()
+        return embed(text)[0].detach().clone().float().cpu()
 
     naming, without = contrasts(captions, place, others, generator)
-    once, twice = embedded([place, f"{place} {place}"])
+    states = [[embedded(text) for text in texts] for texts in ([place, f"{place} {place}"], naming, *without)]
+    longest = max(len(text) for texts in states for text in texts)
+    (once, twice), yes, *variants = (torch.stack([_lengthened(text, longest) for text in texts]) for texts in states)
     tokens = max(1, first_difference(once, twice) - 1)  # the first state is that of the start token
-    yes, no = embedded(naming), torch.stack([embedded(texts) for texts in without])  # (N, T, C) and (N, K, T, C)
+    no = torch.stack(variants)  # (N, K, T, C), and yes is (N, T, C)
     ends = [
         min(first_difference(one, other) for other in replaced) + tokens - 1
         for one, replaced in zip(yes, no[:, 1:], strict=True)
@@ -140,6 +139,11 @@ def learn_place(
         gate = _fitted(yes[~held], no[~held].flatten(0, 1), last[~held])
         with_place, without_it = (float(gate(part).mean()) for part in (yes[held], no[held].flatten(0, 1)))
     return _fitted(yes, no.flatten(0, 1), last), {"with the place": with_place, "without it": without_it}
+
+
+def _lengthened(states: Tensor, length: int) -> Tensor:
+    """A text's hidden states (T, C), repeated and cut to (length, C): nothing but its own tokens is added."""
+    return states.repeat(-(-length // len(states)), 1)[:length]
 
 
 def first_difference(one: Tensor, other: Tensor) -> int:

@@ -50,7 +50,10 @@ def build_prompt(
 
 
 def record_prompts(record: CultureRecord, template: str, count: int) -> tuple[str, ...]:
-    """`count` prompts from the generic captions in turn, or from the caption if there are none."""
-    generic = record.generic_captions or (record.caption,)
-    fields = {name: getattr(record, name) for name in ("place", "caption", "culture", "category")}
-    return tuple(build_prompt(template, generic=generic[k % len(generic)], **fields) for k in range(count))
+    """`count` prompts from the captions and generic captions in turn; without the latter, captions take their place."""
+    fields = {name: getattr(record, name) for name in ("place", "culture", "category")}
+    captions, generic = record.captions, record.generic_captions or record.captions
+    return tuple(
+        build_prompt(template, generic=generic[k % len(generic)], caption=captions[k % len(captions)], **fields)
+        for k in range(count)
+    )

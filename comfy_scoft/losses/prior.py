@@ -53,7 +53,7 @@ class PriorLoss(Loss):
 
     def captions(self, record: CultureRecord) -> tuple[str, ...]:
         """The prompts of a record: the empty one and each template, with each of its generic captions."""
-        count = len(record.generic_captions or (record.caption,))
+        count = len(record.generic_captions or record.captions)
         filled = [prompt for template in self.templates for prompt in record_prompts(record, template, count)]
         return ("",) * count + tuple(filled)
 

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from ..common.errors import UserError
 from ..features import FeatureNetwork
+from ..models.text_encoder import WINDOW, is_long
 from .image_set import ImageSet
 from .inputs import BATCH, ImageCounter, OnImages, checked_sets, set_embeddings
 from .intervals import RESAMPLES
@@ -40,6 +41,8 @@ def measure(
 ) -> Scores:
     """Mean CLIPScore of a set and its prompts; with `compared_with`, also of that set, and the paired change.
 
+    A CLIP compares at most its own 77 tokens, start and end included: that is the metric, and what a longer prompt says
+    after them does not count.
     Raises UserError for a network without a text encoder, an empty prompt, and sets that cannot be compared.
     """
     sets = checked_sets(images, compared_with)
@@ -55,4 +58,6 @@ def measure(
         f"mean of 100 max(cos, 0) over images and their {len(prompts)} prompts (published CLIPScore: 2.5 max(cos, 0), "
         f"a fortieth); interval by {RESAMPLES} bootstrap samples of the prompts; higher agrees better"
     )
+    if cut := sum(map(is_long, prompts)):
+        method += f"; of {cut} prompts only the first {WINDOW} tokens count, which is all that a CLIP compares"
     return Scores(tuple(rows), ((name, method),))

@@ -134,8 +134,8 @@ def measure(
     of_sets = set_embeddings(network, sets, counter, batch)
     of_fresh = None if fresh is None else embeddings(network, of_records(fresh, (height, width)), counter, batch)
     near = [copies(vectors, of_training, quantile, of_fresh) for vectors in of_sets]
-    captions = [record.caption for record in training.records]
-    alike = [similarities(vectors, images.prompts, of_training, captions) for vectors in of_sets]
+    owners = torch.tensor([i for i, record in enumerate(training.records) for _ in record.captions])
+    alike = [similarities(vectors, images.prompts, of_training[owners], training.captions) for vectors in of_sets]
     name = f"similarity to training images of the same prompt · {network.name}"
     copies_name = f"near copies of training images · {network.name}"
     rows = _similarity_rows(name, sets, alike)

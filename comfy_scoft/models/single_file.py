@@ -19,7 +19,7 @@ from . import state_dict_keys
 from .mini import layout
 from .noise_schedule import NoiseSchedule
 from .stable_diffusion import BaseModel, family_of
-from .text_encoder import embedder, text_encoder, token_ids
+from .text_encoder import LongCaptions, embedder, text_encoder, token_ids
 
 CONFIGS = Path(__file__).parent / "configs"
 ADVICE = "give a Stable Diffusion 1.x, 2.x or XL checkpoint (.safetensors), or the mini one."
@@ -35,7 +35,12 @@ _MARKS = ("v_pred", "ztsnr")
 Weights = dict[str, Tensor]
 
 
-def load_base(path: Path, prediction: str | None = None, dtype: torch.dtype = torch.float32) -> BaseModel:
+def load_base(
+    path: Path,
+    prediction: str | None = None,
+    dtype: torch.dtype = torch.float32,
+    long_captions: LongCaptions = LongCaptions.ALL,
+) -> BaseModel:
     """The checkpoint at `path` as a BaseModel on the CPU, its weights cast to `dtype`.
 
     prediction: what its UNet answers with, "epsilon" or "v_prediction"; None takes what the file tells: SD XL files
@@ -55,7 +60,7 @@ def load_base(path: Path, prediction: str | None = None, dtype: torch.dtype = to
         unet=_unet(family, weights),
         vae=vae,
         schedule=_schedule(family, weights, names, prediction),
-        embed=embedder(config["text"], lambda prefix: _read(path, prefix, dtype), ADVICE),
+        embed=embedder(config["text"], lambda prefix: _read(path, prefix, dtype), ADVICE, long_captions),
         family=family,
         name=path.stem,
         vae_scaling=state_dict_keys.latent_scaling(config["latent_scale"], own_scale),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from ..common import fingerprints
 from ..common.errors import UserError
@@ -40,10 +42,21 @@ def family_of(*, text_width: int, pooled: bool, linear: bool) -> str:
 
 @dataclass(frozen=True)
 class TextEmbedding:
-    """A caption as the UNet reads it: `hidden` (1, 77, C) and, for SD XL only, `pooled` (1, P)."""
+    """A caption as the UNet reads it: `hidden` (1, T, C), 77 tokens for each window of the text encoder, and, for SD XL
+    only, `pooled` (1, P) of the first window."""
 
     hidden: Tensor
     pooled: Tensor | None = None
+
+
+def repeated(hidden: Sequence[Tensor]) -> Tensor:
+    """Texts (1, T_i, C) as one batch (B, T, C), each repeated to the least common multiple of their lengths.
+
+    Attention over tokens that are all repeated equally often is that over the tokens: ComfyUI joins prompts of
+    different lengths so, and it serves where a sampler takes no mask.
+    """
+    length = math.lcm(*(text.shape[1] for text in hidden))
+    return torch.cat([text.repeat(1, length // text.shape[1], 1) for text in hidden])
 
 
 @dataclass
@@ -99,11 +112,12 @@ class BaseModel:
                 "each latent needs one timestep and one caption."
             )
         text = [self.embed(caption) for caption in captions]
-        hidden = torch.cat([e.hidden for e in text]).to(self.device, self.dtype)
+        hidden = pad_sequence([e.hidden[0] for e in text], batch_first=True).to(self.device, self.dtype)
         answer = self.unet(
             z_t.to(self.dtype),
             t,
             encoder_hidden_states=hidden,
+            encoder_attention_mask=self._mask([e.hidden.shape[1] for e in text]),
             added_cond_kwargs=self._added_conditions(text, z_t),
             return_dict=False,
         )[0]
@@ -149,6 +163,12 @@ class BaseModel:
             "vae": fingerprints.of_weights(self.vae),
             "text": fingerprints.of_tensors(found),
         }
+
+    def _mask(self, lengths: Sequence[int]) -> Tensor | None:
+        """(B, T) True for each text's own tokens; None where all texts are equally long."""
+        if len(set(lengths)) == 1:
+            return None
+        return torch.arange(max(lengths), device=self.device) < torch.tensor(lengths, device=self.device)[:, None]
 
     def _added_conditions(self, text: Sequence[TextEmbedding], z: Tensor) -> dict[str, Tensor] | None:
         """SD XL's second input: pooled text, and (height, width, top, left, height, width) of an uncropped image."""

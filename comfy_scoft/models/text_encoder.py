@@ -14,15 +14,26 @@ import torch
 from torch import Tensor, nn
 
 from ..common.errors import UserError
+from ..common.settings import Choice
 from . import state_dict_keys
 from .mini import layout
 from .stable_diffusion import TextEmbedding
 
 START, END, LENGTH = 49406, 49407, 77
+WINDOW = LENGTH - 2
+"""Tokens of a text in one window of the encoder, beside start and end."""
 UNUSED = ("position_ids", "logit_scale", "text_projection.weight")
 """Parts of a CLIP that a file may carry and the hidden states do not need."""
 
 Weights = dict[str, Tensor]
+
+
+class LongCaptions(Choice):
+    """What is read of a text of more than WINDOW tokens: every window, as ComfyUI's CLIP Text Encode does, or the first
+    alone, as in the paper."""
+
+    ALL = "all windows"
+    FIRST = "first window"
 
 
 class Hidden(StrEnum):
@@ -35,12 +46,20 @@ class Hidden(StrEnum):
 
 
 def token_ids(caption: str, pad: int = END) -> Tensor:
-    """(1, 77) int64: start, at most 75 tokens of CLIP's vocabulary, end, and `pad` for the rest.
+    """(windows, 77) int64, each a start, at most 75 tokens of CLIP's vocabulary, an end, and `pad` for the rest.
 
-    OpenAI's CLIP pads with its end token, OpenCLIP with 0.
+    OpenAI's CLIP pads with its end token, OpenCLIP with 0. ComfyUI's CLIP Text Encode splits a text without weights
+    into the same windows.
     """
-    ids = [START, *_vocabulary().encode(caption)[: LENGTH - 2], END]
-    return torch.tensor([ids + [pad] * (LENGTH - len(ids))])
+    ids = _vocabulary().encode(caption)
+    windows = [[START, *ids[i : i + WINDOW], END] for i in range(0, max(1, len(ids)), WINDOW)]
+    return torch.tensor([window + [pad] * (LENGTH - len(window)) for window in windows])
+
+
+@lru_cache(maxsize=100_000)
+def is_long(caption: str) -> bool:
+    """Whether a text has more than WINDOW tokens."""
+    return len(caption.encode()) > WINDOW and len(token_ids(caption)) > 1  # no token is shorter than a byte
 
 
 @lru_cache(maxsize=1)
@@ -50,7 +69,12 @@ def _vocabulary() -> Any:
     return open_clip.SimpleTokenizer()
 
 
-def embedder(parts: Sequence[Mapping[str, Any]], read: Callable[[str], Weights], advice: str) -> Callable:
+def embedder(
+    parts: Sequence[Mapping[str, Any]],
+    read: Callable[[str], Weights],
+    advice: str,
+    long_captions: LongCaptions = LongCaptions.ALL,
+) -> Callable:
     """caption -> TextEmbedding, by the encoders that `parts` (the "text" of a family's configuration) describe.
 
     `read` gives the weights under a prefix of the file. It is asked at the first caption: a job that stores its
@@ -60,7 +84,7 @@ def embedder(parts: Sequence[Mapping[str, Any]], read: Callable[[str], Weights],
 
     def embed(caption: str) -> TextEmbedding:
         if not encoders:
-            encoders.extend(_encoder(part, read(part["prefix"]), advice) for part in parts)
+            encoders.extend(_encoder(part, read(part["prefix"]), advice, long_captions) for part in parts)
         found = [encode(caption) for encode in encoders]
         pooled = next((text.pooled for text in found if text.pooled is not None), None)
         return TextEmbedding(torch.cat([text.hidden for text in found], dim=-1), pooled)
@@ -68,8 +92,10 @@ def embedder(parts: Sequence[Mapping[str, Any]], read: Callable[[str], Weights],
     return embed
 
 
-def _encoder(part: Mapping[str, Any], weights: Weights, advice: str) -> Callable[[str], TextEmbedding]:
-    """One encoder."""
+def _encoder(
+    part: Mapping[str, Any], weights: Weights, advice: str, long_captions: LongCaptions
+) -> Callable[[str], TextEmbedding]:
+    """One encoder. Its windows are one batch, put side by side; the pooled embedding is the first one's."""
     projection = None
     if part["names"] == "open_clip":
         projection = weights.get("text_projection")
@@ -85,7 +111,7 @@ def _encoder(part: Mapping[str, Any], weights: Weights, advice: str) -> Callable
         raise UserError(f"The file lacks the text projection of its second text encoder: {advice}")
 
     def embed(caption: str) -> TextEmbedding:
-        ids = token_ids(caption, pad)
+        ids = token_ids(caption, pad)[: None if long_captions is LongCaptions.ALL else 1]
         with torch.no_grad():
             found = encoder(ids, output_hidden_states=kind != Hidden.LAST)
             last = found[0]
@@ -93,7 +119,7 @@ def _encoder(part: Mapping[str, Any], weights: Weights, advice: str) -> Callable
             if kind == Hidden.PENULTIMATE_NORMALIZED:
                 hidden = _body(encoder).final_layer_norm(hidden)
             end = int((ids[0] == END).nonzero()[0])
-            return TextEmbedding(hidden, last[:, end] @ projection if pooled else None)
+            return TextEmbedding(hidden.flatten(0, 1).unsqueeze(0), last[:1, end] @ projection if pooled else None)
 
     return embed
 

@@ -14,7 +14,7 @@ from ..common.errors import UserError
 from ..common.files import file_hash, regular
 from ..models import state_dict_keys
 from ..models.noise_schedule import NoiseSchedule
-from ..models.stable_diffusion import BaseModel
+from ..models.stable_diffusion import BaseModel, repeated
 from .generate import NegativeSettings, Request
 
 ADVICE = "give a depth ControlNet of the checkpoint's own family (.safetensors)."
@@ -80,8 +80,9 @@ class PipelineSampler:
         """(N, H, W, 3) in [0, 1]."""
         rows = [self.base.embed(prompt) for prompt in request.prompts]
         empty = self.base.embed("")
-        embeddings = {"prompt_embeds": torch.cat([row.hidden for row in rows])}
-        embeddings["negative_prompt_embeds"] = empty.hidden.expand(len(rows), -1, -1)
+        *prompts, negative = repeated([row.hidden for row in (*rows, empty)]).split(1)
+        embeddings = {"prompt_embeds": torch.cat(prompts)}
+        embeddings["negative_prompt_embeds"] = negative.expand(len(rows), -1, -1)
         if empty.pooled is not None:
             embeddings["pooled_prompt_embeds"] = torch.cat([row.pooled for row in rows if row.pooled is not None])
             embeddings["negative_pooled_prompt_embeds"] = empty.pooled.expand(len(rows), -1)

@@ -28,6 +28,7 @@ from ..data.images import open_image, read_pixels, save_by_content, write_png
 from ..data.images import pixel_hash as pixel_hash  # callers know it from here
 from ..data.prompts import TEMPLATE, build_prompt, record_prompts
 from ..data.records import CultureRecord, Dataset
+from ..models.text_encoder import is_long
 
 PROVENANCE = "provenance.json"
 
@@ -174,7 +175,7 @@ def _negatives(
     sampling = {k: v for k, v in dataclasses.asdict(settings).items() if k != "prompt_template"}  # the prompts say it
     if not settings.batch_size:
         del sampling["batch_size"]
-    facts = [identity, sampling, multiple, content, prompts]
+    facts = [identity, sampling, multiple, content, prompts, *(["all windows"] if any(map(is_long, prompts)) else [])]
     key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
     paths = tuple(folder / key / f"{k}.png" for k in range(settings.per_image))
     if all(path.is_file() for path in paths):

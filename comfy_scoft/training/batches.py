@@ -28,7 +28,7 @@ class TrainingSample:
     """One image of a batch.
 
     z: (C, h, w) its latent, sampled from the autoencoder's posterior; noise: ε of that shape; t: timestep.
-    generic: one of its generic captions (its own caption where it has none).
+    caption, generic: one of its captions, and one of its generic captions (that caption where it has none).
     has_rollout: whether a rollout is made of it. rollout_rand: in [0, 1), decides the rollout's recorded step where
     that is random. seed: the batch's. loss_rand: in [0, 1), for a loss's own use. noise_seed: of the noise that the
     rollout's solver adds.
@@ -38,6 +38,7 @@ class TrainingSample:
     z: Tensor
     noise: Tensor
     t: int
+    caption: str
     generic: str
     has_rollout: bool
     rollout_rand: float
@@ -57,13 +58,16 @@ def samples_of_batch(
     """The images of a batch. timesteps: length of the noise schedule."""
     seed, own = seed_of(settings.seed, batch), torch.Generator().manual_seed(seed_of(settings.seed, batch, 1))
     samples: list[TrainingSample] = []
+    captions = torch.Generator().manual_seed(seed_of(settings.seed, batch, 3))
     for sample, posterior, noise, t, generic, rollout_rand in _random_numbers(cache, settings, timesteps, batch):
+        caption = _one_of(cache.record(sample).captions, captions)
         mean, std = cache.latent(sample)
         z = mean + std * posterior
         loss_rand = float(torch.rand((), generator=own))
+        texts = (caption, generic or caption)
         has_rollout, noise_seed = rollout_in_batch(rollout, batch), seed_of(settings.seed, batch, 2, len(samples))
         samples.append(
-            TrainingSample(sample, z, noise, t, generic, has_rollout, rollout_rand, seed, loss_rand, noise_seed)
+            TrainingSample(sample, z, noise, t, *texts, has_rollout, rollout_rand, seed, loss_rand, noise_seed)
         )
     return samples
 
@@ -76,18 +80,24 @@ def timesteps_of_batch(cache: Cache, settings: TrainSettings, timesteps: int, ba
 def _random_numbers(
     cache: Cache, settings: TrainSettings, timesteps: int, batch: int
 ) -> Iterator[tuple[Sample, Tensor, Tensor, int, str, float]]:
-    """Of each image of a batch: itself, the noise of its latent's posterior, and noise, t, generic and rollout_rand."""
+    """Of each image of a batch: itself, the noise of its latent's posterior, and noise, t, generic and rollout_rand.
+
+    generic: "" where it has none.
+    """
     generator = torch.Generator().manual_seed(seed_of(settings.seed, batch))
     for sample in images_of_batch(len(cache.dataset), settings, batch, generator):
         shape, record = cache.latent_shape(sample), cache.record(sample)
         posterior, noise = torch.randn(shape, generator=generator), torch.randn(shape, generator=generator)
         t = int(torch.randint(timesteps, (), generator=generator))
-        captions = record.generic_captions or (record.caption,)
-        generic = captions[int(torch.randint(len(captions), (), generator=generator))]
+        generic = _one_of(record.generic_captions or ("",), generator)
         rollout_rand = float(torch.rand((), generator=generator))
         if settings.noise_offset:
             noise = noise + settings.noise_offset * torch.randn((shape[0], 1, 1), generator=generator)
         yield sample, posterior, noise, t, generic, rollout_rand
+
+
+def _one_of(texts: Sequence[str], generator: torch.Generator) -> str:
+    return texts[int(torch.randint(len(texts), (), generator=generator))]
 
 
 def rollout_in_batch(rollout: RolloutSettings, batch: int) -> bool:

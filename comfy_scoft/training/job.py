@@ -35,6 +35,7 @@ from ..models.noise_schedule import NoiseSchedule
 from ..models.placement import to_device, unet_dtype
 from ..models.single_file import load_base
 from ..models.stable_diffusion import FAMILIES, BaseModel, TextEmbedding
+from ..models.text_encoder import LongCaptions
 from .distributed import launched
 from .job_models import compare, find, named, stored
 from .latent_cache import Cache, Sample
@@ -46,7 +47,9 @@ from .settings import OptimizerSettings, TrainSettings
 from .trainer import Result
 
 JOB, TENSORS = "job.json", "tensors.safetensors"
-FORMAT, VERSION = "scoft-job", 2
+FORMAT, VERSION = "scoft-job", 3
+CUT = 2
+"""The version whose captions were all cut after one window of the text encoder. It is read too."""
 SETTINGS = {"train": TrainSettings, "lora": LoraSettings, "optimizer": OptimizerSettings, "rollout": RolloutSettings}
 _PATHS = ("image", "negatives", "depth")
 
@@ -109,7 +112,7 @@ def read_job(path: Path) -> Job:
         raise UserError(f"{path.name} is not a job that can be read (JSON was expected): export it again.") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise UserError(f"{path.name} is not a SCoFT job: give the job.json that Export Training Job wrote.")
-    if content.get("version") != VERSION:
+    if content.get("version") not in (CUT, VERSION):
         raise UserError(
             f"The job has version {content.get('version')!r}, but this program reads version {VERSION}: export it "
             "again, or use the program's version that wrote it."
@@ -132,6 +135,8 @@ def load_run(job: Job, folder: Path, models: Path | None = None, *, resume: bool
     models: a folder to look in, with all its sub-folders, for files that the job names but does not hold.
     """
     try:
+        if job.content["version"] == CUT:
+            job.content["settings"]["train"]["long_captions"] = LongCaptions.FIRST
         settings: dict[str, Any] = {key: kind(**job.content["settings"][key]) for key, kind in SETTINGS.items()}
         base = _base(job, models)
         settings["train"] = settings["train"].of(base)
@@ -195,7 +200,8 @@ def _tensors(run: Run, check_interrupt: Callable[[], None], *, images: bool) -> 
         check_interrupt()
         texts.append(run.base.embed(text))
     tensors = {
-        "text.hidden": torch.cat([text.hidden for text in texts]).cpu(),
+        "text.hidden": torch.cat([text.hidden[0] for text in texts]).cpu(),
+        "text.tokens": torch.tensor([text.hidden.shape[1] for text in texts]),
         "alphas_cumprod": run.base.schedule.alphas_cumprod.clone(),
     }
     if all(text.pooled is not None for text in texts):
@@ -276,12 +282,12 @@ def _base(job: Job, models: Path | None) -> BaseModel:
         unet, vae = stored(job.folder, "unet", "UNet2DConditionModel"), stored(job.folder, "vae", str(facts["vae"]))
     if facts["family"] not in FAMILIES:
         raise UserError(f"The job's base model is of family {facts['family']!r}, which is not known: export it again.")
-    pooled = tensors.get("text.pooled")
+    texts, pooled = job.content["captions"], tensors.get("text.pooled")
+    hidden = tensors["text.hidden"]  # (tokens of all texts, C); in a CUT job (texts, tokens of one, C)
+    tokens = tensors["text.tokens"].tolist() if hidden.ndim == 2 else [hidden.shape[1]] * len(texts)
     known = {
-        text: TextEmbedding(
-            tensors["text.hidden"][i : i + 1].clone(), None if pooled is None else pooled[i : i + 1].clone()
-        )
-        for i, text in enumerate(job.content["captions"])
+        text: TextEmbedding(own.unsqueeze(0).clone(), None if pooled is None else pooled[i : i + 1].clone())
+        for i, (text, own) in enumerate(zip(texts, hidden.flatten(0, -2).split(tokens), strict=True))
     }
     schedule = NoiseSchedule(tensors["alphas_cumprod"], facts["prediction"])
     scaling = float(facts["vae_scaling"])

@@ -57,7 +57,7 @@ class Cache:
 
     def captions(self) -> list[str]:
         """Every caption that training may embed, each once; "" first."""
-        captions = [caption for r in self.dataset.records for caption in (r.caption, *r.generic_captions)]
+        captions = [caption for r in self.dataset.records for caption in (*r.captions, *r.generic_captions)]
         return list(dict.fromkeys(["", *captions]))
 
     def samples(self, *, flip: bool = True) -> list[Sample]:

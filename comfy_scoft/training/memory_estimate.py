@@ -62,7 +62,8 @@ def need(run: Run, memory_options: MemoryOptions) -> Need:
     base = replace(run.base, unet=unet)
     z, t = torch.zeros(1, LATENT_CHANNELS, side, side, device="meta", dtype=dtype), torch.zeros(1, device="meta")
     checkpointing = memory_options.checkpointing.unet
-    graph = _remembered(unet, lambda: base.predict(z, t, [""]), checkpointing=checkpointing, dtype=dtype)
+    longest = max(run.captions(), key=lambda caption: base.embed(caption).hidden.shape[1])
+    graph = _remembered(unet, lambda: base.predict(z, t, [longest]), checkpointing=checkpointing, dtype=dtype)
     each_image, each_rollout = graphs(run.losses, run.rollout)
     return Need(
         weights=dtype.itemsize * float(_count(run.base.unet)) + 4.0 * sum(_count(module) for module in full),

@@ -25,6 +25,7 @@ from ..common.fingerprints import versions
 from ..common.names import checked_name
 from ..data.dataset import counts
 from ..data.records import Dataset
+from ..models.text_encoder import is_long
 from ..models.weight_files import require_finite
 from .model_card_text import KEY, NOT_STATED, card_text
 from .resume import run_identity
@@ -90,6 +91,8 @@ def described_dataset(dataset: Dataset) -> dict[str, Any]:
     return {
         "name": dataset.name,
         "pictures": len(records),
+        "captions": len(dataset.captions),
+        "long_captions": sum(map(is_long, dataset.captions)),
         "negatives": sum(len(r.negatives) for r in records),
         "generic_captions": sum(len(r.generic_captions) for r in records),
         "counts": [[category, era, number] for (category, era), number in counts(dataset).items()],

@@ -126,10 +126,12 @@ def _whose(record: dict[str, Any], fields: dict[str, Any], metadata: Mapping[str
 def _data(data: dict[str, Any]) -> str:
     if not data:
         return ""
+    images, captions, long = (data.get(key) for key in ("pictures", "captions", "long_captions"))
+    several = "one caption each" if captions in (None, images) else f"{plain(captions)} captions"
+    several += f" ({plain(long)} of more than 75 tokens)" if long else ""
     head = (
-        f"## Data\n\n{plain(data.get('pictures', 0))} images of the set “{plain(data.get('name', ''))}” with one "
-        f"caption each, {plain(data.get('generic_captions', 0))} generic captions and "
-        f"{plain(data.get('negatives', 0))} negatives."
+        f"## Data\n\n{plain(images or 0)} images of the set “{plain(data.get('name', ''))}” with {several}, "
+        f"{plain(data.get('generic_captions', 0))} generic captions and {plain(data.get('negatives', 0))} negatives."
     )
     rows = [row for row in _part(data, "counts", list) if isinstance(row, list) and len(row) == 3]
     table = "\n".join(f"| {plain(a) or NOT_STATED} | {plain(b) or NOT_STATED} | {plain(n)} |" for a, b, n in rows)

@@ -114,7 +114,7 @@ def context_of(
         z_t=schedule.add_noise(z, noise, t).to(device),
         t=t.to(device),
         target=schedule.target(z, noise, t).to(device),
-        captions=tuple(cache.record(sample).caption for sample in samples),
+        captions=tuple(s.caption for s in some),
         generic=tuple(s.generic for s in some),
         positive=lambda network: cache.positive(network, samples, crop=crop),
         negatives=lambda network: cache.negatives(network, samples, crop=crop),

@@ -20,7 +20,7 @@ def run_identity(run: Run) -> dict[str, Any]:
     """
     return {
         "base model": run.base.identity(),
-        "train": identity_fields(run.settings),
+        "train": identity_fields(run.settings) | ({"long captions": count} if (count := run.read_in_full()) else {}),
         "lora": identity_fields(run.lora) | ({} if run.start is None else {"start": of_tensors(run.start)}),
         "optimizer": identity_fields(run.optimizer),
         "rollout": identity_fields(run.rollout),

@@ -14,6 +14,7 @@ from ..losses import Loss
 from ..losses.rollout import RolloutSettings
 from ..models.lora import LoraSettings
 from ..models.stable_diffusion import BaseModel
+from ..models.text_encoder import WINDOW, LongCaptions, is_long
 from . import memory
 from .distributed import Distributed
 from .latent_cache import Cache
@@ -71,6 +72,18 @@ class Run:
         held_out = [record.caption for record in self.validation.records] if self.validation is not None else []
         own = [caption for loss in self.losses for record in self.dataset.records for caption in loss.captions(record)]
         return list(dict.fromkeys([*self.caches()[0].captions(), *own, *held_out, *prompt]))
+
+    def read_in_full(self) -> int:
+        """How many captions of the training images have more than WINDOW tokens, all of which are read."""
+        return self._long() if self.settings.long_captions is LongCaptions.ALL else 0
+
+    def long_captions(self) -> str:
+        """A sentence on the captions of more than WINDOW tokens; "" where there are none."""
+        how = "read in full" if self.read_in_full() else f"cut to {WINDOW}"
+        return f"Captions of more than {WINDOW} tokens: {count}, {how}." if (count := self._long()) else ""
+
+    def _long(self) -> int:
+        return sum(map(is_long, self.caches()[0].captions()))
 
     def check(self) -> None:
         """Raise UserError, one sentence, for data and losses that do not fit. Cheap: call it before encoding images."""

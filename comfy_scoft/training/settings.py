@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from ..common.errors import UserError
 from ..common.settings import MAX_SEED, Choice, check, setting
 from ..common.settings import identity_fields as identity_fields  # callers know it from here
+from ..models.text_encoder import LongCaptions
 
 if TYPE_CHECKING:
     from ..models.stable_diffusion import BaseModel
@@ -169,6 +170,12 @@ class TrainSettings:
     )
     tracker: Tracker = setting(
         Tracker.OFF, "Also log to TensorBoard, in the run's folder. Needs tensorboard.", identity=False
+    )
+    long_captions: LongCaptions = setting(
+        LongCaptions.ALL,
+        "Captions of more than 75 tokens. all windows: read in full, as CLIP Text Encode does. first window: only the "
+        "first 75 tokens, as in the paper.",
+        identity=False,  # where there are such captions, their number is part of the identity (resume.py)
     )
 
     def __post_init__(self) -> None:

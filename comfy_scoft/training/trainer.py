@@ -136,6 +136,8 @@ class Trainer:
             network.to(run.base.device)
         for caption in run.captions():  # before autocast could round them
             run.base.embed(caption)
+        if run.distributed.main and (sentence := run.long_captions()):
+            callbacks.on_message(sentence)
         self.state = new_state(run)
         start_or_resume(run, self.state, callbacks.on_message)
         self.state.memory_options.apply(run.base)

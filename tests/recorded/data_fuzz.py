@@ -124,7 +124,7 @@ def links_case(rng: random.Random, folder: Path, tally: Counter[str]) -> None:
         tally["left out"] += len(faults)
         for fault in faults:
             sentence(fault.sentence)
-        assert all(link.url.strip() and link.row.text.strip() for link in links)
+        assert all(link.url.strip() and all(map(str.strip, link.row.text)) for link in links)
 
 
 def caption_case(rng: random.Random, folder: Path, tally: Counter[str]) -> None:

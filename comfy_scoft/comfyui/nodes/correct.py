@@ -101,9 +101,8 @@ class LearnPreference(Node):
         sockets = model[0], vae[0], preferred, stereotyped
         with when_stopped(cls, NOTHING, ""):
             preference, evidence = learn_preference(*sockets, side, settings, gate, node)
-        chart, text = preference_chart(evidence)[None], report(preference)
-        shown = {**ui.PreviewImage(chart, cls=cls).as_dict(), "text": (text,)}
-        return io.NodeOutput(preference, chart, text, ui=shown)
+        chart = preference_chart(evidence)[None]
+        return io.NodeOutput(preference, chart, report(preference), ui=ui.PreviewImage(chart, cls=cls))
 
 
 class SavePreference(Node):

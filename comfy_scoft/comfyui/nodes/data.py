@@ -150,7 +150,7 @@ class DatasetToLists(Node):
             inputs=[DatasetSocket.Input("dataset", tooltip="The dataset.")],
             outputs=[
                 io.Image.Output(display_name="images", is_output_list=True, tooltip="The images, in their own sizes."),
-                text("captions", "The caption of each image."),
+                text("captions", "The caption of each image; the first one if it has several."),
                 text("generic_captions", "The generic captions of each image, one per line. Empty if it has none."),
                 text("negative_prompts", "The prompt to generate a negative of each image with the base model."),
                 io.Image.Output(

@@ -145,8 +145,7 @@ class LoadResponses(FolderNode):
 
     @classmethod
     def execute(cls, folder: str, survey: Survey | None = None) -> io.NodeOutput:
-        answered, report = load_responses(survey, answer_folder(folder), surveys_folder())
-        return io.NodeOutput(answered, report, ui={"text": (report,)})
+        return io.NodeOutput(*load_responses(survey, answer_folder(folder), surveys_folder()))
 
 
 class AggregateSurvey(Node):
@@ -170,8 +169,7 @@ class AggregateSurvey(Node):
     @classmethod
     def execute(cls, survey: Survey) -> io.NodeOutput:
         analysis = aggregate(survey)
-        report = report_text(analysis)
-        return io.NodeOutput(analysis.scores(), report, ui={"text": (report,)})
+        return io.NodeOutput(analysis.scores(), report_text(analysis))
 
 
 class PlotSurvey(Node):

@@ -64,6 +64,7 @@ def _inputs(*own: Any) -> list[Any]:
         ),
         *widgets(settings, "validate_every", "preview_every", "preview_prompt", "buckets", optional=True),
         *widgets(settings, "noise_offset", "micro_batch", "checkpointing", "decode", "keep", "tracker", optional=True),
+        widget(settings, "long_captions", optional=True),
     ]
 
 

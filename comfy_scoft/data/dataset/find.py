@@ -134,7 +134,8 @@ class _Search:
         by_name, by_tags = category_and_era_of_name(Path(name).stem), category_and_era_of_tags(row.tags)
         return CultureRecord(
             image=self.locate(row.file_name, where, folder.path),
-            caption=row.text,
+            caption=row.text[0],
+            other_captions=tuple(row.text[1:]),
             generic_captions=tuple(row.blip_text),
             category=normal_category(row.category) or by_tags[0] or by_name[0],
             era=normal_era(row.era, where) or by_tags[1] or by_name[1],

@@ -11,9 +11,11 @@ from pathlib import Path
 from ...common.errors import ImageError, UserError
 from ...common.files import recovered
 from ...common.text import printable
+from ...models.text_encoder import WINDOW, is_long
 from ..images import check_image
-from ..records import CATEGORIES, CultureRecord, Dataset
+from ..records import CATEGORIES, CultureRecord, Dataset, counted
 from .find import find_records
+from .merge import one_record_each
 from .metadata import normal_category
 from .unused import Note, sentence
 from .walk import METADATA, SPLITS
@@ -35,6 +37,9 @@ _IGNORED_PROFILE = (
     "look wrong, convert them to sRGB with an image program ({files}).",
 )
 
+SAMPLED = "Of several captions of an image, training samples one at each use"
+READ = "They are read in full, or cut if long_captions of Train LoRA says so."
+
 
 @dataclass
 class _LoadLog:
@@ -46,8 +51,12 @@ class _LoadLog:
     filtered: int = 0
 
     def report(self) -> str:
-        total = len(self.loaded) + len(self.errors)
-        lines = [f"{len(self.loaded)} of {total} records loaded, {len(self.errors)} left out"]
+        captions = [caption for record in self.loaded for caption in record.captions]
+        lines = [f"{counted(self.loaded)} loaded, {len(self.errors)} left out"]
+        if len(captions) > len(self.loaded):
+            lines.append(SAMPLED)
+        if long := sum(map(is_long, captions)):
+            lines.append(f"Captions of more than {WINDOW} tokens: {long}. {READ}")
         splits = Counter(record.split for record in self.loaded)
         lines.append("Splits: " + ", ".join(f"{name} {count}" for name, count in splits.items()))
         negatives = sum(len(record.negatives) for record in self.loaded)
@@ -106,8 +115,9 @@ def load_folder(
     categories: keep only these (names or CCUB prefixes); empty keeps all. split: one split's name, or "all".
     limit: keep the first `limit` valid records; 0 keeps all.
     strict: raise on the first invalid record instead of leaving it out.
-    Returns the dataset and a report whose first line is "38 of 40 records loaded, 2 left out", followed by one sentence
-    for each record left out. An invalid negative or depth map invalidates its record.
+    Returns the dataset and a report whose first line is "38 images loaded, 2 left out", followed by one sentence for
+    each row or image left out. Several rows of one image are one record with several captions. An invalid negative or
+    depth map invalidates its record.
     Raises UserError if the folder is missing or empty, or nothing in it is valid and asked for.
     """
     if limit < 0:
@@ -120,7 +130,7 @@ def load_folder(
     split = split.strip().lower()
     kept_categories = {normal_category(category).casefold() for category in categories if category.strip()}
     log, candidates = _LoadLog(), []
-    for entry in find_records(root):
+    for entry in one_record_each(find_records(root)):
         if isinstance(entry, CultureRecord):
             record = dataclasses.replace(entry, culture=entry.culture or culture, place=entry.place or place)
             in_categories = not kept_categories or record.category.casefold() in kept_categories

@@ -8,7 +8,7 @@ from pathlib import Path, PureWindowsPath
 from typing import Annotated, Any, ClassVar, TypeVar
 
 import regex
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from ...common.errors import UserError
 from ...common.names import LETTERS
@@ -51,6 +51,8 @@ SPLIT_NAMES = {
 }
 """Other names of the three splits, as in Hugging Face's ImageFolder."""
 _LISTS = ("blip_text", "negative_imgpath", "verified_by", "tags")
+_TEXTS = (*_LISTS, "text")
+"""The fields that may be a list. One text of those in _LISTS may have several entries too."""
 
 ShortText = Annotated[str, Field(max_length=MAX_SHORT_TEXT)]
 TextList = Annotated[list[Annotated[str, Field(max_length=MAX_TEXT)]], Field(max_length=MAX_LIST)]
@@ -60,7 +62,8 @@ RowT = TypeVar("RowT", bound="CaptionRow")
 class CaptionRow(BaseModel):
     """Fields of a row that describe an image: CCUB's released keys (text, blip_text) and optional keys of this pack.
 
-    Unknown keys are ignored; null means absent. A list may also be one text with "|" between its entries.
+    text: the image's caption, or a list of them. Unknown keys are ignored; null means absent. Any other list may also
+    be one text with "|" between its entries.
     """
 
     model_config = ConfigDict(strict=True, extra="ignore", frozen=True)
@@ -68,7 +71,7 @@ class CaptionRow(BaseModel):
     """The field that names the image, and the end of the error sentence for a row without it."""
     caption_column: ClassVar[str] = "text"
     """The usual name of the caption column, for error sentences."""
-    text: str = Field(min_length=1, max_length=MAX_TEXT, validation_alias=AliasChoices("text", "caption"))
+    text: TextList = Field(min_length=1, validation_alias=AliasChoices("text", "caption"))
     blip_text: TextList = Field(
         default=[], validation_alias=AliasChoices("blip_text", "generic_captions", "generic_caption")
     )
@@ -89,13 +92,14 @@ class CaptionRow(BaseModel):
     def _tidy(cls, value: Any) -> Any:
         return value.strip() if isinstance(value, str) else value
 
-    @field_validator(*_LISTS, mode="before", check_fields=False)
+    @field_validator(*_TEXTS, mode="before", check_fields=False)
     @classmethod
-    def _one_or_many(cls, value: Any) -> Any:
-        values = value.split("|") if isinstance(value, str) else value
-        if isinstance(values, list) and all(isinstance(item, str) for item in values):
-            return [item.strip() for item in values if item.strip()]
-        return values
+    def _one_or_many(cls, value: Any, info: ValidationInfo) -> Any:
+        if isinstance(value, str):
+            value = [value] if info.field_name == "text" else value.split("|")
+        if isinstance(value, list) and all(isinstance(item, str) for item in value):
+            return [item.strip() for item in value if item.strip()]
+        return value
 
 
 class MetadataRow(CaptionRow):
@@ -133,17 +137,17 @@ def _sentence(error: ValidationError, values: dict[str, Any], where: str, kind: 
     first = min(errors, key=lambda e: names.get(str(e["loc"][0]), e["loc"][0]) != key)
     written = str(first["loc"][0])
     field = names.get(written, written)
-    if first["type"] in ("missing", "string_too_short"):
+    if first["type"] in ("missing", "string_too_short", "too_short"):
         if field == key:
             return f"{where} {missing}."
         return f'{where} has no caption for {printable(values.get(key))}: write one in "{kind.caption_column}".'
     if first["type"] == "string_unicode":
         return f'{where} has characters in "{written}" that are not valid Unicode: write them again.'
     if first["type"] in ("string_too_long", "too_long"):
-        limit = MAX_TEXT if field == "text" or field in _LISTS else MAX_SHORT_TEXT
-        entries = f" or {MAX_LIST:,} entries" if field in _LISTS else ""
-        return f'{where} has more than {limit:,} characters{entries} in "{written}": shorten it.'
-    expected = "a text or a list of texts" if field in _LISTS else "a text"
+        length = f"{MAX_TEXT if field in _TEXTS else MAX_SHORT_TEXT:,} characters"
+        limit = length if first["type"] == "string_too_long" else f"{MAX_LIST:,} entries"
+        return f'{where} has more than {limit} in "{written}": shorten it.'
+    expected = "a text or a list of texts" if field in _TEXTS else "a text"
     return f'{where} has something else in "{written}" than {expected}: put it in quotes or remove it.'
 
 

@@ -111,7 +111,7 @@ def _write_files(record: CultureRecord, base: Path, stem: str) -> dict[str, Any]
     """Copy the record's files below `base`; returns its metadata line without empty values."""
     line: dict[str, Any] = {
         "file_name": _copy(record.image, base, f"images/{stem}"),
-        "text": record.caption,
+        "text": list(record.captions) if record.other_captions else record.caption,
         "blip_text": list(record.generic_captions),
         "negative_imgpath": [_copy(p, base, f"negatives/{stem}_{k}") for k, p in enumerate(record.negatives)],
         "split": record.split,

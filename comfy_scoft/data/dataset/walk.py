@@ -59,7 +59,8 @@ class Folder:
     @property
     def year(self) -> bool:
         """Whether the name begins as kohya's do, with a number that is rather a year: 2023_trip."""
-        return not self.caption and _KOHYA.fullmatch(self.path.name) is not None
+        match = _KOHYA.fullmatch(self.path.name)
+        return match is not None and int(match[1]) in _YEARS
 
     def offers(self, root: Path) -> bool:
         """Whether it holds metadata, or an image with a caption, that is no link out of `root`, a resolved path."""

@@ -77,7 +77,7 @@ def collect(
             run_watched(lambda: _fetch_all(run, limits, allowed, lookup), lambda: run.report(on_progress))
     finally:
         outcomes = _outcomes(links, run, duplicates)
-        lines = [_metadata(o.link, o.saved, culture, place) for o in outcomes if o.kept and o.saved]
+        lines = [_metadata(o.link, o.saved, culture, place) for o in outcomes if (o.kept or o.captioned) and o.saved]
         store.write("metadata.jsonl", "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
         store.write(REPORT, report_csv(outcomes, invalid))
         store.close()
@@ -120,9 +120,10 @@ async def _fetch_one(run: _Downloads, fetcher: Fetcher, link: Link) -> None:
 
 
 def _outcomes(links: list[Link], run: _Downloads, duplicates: Duplicates) -> list[Outcome]:
-    """The result of each link, in order; of two that are the same, the earlier one counts."""
+    """The result of each link, in order; of two that are the same, the earlier one counts, with both captions."""
     outcomes: list[Outcome] = []
     by_hash: dict[str, Outcome] = {}
+    captions: dict[str, set[str]] = {}
     for link in links:
         saved = run.store.saved.get(link.url)
         if saved is None:
@@ -135,12 +136,20 @@ def _outcomes(links: list[Link], run: _Downloads, duplicates: Duplicates) -> lis
         if earlier is not None:
             same = "link" if earlier.link.url == link.url else "file"
             what, why = "same", f"It is the same {same} as {line_of(earlier.link.where)}."
-        outcomes.append(Outcome(link, what, saved, why, kept=earlier is None or duplicates == "keep all"))
-        by_hash.setdefault(saved.sha256, outcomes[-1])
+        outcome = Outcome(link, what, saved, why, kept=earlier is None or duplicates == "keep all")
+        known = captions.setdefault(saved.sha256, set())
+        if earlier is not None and not outcome.kept and not known.issuperset(link.row.text):
+            outcome.saved, outcome.captioned = earlier.saved, True
+        known.update(link.row.text)
+        by_hash.setdefault(saved.sha256, outcome)
+        outcomes.append(outcome)
     distinct = list(by_hash.values())
     for one, other in look_alikes([bytes.fromhex(o.saved.look) for o in distinct if o.saved]):
         distinct[other].alike = f"It looks like {line_of(distinct[one].link.where)}."
         distinct[other].kept = duplicates != "leave out look-alikes too"
+    for outcome in outcomes:
+        if outcome.captioned and outcome.saved:
+            outcome.captioned = by_hash[outcome.saved.sha256].kept
     return outcomes
 
 

@@ -18,8 +18,8 @@ from .store import REPORT, SavedImage
 class Outcome:
     """The result of one link. what: "there" from an earlier run, "same" file or link as an earlier row.
 
-    why: a sentence for "failed" and "same". kept: whether it is in the dataset. alike: a sentence if it looks like an
-    earlier image.
+    why: a sentence for "failed" and "same". kept: whether it is in the dataset. captioned: whether its captions are
+    added to the earlier image. alike: a sentence if it looks like an earlier image.
     """
 
     link: Link
@@ -27,13 +27,17 @@ class Outcome:
     saved: SavedImage | None
     why: str = ""
     kept: bool = False
+    captioned: bool = False
     alike: str = ""
 
 
 _RESULTS = {"failed": "not fetched", "same": "the same", "alike": "looks alike", "row": "not read"}
 
+_FATES = {"yes": " Kept.", "no": " Left out.", "its caption": " Its caption is added to that image."}
+"""What became of a row, in the column "in the dataset" and in the text."""
+
 _Row = tuple[str, str, str, str, str]
-"""(key of _RESULTS, line, URL, in the dataset: "yes" or "no", sentence)."""
+"""(key of _RESULTS, line, URL, in the dataset: a key of _FATES, sentence)."""
 
 
 def line_of(where: str) -> str:
@@ -46,7 +50,8 @@ def _rows(outcomes: Sequence[Outcome], invalid: Sequence[InvalidRow]) -> list[_R
     yes_no = ("no", "yes")
     rows = [("failed", o.link.where, o.link.url, "no", o.why) for o in outcomes if o.what == "failed"]
     rows += [("row", row.where, "", "no", f"The row{row.sentence.removeprefix(row.where)}") for row in invalid]
-    rows += [("same", o.link.where, o.link.url, yes_no[o.kept], o.why) for o in outcomes if o.what == "same"]
+    fates = [("yes" if o.kept else "its caption" if o.captioned else "no", o) for o in outcomes if o.what == "same"]
+    rows += [("same", o.link.where, o.link.url, fate, o.why) for fate, o in fates]
     rows += [("alike", o.link.where, o.link.url, yes_no[o.kept], o.alike) for o in outcomes if o.alike]
     return [(result, line_of(where), url, kept, why) for result, where, url, kept, why in rows]
 
@@ -76,7 +81,7 @@ def _table(title: str, rows: Sequence[_Row]) -> list[str]:
         return []
     cells = [("row", "address", "what happened")]
     for result, line, url, kept, why in rows:
-        more = "" if result in ("failed", "row") else " Kept." if kept == "yes" else " Left out."
+        more = "" if result in ("failed", "row") else _FATES[kept]
         cells.append((line, printable(url, 70) or "–", why + more))
     return ["", title, *(" | ".join(row) for row in cells)]
 
@@ -86,7 +91,7 @@ def report_csv(outcomes: Sequence[Outcome], invalid: Sequence[InvalidRow]) -> st
     rows = _rows(outcomes, invalid)
     if not rows:
         return ""
-    captions = {line_of(outcome.link.where): outcome.link.row.text for outcome in outcomes}
+    captions = {line_of(outcome.link.where): " | ".join(outcome.link.row.text) for outcome in outcomes}
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["row", "address", "caption", "result", "in the dataset", "what happened"])

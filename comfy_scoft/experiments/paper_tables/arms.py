@@ -9,6 +9,7 @@ from typing import Any
 from ...losses import LOSSES
 from ...losses.rollout import RolloutSettings
 from ...models.lora import LoraSettings
+from ...models.text_encoder import LongCaptions
 from ...negatives.generate import NegativeSettings
 from ...training.settings import OptimizerSettings, TrainSettings, identity_fields
 from ..engine.training import LossSpec, needs
@@ -79,7 +80,7 @@ class Scale:
     split. limit: of a culture's images in each split; 0 takes all.
     """
 
-    train: TrainSettings = TrainSettings(resolution=512)
+    train: TrainSettings = TrainSettings(resolution=512, long_captions=LongCaptions.FIRST)
     lora: LoraSettings = LoraSettings()
     optimizer: OptimizerSettings = OptimizerSettings()
     rollout: RolloutSettings = RolloutSettings()
@@ -109,7 +110,7 @@ class Scale:
 
 PAPER = Scale()
 SHORT = Scale(
-    train=TrainSettings(steps=2, accumulation=2, resolution=512),
+    train=replace(PAPER.train, steps=2, accumulation=2),
     lora=LoraSettings(rank=4, alpha=4.0),
     optimizer=OptimizerSettings(learning_rate=1e-2),
     rollout=RolloutSettings(every=2, steps=3),

@@ -56,7 +56,7 @@ class Study(Store):
 
     def open(self) -> None:
         """Load the model onto its device, all but the UNet in float32, and take its side where none was given."""
-        self.base = load_base(self.model, self.prediction)
+        self.base = load_base(self.model, self.prediction, long_captions=self.scale.train.long_captions)
         self.base.unet.requires_grad_(False).to(self.device, self.dtype)
         self.base.vae.to(self.device)
         self.side = self.side or self.base.resolution

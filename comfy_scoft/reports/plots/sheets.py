@@ -10,6 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from ...common.errors import UserError
+from ...data.records import counted
 from .canvas import INK, LINE, MUTED, SHADE, Page, tile, wrap
 
 if TYPE_CHECKING:
@@ -37,7 +38,9 @@ def contact_sheet(dataset: Dataset, limit: int = 12, negatives: int = 5, unreada
     across = max(1, min(WIDEST // strip, len(records)))
     lines = max(1, -(-len(records) // across))
     page = Page(EDGE + across * strip, 84 + lines * (TILE + GAP) + 8)
-    title = wrap(f"{dataset.name} · {_count(len(dataset), len(records))}", page.width - 2 * EDGE, 1, 18, bold=True)
+    first = f"the first {len(records)} of " if len(records) < len(dataset) else ""
+    count = first + counted(dataset.records)
+    title = wrap(f"{dataset.name} · {count}", page.width - 2 * EDGE, 1, 18, bold=True)
     page.text(EDGE, 18, title[0], 18, bold=True)
     if not records:
         page.text(EDGE, 74, "This dataset has no records.", 15, MUTED)
@@ -55,11 +58,6 @@ def contact_sheet(dataset: Dataset, limit: int = 12, negatives: int = 5, unreada
     return page.tensor()
 
 
-def _count(total: int, shown: int) -> str:
-    noun = "picture" if total == 1 else "pictures"
-    return f"{total} {noun}" if shown == total else f"the first {shown} of {total} {noun}"
-
-
 def _strip(page: Page, at: tuple[int, int], record: CultureRecord, *, depth: bool, negatives: int) -> list[str]:
     """The images of one record; an empty frame where a record lacks what others have. Returns why some are not read."""
     errors = []
@@ -75,7 +73,7 @@ def _strip(page: Page, at: tuple[int, int], record: CultureRecord, *, depth: boo
 
 
 def _words(page: Page, at: tuple[int, int], record: CultureRecord, negatives: int) -> None:
-    """Caption, first generic caption, and what else is known, in at most six lines."""
+    """First caption, first generic caption, and what else is known, in at most six lines."""
     x, y = at
     caption = wrap(record.caption, WORDS, 3, 15)
     page.block(x, y + 2, caption, 15)
@@ -85,6 +83,8 @@ def _words(page: Page, at: tuple[int, int], record: CultureRecord, negatives: in
         page.block(x, below, generic, 13, color=MUTED)
         below += 18 * len(generic) + 4
     facts = [record.category, record.era, record.split]
+    if record.other_captions:
+        facts.append(f"{len(record.captions)} captions")
     if len(record.negatives) > negatives:
         facts.append(f"{len(record.negatives)} negatives")
     page.text(x, below, wrap(" · ".join(f for f in facts if f), WORDS, 1, 12)[0], 12, MUTED)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from ...common.errors import UserError
-from ...data.records import CATEGORIES
+from ...data.records import CATEGORIES, counted
 from .canvas import COLORS, INK, LINE, MUTED, SHADE, Page, text_width, wrap
 
 if TYPE_CHECKING:
@@ -72,8 +72,7 @@ def count_table(dataset: Dataset) -> Tensor:
     heads = [wrap(name, cell - 8, 3, 13) for name in columns]
     top = 56 + max(len(h) for h in heads) * 18 + 8
     page = Page(left + cell * len(columns) + EDGE, top + max(1, len(rows)) * row_height + EDGE)
-    noun = "picture" if len(dataset) == 1 else "pictures"
-    title = wrap(f"{dataset.name} · {len(dataset)} {noun}", page.width - 2 * EDGE, 1, 18, bold=True)
+    title = wrap(f"{dataset.name} · {counted(dataset.records)}", page.width - 2 * EDGE, 1, 18, bold=True)
     page.text(EDGE, 18, title[0], 18, bold=True)
     for k, lines in enumerate(heads):
         page.block(left + cell * k + cell / 2, top - 8 - 18 * len(lines), lines, 13, align="center", color=MUTED)
