@@ -6,7 +6,7 @@ import logging
 from pathlib import Path
 
 from .comfy_scoft.comfyui import mini_model
-from .comfy_scoft.comfyui.compat import ComfyExtension, comfy_nodes, folder_paths, io
+from .comfy_scoft.comfyui.compat import ComfyExtension, folder_paths, io, registered
 from .comfy_scoft.comfyui.nodes import (
     captions,
     collect,
@@ -92,7 +92,7 @@ class Extension(ComfyExtension):
 
     def _warn_of_a_second_copy(self) -> None:
         """ComfyUI keeps the nodes of the copy that it loads last, and pages and menus of both."""
-        other = comfy_nodes.NODE_CLASS_MAPPINGS.get(training.TrainLora.GET_SCHEMA().node_id)
+        other = registered(training.TrainLora.GET_SCHEMA().node_id)
         if other is not None and other is not training.TrainLora:
             folders = (str(getattr(other, "RELATIVE_PYTHON_MODULE", "")).rpartition(".")[2], Path(__file__).parent.name)
             logging.warning(

@@ -21,9 +21,14 @@ import comfy.supported_models
 import comfy.supported_models_base
 import comfy.utils
 import folder_paths
-import nodes as comfy_nodes
+import nodes
 from comfy_api.latest import ComfyExtension, io, ui
 from comfy_execution.graph_utils import ExecutionBlocker
 from server import PromptServer
 
-__all__ = ["ComfyExtension", "ExecutionBlocker", "PromptServer", "comfy", "comfy_nodes", "folder_paths", "io", "ui"]
+__all__ = ["ComfyExtension", "ExecutionBlocker", "PromptServer", "comfy", "folder_paths", "io", "registered", "ui"]
+
+
+def registered(node_id: str) -> type | None:
+    """The node that ComfyUI has under an id now, of whatever pack."""
+    return nodes.NODE_CLASS_MAPPINGS.get(node_id)
