@@ -31,4 +31,4 @@ __all__ = ["ComfyExtension", "ExecutionBlocker", "PromptServer", "comfy", "folde
 
 def registered(node_id: str) -> type | None:
     """The node that ComfyUI has under an id now, of whatever pack."""
-    return nodes.NODE_CLASS_MAPPINGS.get(node_id)
+    return nodes.NODE_CLASS_MAPPINGS.get(node_id)  # type: ignore[attr-defined]  # mypy finds the pack's own nodes.py
