@@ -120,7 +120,7 @@ def test_heic_without_its_package_is_one_sentence_with_the_command(tmp_path, no_
     (tmp_path / "good.txt").write_text("words")
     (tmp_path / "a.heic").unlink()
     dataset, report = load_folder(tmp_path)
-    assert len(dataset) == 1 and report.startswith("1 of 13 ")
+    assert len(dataset) == 1 and report.startswith("1 image loaded, 12 left out")
     (line,) = [line for line in report.splitlines() if "HEIC" in line]
     assert line.startswith("- 12 images are HEIC photos, which need the package pillow-heif: run `python install.py")
     assert "IMG_0.HEIC, IMG_1.HEIC" in line and "and 2 more" in line
