@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 LARGE_FILE = 50 * 1024**2
+"""Bytes above which a file of a test's own folder is deleted when the test has ended, also if it failed."""
 
 
 @pytest.hookimpl(trylast=True)  # when nothing of the test has them open any more
@@ -66,8 +68,9 @@ def pytest_runtest_teardown(item: pytest.Item) -> None:
     """Full-size stand-ins are gigabytes, and pytest keeps the folders of three runs: their files go with their test."""
     folder = getattr(item, "funcargs", {}).get("tmp_path")
     for path in folder.rglob("*") if folder is not None else ():
-        if path.is_file() and not path.is_symlink() and path.stat().st_size > LARGE_FILE:
-            path.unlink()
+        with suppress(OSError):  # another process deletes it too, or (Windows) still has it open
+            if path.is_file() and not path.is_symlink() and path.stat().st_size > LARGE_FILE:
+                path.unlink()
 
 
 @pytest.fixture(scope="session")
