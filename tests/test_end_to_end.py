@@ -217,6 +217,8 @@ def test_a_fault_in_the_input_is_refused_before_anything_runs(comfy: ComfyServer
         prompt[number]["inputs"]["folder"] = "../../etc"
     with pytest.raises(ComfyError, match=r"SCoFT_LoadDataset \(node \d+\).*\.\./\.\./etc"):
         comfy.client.queue(prompt)
+    with pytest.raises(ComfyError, match=r"SCoFT_TrainLora \(node \d+\).*The run name '\.\./up' leads out of"):
+        comfy.client.queue(until(shortened("../up"), "SCoFT_TrainLora"))
     prompt = until(shortened("faulty"), "SCoFT_TrainLora")
     del prompt[only(prompt, "SCoFT_TrainLora")]["inputs"]["dataset"]
     with pytest.raises(ComfyError, match=r"SCoFT_TrainLora \(node \d+\).*dataset"):
@@ -224,13 +226,13 @@ def test_a_fault_in_the_input_is_refused_before_anything_runs(comfy: ComfyServer
 
 
 def test_a_fault_found_while_running_is_one_sentence(comfy: ComfyServer) -> None:
-    prompt = until(shortened("../up"), "SCoFT_TrainLora")
-    with pytest.raises(
-        ComfyError, match=r"SCoFT_TrainLora \(node \d+\): The run name '\.\./up' cannot name a file"
-    ) as raised:
+    prompt = until(shortened("faulty"), "SCoFT_TrainLora")
+    for number in demo.of_kind(prompt, "SCoFT_LoadDataset"):
+        prompt[number]["inputs"]["categories"] = "nothing"
+    with pytest.raises(ComfyError, match=r"SCoFT_LoadDataset \(node \d+\): None of the \d+ records") as raised:
         comfy.client.run(prompt, PATIENCE)
     assert len(str(raised.value).splitlines()) == 1
-    assert not (comfy.base / "output" / "scoft" / "up").exists()
+    assert not (comfy.base / "output" / "scoft" / "runs" / "faulty").exists()
 
 
 def _node(kind: str, **inputs: Any) -> dict[str, Any]:

@@ -51,8 +51,8 @@ def loaded(files: Path):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(layout, "WEIGHTS", files)
         for kind in mini_model.FOLDERS:
-            paths, extensions = folder_paths.folder_names_and_paths[kind]
-            patch.setitem(folder_paths.folder_names_and_paths, kind, (list(paths), extensions))
+            _, extensions = folder_paths.folder_names_and_paths[kind]
+            patch.setitem(folder_paths.folder_names_and_paths, kind, ([], extensions))
         patch.setattr(folder_paths, "filename_list_cache", {})
         assert mini_model.register() and mini_model.register()
         assert sum(m.__name__ == mini_model.NAME for m in comfy.supported_models.models) == 1
