@@ -4,8 +4,8 @@
     python tools/readme_image.py --lora FILE         takes a LoRA of the workflow train-cultural-lora-careful instead
 
 The preset is the benchmark's arm PRESET, trained with the first of its test seeds and sampled as there: the LoRA at 0.9
-of its strength, RS-Corrector at 0.5 beside it, DDIM, 20 steps, CFG 3. Nothing is picked: the first four held-out kinds
-of people of the benchmark's test half, one image each, from the first noise of each kind.
+of its strength, RS-Corrector at 0.5 beside it, DDIM, 20 steps, CFG 1.5 (before and after). Nothing is picked: the first
+four held-out kinds of people of the benchmark's test half, one image each, from the first noise of each kind.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ def sampled(folder: Path, lora: Path | None = None) -> dict[tuple[str, str], np.
     images = {}
     for place, cell in zip(PLACES, held_out(1, tuple(PLACES), TEST_KINDS[:KINDS]), strict=True):
         requests = cell.requests(SEED, world.dataset)
-        images["before", place] = sample(world.base, requests)
-        images["after", place] = sample(after, requests, correction)
+        images["before", place] = sample(world.base, requests, guidance=PRESET.guidance)
+        images["after", place] = sample(after, requests, correction, PRESET.guidance)
     return images
 
 

@@ -30,7 +30,8 @@ CAREFUL_LOSSES = {
 }
 CAREFUL_TRAIN, CAREFUL_OPTIMIZER = {"steps": 900}, {"learning_rate": 3e-3}
 CAREFUL_LORA = {"targets": "cross-attention K + V"}
-"""The CAREFUL settings are those of "careful, K + V alone" in benchmarks/mini_world/page.md. They were chosen on images
+CAREFUL_GENERATE = {"cfg": 1.5}
+"""The CAREFUL settings are those of "preset, guidance 1.5" in benchmarks/mini_world/page.md. They were chosen on images
 and seeds other than those of the reported metrics, as were LORA_STRENGTH and STRENGTH of workflow_correct.py."""
 PREVIEW = {"validate_every": 50, "preview_every": 50, "preview_prompt": "a teacher in nuvia"}
 SEEDS_PER_PROMPT, SEEDS_PER_PROMPT_OF_ABLATION = 9, 4
@@ -76,7 +77,7 @@ def train_and_measure(w: Workflow, run: str, *, careful: bool) -> None:
         corrected = beside_a_lora(w, base, dataset, trained["lora"], run)
         sets["corrected too"] = ("With the correction beside it", corrected)
     w.group("Draw people it was never shown", parts.ORANGE, notes.DRAW, 340)
-    given = {"images_per_prompt": SEEDS_PER_PROMPT, "seed": 1, **parts.GENERATE}
+    given = {"images_per_prompt": SEEDS_PER_PROMPT, "seed": 1, **parts.GENERATE, **(CAREFUL_GENERATE if careful else {})}
     images = parts.generate_sets(w, base, ("What all models draw", parts.unseen_people()), sets, **given)
     counted = dict(zip(("Count what they show", "The same, corrected too"), images[1:], strict=False))
     titles, files = ("Before and after", "Held-out kinds of people"), ("before-after", "figures")

@@ -138,18 +138,25 @@ def _both(name: str, arm: Arm, strength: float) -> Arm:
     return replace(arm, name=f"{name}, {strength:g}", lora_strength=0.9, strength=strength)
 
 
+def _guided(arm: Arm, scale: float, name: str = "") -> Arm:
+    return replace(arm, name=f"{name or arm.name}, guidance {scale:g}", guidance=scale)
+
+
 COMBINED = (
     _both("both", CAREFUL, 1.0),
     *(_both("both, K + V alone", NARROW, strength) for strength in (0.5, 1.0)),
 )
-PRESET = COMBINED[1]
-"""What the workflow train-cultural-lora-careful trains and generates with."""
-GUIDED = tuple(
-    replace(arm, name=f"{name}, guidance {scale:g}", guidance=scale)
-    for name, arm in (("base", BASE), ("preset", PRESET))
-    for scale in (3.0, 2.0, 1.5)
+NARROW_BOTH = COMBINED[1]
+"""The preset's training and strengths, at the guidance of all other arms."""
+SCALES = (3.0, 2.0, 1.5)
+GUIDED = (
+    *(_guided(BASE, scale) for scale in SCALES[1:]),
+    *(_guided(NARROW_BOTH, scale, "preset") for scale in SCALES),
+    *(_guided(arm, SCALES[-1]) for arm in (LDM, MPC)),
 )
-"""The base model and the preset at three guidance scales; the first is the base model as it is."""
+"""The base model and the preset at each guidance scale, and what the lowest alone does for other trainings."""
+PRESET = GUIDED[4]
+"""What the workflow train-cultural-lora-careful trains and generates with."""
 
 
 def _weights() -> tuple[Arm, ...]:
@@ -218,19 +225,19 @@ _PARTS = (
     Part(
         "fresh seeds",
         "The careful workflow's settings once more, with training seeds that were named before any was trained.",
-        *((NARROW, PRESET), FRESH_SEEDS),
-        compare=_against_both((NARROW, PRESET)),
+        *((NARROW, NARROW_BOTH), FRESH_SEEDS),
+        compare=_against_both((NARROW, NARROW_BOTH)),
     ),
     Part(
-        *("ten seeds", "The same over both sets of seeds: narrower, and half of it not as untouched.", (PRESET,)),
+        *("ten seeds", "The same over both sets of seeds: narrower, and half of it not as untouched.", (NARROW_BOTH,)),
         seeds=(*TEST_SEEDS, *FRESH_SEEDS),
-        compare=_against_both((PRESET,)),
+        compare=_against_both((NARROW_BOTH,)),
     ),
     Part(
         "guidance",
         "The preset and the base model at lower guidance: how people are drawn, and what it costs.",
-        (BASE, *GUIDED[1:]),
-        compare=_against(GUIDED[3].name, GUIDED[4:]),
+        (BASE, *GUIDED),
+        compare=_against(GUIDED[2].name, GUIDED[3:5]) + tuple((arm.name, PRESET.name) for arm in GUIDED[5:]),
     ),
     Part(
         "unnamed place",
@@ -314,7 +321,7 @@ SEARCH_GUIDANCE = Part(
     "guidance, development",
     "What the guidance was chosen by: the lowest figure error among the scales whose dark skin in nuvia is .90 or more "
     "and whose change in every other place is within .05.",
-    (BASE, *GUIDED[1:]),
+    (BASE, *GUIDED[:5]),
     DEVELOPMENT_SEEDS[:2],
     "development",
 )

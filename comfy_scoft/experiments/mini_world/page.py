@@ -44,7 +44,7 @@ MAIN = ("ablation", "careful", "combined")
 SAMPLES = "samples.png"
 IMAGES = {"ablation": "page.png", "along training": "along.png"}
 SHORT = (DARK, GOLD, *LEAKAGE, GAP, DIVERSITY, KID, CLIP_CHANGE)
-JUDGED = ("careful", "combined", "fresh seeds", "ten seeds", "corrector")
+JUDGED = ("careful", "combined", "fresh seeds", "ten seeds", "guidance", "corrector")
 """The parts whose arms are in the table of aims."""
 ENDS = ("lowest", "highest")
 
@@ -141,7 +141,8 @@ def _missing(missing: Sequence[str]) -> str:
 def _in_short(parts: Sequence[Mapping[str, Any]], said: Mapping[str, str]) -> tuple[report.Table, ...]:
     """The ablation in a few columns, and whether each arm of the other parts reaches its aims."""
     found = [_losses(part, said) for part in parts if part["name"] == "ablation" and part["arms"]]
-    rows = [_aims(part, name) for part in parts if part["name"] in JUDGED for name in part["arms"]]
+    judged = [(part, name) for part in parts if part["name"] in JUDGED for name in part["arms"]]
+    rows = [_aims(part, name) for part, name in judged if part["name"] != "guidance" or name.startswith("preset")]
     if rows:
         headings, *_ = (tuple(heading for heading, _ in row) for row in rows)
         cells = tuple(tuple(cell for _, cell in row) for row in rows)
@@ -188,7 +189,8 @@ def _aims(part: Mapping[str, Any], name: str) -> list[tuple[str, str]]:
         heading = column.heading.removesuffix(", share")
         row += [(heading, _cell(metrics.get(column.key), column)), (VERDICT, MARKS[own.get(column.key, said)])]
     row.append(("all aims", MARKS[own["all"]]))
-    row += [(f"worse than {before}", _worse_than(got_worse, before)) for before in ("base", "LDM", "+MPC")]
+    pairs = {before.split(",")[0]: before for before in got_worse}  # at the arm's own guidance
+    row += [(f"worse than {arm}", _worse_than(got_worse, pairs.get(arm, arm))) for arm in ("base", "LDM", "+MPC")]
     return row
 
 

@@ -120,7 +120,7 @@ class Aim:
 
 
 CAREFUL, CORRECTOR = Aim(0.90), Aim(0.70, 5.0, 0.25)
-AIMS = dict.fromkeys(("careful", "combined", "fresh seeds", "ten seeds", "unnamed place"), CAREFUL)
+AIMS = dict.fromkeys(("careful", "combined", "fresh seeds", "ten seeds", "guidance", "unnamed place"), CAREFUL)
 AIMS["corrector"] = CORRECTOR
 
 
