@@ -25,7 +25,7 @@ from comfy_scoft.metrics.scores import Scores
 from comfy_scoft.survey.aggregate import ALL, aggregate, group_metrics
 from comfy_scoft.survey.findings import minorities, report_text, warnings
 from comfy_scoft.survey.intervals import average_ranks_and_win_rates
-from comfy_scoft.survey.preferences import by_place_and_question, pairs, places_that_differ, who_answered
+from comfy_scoft.survey.preferences import by_place_and_question, pairs, places_that_differ, result, who_answered
 from comfy_scoft.survey.rankings import Rankings, ranking_tables
 from comfy_scoft.survey.responses import load_responses
 
@@ -208,6 +208,13 @@ def test_of_many_places_the_largest_are_named():
     found = aggregate(alike(survey, {f"x{k}": (0, 1) for k in range(len(places))}, tuple(places)), resamples=10)
     assert who_answered(found).startswith("13 people answered: 2 from P3, 1 from P0, ")
     assert " and 4 from 4 other places. They compared" in who_answered(found)
+
+
+def test_numbers_beside_a_name_from_right_to_left_keep_their_place():
+    survey = simulated_survey(("base", "ثقافة"), 1, 0, 1, "t")
+    found = aggregate(alike(survey, {f"x{k}": (1, 0) for k in range(9)}, ("مصر",) * 5 + ("India",) * 4), resamples=10)
+    assert who_answered(found).startswith("9 people answered: 5 from \u2068مصر\u2069 and 4 from India.")
+    assert result(found).startswith("People preferred the images of \u2068ثقافة\u2069 to those of base in 100")
 
 
 def test_the_best_models_share_follows_from_average_ranks_by_place_and_question():

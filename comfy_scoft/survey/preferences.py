@@ -10,6 +10,7 @@ from itertools import combinations
 
 import numpy as np
 
+from ..common.text import isolated
 from .aggregate import ALL, Analysis, GroupMetrics, own_ranks
 from .rankings import UNSAID
 
@@ -107,7 +108,7 @@ def _places(found: Analysis) -> dict[str, int]:
 def who_answered(found: Analysis) -> str:
     """ "24 people answered: 12 from nuvia, 7 from borea and 5 who did not say from where." """
     places = _places(found)
-    named = [f"{count} from {place}" for place, count in places.items() if place != UNSAID]
+    named = [f"{count} from {isolated(place)}" for place, count in places.items() if place != UNSAID]
     if len(named) > NAMED:
         rest = [count for place, count in places.items() if place != UNSAID][NAMED:]
         named[NAMED:] = [f"{sum(rest)} from {len(rest)} other places"]
@@ -121,7 +122,8 @@ def who_answered(found: Analysis) -> str:
 
 def result(found: Analysis) -> str:
     """To whose images people prefer those of the best model; or that this is open."""
-    best, labels = best_model(found), found.survey.generators
+    labels = [isolated(label) for label in found.survey.generators]
+    best = isolated(best_model(found))
     sure = [pair for pair in pairs(found.whole, labels) if pair.settled and pair.better == best]
     if not sure:
         return "It is open whose images people prefer."
@@ -166,7 +168,7 @@ def divided(found: Analysis) -> bool:
 def places_that_differ(found: Analysis) -> list[str]:
     """A sentence for each place that prefers, of two models, not the one that all together prefer; where these prefer
     neither, for each place that does."""
-    labels, places = found.survey.generators, _places(found)
+    labels, places = [isolated(label) for label in found.survey.generators], _places(found)
     whole = {(pair.better, pair.other): pair.value for pair in pairs(found.whole, labels)}
     whole |= {(other, better): 100 - value for (better, other), value in whole.items()}
     sentences = []
@@ -178,7 +180,9 @@ def places_that_differ(found: Analysis) -> list[str]:
             chance = "" if pair.settled else "; this may be chance"
             what = f"{pair.better} was preferred to {pair.other} in {pair.text}"
             all_ = whole[pair.better, pair.other]
-            sentences.append(f"{place}, {people_text(pair.people)}: {what}, by all together in {all_}{chance}.")
+            sentences.append(
+                f"{isolated(place)}, {people_text(pair.people)}: {what}, by all together in {all_}{chance}."
+            )
     return sentences
 
 
