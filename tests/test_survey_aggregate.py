@@ -198,7 +198,7 @@ def test_people_who_are_divided_are_never_called_of_one_mind():
     assert "Korea, 20 people: SCoFT was preferred to base in 100 of 100 comparisons (8" in text
     assert "of 40 people, 20 mostly preferred base and 20 SCoFT." in text and "Nobody" not in text
     text = report_text(aggregate(alike(survey, people), resamples=100))
-    assert "people are divided where it is open" in text and "Nobody" not in text
+    assert "where it is open, people are divided" in text and "Nobody: no place" not in text
     assert "Nobody" in report_text(aggregate(alike(survey, {"x": (0, 1), "y": (0, 1)}), resamples=100))
 
 

@@ -152,9 +152,7 @@ def disagreement(analysis: Analysis, others: list[Minority]) -> list[str]:
     if sentences:
         return [*sentences, CAUTION]
     if divided(analysis):
-        return [
-            "No place and no person ranks the other way round, but people are divided where it is open, as said above."
-        ]
+        return ["Nobody ranks against all the others, but where it is open, people are divided, as said above."]
     return ["Nobody: no place and no person ranks the other way round."]
 
 
