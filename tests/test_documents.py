@@ -177,9 +177,10 @@ def test_the_table_of_settings_has_the_defaults_and_no_tooltip_claims_more_of_th
 
 
 def test_whoever_calls_settings_the_papers_does_so_of_none_that_the_paper_does_not_state() -> None:
-    """AdamW, cosine, clip, accumulation, alpha and CLIP RN50 are the released code's or ours."""
-    claim = re.compile(r"(?m)^- `.*\b(?:paper's|Paper:).*$|[^.|\n]*\b(?:paper's|Paper:)[^.|\n]*")
-    others = re.compile(r"AdamW|cosine|\bclip\b|accumulation|\balpha\b|RN50|ViT-B|guidance|1e-4|0\.0001", re.I)
+    """AdamW, cosine, clip, accumulation, alpha, CLIP RN50 and cut captions are the released code's or ours."""
+    said = r"(?:paper's|Paper:|as in the paper|as the paper did)"
+    claim = re.compile(rf"(?m)^- `.*\b{said}.*$|[^.|\n]*\b{said}[^.|\n]*")
+    others = re.compile(r"AdamW|cosine|\bclip\b|accumulation|\balpha\b|RN50|ViT-B|guidance|1e-4|0\.0001|tokens", re.I)
     honest = re.compile(r"where the paper says Adam|fifth layer|released|reads")
     pages = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "web" / "docs").glob("*.md")]
     pages += [ROOT / "tools" / name for name in ("workflow_notes.py", "workflow_notes_sd.py")]

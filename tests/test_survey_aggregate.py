@@ -25,7 +25,7 @@ from comfy_scoft.metrics.scores import Scores
 from comfy_scoft.survey.aggregate import ALL, aggregate, group_metrics
 from comfy_scoft.survey.findings import minorities, report_text, warnings
 from comfy_scoft.survey.intervals import average_ranks_and_win_rates
-from comfy_scoft.survey.preferences import by_place_and_question, pairs, places_that_differ
+from comfy_scoft.survey.preferences import by_place_and_question, pairs, places_that_differ, result, who_answered
 from comfy_scoft.survey.rankings import Rankings, ranking_tables
 from comfy_scoft.survey.responses import load_responses
 
@@ -187,6 +187,34 @@ def test_nothing_is_claimed_where_the_interval_reaches_fifty_or_few_people_answe
         answers = alike(survey, {f"p{k}": (1, 0) if k < ahead else (0, 1) for k in range(people)})
         text = report_text(aggregate(answers, resamples=100))
         assert ("People preferred" in text) == claimed != ("SCoFT or base is open" in text)
+
+
+def test_people_who_are_divided_are_never_called_of_one_mind():
+    """Half of all, of two places or of one, rank the other way round; there is no consensus to be against."""
+    survey = simulated_survey(("base", "SCoFT"), 4, 0, 1, "t")
+    people = {f"a{k}": (0, 1) for k in range(20)} | {f"b{k}": (1, 0) for k in range(20)}
+    text = report_text(aggregate(alike(survey, people, ("China",) * 20 + ("Korea",) * 20), resamples=100))
+    assert "China, 20 people: base was preferred to SCoFT in 100 of 100 comparisons (8" in text
+    assert "Korea, 20 people: SCoFT was preferred to base in 100 of 100 comparisons (8" in text
+    assert "of 40 people, 20 mostly preferred base and 20 SCoFT." in text and "Nobody" not in text
+    text = report_text(aggregate(alike(survey, people), resamples=100))
+    assert "where it is open, people are divided" in text and "Nobody: no place" not in text
+    assert "Nobody" in report_text(aggregate(alike(survey, {"x": (0, 1), "y": (0, 1)}), resamples=100))
+
+
+def test_of_many_places_the_largest_are_named():
+    survey = simulated_survey(("base", "SCoFT"), 1, 0, 1, "t")
+    places = [f"P{k}" for k in range(12) for _ in range(1 + (k == 3))]
+    found = aggregate(alike(survey, {f"x{k}": (0, 1) for k in range(len(places))}, tuple(places)), resamples=10)
+    assert who_answered(found).startswith("13 people answered: 2 from P3, 1 from P0, ")
+    assert " and 4 from 4 other places. They compared" in who_answered(found)
+
+
+def test_numbers_beside_a_name_from_right_to_left_keep_their_place():
+    survey = simulated_survey(("base", "ثقافة"), 1, 0, 1, "t")
+    found = aggregate(alike(survey, {f"x{k}": (1, 0) for k in range(9)}, ("مصر",) * 5 + ("India",) * 4), resamples=10)
+    assert who_answered(found).startswith("9 people answered: 5 from \u2068مصر\u2069 and 4 from India.")
+    assert result(found).startswith("People preferred the images of \u2068ثقافة\u2069 to those of base in 100")
 
 
 def test_the_best_models_share_follows_from_average_ranks_by_place_and_question():

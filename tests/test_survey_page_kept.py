@@ -136,6 +136,22 @@ def test_consent_and_affiliation_come_first(small: Made) -> None:
         expect(page.locator(".ranking")).to_have_count(1)
 
 
+@pytest.mark.parametrize(("typed", "years"), [("१२", 12), ("１２，５", 12.5), ("٣٤", 34), ("۷", 7)])
+def test_numbers_may_be_typed_in_the_digits_of_ones_keyboard(small: Made, typed: str, years: float) -> None:
+    with open_page() as page:
+        page.goto(small.url)
+        page.check("#agree")
+        page.fill("#country", "Nuvia")
+        page.fill("#years", typed)
+        onward(page, lambda: page.click(".start .main"))
+        assert page.evaluate("JSON.parse(Object.values(localStorage)[0]).years") == years
+        for key in ("१", "&"):  # Devanagari; the digits of a French keyboard need Shift
+            page.locator(".undo").press("Enter")
+            event = "new KeyboardEvent('keydown', {key: KEY, code: 'Digit1', bubbles: true})".replace("KEY", repr(key))
+            page.locator(".card .picture").nth(2).evaluate(f"card => card.dispatchEvent({event})")
+            badged(page, ["", "", "1"])
+
+
 @pytest.mark.long
 def test_the_next_person_starts_afresh_after_the_answers_were_saved(small: Made) -> None:
     with open_page(accept_downloads=True) as page:

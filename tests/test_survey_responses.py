@@ -92,7 +92,7 @@ REFUSED: list[tuple[str, Callable[[dict], object], str]] = [
     ("cut", lambda d: json.dumps(d).encode()[:-40], "is not JSON, or was cut off on its way"),
     ("no json", lambda d: b"Dear organiser, here are my answers", "is not JSON"),
     ("not ours", lambda d: {"prompt": "a workflow"}, "is JSON, but not an answer file"),
-    ("no text", lambda d: b"\xff\xfe\x00", "is not text in UTF-8"),
+    ("no text", lambda d: b"\xff\xfe\x00", "is not text in UTF-8 or UTF-16"),
     ("deep", lambda d: b"[" * 200_000, "is nested too deeply"),
     ("twice", lambda d: (json.dumps(d)[:-1] + ', "pages": []}').encode(), "has a key twice"),
     ("digits", lambda d: json.dumps(d).replace('"version": 1', '"version": ' + "1" * 9999).encode(), "too many digits"),
@@ -177,6 +177,43 @@ def test_text_from_a_file_is_shown_on_one_line_without_control_or_direction_mark
     assert "x <script>" in line and len(line) < 120 and "\u202e" not in report
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("name", ["answers-1.json.txt", "PASTED.TXT", "ANSWERS.JSON"])
+def test_answers_count_as_editors_and_messengers_save_them(survey, tmp_path, name, encoding):
+    put(tmp_path, name, json.dumps(answers(survey)).encode(encoding))
+    found, report = load_responses(survey, tmp_path)
+    assert report == "1 answer file read: 1 participant used, 0 left out."
+    assert [response.file for response in found.responses] == [name]
+
+
+def test_answers_pasted_with_the_line_of_a_messenger_or_saved_by_a_spreadsheet_are_named(survey, tmp_path):
+    data = json.dumps(answers(survey), indent=1)
+    put(tmp_path, "good.json", answers(survey, 1))
+    put(tmp_path, "chat.txt", f"[29/11/26, 14:02] Mina: {data}".encode())
+    quoted = "\r\n".join('"' + line.replace('"', '""') + '"' for line in data.splitlines())
+    put(tmp_path, "excel.json", quoted.encode("utf-16"))
+    _, report = load_responses(survey, tmp_path)
+    assert report.startswith("3 answer files read: 1 participant used, 2 left out (2 could not be read).")
+    assert lines_about(report, "chat.txt") and lines_about(report, "excel.json")
+
+
+def test_whatever_else_people_put_into_the_folder_is_named(survey, tmp_path):
+    put(tmp_path, "a.json", answers(survey))
+    (tmp_path / "phone 2").mkdir()
+    for name in (
+        "answers.zip",
+        "photo.jpg",
+        "notes.txt",
+        "Nuvia-1.report.html",
+        "x.survey.json",
+        "Thumbs.db",
+        ".DS_Store",
+    ):
+        put(tmp_path, name, b"{}")
+    (line,) = load_responses(survey, tmp_path)[1].splitlines()[1:]
+    assert line.startswith("Not read: phone 2, answers.zip, notes.txt, photo.jpg. Answers are read from .json and .txt")
+
+
 def test_links_sub_folders_and_other_files_are_not_read(survey, tmp_path):
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
@@ -196,7 +233,7 @@ def test_too_many_files_are_refused_before_any_is_read(survey, tmp_path, monkeyp
     monkeypatch.setattr(responses, "MAX_FILES", 2)
     for k in range(3):
         put(tmp_path, f"{k}.json", answers(survey, k))
-    with pytest.raises(ValueError, match="holds 3 .json files and at most 2 are read"):
+    with pytest.raises(ValueError, match="holds 3 .json and .txt files and at most 2 are read"):
         load_responses(survey, tmp_path)
 
 

@@ -25,6 +25,12 @@ def composed(text: str) -> str:
     return unicodedata.normalize("NFC", text)
 
 
+def isolated(text: str) -> str:
+    """A name within a sentence; of a script from right to left, between marks that keep the numbers beside it in
+    place."""
+    return f"\u2068{text}\u2069" if any(unicodedata.bidirectional(c) in ("R", "AL") for c in text) else text
+
+
 def is_unicode(text: str) -> bool:
     """Whether a UTF-8 file can hold the text: JSON and names of files may bring half of a character (a surrogate)."""
     return text.isascii() or not any("\ud800" <= c <= "\udfff" for c in text)

@@ -30,7 +30,7 @@ Weights = dict[str, Tensor]
 
 class LongCaptions(Choice):
     """What is read of a text of more than WINDOW tokens: every window, as ComfyUI's CLIP Text Encode does, or the first
-    alone, as in the paper."""
+    alone, as in the released code."""
 
     ALL = "all windows"
     FIRST = "first window"

@@ -94,14 +94,14 @@ def parse(data: bytes) -> dict[str, Any]:
         raise AnswerError("unreadable", f"is larger than {MAX_BYTES // 2**20} MB, which no answer file is")
     try:
         content = json.loads(
-            data.decode("utf-8-sig"),
+            data.decode(json.detect_encoding(data)),  # editors may save as UTF-16, or with a byte order mark
             parse_int=_int,
             parse_float=_float,
             parse_constant=_constant,
             object_pairs_hook=_object,
         )
     except UnicodeDecodeError:
-        raise AnswerError("unreadable", "is not text in UTF-8") from None
+        raise AnswerError("unreadable", "is not text in UTF-8 or UTF-16") from None
     except RecursionError:
         raise AnswerError("unreadable", "is nested too deeply to be an answer file") from None
     except AnswerError:

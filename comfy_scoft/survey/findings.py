@@ -9,7 +9,7 @@ import numpy as np
 from .aggregate import ALL, Analysis, GroupConsensus, group_consensus, own_ranks
 from .consensus import ranked
 from .mmsr import FEWEST
-from .preferences import FEW_PEOPLE, people_text, places_that_differ, result, still_open, who_answered
+from .preferences import FEW_PEOPLE, divided, people_text, places_that_differ, result, still_open, who_answered
 
 CHANCE = 0.5
 """Share of pairs that a participant who ranks at random orders alike on a repeated page."""
@@ -149,7 +149,11 @@ def disagreement(analysis: Analysis, others: list[Minority]) -> list[str]:
     """
     people = [minority.sentence for minority in others if minority.sentence]
     sentences = [*places_that_differ(analysis), *people]
-    return [*sentences, CAUTION] if sentences else ["Nobody: no place and no person ranks the other way round."]
+    if sentences:
+        return [*sentences, CAUTION]
+    if divided(analysis):
+        return ["Nobody ranks against all the others, but where it is open, people are divided, as said above."]
+    return ["Nobody: no place and no person ranks the other way round."]
 
 
 def statistics(analysis: Analysis, others: list[Minority]) -> list[str]:

@@ -21,7 +21,8 @@ FEWEST = 3
 """Minimum number of participants with common tasks that determines a rank-one matrix."""
 CONTRADICTS = 2.0
 """How far beyond chance a participant must contradict the others to count against the consensus. Of crowd-kit's and
-twelve other rules this one found the true order most often in simulated crowds (tests/recorded/survey_signs.py)."""
+twelve other rules this one found the true order most often in the mean over three kinds of simulated crowds
+(tests/recorded/survey_signs.py)."""
 _TINY = 1e-12
 
 

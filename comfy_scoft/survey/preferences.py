@@ -10,7 +10,8 @@ from itertools import combinations
 
 import numpy as np
 
-from .aggregate import ALL, Analysis, GroupMetrics
+from ..common.text import isolated
+from .aggregate import ALL, Analysis, GroupMetrics, own_ranks
 from .rankings import UNSAID
 
 FEW_PEOPLE = 5
@@ -94,6 +95,10 @@ def by_place_and_question(found: Analysis) -> list[Share]:
     return rows
 
 
+NAMED = 8
+"""Places named in a sentence; of more, those with the fewest people are only counted."""
+
+
 def _places(found: Analysis) -> dict[str, int]:
     """Each place with the number of people, the largest first."""
     counts = {country: group.people for (country, item), group in found.cells.items() if country and item == ALL}
@@ -103,7 +108,10 @@ def _places(found: Analysis) -> dict[str, int]:
 def who_answered(found: Analysis) -> str:
     """ "24 people answered: 12 from nuvia, 7 from borea and 5 who did not say from where." """
     places = _places(found)
-    named = [f"{count} from {place}" for place, count in places.items() if place != UNSAID]
+    named = [f"{count} from {isolated(place)}" for place, count in places.items() if place != UNSAID]
+    if len(named) > NAMED:
+        rest = [count for place, count in places.items() if place != UNSAID][NAMED:]
+        named[NAMED:] = [f"{sum(rest)} from {len(rest)} other places"]
     named += [f"{places[UNSAID]} who did not say from where"] if UNSAID in places else []
     questions, pages = len(found.survey.items), len(np.unique(found.table.page))
     return (
@@ -114,7 +122,8 @@ def who_answered(found: Analysis) -> str:
 
 def result(found: Analysis) -> str:
     """To whose images people prefer those of the best model; or that this is open."""
-    best, labels = best_model(found), found.survey.generators
+    labels = [isolated(label) for label in found.survey.generators]
+    best = isolated(best_model(found))
     sure = [pair for pair in pairs(found.whole, labels) if pair.settled and pair.better == best]
     if not sure:
         return "It is open whose images people prefer."
@@ -125,7 +134,7 @@ def result(found: Analysis) -> str:
 def still_open(found: Analysis) -> list[str]:
     """A sentence for each two models whose order is not settled, and what to do; or that there are none."""
     unsure = [pair for pair in pairs(found.whole, found.survey.generators) if not pair.settled]
-    sentences = [f"{p.better} or {p.other} is open: {p.better} was preferred in {p.text}." for p in unsure]
+    sentences = [f"{p.better} or {p.other} is open: {p.better} was preferred in {_divided(found, p)}." for p in unsure]
     if not unsure:
         return ["Nothing is open: no interval reaches 50, which would be no difference."]
     if found.whole.people < FEW_PEOPLE:
@@ -134,19 +143,46 @@ def still_open(found: Analysis) -> list[str]:
     return [*sentences, "An interval that reaches 50, no difference, settles nothing. Answers of more people may."]
 
 
+def _divided(found: Analysis, pair: Pair) -> str:
+    """ "50 of 100 comparisons (2 to 98); of 6 people, 3 mostly preferred base and 3 SCoFT": no difference, or two."""
+    better, other = sides(found, pair)
+    if not better or not other:
+        return pair.text
+    people = people_text(found.whole.people)
+    return f"{pair.text}; of {people}, {better} mostly preferred {pair.better} and {other} {pair.other}"
+
+
+def sides(found: Analysis, pair: Pair) -> tuple[int, int]:
+    """How many people rank the first of two models better, and how many the other, on the average of their answers."""
+    a, b = (found.survey.generators.index(name) for name in (pair.better, pair.other))
+    ranks = own_ranks(found.table).values()
+    return sum(bool(r[a] < r[b]) for r in ranks), sum(bool(r[b] < r[a]) for r in ranks)
+
+
+def divided(found: Analysis) -> bool:
+    """Whether there are people on both sides of a pair that is open."""
+    unsure = [pair for pair in pairs(found.whole, found.survey.generators) if not pair.settled]
+    return any(all(sides(found, pair)) for pair in unsure)
+
+
 def places_that_differ(found: Analysis) -> list[str]:
-    """A sentence for each place that prefers, of two models, not the one that all together prefer."""
-    labels, places = found.survey.generators, _places(found)
-    whole = {(pair.other, pair.better): 100 - pair.value for pair in pairs(found.whole, labels)}
+    """A sentence for each place that prefers, of two models, not the one that all together prefer; where these prefer
+    neither, for each place that does."""
+    labels, places = [isolated(label) for label in found.survey.generators], _places(found)
+    whole = {(pair.better, pair.other): pair.value for pair in pairs(found.whole, labels)}
+    whole |= {(other, better): 100 - value for (better, other), value in whole.items()}
     sentences = []
     for place in places if len(places) > 1 else ():
         own = pairs(found.cells[place, ALL], labels)
-        other_way = [pair for pair in own if pair.value > 50 > whole.get((pair.better, pair.other), 50)]
+        ties = [pair for pair in own if pair.settled and whole[pair.better, pair.other] == 50]
+        other_way = [pair for pair in own if pair.value > 50 > whole[pair.better, pair.other]] + ties
         for pair in [pair for pair in other_way if pair.settled] or other_way[:1]:
             chance = "" if pair.settled else "; this may be chance"
             what = f"{pair.better} was preferred to {pair.other} in {pair.text}"
             all_ = whole[pair.better, pair.other]
-            sentences.append(f"{place}, {people_text(pair.people)}: {what}, by all together in {all_}{chance}.")
+            sentences.append(
+                f"{isolated(place)}, {people_text(pair.people)}: {what}, by all together in {all_}{chance}."
+            )
     return sentences
 
 

@@ -1,8 +1,9 @@
 """A folder of answer files -> the survey with its answers, and a report of every file that was not used.
 
-Rules, in order. A file that cannot be read, belongs to another survey, or contains what the survey's page cannot write
-is left out. Only complete pages count: every item ranked, with every image. Each participant counts once, by the file
-with the most complete pages, of these the one finished last. A file with the same answers and random orders as another
+Rules, in order. Read are `.json` files, and `.txt` files that hold an answer, as editors and people who paste make
+them. A file that cannot be read, belongs to another survey, or contains what the survey's page cannot write is left
+out. Only complete pages count: every item ranked, with every image. Each participant counts once, by the file with the
+most complete pages, of these the one finished last. A file with the same answers and random orders as another
 participant's is a copy and is left out.
 """
 
@@ -11,7 +12,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
@@ -20,12 +20,20 @@ from typing import Any
 
 from ..common.errors import UserError
 from ..common.files import regular
+from ..common.folders import read_names
+from ..data.dataset.walk import hidden
 from .answer_file import MAX_BYTES, AnswerError, Answers, parse, read_limited, safe_text, survey_of, validated
-from .spec import KEY_ENDING, Survey, SurveyPage, from_json
+from .spec import ANSWER_FORMAT, KEY_ENDING, Survey, SurveyPage, from_json
 
 MAX_FILES = 10_000
+HEAD = 2048
+"""A file whose first bytes do not name the format is no answer file."""
+OWN = (KEY_ENDING, ".report.html", ".report.csv", "readme.md")
+"""What lies beside answers, and is none."""
 LISTED = 40
 """Sentences of one kind in the report; more are only counted."""
+NAMED = 8
+"""Names of what is not read; more are only counted."""
 CHANCE = 1e-6
 """If the same random orders on all pages are less probable than this, a file with them is a copy."""
 
@@ -34,11 +42,11 @@ Notes = list[tuple[str, str]]
 
 
 def load_responses(survey: Survey | None, folder: Path, keys: Path | None = None) -> tuple[Survey, str]:
-    """The survey with the answers of every valid `*.json` file directly in `folder`, and a report.
+    """The survey with the answers of every valid file directly in `folder` (`answer_files`), and a report.
 
     survey: None to use the key files (`*.survey.json`) in the folder, or else those under `keys`. Answers of several
     surveys (one per country, for example) are joined: the surveys must compare the same generators on the same items,
-    and page ids get the survey's id as a prefix. Symbolic links and subfolders are not read. Raises UserError for no
+    and page ids get the survey's id as a prefix. Links and subfolders are named, not read. Raises UserError for no
     answer file, no matching key file, or more than MAX_FILES files.
     """
     files = answer_files(folder)
@@ -65,28 +73,50 @@ def load_responses(survey: Survey | None, folder: Path, keys: Path | None = None
                 ("partial", f"{name} is partial: {pages} of {pages + answers.dropped} pages are complete and used.")
             )
         notes += [("caution", f"{name} {caution}.") for caution in answers.cautions]
-    return replace(joined, responses=responses), report(len(files), responses, notes)
+    text = "\n".join(filter(None, [report(len(files), responses, notes), _not_read(folder, files)]))
+    return replace(joined, responses=responses), text
 
 
 def answer_files(folder: Path) -> list[Path]:
-    """Files `*.json` directly in a folder by name, without key files and links. Raises UserError over MAX_FILES."""
-    files = [path for path in _json_files(folder) if not path.name.lower().endswith(KEY_ENDING)]
-    if len(files) > MAX_FILES:
+    """The answer files directly in a folder, by name: `*.json`, without key files, and `*.txt` that hold answers, as
+    editors, mail programs and people who paste them make them. No links. Raises UserError over MAX_FILES."""
+    names = [n for n in read_names(folder).files if may_be_answers(n)]
+    if len(names) > MAX_FILES:
         raise UserError(
-            f"The folder {safe_text(folder.name)!r} holds {len(files)} .json files and at most {MAX_FILES} are read: "
-            "split it into several folders."
+            f"The folder {safe_text(folder.name)!r} holds {len(names)} .json and .txt files and at most {MAX_FILES} "
+            "are read: split it into several folders."
         )
-    return files
+    return [folder / n for n in names if n.lower().endswith(".json") or holds_answers(folder / n)]
+
+
+def may_be_answers(name: str) -> bool:
+    """Whether a file's name is that of an answer file."""
+    return name.lower().endswith((".json", ".txt")) and not name.lower().endswith(KEY_ENDING)
+
+
+def holds_answers(path: Path) -> bool:
+    """Whether a file begins like an answer file, as UTF-8 or UTF-16 or below a line of a message."""
+    try:
+        with regular(path).open("rb") as file:
+            return ANSWER_FORMAT.encode() in file.read(HEAD).replace(b"\0", b"")
+    except OSError:
+        return False
 
 
 def _key_files(folder: Path) -> list[Path]:
-    return [path for path in _json_files(folder) if path.name.lower().endswith(KEY_ENDING)]
+    return [folder / name for name in read_names(folder).files if name.lower().endswith(KEY_ENDING)]
 
 
-def _json_files(folder: Path) -> list[Path]:
-    with os.scandir(folder) as entries:
-        names = [e.name for e in entries if e.is_file(follow_symlinks=False) and e.name.lower().endswith(".json")]
-    return sorted(folder / name for name in names)
+def _not_read(folder: Path, files: Sequence[Path]) -> str:
+    """A sentence that names what else lies in the folder, "" if nothing does that people may have put there."""
+    names, read = read_names(folder), {path.name for path in files}
+    others = [n for n in (*names.folders, *names.files, *names.links, *names.others) if n not in read]
+    others = [n for n in others if not hidden(n) and not n.lower().endswith(OWN)]
+    if not others:
+        return ""
+    more = f" and {len(others) - NAMED} more" if len(others) > NAMED else ""
+    listed = ", ".join(safe_text(name) for name in others[:NAMED])
+    return f"Not read: {listed}{more}. Answers are read from .json and .txt files directly in the folder."
 
 
 def _left_out(name: str, error: AnswerError) -> tuple[str, str]:

@@ -174,7 +174,7 @@ class TrainSettings:
     long_captions: LongCaptions = setting(
         LongCaptions.ALL,
         "Captions of more than 75 tokens. all windows: read in full, as CLIP Text Encode does. first window: only the "
-        "first 75 tokens, as in the paper.",
+        "first 75 tokens, as in the released code.",
         identity=False,  # where there are such captions, their number is part of the identity (resume.py)
     )
 

@@ -225,15 +225,15 @@ def _other_layout(data: Answers, drawn: random.Random) -> bytes:
 FORGED: tuple[Change, ...] = (
     *(_unknown_image, _image_of_another_page, _repeated_image, _tie, _unknown_page, _page_twice, _unknown_item),
     *(_wrong_shown, _wrong_hash, _another_survey, _impossible_times, _no_consent, _bad_token, _nasty_part),
-    *(_missing_part, _cut_off, _noise, _deep, _huge_number, _not_a_number, _said_twice, _other_encoding),
+    *(_missing_part, _cut_off, _noise, _deep, _huge_number, _not_a_number, _said_twice),
 )
 """None of these may be counted."""
 SOUND: tuple[Change, ...] = (_odd_country, _odd_years, _unknown_keys, _other_layout)
 """All of these are counted, with the answers unchanged."""
 PARTIAL: tuple[Change, ...] = (_unfinished,)
 """Counted without the page that is not whole."""
-OPEN: tuple[Change, ...] = (_bytes_changed,)
-"""Random bytes may hit what matters or not; whatever is counted must be able to be."""
+OPEN: tuple[Change, ...] = (_bytes_changed, _other_encoding)
+"""Random bytes may hit what matters or not, and not every encoding is told; what is counted must be able to be."""
 RARE: tuple[Change, ...] = (_too_large,)
 """Large files, made now and then."""
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ...common.files import regular
 from ...common.folders import names_in
 from ...metrics.image_set import ImageSet
 from ...reports.plots.survey import survey_plots
@@ -16,8 +15,8 @@ from ...survey.items import one_line
 from ...survey.languages import languages
 from ...survey.preferences import result, who_answered
 from ...survey.report import save_report
-from ...survey.responses import load_responses
-from ...survey.spec import ANSWER_FORMAT, KEY_ENDING, Survey
+from ...survey.responses import holds_answers, load_responses, may_be_answers
+from ...survey.spec import Survey
 from ..compat import io, ui
 from ..dataset_folders import FolderNode, given_folder
 from ..own_files import LastSaved
@@ -44,17 +43,9 @@ def answer_folders() -> list[str]:
 
 
 def _holds_answers(folder: Path) -> bool:
-    """Whether one of the first JSON files is an answer file."""
-    names = [n for n in names_in(folder).files if n.endswith(".json") and not n.endswith(KEY_ENDING)]
-    return any(ANSWER_FORMAT.encode() in _head(folder / name) for name in names[:LOOKED_AT])
-
-
-def _head(path: Path) -> bytes:
-    try:
-        with regular(path).open("rb") as file:
-            return file.read(512)
-    except OSError:
-        return b""
+    """Whether one of the first files of an answer file's name is one; of .txt only those that the page names so."""
+    names = [n for n in names_in(folder).files if may_be_answers(n) and (n[-4:] != ".txt" or "answers" in n)]
+    return any(holds_answers(folder / name) for name in names[:LOOKED_AT])
 
 
 def answer_folder(name: str) -> Path:

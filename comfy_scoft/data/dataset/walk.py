@@ -97,16 +97,16 @@ def _read(folder: Folder, *, fresh: bool) -> Folder:
     except OSError:
         folder.unreadable = True
         return folder
-    folder.folders = [_inner(folder.path / name, folder.split) for name in names.folders if not _hidden(name)]
+    folder.folders = [_inner(folder.path / name, folder.split) for name in names.folders if not hidden(name)]
     links = {name for name in names.links if (folder.path / name).is_dir()}
-    folder.links = [folder.path / name for name in sorted(links) if not _hidden(name)]
+    folder.links = [folder.path / name for name in sorted(links) if not hidden(name)]
     rest = names.files + tuple(name for name in names.links if name not in links)
     folder.metadata, folder.images, folder.captioned, folder.captions, folder.unread, folder.others = _sorted_out(rest)
     folder.others += names.others
     return folder
 
 
-def _hidden(name: str) -> bool:
+def hidden(name: str) -> bool:
     return name.startswith(".") or name.lower() in _SYSTEM
 
 
@@ -127,7 +127,7 @@ def _kind(name: str) -> str:
     """What a file is by its name: "" for one to pass over in silence."""
     lower = name.lower()
     ending = os.path.splitext(lower)[1]
-    if _hidden(name) or lower in _OURS:
+    if hidden(name) or lower in _OURS:
         return ""
     if lower in METADATA:
         return "metadata"

@@ -30,7 +30,8 @@ function rankingScreen(page, item) {
     announce(note.textContent);
   };
   const keys = (event, image) => {
-    const place = Number(event.key) - 1;
+    const typed = Number(event.key) || Number((/^Digit(\d)$/.exec(event.code) || [])[1]); // keyboards have digits of their own
+    const place = typed - 1;
     if (event.ctrlKey || event.metaKey || event.altKey || !(image && place in places)) return;
     put(image, place);
     event.preventDefault();

@@ -26,7 +26,8 @@ function startScreen() {
   });
   const begin = (event) => {
     event.preventDefault();
-    const number = years.value.trim() === "" ? null : Number(years.value.trim().replace(",", "."));
+    const typed = latinDigits(years.value.trim());
+    const number = typed === "" ? null : Number(typed.replace(",", "."));
     const wrong = [
       mark(agree, !agree.checked, "need_consent"),
       mark(country, !country.value.trim(), "need_country"),
@@ -66,6 +67,11 @@ function startScreen() {
       element("button", { type: "submit", class: "main", text: say(state.started ? "go_on" : "begin") }),
     ),
   );
+}
+
+/** A text with full-width, Devanagari and Arabic digits as 0 to 9. */
+function latinDigits(text) {
+  return text.normalize("NFKC").replace(/[०-९٠-٩۰-۹]/g, (digit) => (digit.charCodeAt(0) - 6 * (digit >= "०")) & 15);
 }
 
 /** About ten seconds for each ranked item, rounded up to whole minutes. */
