@@ -193,7 +193,7 @@ def _against(before: str, arms: tuple[Arm, ...]) -> tuple[tuple[str, str], ...]:
 
 
 def _against_both(arms: tuple[Arm, ...]) -> tuple[tuple[str, str], ...]:
-    """Against ordinary fine-tuning and against the paper's losses: a correction has a price beside either."""
+    """Against LDM and against +MPC: a correction has a price beside either."""
     return tuple(pair for before in (LDM, MPC) for pair in _against(before.name, arms))
 
 
