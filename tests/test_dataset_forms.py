@@ -87,6 +87,85 @@ def test_folders_of_kohya_with_any_repeats_are_read_and_years_are_not_repeats(tm
     )
 
 
+@pytest.mark.parametrize("name", ["20230814_seoul", "230814_busan", "202308_trip", "100_FUJI", "101_PANA", "103_0412"])
+def test_dates_and_folders_of_cameras_are_no_captions(name, tmp_path):
+    image(tmp_path / name / "a.jpg")
+    image(tmp_path / name / "b.jpg", "a market")
+    dataset, report = load_folder(tmp_path)
+    assert [(r.caption, r.category) for r in dataset.records] == [("a market", "")]
+    assert f"The image {name}/a.jpg has no caption" in report and "repeats" not in report
+
+
+def test_images_whose_caption_is_the_name_of_their_folder_are_named(tmp_path):
+    for folder, number in (("01_market", 2), ("reg/1_woman", 1)):
+        for n in range(number):
+            image(tmp_path / folder / f"{n}.jpg")
+    image(tmp_path / "01_market/own.jpg", "its own words")
+    assert (
+        "The captions of 3 images, which have no caption files, are the names of their folders (01_market/0.jpg, "
+        "01_market/1.jpg, reg/1_woman/0.jpg)."
+    ) in load_folder(tmp_path)[1].splitlines()
+
+
+def test_a_caption_file_may_keep_the_ending_of_its_image(tmp_path):
+    """As Hydrus and gallery-dl write them: a.jpg.txt."""
+    image(tmp_path / "a.jpg")
+    (tmp_path / "A.JPG.TXT").write_text("a market\nby night\n")
+    image(tmp_path / "b.png")
+    (tmp_path / "b.jpg.txt").write_text("of another image")
+    image(tmp_path / "c.jpg", "first")
+    (tmp_path / "c.jpg.txt").write_text("second")
+    assert holds_dataset(tmp_path)
+    dataset, report = load_folder(tmp_path)
+    assert [r.caption for r in dataset.records] == ["a market by night", "first"]
+    assert "b.jpg.txt is the caption of no image" in report and "The image b.png has no caption" in report
+    assert "c.jpg.txt is not read, because its image has another caption file" in report
+
+
+def test_a_photo_in_two_forms_with_one_caption_is_named(tmp_path):
+    image(tmp_path / "IMG_1.JPG", "a market")
+    image(tmp_path / "IMG_1.png")
+    image(tmp_path / "IMG_2.JPG", "another")
+    dataset, report = load_folder(tmp_path)
+    assert len(dataset) == 3 and "IMG_1.png has the caption file of another image of its name: remove one" in report
+
+
+def test_what_storage_devices_keep_of_deleted_images_is_not_read(tmp_path):
+    image(tmp_path / "a.png", "kept")
+    for name in ("#recycle", "@Recycle", "$RECYCLE.BIN", "lost+found"):
+        image(tmp_path / name / "b.png", "deleted")
+    assert [r.caption for r in load_folder(tmp_path)[0].records] == ["kept"]
+
+
+def test_carriage_returns_end_lines_as_old_macs_and_excel_write_them(tmp_path):
+    for name in "ab":
+        image(tmp_path / f"{name}.png")
+    (tmp_path / "a.txt").write_bytes(b"one\rtwo\r")
+    assert load_folder(tmp_path)[0].records[0].caption == "one two"
+    (tmp_path / "metadata.csv").write_bytes(b'file_name,text\ra.png,one\rb.png,"two\rlines"\rb.png\r')
+    dataset, report = load_folder(tmp_path)
+    assert [r.caption for r in dataset.records] == ["one", "two\nlines"]
+    assert "metadata.csv line 5 has no caption for b.png" in report
+
+
+def test_utf_16_without_its_mark_is_no_caption(tmp_path):
+    for n, encoding in enumerate(("utf-16-le", "utf-16-be", "utf-32-be")):
+        image(tmp_path / f"{n}.png")
+        (tmp_path / f"{n}.txt").write_bytes("a market".encode(encoding))
+    image(tmp_path / "good.png", "good")
+    dataset, report = load_folder(tmp_path)
+    assert len(dataset) == 1 and report.count("line 1 is not UTF-8 text: save the file again as UTF-8") == 3
+
+
+def test_where_nothing_could_be_loaded_files_that_may_hold_the_captions_are_named(tmp_path):
+    for name in ("metadata.parquet", "captions.json", "captions/a.txt"):
+        image(tmp_path / Path(name).stem / "images/a.png")
+        (tmp_path / Path(name).stem / name).parent.mkdir(exist_ok=True)
+        (tmp_path / Path(name).stem / name).write_text("words")
+        with pytest.raises(ValueError, match=f"The image images/a.png has no caption.*{name} is "):
+            load_folder(tmp_path / Path(name).stem)
+
+
 def test_subfolders_are_walked_in_natural_order_and_give_their_split(tmp_path):
     for name in ("b.jpg", "images/c.jpg", "food/d.jpg", "food/soup 10/e.jpg", "food/soup 2/f.jpg", "TEST/food/g.jpg"):
         image(tmp_path / name, name)

@@ -18,6 +18,11 @@ def same_stem(name: str) -> str:
     return same_name(os.path.splitext(name)[0])
 
 
+def caption_stems(image: str) -> set[str]:
+    """`same_stem` of the caption files that belong to an image: of a.jpg those of a.txt and a.jpg.txt."""
+    return {same_stem(image), same_name(image)}
+
+
 class Names:
     """The names in folders inside `root`, a resolved path; each folder is listed once."""
 

@@ -13,7 +13,7 @@ from ...common.folders import names_in, read_names
 from ...common.text import is_unicode
 from ..formats import EXTENSIONS, NOT_READ
 from .metadata import SPLIT_NAMES
-from .names import inside, same_stem
+from .names import caption_stems, inside, same_stem
 
 METADATA = ("metadata.jsonl", "metadata.csv")
 """Metadata file names of CCUB and of Hugging Face's ImageFolder; the first that exists is used."""
@@ -27,8 +27,12 @@ DOWNLOADS, LINKS_REPORT = "downloads.jsonl", "links_report.csv"
 
 _SPLIT_OF = {name: name for name in SPLITS} | SPLIT_NAMES
 _KOHYA = re.compile(r"(\d{1,9})_(.{1,200})", re.DOTALL)
-_YEARS = range(1900, 2100)
-_SYSTEM = ("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "__macosx", "@eadir", "$recycle.bin")
+_NO_REPEATS = re.compile(r"(19|20)\d\d_.*|\d{6,}_.*|[1-9]\d\d_[A-Z0-9_]{4}", re.DOTALL)
+"""Names as kohya's whose number is none of repeats: years, dates (20230814_trip) and cameras' folders (100_FUJI)."""
+_SYSTEM = (
+    *("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "__macosx", "@eadir"),
+    *("$recycle.bin", "#recycle", "@recycle", "system volume information", "lost+found"),
+)
 _OURS = (DOWNLOADS, LINKS_REPORT)
 
 
@@ -57,10 +61,9 @@ class Folder:
     unreadable: bool = False
 
     @property
-    def year(self) -> bool:
-        """Whether the name begins as kohya's do, with a number that is rather a year: 2023_trip."""
-        match = _KOHYA.fullmatch(self.path.name)
-        return match is not None and int(match[1]) in _YEARS
+    def numbered(self) -> bool:
+        """Whether the name begins as kohya's do, with a number that is rather a year, a date or a camera's."""
+        return _NO_REPEATS.fullmatch(self.path.name) is not None
 
     def offers(self, root: Path) -> bool:
         """Whether it holds metadata, or an image with a caption, that is no link out of `root`, a resolved path."""
@@ -119,7 +122,7 @@ def _sorted_out(names: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:
     metadata, images, captions, unread, others, _ = kinds.values()
     metadata.sort(key=lambda name: METADATA.index(name.lower()))
     stems = {same_stem(name) for name in captions}
-    captioned = [name for name in images if stems and same_stem(name) in stems]
+    captioned = [name for name in images if stems & caption_stems(name)]
     return tuple(map(tuple, (metadata, images, captioned, captions, unread, others)))
 
 
@@ -139,7 +142,7 @@ def _kind(name: str) -> str:
 def _inner(path: Path, split: str) -> Folder:
     match = _KOHYA.fullmatch(path.name)
     split = _SPLIT_OF.get(path.name.lower(), split)
-    if match is None or int(match[1]) in _YEARS:
+    if match is None or _NO_REPEATS.fullmatch(path.name):
         return Folder(path, split)
     caption = " ".join(match[2].replace("_", " ").split())
     return Folder(path, split, int(match[1]), caption if is_unicode(caption) else "")
