@@ -1,4 +1,4 @@
-"""The command line: `python -m comfy_scoft <verb>`."""
+"""The command line: `python -m comfy_scoft <verb>`, or `python PATH/comfy_scoft <verb>` from any folder."""
 
 from __future__ import annotations
 
@@ -6,9 +6,13 @@ import argparse
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from pathlib import Path
 
-from .common.console import printable_streams
-from .common.fingerprints import pack_version
+if not __package__:  # the Python of ComfyUI's Windows portable looks for nothing in the current folder
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from comfy_scoft.common.console import printable_streams
+from comfy_scoft.common.fingerprints import pack_version
 
 VERBS = {
     "train": ("train", "train a job from the node Export Training Job"),
@@ -27,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     printable_streams()
     given = list(sys.argv[1:] if arguments is None else arguments)
     if given and given[0] in VERBS:
-        return import_module(f".cli.{VERBS[given[0]][0]}", __package__).main(given[1:])
+        return import_module(f"comfy_scoft.cli.{VERBS[given[0]][0]}").main(given[1:])
     parser().parse_args(given)  # help, version, or what is wrong with it
     raise AssertionError("argparse knows every verb that is no error")
 

@@ -181,15 +181,17 @@ def export(
 
 
 def command(job: Path) -> str:
-    """What to type in a terminal to train a job, quoted for the shell of this system."""
-    pack = Path(__file__).resolve().parents[2]
-    return f"cd {_quoted(pack)}\n{_quoted(sys.executable)} -m comfy_scoft train {_quoted(job)}"
+    """What to type in a terminal to train a job, in any folder, quoted for the shells of this system."""
+    program = Path(__file__).resolve().parents[1]
+    return f"{_quoted(sys.executable, first=True)} {_quoted(program)} train {_quoted(job)}"
 
 
-def _quoted(path: Path | str) -> str:
-    if os.name == "nt":  # a file's name cannot have a quote there
-        return f'"{path}"' if re.search(r"[^\w.:\\-]", str(path)) else str(path)
-    return shlex.quote(str(path))
+def _quoted(path: Path | str, *, first: bool = False) -> str:
+    """first: the word that begins the line. PowerShell takes one that begins with a quote for a text, not a command."""
+    if os.name != "nt":
+        return shlex.quote(str(path))
+    parts = str(path).split("\\") if first else [str(path)]  # a file's name cannot have a quote there
+    return "\\".join(f'"{part}"' if re.search(r"[^\w.:\\-]", part) else part for part in parts)
 
 
 def prepare(run: Run, watch: OnPrepare = _unseen) -> None:

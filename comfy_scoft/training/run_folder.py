@@ -76,7 +76,7 @@ def free_folders(root: Path, name: str) -> Iterator[Path]:
 
 def run_names(root: Path) -> list[str]:
     """The runs under `root`, also in sub-folders of it, that have a checkpoint, the newest first: names with "/"."""
-    saved = (path for depth in range(1, DEEPEST + 1) for path in root.glob("*/" * depth + "checkpoint-*"))
+    saved = (path for depth in range(1, DEEPEST + 1) for path in root.glob("*/" * depth + "checkpoint-[0-9]*"))
     folders = sorted({path.parent for path in saved}, key=lambda folder: folder.stat().st_mtime, reverse=True)
     return [folder.relative_to(root).as_posix() for folder in folders]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ...common.errors import ImageError, UserError
 from ...common.files import recovered
-from ...common.text import printable
+from ...common.text import composed, printable
 from ...models.text_encoder import WINDOW, is_long
 from ..images import check_image
 from ..records import CATEGORIES, CultureRecord, Dataset, counted
@@ -127,7 +127,7 @@ def load_folder(
     if not folder.is_dir():
         raise UserError(f"The folder {folder} does not exist: choose a folder with images and their captions.")
     root = folder.resolve()
-    split = split.strip().lower()
+    split, culture, place = composed(split).strip().lower(), composed(culture), composed(place)
     kept_categories = {normal_category(category).casefold() for category in categories if category.strip()}
     log, candidates = _LoadLog(), []
     for entry in one_record_each(find_records(root)):
@@ -191,7 +191,9 @@ def _check_images(candidates: list[CultureRecord], root: Path, log: _LoadLog, li
 
 
 def _nothing_loaded(root: Path, log: _LoadLog) -> str:
-    found = left_out(log.errors) or [(note, 1) for note in log.notes]
+    found = left_out(log.errors)
+    if all(isinstance(error, ImageError) for error in log.errors):  # the reason may be what lies beside the images
+        found += [(note, 1) for note in log.notes]
     if not found:
         return (
             f"The folder {root} holds no dataset: it was expected to hold a {METADATA[0]} with a line for each image, "

@@ -41,12 +41,15 @@ def read_lines(path: Path, label: str, *, strip: bool = True) -> Iterator[tuple[
                 yield where, UserError(f"{where} is longer than {MAX_LINE:,} characters: shorten it.")
                 continue
             try:
-                text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+                whole = line.decode("utf-8-sig")  # where files were joined, a mark is in the middle
             except UnicodeDecodeError:
                 yield where, UserError(f"{where} is not UTF-8 text: save the file again as UTF-8.")
                 continue
-            if text.strip():
-                yield where, text.strip() if strip else text.rstrip("\r\n")
+            texts = whole.rstrip("\r\n").split("\r")  # as old Macs end lines, and Excel on them
+            for place, text in enumerate(texts, start=number):
+                if text.strip():
+                    yield f"{label} line {place}", text.strip() if strip else text
+            number += len(texts) - 1
 
 
 def read_rows(path: Path, label: str) -> Iterator[ParsedRow]:
@@ -88,7 +91,7 @@ class _Lines:
             if isinstance(text, UserError):
                 self.broken.append((where, text))
             else:
-                yield text.replace("\r", " ") + "\n"
+                yield text + "\n"
 
 
 def _csv_rows(path: Path, label: str) -> Iterator[ParsedRow]:
