@@ -132,7 +132,9 @@ def test_the_command_line_trains_a_job_and_goes_on_with_it(tmp_path: Path, capsy
     assert "Toyland" in lora.with_suffix(".md").read_text(encoding="utf-8")
     assert [row["step"] for row in runs.read_metrics(out / "runs" / "toys")] == [1, 2]
     assert main(["train", str(path), "--out", str(out), "--resume"]) == 0
-    assert not (out / "runs" / "toys-2").exists()
+    assert "resuming run toys\n" in capsys.readouterr().err and not (out / "runs" / "toys-2").exists()
+    assert main(["train", str(path), "--out", str(tmp_path / "other"), "--resume"]) == 0
+    assert "There is no run named toys to go on with, so a new one begins." in capsys.readouterr().err
     assert main(["train", str(path), "--out", str(out)]) == 0
     assert (out / "runs" / "toys-2").is_dir() and (out / "toys_00003.safetensors").is_file()
 

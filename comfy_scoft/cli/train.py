@@ -101,7 +101,7 @@ def train(options: argparse.Namespace) -> int:
     from ..training.job import read_job, ready_run
     from ..training.model_card import CardFields, save_lora, training_record
     from ..training.run import Callbacks
-    from ..training.run_folder import discard_empty, run_folder, stopped_at, train_and_log
+    from ..training.run_folder import discard_empty, run_folder, run_line, stopped_at, train_and_log
     from ..training.validation import HELD_OUT
     from .progress import ProgressLine
 
@@ -118,6 +118,8 @@ def train(options: argparse.Namespace) -> int:
     text, losses = "starting", {"loss": "", HELD_OUT: ""}
     try:
         with line:
+            if options.resume != NEW and distributed.main:
+                line.say(run_line(folder, job.name, run_named(options.resume, runs)))
             run, notes = ready_run(job, folder, options.models, resume=options.resume != NEW)
             for note in notes:
                 line.say(note)
