@@ -10,9 +10,10 @@ from pathlib import Path
 
 if not __package__:  # the Python of ComfyUI's Windows portable looks for nothing in the current folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
+    __package__, __spec__ = "comfy_scoft", None
 
-from comfy_scoft.common.console import printable_streams
-from comfy_scoft.common.fingerprints import pack_version
+from .common.console import printable_streams
+from .common.fingerprints import pack_version
 
 VERBS = {
     "train": ("train", "train a job from the node Export Training Job"),
@@ -31,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     printable_streams()
     given = list(sys.argv[1:] if arguments is None else arguments)
     if given and given[0] in VERBS:
-        return import_module(f"comfy_scoft.cli.{VERBS[given[0]][0]}").main(given[1:])
+        return import_module(f".cli.{VERBS[given[0]][0]}", __package__).main(given[1:])
     parser().parse_args(given)  # help, version, or what is wrong with it
     raise AssertionError("argparse knows every verb that is no error")
 
