@@ -10,14 +10,16 @@ from ..common.errors import ADVICE, UserError, advice
 
 
 def answered(work: Callable[[], int], stopped: str) -> int:
-    """The exit status of `work`: 1 for a person's mistake or a disk error, 130 for Ctrl-C, 141 where
-    nobody reads what it prints any more.
+    """The exit status of `work`: 1 for a person's mistake or a disk error, 130 for Ctrl-C, 141
+    where nobody reads what it prints any more.
 
     stopped: the sentence after Ctrl-C that says what is kept, where the KeyboardInterrupt itself does not say it. Any
     other exception passes through: Python prints its traceback and exits with status 1.
     """
     try:
-        return work()
+        status = work()
+        sys.stdout.flush()  # here, and not when Python ends
+        return status
     except UserError as error:
         print(error, file=sys.stderr)
         return 1
