@@ -23,7 +23,7 @@ def add_threads(group: argparse._ActionsContainer, same: str) -> None:
 
 def set_threads(count: int) -> None:
     """Have PyTorch use so many threads; 0 leaves that to it. Raises UserError for less."""
-    check_number("--threads", count, whole=True, min=0, max=None)
+    check_number("threads", count, whole=True, min=0, max=None)
     if count:
         import torch
 
