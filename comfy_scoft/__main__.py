@@ -1,4 +1,4 @@
-"""The command line: `python -m comfy_scoft <verb>`."""
+"""The command line: `python -m comfy_scoft <verb>`, or `python PATH/comfy_scoft <verb>` from any folder."""
 
 from __future__ import annotations
 
@@ -6,6 +6,11 @@ import argparse
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from pathlib import Path
+
+if not __package__:  # the Python of ComfyUI's Windows portable looks for nothing in the current folder
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+    __package__, __spec__ = "comfy_scoft", None
 
 from .common.console import printable_streams
 from .common.fingerprints import pack_version

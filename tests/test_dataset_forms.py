@@ -13,7 +13,8 @@ import pytest
 from ccub import TABLE_3
 from PIL import Image
 
-from comfy_scoft.data.dataset import counts, holds_dataset, load_folder, save_dataset
+from comfy_scoft.common.errors import UserError
+from comfy_scoft.data.dataset import counts, holds_dataset, load_folder, names, save_dataset
 from comfy_scoft.data.dataset.metadata import category_and_era_of_name, category_and_era_of_tags, normal_category
 from comfy_scoft.data.records import CATEGORIES, CultureRecord, Dataset
 from comfy_scoft.reports.plots.tables import count_rows
@@ -254,6 +255,85 @@ def test_a_caption_is_beside_its_image_in_any_case_and_composition(tmp_path):
     dataset, report = load_folder(tmp_path)
     assert {r.caption for r in dataset.records} == {"shouted", "composed"}
     assert "x.png has no caption" in report
+
+
+def test_blanks_that_look_the_same_are_the_same(tmp_path):
+    """macOS writes a narrow blank before PM into the names of screenshots, and web pages hold their blanks together."""
+    image(tmp_path / "Screenshot 2024-01-01 at 3.04.05\u202fPM.png")
+    image(tmp_path / "two\u00a0words.png")
+    (tmp_path / "two words.txt").write_text("beside")
+    assert [r.caption for r in load_folder(tmp_path)[0].records] == ["beside"]
+    row = {"file_name": "Screenshot 2024-01-01 at 3.04.05 PM.png", "text": "listed"}
+    (tmp_path / "metadata.jsonl").write_text(json.dumps(row))
+    assert [r.caption for r in load_folder(tmp_path)[0].records] == ["listed"]
+
+
+def test_a_name_with_a_backslash_or_a_colon_is_a_name_where_it_is_one(tmp_path):
+    """A zip from Windows unpacked by a program that keeps its backslashes; Finder shows a colon as a slash."""
+    for name in ("food\\a", "c:b"):
+        image(tmp_path / f"{name}.png", name)
+    assert [r.caption for r in load_folder(tmp_path)[0].records] == ["c:b", "food\\a"]
+    write_csv(tmp_path / "metadata.csv", "file_name,text", "food\\a.png,listed")
+    assert [r.caption for r in load_folder(tmp_path)[0].records] == ["listed"]
+
+
+def test_cultures_places_categories_and_splits_are_composed(tmp_path):
+    words = {"culture": "Réunion", "place": "Forêt", "category": "Fête", "split": "Übung"}
+    for name, form in (("a.png", "NFC"), ("b.png", "NFD")):
+        image(tmp_path / name)
+        row = {"file_name": name, "text": "x"} | {key: unicodedata.normalize(form, v) for key, v in words.items()}
+        with (tmp_path / "metadata.jsonl").open("a") as file:
+            file.write(json.dumps(row) + "\n")
+    for form in ("NFC", "NFD"):
+        asked = [unicodedata.normalize(form, words["category"])]
+        dataset, _ = load_folder(tmp_path, categories=asked, split=unicodedata.normalize(form, "übung"))
+        assert len(dataset) == 2 and len({(r.culture, r.place, r.category, r.split) for r in dataset.records}) == 1
+    image(tmp_path / "more/c.png", "x")
+    given = load_folder(tmp_path / "more", unicodedata.normalize("NFD", "Réunion"))[0].records[0]
+    assert given.culture == dataset.records[0].culture
+
+
+def test_joined_files_and_those_of_an_old_mac_are_read_line_by_line(tmp_path):
+    for name in ("a.png", "b.png"):
+        image(tmp_path / name)
+    rows = [json.dumps({"file_name": name, "text": name}) for name in ("a.png", "b.png")]
+    (tmp_path / "metadata.jsonl").write_bytes("".join(f"\ufeff{row}\n" for row in rows).encode())
+    assert len(load_folder(tmp_path)[0]) == 2
+    (tmp_path / "metadata.jsonl").unlink()
+    (tmp_path / "metadata.csv").write_bytes(b"file_name,text\ra.png,soup\rc.png,gone\rb.png,rice\r")
+    dataset, report = load_folder(tmp_path)
+    assert [r.caption for r in dataset.records] == ["soup", "rice"] and "metadata.csv line 3 names c.png" in report
+
+
+@pytest.mark.parametrize("name", ["metadata.json", "metadata.jsonl.txt"])
+def test_where_no_image_has_a_caption_the_files_beside_them_are_named(tmp_path, name):
+    image(tmp_path / "a.png")
+    (tmp_path / name).write_text("[]")
+    with pytest.raises(UserError, match=f"a.png has no caption.*{name} is "):
+        load_folder(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["a.txt", "metadata.jsonl"])
+def test_a_caption_or_metadata_file_that_is_a_link_to_nothing_is_said_to_be_one(tmp_path, name):
+    image(tmp_path / "a.png")
+    (tmp_path / name).symlink_to("annex")
+    with pytest.raises(UserError, match=f"{name} is a link to a file that is not there"):
+        load_folder(tmp_path)
+
+
+def test_the_menu_follows_few_of_many_links(tmp_path, monkeypatch):
+    (tmp_path / "set").mkdir()
+    (tmp_path / "elsewhere.png").touch()
+    for n in range(300):
+        (tmp_path / f"set/{n}.png").symlink_to(tmp_path / "elsewhere.png")
+        (tmp_path / f"set/{n}.txt").touch()
+    followed = []
+    real = names.real
+    monkeypatch.setattr(names, "real", lambda path: followed.append(path) or real(path))
+    assert not holds_dataset(tmp_path / "set") and len(followed) <= 100
+    image(tmp_path / "set/z.png", "no link")
+    followed.clear()
+    assert holds_dataset(tmp_path / "set") and followed == []
 
 
 def test_what_is_not_used_is_named_a_few_of_each_kind_and_counted(tmp_path):

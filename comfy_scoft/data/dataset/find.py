@@ -112,8 +112,18 @@ class _Search:
         """The metadata file that decides for a folder: the nearest one, in it or above."""
         return next((table for table in self.records if folder.path.is_relative_to(table.parent)), None)
 
-    def locate(self, name: str, where: str, base: Path | None = None) -> Path:
-        bases = (self.root,) if base in (None, self.root) else (base, self.root)
+    def listed(self, path: Path) -> Path:
+        """The real path of a file that lies in a folder. Raises UserError for a link to nothing or to elsewhere."""
+        file = real(path)
+        if not file.is_relative_to(self.root):
+            raise UserError(f"{self.label(path)} points outside the folder: put the file itself there, and no link.")
+        if not file.is_file():
+            raise UserError(f"{self.label(path)} is a link to a file that is not there: put the file itself there.")
+        self.used.add(file)
+        return file
+
+    def locate(self, name: str, where: str, base: Path) -> Path:
+        bases = (self.root,) if base == self.root else (base, self.root)
         path = locate(name, bases, self.root, where, self.names)
         self.used.add(path)
         return path
@@ -123,7 +133,7 @@ class _Search:
         label = self.label(path)
         self.records = {path: 0, **self.records}  # deeper ones first
         try:
-            for where, values in read_rows(self.locate(path.relative_to(self.root).as_posix(), label), label):
+            for where, values in read_rows(self.listed(path), label):
                 try:
                     if isinstance(values, UserError):
                         raise values
@@ -208,8 +218,7 @@ class _Search:
         if not caption:
             raise self._bare(folder, path)
         category, era = _category_and_era(path.stem, caption, folder.caption)
-        image = self.locate(path.relative_to(self.root).as_posix(), f"The image {label}")
-        return CultureRecord(image, caption, category=category, era=era, split=folder.split or SPLITS[0])
+        return CultureRecord(self.listed(path), caption, category=category, era=era, split=folder.split or SPLITS[0])
 
     def _bare(self, folder: Folder, path: Path) -> UserError:
         beside = printable(path.with_suffix(CAPTION_ENDINGS[0]).name)
@@ -222,7 +231,7 @@ class _Search:
         label = self.label(path)
         lines: list[str] = []
         length = 0
-        for _, line in read_lines(self.locate(path.relative_to(self.root).as_posix(), label), label):
+        for _, line in read_lines(self.listed(path), label):
             if isinstance(line, UserError):
                 raise line
             lines.append(line)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ...common.errors import ImageError, UserError
 from ...common.files import recovered
-from ...common.text import printable
+from ...common.text import composed, printable
 from ...models.text_encoder import WINDOW, is_long
 from ..images import check_image
 from ..records import CATEGORIES, CultureRecord, Dataset, counted
@@ -130,7 +130,7 @@ def load_folder(
     if not folder.is_dir():
         raise UserError(f"The folder {folder} does not exist: choose a folder with images and their captions.")
     root = folder.resolve()
-    split = split.strip().lower()
+    split, culture, place = composed(split).strip().lower(), composed(culture), composed(place)
     kept_categories = {normal_category(category).casefold() for category in categories if category.strip()}
     log, candidates = _LoadLog(), []
     for entry in one_record_each(find_records(root)):

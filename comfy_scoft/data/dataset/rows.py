@@ -40,11 +40,11 @@ def read_lines(path: Path, label: str, *, strip: bool = True) -> Iterator[tuple[
                 where = f"{label} line {number}"
                 yield where, UserError(f"{where} is longer than {MAX_LINE:,} characters: shorten it.")
                 continue
-            for part in line.splitlines():  # a carriage return ends a line too
+            for part in line.splitlines():  # a carriage return ends a line too, on old Macs
                 number += 1
                 where = f"{label} line {number}"
                 try:
-                    text = part.decode("utf-8-sig" if number == 1 else "utf-8")
+                    text = part.decode("utf-8-sig")  # where files were joined, a mark is in the middle
                 except UnicodeDecodeError:
                     text = "\0"
                 if "\0" in text:  # every second character of UTF-16 without its mark

@@ -25,6 +25,9 @@ CAPTION_ENDINGS = (".txt", ".caption")
 DOWNLOADS, LINKS_REPORT = "downloads.jsonl", "links_report.csv"
 """What Download Links keeps beside its images."""
 
+LINKS_TRIED = 100
+"""Links that a menu follows in a folder."""
+
 _SPLIT_OF = {name: name for name in SPLITS} | SPLIT_NAMES
 _KOHYA = re.compile(r"(\d{1,9})_(.{1,200})", re.DOTALL)
 _NO_REPEATS = re.compile(r"(19|20)\d\d_.*|\d{6,}_.*|[1-9]\d\d_[A-Z0-9_]{4}", re.DOTALL)
@@ -43,7 +46,7 @@ class Folder:
     split: "" where neither the folder nor one above it is named after a split.
     repeats, caption: of kohya's folders, `10_hanbok` -> 10, "hanbok"; else 0 and "".
     images: files named as images; captioned: those with a caption file beside them. unread: as images of kinds that
-    are not read. links: folders that are links.
+    are not read. links: folders that are links; linked: files that are.
     """
 
     path: Path
@@ -57,6 +60,7 @@ class Folder:
     unread: tuple[str, ...] = ()
     others: tuple[str, ...] = ()
     links: list[Path] = field(default_factory=list)
+    linked: tuple[str, ...] = ()
     folders: list[Folder] = field(default_factory=list)
     unreadable: bool = False
 
@@ -66,9 +70,11 @@ class Folder:
         return _NO_REPEATS.fullmatch(self.path.name) is not None
 
     def offers(self, root: Path) -> bool:
-        """Whether it holds metadata, or an image with a caption, that is no link out of `root`, a resolved path."""
-        images = self.images if self.caption else self.captioned
-        return any(inside(self.path / name, root) for name in (*self.metadata, *images))
+        """Whether it holds metadata, or an image with a caption, that is no link out of `root`, a resolved path. Of
+        images that are all links, only the first LINKS_TRIED are followed: every link costs time."""
+        linked = set(self.linked)
+        names = sorted((*self.metadata, *(self.images if self.caption else self.captioned)), key=linked.__contains__)
+        return any(name not in linked or inside(self.path / name, root) for name in names[:LINKS_TRIED])
 
 
 def walk(root: Path, *, layout_only: bool = False) -> Iterator[Folder]:
@@ -101,10 +107,11 @@ def _read(folder: Folder, *, fresh: bool) -> Folder:
         folder.unreadable = True
         return folder
     folder.folders = [_inner(folder.path / name, folder.split) for name in names.folders if not hidden(name)]
-    links = {name for name in names.links if (folder.path / name).is_dir()}
-    folder.links = [folder.path / name for name in sorted(links) if not hidden(name)]
-    rest = names.files + tuple(name for name in names.links if name not in links)
-    folder.metadata, folder.images, folder.captioned, folder.captions, folder.unread, folder.others = _sorted_out(rest)
+    folder.links = [folder.path / name for name in names.linked_folders if not hidden(name)]
+    folder.linked = names.links
+    folder.metadata, folder.images, folder.captioned, folder.captions, folder.unread, folder.others = _sorted_out(
+        names.files + names.links
+    )
     folder.others += names.others
     return folder
 
