@@ -183,7 +183,7 @@ def export(
 def command(job: Path) -> str:
     """What to type in a terminal to train a job, quoted for the shell of this system."""
     pack = Path(__file__).resolve().parents[2]
-    return f"cd {_quoted(pack)}\n{_quoted(sys.executable)} -m comfy_scoft train {_quoted(job)}"
+    return f"{_quoted(sys.executable)} {_quoted(pack)} train {_quoted(job)}"
 
 
 def _quoted(path: Path | str) -> str:
