@@ -36,9 +36,9 @@ def read_lines(path: Path, label: str, *, strip: bool = True) -> Iterator[tuple[
             number += 1
             where = f"{label} line {number}"
             if len(line) > MAX_LINE and not line.endswith(b"\n"):
+                yield where, UserError(f"{where} is longer than {MAX_LINE:,} characters: shorten it.")
                 while (rest := file.readline(MAX_LINE)) and not rest.endswith(b"\n"):
                     pass
-                yield where, UserError(f"{where} is longer than {MAX_LINE:,} characters: shorten it.")
                 continue
             try:
                 text = line.decode("utf-8-sig" if number == 1 else "utf-8")
