@@ -182,8 +182,8 @@ def export(
 
 def command(job: Path) -> str:
     """What to type in a terminal to train a job, in any folder, quoted for the shells of this system."""
-    program = Path(__file__).resolve().parents[1]
-    return f"{_quoted(sys.executable, first=True)} {_quoted(program)} train {_quoted(job)}"
+    pack = Path(__file__).resolve().parents[2]
+    return f"{_quoted(sys.executable, first=True)} {_quoted(pack)} train {_quoted(job)}"
 
 
 def _quoted(path: Path | str, *, first: bool = False) -> str:

@@ -34,11 +34,11 @@ def read_lines(path: Path, label: str, *, strip: bool = True) -> Iterator[tuple[
         number = 0
         while line := file.readline(MAX_LINE + 1):
             if len(line) > MAX_LINE and not line.endswith(b"\n"):
-                while (rest := file.readline(MAX_LINE)) and not rest.endswith(b"\n"):
-                    pass
                 number += 1
                 where = f"{label} line {number}"
                 yield where, UserError(f"{where} is longer than {MAX_LINE:,} characters: shorten it.")
+                while (rest := file.readline(MAX_LINE)) and not rest.endswith(b"\n"):
+                    pass
                 continue
             for part in line.splitlines():  # a carriage return ends a line too, on old Macs
                 number += 1
