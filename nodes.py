@@ -23,6 +23,7 @@ from .comfy_scoft.comfyui.nodes import (
     training,
 )
 from .comfy_scoft.comfyui.runtime import output_folder
+from .comfy_scoft.common.torchaudio import without_broken_torchaudio
 
 
 class Extension(ComfyExtension):
@@ -85,6 +86,7 @@ class Extension(ComfyExtension):
 
         Not in `on_load`, which ComfyUI 0.3.75 declares and never calls.
         """
+        without_broken_torchaudio()
         mini_model.register()
         self._warn_of_a_second_copy()
         folder_paths.add_model_folder_path("loras", str(output_folder() / "loras"))

@@ -1,4 +1,4 @@
-"""The command line: `python -m comfy_scoft <verb>`."""
+"""The command line: `python -m comfy_scoft <verb>`, or `python PACK <verb>` with the pack's folder."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from importlib import import_module
 
 from .common.console import printable_streams
 from .common.fingerprints import pack_version
+from .common.torchaudio import without_broken_torchaudio
 
 VERBS = {
     "train": ("train", "train a job from the node Export Training Job"),
@@ -27,6 +28,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     printable_streams()
     given = list(sys.argv[1:] if arguments is None else arguments)
     if given and given[0] in VERBS:
+        if not {"-h", "--help"} & {*given}:  # help comes at once
+            without_broken_torchaudio()
         return import_module(f".cli.{VERBS[given[0]][0]}", __package__).main(given[1:])
     parser().parse_args(given)  # help, version, or what is wrong with it
     raise AssertionError("argparse knows every verb that is no error")

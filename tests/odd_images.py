@@ -177,10 +177,32 @@ def exif(orientation: int) -> bytes:
     return data.tobytes()
 
 
+def exif_of_adobe_rgb(index: bytes = b"R03\0") -> bytes:
+    """What a camera set to Adobe RGB writes: color space "uncalibrated" and an interoperability index, no profile."""
+    more = struct.pack("<HHHII", 2, 0xA001, 3, 1, 65535) + struct.pack("<HHIII", 0xA005, 4, 1, 56, 0)
+    head = b"Exif\0\0II*\0" + struct.pack("<IHHHIII", 8, 1, 0x8769, 4, 1, 26, 0)
+    return head + more + struct.pack("<HHHI4sI", 1, 1, 2, 4, index, 0)
+
+
+def chunk(kind: bytes, *values: float) -> tuple[bytes, bytes]:
+    """A PNG's chunk gAMA or cHRM."""
+    return kind, struct.pack(f">{len(values)}I", *(round(value * 100_000) for value in values))
+
+
+def with_profile(jp2: bytes, icc: bytes) -> bytes:
+    """A JPEG 2000 file with a profile in place of the name of its color space."""
+    at, header = jp2.index(b"colr") - 4, jp2.index(b"jp2h") - 4
+    old = int.from_bytes(jp2[at : at + 4], "big")
+    box = struct.pack(">I4s3B", len(icc) + 11, b"colr", 2, 0, 0) + icc
+    size = int.from_bytes(jp2[header : header + 4], "big") + len(box) - old
+    return jp2[:header] + struct.pack(">I", size) + jp2[header + 4 : at] + box + jp2[at + old :]
+
+
 def corpus(folder: Path) -> list[Odd]:
     """Write the files; each has the name of what is odd about it."""
     folder.mkdir(parents=True, exist_ok=True)
-    return [*_depths(folder), *_profiles(folder), *_orientations(folder), *_kinds(folder), *_bmps(folder)]
+    colors = (*_profiles(folder), *_colors_without_profile(folder))
+    return [*_depths(folder), *colors, *_orientations(folder), *_kinds(folder), *_bmps(folder)]
 
 
 class _Writer:
@@ -228,6 +250,14 @@ def _depths(folder: Path) -> list[Odd]:
     write.add("gray-16.tif", Image.fromarray(np.full(SIZE[::-1], 128 * 257, np.uint16)), (128, 128, 128))
     write.add("float.tif", Image.fromarray(np.full(SIZE[::-1], 0.5, np.float32)), (128, 128, 128))
     write.add("float-255.tif", Image.fromarray(np.full(SIZE[::-1], 77.0, np.float32)), (77, 77, 77))
+    above = np.full(SIZE[::-1], 0.5, np.float32)
+    above[8, 8] = 1.0005
+    write.add("float-above-1.tif", Image.fromarray(above), (128, 128, 128))
+    file = io.BytesIO()
+    Image.fromarray(np.full(SIZE[::-1], 55 * 257, np.uint16)).save(file, "TIFF")
+    from_black, from_white = (struct.pack("<HHIHH", 0x0106, 3, 1, value, 0) for value in (1, 0))
+    assert from_black in file.getvalue()
+    write.add("gray-16-from-white.tif", file.getvalue().replace(from_black, from_white), (200, 200, 200))
     write.add("fax.tif", flat(1, "1"), (255, 255, 255), compression="group4")
     write.add("lab.tif", flat((137, 128, 128), "LAB"), (128, 128, 128), 1)
     write.add("ycbcr.tif", flat((100, 128, 128), "YCbCr"), (100, 100, 100), 1)
@@ -253,6 +283,47 @@ def _profiles(folder: Path) -> list[Odd]:
     write.add("gray-profile-rgb.png", flat(WIDE), WIDE, icc_profile=GRAY_18, ignored=True)
     write.add("half-a-profile.png", flat(WIDE), WIDE, icc_profile=DISPLAY_P3[:200], ignored=True)
     write.add("no-profile-at-all.png", flat(WIDE), WIDE, icc_profile=b"sRGB", ignored=True)
+    return write.odd
+
+
+def _colors_without_profile(folder: Path) -> list[Odd]:
+    """Files that state their colors otherwise than by an ICC profile."""
+    write, number = _Writer(folder), SIZE[0] * SIZE[1]
+    white, srgb = (0.3127, 0.3290), (0.64, 0.33, 0.30, 0.60, 0.15, 0.06)
+    p3 = chunk(b"cHRM", *white, 0.68, 0.32, 0.265, 0.69, 0.15, 0.06)
+    usual, old_mac, linear = (chunk(b"gAMA", value) for value in (0.45455, 0.55556, 1.0))
+
+    def add_png(name: str, color: Color, *chunks: tuple[bytes, bytes], **more) -> None:
+        write.add(name, png(*SIZE, 8, 2, bytes(WIDE) * number, *chunks), color, 1, **more)
+
+    add_png("chrm-p3.png", WIDE_AS_SRGB, p3, usual)
+    add_png("chrm-srgb.png", WIDE, chunk(b"cHRM", *white, *srgb), usual)
+    add_png("gama-mac.png", (210, 139, 109), old_mac)
+    add_png("gama-linear.png", (229, 182, 160), linear)
+    add_png("srgb-chunk.png", WIDE, (b"sRGB", b"\0"), linear, p3)
+    add_png("gama-zero.png", WIDE, chunk(b"gAMA", 0))
+    add_png("gama-tiny.png", WIDE, chunk(b"gAMA", 0.00001), ignored=True)
+    add_png("chrm-zero.png", WIDE, chunk(b"cHRM", *[0] * 8), ignored=True)
+    write.add("gama-gray.png", png(*SIZE, 8, 0, bytes([100]) * number, old_mac), (119, 119, 119), 1)
+    write.add("gama-gray-16.png", png(*SIZE, 16, 0, bytes([55, 55]) * number, linear), (128, 128, 128), 1)
+    adobe = (224, 121, 88)
+    write.add("camera-adobe.jpg", flat(WIDE), adobe, 2, quality=100, exif=exif_of_adobe_rgb())
+    write.add("camera-adobe.heic", flat(WIDE), adobe, 4, quality=100, exif=exif_of_adobe_rgb())
+    write.add("camera-srgb.jpg", flat(WIDE), WIDE, 2, quality=100, exif=exif_of_adobe_rgb(b"R98\0"))
+    both = {"quality": 100, "exif": exif_of_adobe_rgb(), "icc_profile": DISPLAY_P3}
+    write.add("camera-both.jpg", flat(WIDE), WIDE_AS_SRGB, 2, **both)
+    write.add("camera-gray.jpg", flat(100, "L"), (100, 100, 100), 2, quality=100, exif=exif_of_adobe_rgb())
+    for name, color, primaries, transfer in (
+        ("p3", WIDE_AS_SRGB, 12, 13),
+        ("unspecified", WIDE, 2, 2),
+        ("tv", WIDE, 6, 6),
+        ("hdr", WIDE, 9, 16),
+    ):
+        colors = {"color_primaries": primaries, "transfer_characteristics": transfer, "matrix_coefficients": 6}
+        write.add(f"nclx-{name}.heic", flat(WIDE), color, 4, ignored=name == "hdr", quality=100, **colors)
+    file = io.BytesIO()
+    flat(WIDE).save(file, "JPEG2000", irreversible=False)
+    write.add("p3.jp2", with_profile(file.getvalue(), DISPLAY_P3), WIDE_AS_SRGB, 1)
     return write.odd
 
 

@@ -229,6 +229,19 @@ def test_in_a_file_the_progress_is_a_line_now_and_then(
     assert capsys.readouterr().err == ""
 
 
+def test_a_reader_that_ends_does_not_end_the_work(tmp_path: Path) -> None:
+    """As `head` does."""
+    job_file = toy_job(tmp_path)
+    ends, starts = os.pipe()
+    os.close(ends)
+    command = [sys.executable, "-m", "comfy_scoft", "train", str(job_file)]
+    done = subprocess.run(command, cwd=ROOT, stdout=starts, stderr=subprocess.PIPE, timeout=600)
+    assert done.returncode == 141 and b"Traceback" not in done.stderr and b"step 2 of 2" in done.stderr
+    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=starts, timeout=600)
+    os.close(starts)
+    assert done.returncode == 0 and b"toys_00002.safetensors" in done.stdout
+
+
 # --- stopping ----------------------------------------------------------------------------------------------------
 
 

@@ -13,7 +13,8 @@ import pytest
 from ccub import TABLE_3
 from PIL import Image
 
-from comfy_scoft.data.dataset import counts, holds_dataset, load_folder, save_dataset
+from comfy_scoft.common.errors import UserError
+from comfy_scoft.data.dataset import counts, holds_dataset, load_folder, names, save_dataset
 from comfy_scoft.data.dataset.metadata import category_and_era_of_name, category_and_era_of_tags, normal_category
 from comfy_scoft.data.records import CATEGORIES, CultureRecord, Dataset
 from comfy_scoft.reports.plots.tables import count_rows
@@ -85,6 +86,85 @@ def test_folders_of_kohya_with_any_repeats_are_read_and_years_are_not_repeats(tm
     assert "- The image 2023_trip/a.png has no caption: write one into a.txt beside it, or name the folder 1_trip." in (
         report.splitlines()
     )
+
+
+@pytest.mark.parametrize("name", ["20230814_seoul", "230814_busan", "202308_trip", "100_FUJI", "101_PANA", "103_0412"])
+def test_dates_and_folders_of_cameras_are_no_captions(name, tmp_path):
+    image(tmp_path / name / "a.jpg")
+    image(tmp_path / name / "b.jpg", "a market")
+    dataset, report = load_folder(tmp_path)
+    assert [(r.caption, r.category) for r in dataset.records] == [("a market", "")]
+    assert f"The image {name}/a.jpg has no caption" in report and "repeats" not in report
+
+
+def test_images_whose_caption_is_the_name_of_their_folder_are_named(tmp_path):
+    for folder, number in (("01_market", 2), ("reg/1_woman", 1)):
+        for n in range(number):
+            image(tmp_path / folder / f"{n}.jpg")
+    image(tmp_path / "01_market/own.jpg", "its own words")
+    assert (
+        "The captions of 3 images, which have no caption files, are the names of their folders (01_market/0.jpg, "
+        "01_market/1.jpg, reg/1_woman/0.jpg)."
+    ) in load_folder(tmp_path)[1].splitlines()
+
+
+def test_a_caption_file_may_keep_the_ending_of_its_image(tmp_path):
+    """As Hydrus and gallery-dl write them: a.jpg.txt."""
+    image(tmp_path / "a.jpg")
+    (tmp_path / "A.JPG.TXT").write_text("a market\nby night\n")
+    image(tmp_path / "b.png")
+    (tmp_path / "b.jpg.txt").write_text("of another image")
+    image(tmp_path / "c.jpg", "first")
+    (tmp_path / "c.jpg.txt").write_text("second")
+    assert holds_dataset(tmp_path)
+    dataset, report = load_folder(tmp_path)
+    assert [r.caption for r in dataset.records] == ["a market by night", "first"]
+    assert "b.jpg.txt is the caption of no image" in report and "The image b.png has no caption" in report
+    assert "c.jpg.txt is not read, because its image has another caption file" in report
+
+
+def test_a_photo_in_two_forms_with_one_caption_is_named(tmp_path):
+    image(tmp_path / "IMG_1.JPG", "a market")
+    image(tmp_path / "IMG_1.png")
+    image(tmp_path / "IMG_2.JPG", "another")
+    dataset, report = load_folder(tmp_path)
+    assert len(dataset) == 3 and "IMG_1.png has the caption file of another image of its name: remove one" in report
+
+
+def test_what_storage_devices_keep_of_deleted_images_is_not_read(tmp_path):
+    image(tmp_path / "a.png", "kept")
+    for name in ("#recycle", "@Recycle", "$RECYCLE.BIN", "lost+found"):
+        image(tmp_path / name / "b.png", "deleted")
+    assert [r.caption for r in load_folder(tmp_path)[0].records] == ["kept"]
+
+
+def test_carriage_returns_end_lines_as_old_macs_and_excel_write_them(tmp_path):
+    for name in "ab":
+        image(tmp_path / f"{name}.png")
+    (tmp_path / "a.txt").write_bytes(b"one\rtwo\r")
+    assert load_folder(tmp_path)[0].records[0].caption == "one two"
+    (tmp_path / "metadata.csv").write_bytes(b'file_name,text\ra.png,one\rb.png,"two\rlines"\rb.png\r')
+    dataset, report = load_folder(tmp_path)
+    assert [r.caption for r in dataset.records] == ["one", "two\nlines"]
+    assert "metadata.csv line 5 has no caption for b.png" in report
+
+
+def test_utf_16_without_its_mark_is_no_caption(tmp_path):
+    for n, encoding in enumerate(("utf-16-le", "utf-16-be", "utf-32-be")):
+        image(tmp_path / f"{n}.png")
+        (tmp_path / f"{n}.txt").write_bytes("a market".encode(encoding))
+    image(tmp_path / "good.png", "good")
+    dataset, report = load_folder(tmp_path)
+    assert len(dataset) == 1 and report.count("line 1 is not UTF-8 text: save the file again as UTF-8") == 3
+
+
+def test_where_nothing_could_be_loaded_files_that_may_hold_the_captions_are_named(tmp_path):
+    for name in ("metadata.parquet", "captions.json", "captions/a.txt"):
+        image(tmp_path / Path(name).stem / "images/a.png")
+        (tmp_path / Path(name).stem / name).parent.mkdir(exist_ok=True)
+        (tmp_path / Path(name).stem / name).write_text("words")
+        with pytest.raises(ValueError, match=f"The image images/a.png has no caption.*{name} is "):
+            load_folder(tmp_path / Path(name).stem)
 
 
 def test_subfolders_are_walked_in_natural_order_and_give_their_split(tmp_path):
@@ -175,6 +255,85 @@ def test_a_caption_is_beside_its_image_in_any_case_and_composition(tmp_path):
     dataset, report = load_folder(tmp_path)
     assert {r.caption for r in dataset.records} == {"shouted", "composed"}
     assert "x.png has no caption" in report
+
+
+def test_blanks_that_look_the_same_are_the_same(tmp_path):
+    """macOS writes a narrow blank before PM into the names of screenshots, and web pages hold their blanks together."""
+    image(tmp_path / "Screenshot 2024-01-01 at 3.04.05\u202fPM.png")
+    image(tmp_path / "two\u00a0words.png")
+    (tmp_path / "two words.txt").write_text("beside")
+    assert [r.caption for r in load_folder(tmp_path)[0].records] == ["beside"]
+    row = {"file_name": "Screenshot 2024-01-01 at 3.04.05 PM.png", "text": "listed"}
+    (tmp_path / "metadata.jsonl").write_text(json.dumps(row))
+    assert [r.caption for r in load_folder(tmp_path)[0].records] == ["listed"]
+
+
+def test_a_name_with_a_backslash_or_a_colon_is_a_name_where_it_is_one(tmp_path):
+    """A zip from Windows unpacked by a program that keeps its backslashes; Finder shows a colon as a slash."""
+    for name in ("food\\a", "c:b"):
+        image(tmp_path / f"{name}.png", name)
+    assert [r.caption for r in load_folder(tmp_path)[0].records] == ["c:b", "food\\a"]
+    write_csv(tmp_path / "metadata.csv", "file_name,text", "food\\a.png,listed")
+    assert [r.caption for r in load_folder(tmp_path)[0].records] == ["listed"]
+
+
+def test_cultures_places_categories_and_splits_are_composed(tmp_path):
+    words = {"culture": "Réunion", "place": "Forêt", "category": "Fête", "split": "Übung"}
+    for name, form in (("a.png", "NFC"), ("b.png", "NFD")):
+        image(tmp_path / name)
+        row = {"file_name": name, "text": "x"} | {key: unicodedata.normalize(form, v) for key, v in words.items()}
+        with (tmp_path / "metadata.jsonl").open("a") as file:
+            file.write(json.dumps(row) + "\n")
+    for form in ("NFC", "NFD"):
+        asked = [unicodedata.normalize(form, words["category"])]
+        dataset, _ = load_folder(tmp_path, categories=asked, split=unicodedata.normalize(form, "übung"))
+        assert len(dataset) == 2 and len({(r.culture, r.place, r.category, r.split) for r in dataset.records}) == 1
+    image(tmp_path / "more/c.png", "x")
+    given = load_folder(tmp_path / "more", unicodedata.normalize("NFD", "Réunion"))[0].records[0]
+    assert given.culture == dataset.records[0].culture
+
+
+def test_joined_files_and_those_of_an_old_mac_are_read_line_by_line(tmp_path):
+    for name in ("a.png", "b.png"):
+        image(tmp_path / name)
+    rows = [json.dumps({"file_name": name, "text": name}) for name in ("a.png", "b.png")]
+    (tmp_path / "metadata.jsonl").write_bytes("".join(f"\ufeff{row}\n" for row in rows).encode())
+    assert len(load_folder(tmp_path)[0]) == 2
+    (tmp_path / "metadata.jsonl").unlink()
+    (tmp_path / "metadata.csv").write_bytes(b"file_name,text\ra.png,soup\rc.png,gone\rb.png,rice\r")
+    dataset, report = load_folder(tmp_path)
+    assert [r.caption for r in dataset.records] == ["soup", "rice"] and "metadata.csv line 3 names c.png" in report
+
+
+@pytest.mark.parametrize("name", ["metadata.json", "metadata.jsonl.txt"])
+def test_where_no_image_has_a_caption_the_files_beside_them_are_named(tmp_path, name):
+    image(tmp_path / "a.png")
+    (tmp_path / name).write_text("[]")
+    with pytest.raises(UserError, match=f"a.png has no caption.*{name} is "):
+        load_folder(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["a.txt", "metadata.jsonl"])
+def test_a_caption_or_metadata_file_that_is_a_link_to_nothing_is_said_to_be_one(tmp_path, name):
+    image(tmp_path / "a.png")
+    (tmp_path / name).symlink_to("annex")
+    with pytest.raises(UserError, match=f"{name} is a link to a file that is not there"):
+        load_folder(tmp_path)
+
+
+def test_the_menu_follows_few_of_many_links(tmp_path, monkeypatch):
+    (tmp_path / "set").mkdir()
+    (tmp_path / "elsewhere.png").touch()
+    for n in range(300):
+        (tmp_path / f"set/{n}.png").symlink_to(tmp_path / "elsewhere.png")
+        (tmp_path / f"set/{n}.txt").touch()
+    followed = []
+    real = names.real
+    monkeypatch.setattr(names, "real", lambda path: followed.append(path) or real(path))
+    assert not holds_dataset(tmp_path / "set") and len(followed) <= 100
+    image(tmp_path / "set/z.png", "no link")
+    followed.clear()
+    assert holds_dataset(tmp_path / "set") and followed == []
 
 
 def test_what_is_not_used_is_named_a_few_of_each_kind_and_counted(tmp_path):

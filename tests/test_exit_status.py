@@ -43,6 +43,7 @@ def test_a_bad_option_is_one_sentence_before_anything_is_loaded(
         ("--cfg", "nan", "number from 0 to 30"),
         ("--resolution", "-8", "whole number from 16 to 4096"),
         ("--threshold", "nan", "number of at least 0"),
+        ("--threads", "-1", "whole number of at least 0"),
     ):
         assert main([*files, option, value]) == 1
         name = option[2:].replace("-", "_")

@@ -127,6 +127,58 @@ def test_without_pip_and_uv_it_says_what_to_do(tmp_path: Path) -> None:
     assert done.returncode == 1 and "-m ensurepip" in done.stdout and "Traceback" not in done.stderr
 
 
+def test_an_isolated_python_runs_the_installer_and_the_verbs(tmp_path: Path) -> None:
+    """As the one of ComfyUI portable, which looks for modules in the folders of its own list only."""
+    for words, status, said in (([ROOT / "install.py", "torch"], 2, "not offered"), ([ROOT, "--version"], 0, "scoft")):
+        command = [sys.executable, "-I", *map(str, words)]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+        assert (done.returncode, done.stderr) == (status, "") and said in done.stdout
+
+
+def test_what_lies_there_counts_as_installed_though_it_cannot_be_read(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(sys, "path", [str(tmp_path), str(tmp_path / "gone"), ""])
+    for name in ("numpy-1.26.4.dist-info", "Some_Name-4.8-custom build.dist-info", "old.name-1.0-py3.11.egg-info"):
+        (tmp_path / name).mkdir()  # nothing in it
+    (tmp_path / "linked.egg-link").write_text("/somewhere")
+    (tmp_path / "latin-1.0.dist-info").mkdir()
+    (tmp_path / "latin-1.0.dist-info" / "METADATA").write_bytes(b"Name: latin\nAuthor: Jos\xe9\n")
+    assert install.names_on_disk() == {"numpy", "some-name", "old-name", "linked", "latin"}
+
+
+def test_a_pip_that_cannot_tell_its_plan_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """22.0, which a virtual environment of Ubuntu 22.04 has."""
+
+    def run(command: list[str], **more: object) -> subprocess.CompletedProcess[str]:
+        if "list" in command:
+            return subprocess.CompletedProcess(command, 0, "[]", "")
+        return subprocess.CompletedProcess(command, 2, "", "\nUsage: pip install\n\nno such option: --dry-run\n")
+
+    monkeypatch.setattr(install.subprocess, "run", run)
+    assert install.main([]) == 1
+    said = capsys.readouterr().out
+    assert "pip is too old" in said and "-m pip install --upgrade pip`" in said
+
+
+def test_a_package_that_is_too_old_is_named_and_left_alone(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    there = {"diffusers": "0.27.2", "accelerate": "1.15.0", "peft": "0.15"}
+    monkeypatch.setattr(install, "installed_versions", lambda command: there)
+    monkeypatch.setattr(install, "_run", lambda command: pytest.fail("something was installed"))
+    assert install.main([]) == 1
+    said = capsys.readouterr().out
+    assert "diffusers 0.27.2 is installed and was left alone, but 0.34 or newer" in said and said.count("\n") == 1
+
+
+def test_without_pip_the_uv_is_found_that_is_a_package_of_this_python(monkeypatch: pytest.MonkeyPatch) -> None:
+    """ComfyUI-Manager brings it, and the folder of its program is on no PATH where nobody activated the environment."""
+    monkeypatch.setattr(install.importlib.util, "find_spec", lambda name: None if name == "pip" else name)
+    monkeypatch.setattr(install.shutil, "which", lambda name: None)
+    assert install.installer() == [sys.executable, "-m", "uv", "pip"]
+
+
 def test_a_plan_that_would_change_a_package_is_not_carried_out(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
@@ -191,3 +243,28 @@ def would_change(found: Environment, requirement: str) -> set[str]:
     assert done.returncode == 0, done.stderr[-3000:]
     listed = json.loads(report.read_text(encoding="utf-8"))["install"]
     return {install.canonical(one["metadata"]["name"]) for one in listed} & found.versions.keys()
+
+
+BROKEN = 'raise RuntimeError("PyTorch has CUDA version 13.2 whereas TorchAudio has CUDA version 13.0.")'
+BESIDE_IT = """
+from comfy_scoft.common.torchaudio import without_broken_torchaudio
+without_broken_torchaudio()
+from diffusers import ControlNetModel, UNet2DConditionModel
+from transformers import BlipForConditionalGeneration, CLIPTextModel
+try:
+    import torchaudio
+except RuntimeError as error:
+    print(error)
+"""
+
+
+@pytest.mark.long
+def test_a_torchaudio_that_does_not_load_is_no_fault_of_ours(tmp_path: Path) -> None:
+    """What `pip install torch torchvision torchaudio` gives on Linux while torch is ahead of it; other packages that
+    ask for it are still told why it does not load."""
+    (tmp_path / "torchaudio").mkdir()
+    (tmp_path / "torchaudio" / "__init__.py").write_text(BROKEN)
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
+    command = [sys.executable, "-c", BESIDE_IT]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0 and "TorchAudio has CUDA version" in done.stdout, done.stderr[-2000:]

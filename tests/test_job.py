@@ -16,6 +16,7 @@ from comfy_scoft import features
 from comfy_scoft.__main__ import main
 from comfy_scoft.cli.train import ON_THE_CARD
 from comfy_scoft.common import names
+from comfy_scoft.common.files import file_hash
 from comfy_scoft.losses import ContrastiveLoss, DiffusionLoss, MemorizationLoss, PerceptualLoss
 from comfy_scoft.models.stable_diffusion import FAMILIES
 from comfy_scoft.training import job, job_models
@@ -131,7 +132,9 @@ def test_the_command_line_trains_a_job_and_goes_on_with_it(tmp_path: Path, capsy
     assert "Toyland" in lora.with_suffix(".md").read_text(encoding="utf-8")
     assert [row["step"] for row in runs.read_metrics(out / "runs" / "toys")] == [1, 2]
     assert main(["train", str(path), "--out", str(out), "--resume"]) == 0
-    assert not (out / "runs" / "toys-2").exists()
+    assert "resuming run toys\n" in capsys.readouterr().err and not (out / "runs" / "toys-2").exists()
+    assert main(["train", str(path), "--out", str(tmp_path / "other"), "--resume"]) == 0
+    assert "There is no run named toys to go on with, so a new one begins." in capsys.readouterr().err
     assert main(["train", str(path), "--out", str(out)]) == 0
     assert (out / "runs" / "toys-2").is_dir() and (out / "toys_00003.safetensors").is_file()
 
@@ -291,6 +294,9 @@ def test_a_checkpoint_that_is_only_named_must_be_the_same_to_the_bit(
     assert same(run.base.unet.state_dict(), toy_base().unet.state_dict())
     with pytest.raises(ValueError, match="needs the file 'toy.safetensors'"):
         job.load_run(job.read_job(path), tmp_path / "run")
+    composed = {"name": "caf\u00e9.bin", "sha256": file_hash(file)}
+    apart = file.rename(file.with_name("cafe\u0301.bin"))  # as macOS writes it
+    assert job_models.find(path.parent, composed, tmp_path / "models") == apart
     other = toy_run(tmp_path, [DiffusionLoss()], base=toy_base(seed=9))
     with pytest.raises(ValueError, match="The MODEL is not the one in 'toy.safetensors'"):
         job.write_job(other, tmp_path / "jobs" / "other", file)

@@ -17,6 +17,7 @@ from comfy_scoft.comfyui import dataset_folders
 from comfy_scoft.comfyui.nodes import data as nodes_data
 from comfy_scoft.comfyui.nodes import survey
 from comfy_scoft.data.dataset import load_folder
+from comfy_scoft.data.images import open_image
 from comfy_scoft.mini_world import COMMUNITY
 
 
@@ -223,6 +224,14 @@ def test_lists_in_lists_out_are_the_same():
     assert prompts == ["a in p", "two lines in p", "c in p"]
     again = from_images(pictures, words, plain)
     assert again == dataset and again.root == dataset.root
+
+
+def test_transparency_of_images_from_a_graph_becomes_white_as_in_files():
+    image = torch.tensor([0.2, 0.4, 0.6, 1.0]).repeat(1, 8, 12, 1)
+    image[:, :, 6:, 3] = 0
+    (record,) = from_images([image], ["a market"]).records
+    left, right = (open_image(record.image).getpixel((x, 4)) for x in (2, 9))
+    assert (left, right) == ((51, 102, 153), (255, 255, 255))
 
 
 def test_the_shipped_set_survives_lists_and_back():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import math
 import shlex
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -227,29 +228,33 @@ def test_train_lora_exports_its_job_and_shows_the_command_that_trains_it(
         found = node.execute(**sockets, **KNOBS, run_name="my job", resume="off", export_job=True)
     assert all(isinstance(each, ExecutionBlocker) for each in found.args) and len(found.args) == 5
     assert not (output / "scoft" / "runs").exists()
-    where, typed = found.ui.as_dict()["text"][0].splitlines()[-2:]
-    assert Path(shlex.split(where)[1], "comfy_scoft", "__main__.py").is_file()
+    program, pack, *words = shlex.split(found.ui.as_dict()["text"][0].splitlines()[-1])
     path = output / "scoft/jobs/my job/job.json"
-    assert shlex.split(typed) == [sys.executable, "-m", "comfy_scoft", "train", str(path)]
+    assert (program, words) == (sys.executable, ["train", str(path)])
+    command = [program, "-I", pack, "--version"]  # isolated, as the Python of ComfyUI's Windows portable always is
+    assert b"comfy_scoft" in subprocess.run(command, cwd=place, capture_output=True, timeout=300, check=True).stdout
     sockets["losses"][2].features.to(torch.device("cpu"))
     _, result, _ = job.run_job(job.read_job(path), place / "elsewhere")
     assert same(result.lora, expected)
 
 
 @pytest.mark.parametrize(
-    "system, path, shown",
+    "system, path, first, shown",
     [
-        ("posix", "/home/a b/job.json", "'/home/a b/job.json'"),
-        ("posix", "/x/it's/job.json", "'/x/it'\"'\"'s/job.json'"),
-        ("nt", "C:\\a b\\(1)\\job.json", '"C:\\a b\\(1)\\job.json"'),
-        ("nt", "C:\\a\\job.json", "C:\\a\\job.json"),
+        ("posix", "/home/a b/job.json", False, "'/home/a b/job.json'"),
+        ("posix", "/home/a b/python", True, "'/home/a b/python'"),
+        ("posix", "/x/it's/job.json", False, "'/x/it'\"'\"'s/job.json'"),
+        ("nt", "C:\\a b\\(1)\\job.json", False, '"C:\\a b\\(1)\\job.json"'),
+        ("nt", "C:\\a\\job.json", False, "C:\\a\\job.json"),
+        ("nt", "C:\\John Doe\\py (1)\\python.exe", True, 'C:\\"John Doe"\\"py (1)"\\python.exe'),
     ],
 )
-def test_the_command_is_quoted_for_the_systems_shell(
-    system: str, path: str, shown: str, monkeypatch: pytest.MonkeyPatch
+def test_the_command_is_quoted_for_the_systems_shells(
+    system: str, path: str, first: bool, shown: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """In Windows for cmd and PowerShell, which would take a line that begins with a quote for a text."""
     monkeypatch.setattr(training, "os", SimpleNamespace(name=system))
-    assert training._quoted(path) == shown
+    assert training._quoted(path, first=first) == shown
 
 
 class Windows(Clip):

@@ -141,7 +141,7 @@ def test_a_profile_that_is_ignored_is_said_once(tmp_path):
     dataset, report = load_folder(tmp_path)
     assert [open_image(record.image).getpixel((0, 0)) for record in dataset.records] == [WIDE_AS_SRGB, WIDE, WIDE]
     (line,) = [line for line in report.splitlines() if "profile" in line]
-    assert line.startswith("The color profiles of 2 images are damaged or for another kind of image, and are ignored")
+    assert line.startswith("The color profiles of 2 images are damaged, of HDR or for another kind of image, and are")
     assert "(1.png, 2.png)" in line
 
 

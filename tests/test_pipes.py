@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from bad_data import noise
 from node_datasets import empty_folders, folder_paths, one_sentence
 from test_nodes_schema import NODES
 
@@ -169,3 +170,12 @@ def test_links_to_pipes_sockets_and_devices_are_refused_and_a_link_to_a_file_is_
     assert list(read_lines(tmp_path / "to file", "to file")) == [("to file line 1", "a")]
     with pytest.raises(FileNotFoundError):
         regular(tmp_path / "nothing")
+
+
+def test_a_caption_file_of_a_terabyte_is_refused_at_its_beginning(tmp_path: Path) -> None:
+    """What a broken copy leaves: a name, a size and no bytes."""
+    (tmp_path / "a.txt").touch()
+    os.truncate(tmp_path / "a.txt", 1 << 40)
+    noise(tmp_path / "a.png")
+    with no_waiting(), pytest.raises(UserError, match=r"a\.txt line 1 is longer than 1,000,000 characters"):
+        load_folder(tmp_path)

@@ -47,6 +47,25 @@ def test_images_of_one_name_belong_together_however_its_accents_are_composed(tmp
     assert [each.prompts for each in found] == [one.prompts, one.prompts]
 
 
+def test_ten_comes_after_two_and_what_macos_adds_is_no_image(tmp_path: Path) -> None:
+    """Whose names have no zeros in front would else get each other's prompts."""
+    one, other = image_sets(2, seeds=3)
+    assert len(one.prompts) == 12
+    written([one], tmp_path, captions=False, form="{label}/{i}.png")
+    written([other], tmp_path, captions=False, form="{label}/{i:03}.PNG")
+    (tmp_path / one.label / "._0.png").write_bytes(b"AppleDouble")
+    found = sets_of_folders({each.label: tmp_path / each.label for each in (one, other)}, one.prompts)
+    for read, original in zip(found, (one, other), strict=True):
+        assert torch.allclose(read.images, original.images, atol=0.6 / 255)
+    again = {label: tmp_path / label for label in (one.label, other.label)}
+    for path in again[other.label].iterdir():
+        path.rename(path.with_name(f"IMG {int(path.stem)}.PNG"))
+    for path in again[one.label].glob("[0-9]*"):
+        path.rename(path.with_name(f"img {path.stem}.png"))
+        path.with_name(f"img {path.stem}.txt").write_text(one.prompts[int(path.stem)])
+    assert sets_of_folders(again)[1].prompts == one.prompts, "however their case is written"
+
+
 def test_prompts_in_a_file_let_names_differ(tmp_path: Path) -> None:
     sets = image_sets(2)
     folders = written(sets, tmp_path, captions=False, form="{label}/{label}_{i:05}_.png")

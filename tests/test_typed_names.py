@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import time
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -91,11 +93,35 @@ def test_a_dataset_in_a_sub_folder_is_saved_and_listed(tmp_path: Path) -> None:
     one_sentence(error)
 
 
+def test_a_name_that_is_composed_in_another_way_is_the_one_on_the_disk(tmp_path: Path) -> None:
+    """As a Mac writes it, or a workflow from there names it."""
+    here, apart = (unicodedata.normalize(form, "café/été") for form in ("NFC", "NFD"))
+    for on_disk, given in ((here, apart), (apart, here)):
+        for name in ("input", "output/scoft/runs", "output/scoft/datasets"):
+            shutil.rmtree(tmp_path / name, ignore_errors=True)
+        folder = captioned(tmp_path / "input" / on_disk)
+        assert data.LoadDataset.validate_inputs(folder=given) is True
+        assert dataset_folders.dataset_folder(given) == folder.resolve()
+        (tmp_path / "output/scoft/runs" / on_disk / "checkpoint-00000001").mkdir(parents=True)
+        root, name = typed_names.placed(tmp_path / "output/scoft/runs", given, "run")
+        assert runs.run_folder(root, "other", name) == tmp_path / "output/scoft/runs" / on_disk
+        saved = captioned(tmp_path / "output/scoft/datasets" / on_disk)
+        assert dataset_folders.dataset_place(tmp_path / "output/scoft/datasets", given) == saved
+
+
+def test_a_folder_with_a_colon_is_offered_and_taken(tmp_path: Path) -> None:
+    """Finder writes a slash in a name as a colon."""
+    folder = captioned(tmp_path / "input/food: korea")
+    assert "food: korea" in dataset_folders.dataset_names()
+    assert dataset_folders.dataset_folder("food: korea") == folder.resolve()
+
+
 def test_runs_in_sub_folders_are_listed_and_go_on(tmp_path: Path) -> None:
     place = typed_names.typed(tmp_path, "korea/my run", "run name")
     folder = runs.run_folder(*place)
     assert folder == tmp_path / "korea/my run" and runs.run_folder(*place).name == "my run-2"
     (folder / "checkpoint-00000001").mkdir()
+    (tmp_path / "other/checkpoint-last").mkdir(parents=True)
     assert runs.run_names(tmp_path) == ["korea/my run"]
     root, name = typed_names.placed(tmp_path, "korea/my run", "run")
     assert runs.run_folder(root, "other", name) == folder

@@ -17,7 +17,7 @@ from ..features import FEATURES, load_features
 from ..models.placement import to_device
 from ..models.single_file import load_base
 from .exit_status import answered
-from .options import Help, add_settings
+from .options import Help, add_settings, add_threads, set_threads
 from .progress import ProgressLine
 
 MINI, PHOTOGRAPHS = "mini CLIP (layer 5)", "CLIP ViT-B/32"
@@ -50,15 +50,13 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--features-file", type=Path, help="file with its weights (default: none, for mini CLIP)")
     add_settings(command, MeasureSettings, *(field.name for field in dataclasses.fields(MeasureSettings)))
     command.add_argument("--prediction", choices=("epsilon", "v_prediction"), help="default: as the checkpoint says")
-    command.add_argument("--threads", type=int, help="CPU threads; the same number gives the same figures (default: "
-                         "PyTorch's choice)")  # fmt: skip
+    add_threads(command, "figures")
     return command
 
 
 def run(options: argparse.Namespace) -> int:
     """Measure, print the table and the paths of what was saved."""
-    if options.threads:
-        torch.set_num_threads(options.threads)
+    set_threads(options.threads)
     settings = MeasureSettings(**{f.name: getattr(options, f.name) for f in dataclasses.fields(MeasureSettings)})
     if not options.lora.is_file():
         raise UserError(f"There is no LoRA {str(options.lora)!r}: give a .safetensors file.")

@@ -36,7 +36,7 @@ from ..negatives.generate import NegativeSettings, make_negatives
 from ..reports.plots import filter_page
 from ..training.distributed import FINE, launched
 from .exit_status import answered
-from .options import Help, add_settings
+from .options import Help, add_settings, add_threads, set_threads
 from .progress import ProgressLine
 
 PATIENCE = timedelta(days=1)
@@ -78,8 +78,7 @@ def parser() -> argparse.ArgumentParser:
     sampling.add_argument(
         "--dtype", choices=("float32", "float16", "bfloat16"), help="default: float16 on a GPU, else float32"
     )
-    sampling.add_argument("--threads", type=int, help="CPU threads; the same number gives the same images "
-                          "(default: PyTorch's choice)")  # fmt: skip
+    add_threads(sampling, "images")
     filtering = command.add_argument_group("filter")
     filtering.add_argument("--features", help="a feature network: remove negatives that look like their "
                            "image (default: keep all)")  # fmt: skip
@@ -96,9 +95,8 @@ def run(options: argparse.Namespace) -> int:
     settings = NegativeSettings(**chosen)
     if options.threshold is not None:
         check_number("threshold", options.threshold, whole=False, min=0.0, max=None)
+    set_threads(options.threads)
     distributed, device = launched("gloo", PATIENCE)
-    if options.threads:
-        torch.set_num_threads(options.threads)
     dataset, report = load_folder(options.dataset, options.culture, options.place, (), options.split, options.limit)
     result = options.out / "dataset"
     try:

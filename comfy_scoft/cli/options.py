@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from ..common.settings import Choice, declaration
+from ..common.settings import Choice, check_number, declaration
 
 
 class Help(argparse.ArgumentDefaultsHelpFormatter):
@@ -13,6 +13,21 @@ class Help(argparse.ArgumentDefaultsHelpFormatter):
     def _get_help_string(self, action: argparse.Action) -> str | None:
         said = not action.option_strings or action.nargs == 0 or action.required or "efault:" in (action.help or "")
         return action.help if said else super()._get_help_string(action)
+
+
+def add_threads(group: argparse._ActionsContainer, same: str) -> None:
+    """The option --threads, which `set_threads` uses. same: what the same number gives."""
+    help = f"CPU threads; the same number gives the same {same} (default: PyTorch's choice)"
+    group.add_argument("--threads", type=int, default=0, help=help)
+
+
+def set_threads(count: int) -> None:
+    """Have PyTorch use so many threads; 0 leaves that to it. Raises UserError for less."""
+    check_number("threads", count, whole=True, min=0, max=None)
+    if count:
+        import torch
+
+        torch.set_num_threads(count)
 
 
 def add_settings(group: argparse._ActionsContainer, owner: type, *names: str) -> None:

@@ -26,7 +26,7 @@ from ..experiments.paper_tables.study import Study
 from ..negatives.depth import FOR_PHOTOS
 from ..training.run_folder import alone
 from .exit_status import answered
-from .options import Help
+from .options import Help, add_threads, set_threads
 
 TIMES = "times.json"
 log = partial(print, flush=True)
@@ -81,14 +81,12 @@ def parser() -> argparse.ArgumentParser:
     how.add_argument("--prediction", choices=("epsilon", "v_prediction"), help="default: as the checkpoint says")
     how.add_argument("--resolution", type=int, default=0, help="side in pixels; 0 takes the model's own")
     how.add_argument("--batch", type=int, default=0, help="images generated at once (default: 8)")
-    how.add_argument("--threads", type=int, help="CPU threads; the same number gives the same bits (default: "
-                     "PyTorch's choice)")  # fmt: skip
+    add_threads(how, "bits")
     return found
 
 
 def run(options: argparse.Namespace, command: str) -> int:
-    if options.threads:
-        torch.set_num_threads(options.threads)
+    set_threads(options.threads)
     study = opened(options)
     with alone(options.out):
         works = plan.works(study.cultures, study.arms, study.generic, study.scale, study.seed, study.tables)

@@ -51,7 +51,10 @@ class ProgressLine:
         if self.terminal:
             tqdm.write(line, file=sys.stderr)
         elif self.lines:
-            print(line, file=sys.stderr, flush=True)
+            try:
+                print(line, file=sys.stderr, flush=True)
+            except BrokenPipeError:  # nobody reads it any more, as after `2>&1 | head`; the work goes on
+                self.lines = False
 
     def __enter__(self) -> ProgressLine:
         return self

@@ -41,7 +41,7 @@ def parser() -> argparse.ArgumentParser:
     page.add_argument("folders", nargs="+", metavar="LABEL=FOLDER", help="each model's name, which nobody sees who "
                       "answers, and the folder of its images")  # fmt: skip
     page.add_argument("--prompts", type=Path, help="text file with one prompt for each image, in the order of their "
-                      "names (default: the text file beside each image)")  # fmt: skip
+                      "names, 2.png before 10.png (default: the text file beside each image)")  # fmt: skip
     page.add_argument("--out", type=Path, default=Path("surveys"), help="folder for the page and its key")
     page.add_argument("--pages", type=int, default=0, help="number of pages, each one prompt with an image of each "
                       "model; 0: all")  # fmt: skip

@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from .exit_status import answered
-from .options import Help
+from .options import Help, add_threads, set_threads
 
 ON_THE_CARD = {
     "title": "title of the LoRA",
@@ -55,9 +55,7 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--models", type=Path, help="folder to search for model files that the job only names (default: the job's)"
     )
-    command.add_argument(
-        "--threads", type=int, help="CPU threads; the same number gives the same LoRA (default: PyTorch's choice)"
-    )
+    add_threads(command, "LoRA")
     for name, text in ON_THE_CARD.items():
         option = f"--{name.replace('_', '-')}"
         command.add_argument(
@@ -97,19 +95,17 @@ def run_named(resume: str, runs: Path) -> str:
 
 def train(options: argparse.Namespace) -> int:
     """Train a job; writes the LoRA, its model card, and the run with its checkpoints and metrics.jsonl."""
-    import torch
 
     from ..common.errors import OtherProcess
     from ..training.distributed import launched
     from ..training.job import read_job, ready_run
     from ..training.model_card import CardFields, save_lora, training_record
     from ..training.run import Callbacks
-    from ..training.run_folder import discard_empty, run_folder, stopped_at, train_and_log
+    from ..training.run_folder import discard_empty, run_folder, run_line, stopped_at, train_and_log
     from ..training.validation import HELD_OUT
     from .progress import ProgressLine
 
-    if options.threads:
-        torch.set_num_threads(options.threads)
+    set_threads(options.threads)
     job = read_job(options.job)
     fields = CardFields(**{name: getattr(options, name) for name in ON_THE_CARD})
     out = options.out or job.folder / "trained"
@@ -122,6 +118,8 @@ def train(options: argparse.Namespace) -> int:
     text, losses = "starting", {"loss": "", HELD_OUT: ""}
     try:
         with line:
+            if options.resume != NEW and distributed.main:
+                line.say(run_line(folder, job.name, run_named(options.resume, runs)))
             run, notes = ready_run(job, folder, options.models, resume=options.resume != NEW)
             for note in notes:
                 line.say(note)
@@ -142,7 +140,7 @@ def train(options: argparse.Namespace) -> int:
                 line.say(f"{calls} UNet calls planned.")
 
             result, rows = train_and_log(run, Callbacks(check, on_step, line.say, on_plan=on_plan))
-            line.update(line.total, text, ", ".join(filter(None, losses.values())))
+            line.update(line.total, f"step {result.steps} of {job.steps}", ", ".join(filter(None, losses.values())))
     except OtherProcess:
         stop()  # this one may have been told to stop too, by the same signal
         raise

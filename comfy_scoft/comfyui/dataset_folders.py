@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 from ..common.errors import UserError
 from ..common.files import recovered
+from ..common.folders import on_disk
 from ..common.names import MAX_BYTES, file_name
 from ..common.text import printable
 from ..data.dataset import has_metadata, holds_dataset
@@ -111,7 +112,7 @@ def files_fingerprint(folder: Path) -> str:
 def dataset_place(root: Path, name: str) -> Path:
     """The new folder of a typed name under `root`. Raises UserError as `typed` does."""
     folder, last = typed(root, name, "dataset name")
-    return folder / last
+    return on_disk(folder, last)
 
 
 class FolderNode(Node):

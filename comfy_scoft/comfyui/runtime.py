@@ -7,13 +7,13 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import torch
 
 from ..common.errors import UserError
-from ..common.folders import names_in
+from ..common.folders import names_in, on_disk
 from ..common.settings import shown
 from ..common.text import printable, without_folders
 from .compat import PromptServer, comfy, folder_paths
@@ -91,10 +91,10 @@ def inside(root: str | Path, name: str) -> Path:
     parts = name.replace("\\", "/").split("/") if isinstance(name, str) else [""]
     base = os.path.realpath(root)
     try:
-        path = os.path.realpath(os.path.join(base, *parts))
+        path = os.path.realpath(on_disk(Path(base), *parts))
     except ValueError:  # a zero byte, half of an emoji
         path = base
-    if ":" in parts[0] or parts[0] == "" or ".." in parts or not name.strip() or path == base:
+    if PureWindowsPath("/".join(parts)).drive or parts[0] == "" or ".." in parts or not name.strip() or path == base:
         raise UserError(f"{shown(name)} is not a name inside {Path(root).name!r}: choose one from the list.")
     if os.path.commonpath([base, path]) != base:
         raise UserError(

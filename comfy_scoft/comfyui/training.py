@@ -31,7 +31,7 @@ from ..training.memory import MemoryOptions
 from ..training.memory_estimate import fits
 from ..training.model_card import TrainedLora, training_record
 from ..training.run import Run
-from ..training.run_folder import LATEST, OFF, discard_empty, run_folder, train_and_log, weighted_losses
+from ..training.run_folder import LATEST, OFF, discard_empty, run_folder, run_line, train_and_log, weighted_losses
 from ..training.settings import Decode, OptimizerSettings, TrainSettings
 from .listed_files import lora_file
 from .live_chart import LiveChart
@@ -133,7 +133,7 @@ def train_in_comfyui(
         go_on = LATEST if resume == OFF else resume
         progress = TrainingProgress(run, Progress(1, node_id), chart, go_on)
         with progress.stop_is_shown():
-            progress.on_message(_run_line(folder.name, name, resume))
+            progress.on_message(run_line(folder, name, resume))
             progress.on_message(run.size_note)
             prepare(run, progress.on_prepare)
             run.memory_options, line = fits(run, MemoryOptions.of(run.settings), free_bytes())
@@ -181,15 +181,17 @@ def export(
 
 
 def command(job: Path) -> str:
-    """What to type in a terminal to train a job, quoted for the shell of this system."""
+    """What to type in a terminal to train a job, in any folder, quoted for the shells of this system."""
     pack = Path(__file__).resolve().parents[2]
-    return f"cd {_quoted(pack)}\n{_quoted(sys.executable)} -m comfy_scoft train {_quoted(job)}"
+    return f"{_quoted(sys.executable, first=True)} {_quoted(pack)} train {_quoted(job)}"
 
 
-def _quoted(path: Path | str) -> str:
-    if os.name == "nt":  # a file's name cannot have a quote there
-        return f'"{path}"' if re.search(r"[^\w.:\\-]", str(path)) else str(path)
-    return shlex.quote(str(path))
+def _quoted(path: Path | str, *, first: bool = False) -> str:
+    """first: the word that begins the line. PowerShell takes one that begins with a quote for a text, not a command."""
+    if os.name != "nt":
+        return shlex.quote(str(path))
+    parts = str(path).split("\\") if first else [str(path)]  # a file's name cannot have a quote there
+    return "\\".join(f'"{part}"' if re.search(r"[^\w.:\\-]", part) else part for part in parts)
 
 
 def prepare(run: Run, watch: OnPrepare = _unseen) -> None:
@@ -250,9 +252,3 @@ def loss_map(rows: Rows, losses: Sequence[Loss]) -> dict[str, list[float]]:
     if len(set(values)) < 2:
         values = [*values, math.nextafter(values[-1], math.inf)]
     return {"loss": values}
-
-
-def _run_line(folder: str, name: str, resume: str) -> str:
-    if resume != OFF:
-        return f"resuming run {folder}"
-    return f"run {folder}" if folder == name else f"run {folder} (the name {name} is in use)"

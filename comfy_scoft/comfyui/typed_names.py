@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 from ..common.errors import UserError
+from ..common.folders import on_disk
 from ..common.names import checked_name
 from ..common.settings import shown
 from .runtime import inside
@@ -35,7 +36,7 @@ def placed(root: Path, name: str, what: str) -> tuple[Path, str]:
         raise UserError(f"The {what} {shown(name)} leads out of {root.name!r}: give a name without a path above it.")
     parts = [checked_name(part, what) for part in path.split("/")]
     inside(root, "/".join(parts))
-    return root.joinpath(*parts[:-1]), parts[-1]
+    return on_disk(root, *parts[:-1]), parts[-1]
 
 
 def dated(text: str) -> str:

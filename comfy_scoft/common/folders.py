@@ -7,18 +7,34 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from .text import composed
+
 QUIET = 2.0
 """Seconds since a folder's last change after which its names are kept: FAT counts time in steps of two seconds."""
 KEPT = 10_000
 """At most this many folders are kept."""
 
 
+def on_disk(root: Path, *parts: str) -> Path:
+    """`root / parts`, each part as the name that is there: composed in another way where only that one is."""
+    path = root
+    for part in parts:
+        if not os.path.lexists(path / part):
+            names = names_in(path)
+            there = (*names.folders, *names.files, *names.linked_folders, *names.links)
+            part = next((name for name in there if composed(name) == composed(part)), part)
+        path /= part
+    return path
+
+
 @dataclass(frozen=True)
 class Names:
-    """The names in a folder, each kind sorted. links: symbolic links, to whatever; others: pipes and devices."""
+    """The names in a folder, each kind sorted. linked_folders, links: symbolic links to folders, and to anything else;
+    others: pipes and devices."""
 
     folders: tuple[str, ...] = ()
     files: tuple[str, ...] = ()
+    linked_folders: tuple[str, ...] = ()
     links: tuple[str, ...] = ()
     others: tuple[str, ...] = ()
 
@@ -28,10 +44,13 @@ _known: dict[str, tuple[int, Names]] = {}
 
 def read_names(folder: Path) -> Names:
     """The names in a folder as they are now. Raises OSError for one that cannot be read."""
-    kinds: tuple[list[str], ...] = [], [], [], []
+    kinds: tuple[list[str], ...] = [], [], [], [], []
     with os.scandir(folder) as entries:
         for entry in entries:
-            kind = 2 if entry.is_symlink() else 1 if entry.is_file() else 0 if entry.is_dir() else 3
+            if entry.is_symlink():
+                kind = 2 if Path(entry).is_dir() else 3  # entry.is_dir() fails for links in a circle
+            else:
+                kind = 1 if entry.is_file() else 0 if entry.is_dir() else 4
             kinds[kind].append(entry.name)
     return Names(*(tuple(sorted(names)) for names in kinds))
 

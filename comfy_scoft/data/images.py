@@ -19,13 +19,13 @@ from torch import Tensor
 
 from ..common.errors import DiskError, ImageError
 from ..common.files import regular, write_atomically
-from .color import UnusableProfile, base_mode, check_profile, to_rgb
+from .color import UnusableProfile, base_mode, check_profile, profile_of, to_rgb
 from .formats import HEAD, decoders, format_of, reads_heif, why_no_image
 
 MAX_PIXELS = 50_000_000
-"""Largest width × height that is decoded: about 150 MB as RGB, more than any phone's photo."""
+"""Largest width × height that is decoded: about 150 MB as RGB, more than most phones' photos."""
 
-_ORIENTATION, _SUBFILE, _WIDTH, _HEIGHT = 0x0112, 0x00FE, 0x0100, 0x0101
+_ORIENTATION, _SUBFILE, _WIDTH, _HEIGHT, _PHOTOMETRIC = 0x0112, 0x00FE, 0x0100, 0x0101, 0x0106
 _PILLOW = threading.RLock()
 
 _DAMAGED = "The image {file} is truncated or damaged and cannot be read: replace it with a complete copy."
@@ -145,8 +145,12 @@ def open_image(path: Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
     anything is decoded).
     """
     with _opened(path, max_pixels) as image:
+        profile = profile_of(image)
         image.load()
-        return _as_rgb(_upright(image), image.info.get("icc_profile"))
+        upright = _upright(image)
+        if image.mode == "I;16" and image.format == "TIFF" and image.tag_v2.get(_PHOTOMETRIC) == 0:  # type: ignore[attr-defined]
+            upright = Image.fromarray(65535 - np.asarray(upright))  # white is 0, which Pillow heeds for 8 bits only
+        return _as_rgb(upright, profile)
 
 
 def image_size(path: Path, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
@@ -186,11 +190,12 @@ def _as_rgb(image: Image.Image, profile: bytes | None) -> Image.Image:
 def _scaled(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
     """Gray of more than 8 bits as 8-bit gray, and its alpha, if one value of it is transparent.
 
-    Whole numbers are of 16 bits; the range of floats is the least of 1, 8 bits and 16 bits that holds them.
+    Whole numbers are of 16 bits. The range of floats is 1, 8 bits or 16 bits: the least of which none is the double,
+    since filters bring some above it.
     """
     values, most, clear = np.nan_to_num(np.asarray(image).astype(np.float64)), 65535, image.info.get("transparency")
     if image.mode == "F":
-        most = next((limit for limit in (1, 255) if values.max() <= limit), most)
+        most = next((limit for limit in (1, 255) if values.max() < 2 * limit), most)
     gray = Image.fromarray((values * 255 / most).round().clip(0, 255).astype(np.uint8))
     return gray, None if clear is None else Image.fromarray(np.where(values == clear, 0, 255).astype(np.uint8))
 

@@ -9,15 +9,16 @@ from pathlib import Path
 import torch
 
 from ..common.errors import UserError
-from ..common.text import composed
 from ..data.dataset import load_folder
+from ..data.dataset.names import same_name, same_stem
+from ..data.dataset.walk import natural
 from ..data.formats import EXTENSIONS
 from ..data.images import read_pixels
 from ..metrics.image_set import ImageSet
 
 
 def sets_of_folders(folders: Mapping[str, Path], prompts: Sequence[str] = ()) -> list[ImageSet]:
-    """The set of each folder, by its label, its images in the order of their names.
+    """The set of each folder, by its label, its images in the order of their names, 2 before 10.
 
     Images of one name (without its ending) have one prompt: the caption of that image in any of the folders, in any
     form that `load_folder` reads. With `prompts`, one for each image, names may differ: then the order counts.
@@ -51,14 +52,15 @@ def sets_of_folders(folders: Mapping[str, Path], prompts: Sequence[str] = ()) ->
 def _images(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise UserError(f"There is no folder {str(folder)!r}: give each model's label and its folder, as base=FOLDER.")
-    found = [path for path in folder.iterdir() if path.suffix.lower() in EXTENSIONS and path.is_file()]
+    seen = [path for path in folder.iterdir() if not path.name.startswith(".")]  # macOS adds ._1.png to 1.png
+    found = [path for path in seen if path.suffix.lower() in EXTENSIONS and path.is_file()]
     if not found:
         raise UserError(f"The folder {folder.name!r} holds no image: put one image for each prompt into it.")
-    return sorted(found, key=lambda path: composed(path.name))
+    return sorted(found, key=lambda path: natural(same_name(path.name)))
 
 
 def _name(image: Path) -> str:
-    return composed(image.stem)
+    return same_stem(image.name)
 
 
 def _captions(folders: Iterable[Path], names: Sequence[str]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 
 from ..common.errors import UserError
 from ..common.logs import errors_only
+from ..common.text import composed
 from ..models.mini.layout import WEIGHTS
 from ..models.single_file import load_base
 from ..models.stable_diffusion import BaseModel
@@ -40,8 +42,10 @@ def find(folder: Path, entry: dict[str, str], models: Path | None) -> Path:
 
 
 def _files(place: Path, name: str, *, deep: bool) -> list[Path]:
-    folders = [Path(root) for root, _, names in os.walk(place) if name in names] if deep else [place]
-    return [folder / name for folder in folders if (folder / name).is_file()]
+    """The files of that name in a folder, deep: and below it; however the name is composed."""
+    walked = os.walk(place) if deep else islice(os.walk(place), 1)
+    paths = (Path(root, each) for root, _, names in walked for each in names if composed(each) == composed(name))
+    return [path for path in paths if path.is_file()]
 
 
 def compare(base: BaseModel, checkpoint: Path) -> None:

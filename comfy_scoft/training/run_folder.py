@@ -68,6 +68,15 @@ def run_folder(root: Path, name: str, resume: str = OFF) -> Path:
     raise AssertionError("a free name is always found")
 
 
+def run_line(folder: Path, name: str, resume: str) -> str:
+    """What is said of the run that `run_folder` chose, before it begins."""
+    if resume == LATEST and checkpoint.newest_step(folder) <= 0:
+        return f"There is no run named {name} to go on with, so a new one begins."
+    if resume != OFF:
+        return f"resuming run {folder.name}"
+    return f"run {name}" if folder.name == name else f"run {folder.name} (the name {name} is in use)"
+
+
 def free_folders(root: Path, name: str) -> Iterator[Path]:
     """Folders `name`, `name-2`, … under `root` that are not there yet, after the last of those that are."""
     for number in itertools.count(max(_numbers(root, name), default=0) + 1):
@@ -76,7 +85,7 @@ def free_folders(root: Path, name: str) -> Iterator[Path]:
 
 def run_names(root: Path) -> list[str]:
     """The runs under `root`, also in sub-folders of it, that have a checkpoint, the newest first: names with "/"."""
-    saved = (path for depth in range(1, DEEPEST + 1) for path in root.glob("*/" * depth + "checkpoint-*"))
+    saved = (path for depth in range(1, DEEPEST + 1) for path in root.glob("*/" * depth + "checkpoint-[0-9]*"))
     folders = sorted({path.parent for path in saved}, key=lambda folder: folder.stat().st_mtime, reverse=True)
     return [folder.relative_to(root).as_posix() for folder in folders]
 

@@ -113,7 +113,7 @@ class DatasetFromImages(Node):
         own = texts(captions, len(flat))
         generic = None if not any(generic_captions or ()) else texts(generic_captions, len(flat))
         lines = None if generic is None else [[line for line in text.splitlines() if line.strip()] for text in generic]
-        facts = repr(([pixel_hash(image[..., :3]) for image in flat], own, lines, culture[0], place[0]))
+        facts = repr(([pixel_hash(image) for image in flat], own, lines, culture[0], place[0]))
         name = hashlib.sha256(facts.encode()).hexdigest()[:32]
         folder = output_folder() / "scoft" / "from images" / name
 
@@ -126,8 +126,9 @@ class DatasetFromImages(Node):
 
 
 def flat_images(images: list[Tensor]) -> list[Tensor]:
-    """A list of IMAGE batches (B, H, W, C), sizes may differ -> a list of images (H, W, C)."""
-    return [image for batch in images for image in (batch if batch.ndim == 4 else batch.unsqueeze(0))]
+    """A list of IMAGE batches (B, H, W, C), sizes may differ -> a list of images (H, W, C), transparency as white."""
+    flat = [image for batch in images for image in (batch if batch.ndim == 4 else batch.unsqueeze(0))]
+    return [1 - i[..., 3:] * (1 - i[..., :3]) if i.ndim == 3 and i.shape[-1] == 4 else i for i in flat]
 
 
 def texts(values: list[str], count: int) -> list[str]:

@@ -23,7 +23,7 @@ from .metadata import (
 )
 from .names import Names, inside, real
 from .rows import read_lines, read_rows
-from .unused import Note, Unused
+from .unused import Note, Unused, sentence
 from .walk import CAPTION_ENDINGS, SPLITS, Folder, walk
 
 Entries = Iterator[CultureRecord | Note | UserError]
@@ -31,6 +31,15 @@ Entries = Iterator[CultureRecord | Note | UserError]
 _BARE = (
     "The image {file} has no caption: write one into {beside} beside it{else}.",
     "{count} images have no caption: write one into a .txt file of the same name beside each{else} ({files}).",
+)
+_BY_FOLDER = (
+    "The caption of {files}, which has no caption file, is the name of its folder.",
+    "The captions of {count} images, which have no caption files, are the names of their folders ({files}).",
+)
+_SHARED = (
+    "{files} has the caption file of another image of its name: remove one of the two if they are the same photo.",
+    "{count} images have the caption files of others of their names: remove one of each two that are the same photo "
+    "({files}).",
 )
 _LINK_OUT = (
     "The image {file} is a link that leads outside the folder: put the file itself there, or start ComfyUI with "
@@ -52,10 +61,10 @@ def find_records(root: Path) -> Entries:
     `root` must be a resolved path. It and all folders below are read, except linked and hidden ones. In each:
     - `metadata.jsonl` or `metadata.csv`: CCUB as released, and Hugging Face's ImageFolder. It decides for its folder
       and those below: images that none lists are not used, unless it has no valid line;
-    - otherwise images with a `.txt` or `.caption` file of the same name beside each;
+    - otherwise images with a `.txt` or `.caption` file of the same name beside each (of a.jpg: a.txt or a.jpg.txt);
     - and kohya's folders `N_name`, where `name` is the caption of an image without a caption file, and its category
       if the image's own name gives none. The repeat count `N` is ignored: repeated records would count twice in
-      metrics and get negatives twice. Four digits from 1900 to 2099 are a year.
+      metrics and get negatives twice. Years, dates (six digits and more) and cameras' folders (100_FUJI) are none.
     A folder named after a split ("train", "test", "validation", "val", …) gives it to what is in it and below.
     """
     search = _Search(root)
@@ -69,6 +78,9 @@ def find_records(root: Path) -> Entries:
         yield from search.from_captions(folder)
     for folder in folders:
         search.unused.take(folder, search.table(folder), search.used)
+    for kind, images in ((_BY_FOLDER, search.by_folder), (_SHARED, search.shared)):
+        if images:
+            yield Note(sentence(kind, images))
     yield from search.unused.notes()
 
 
@@ -81,13 +93,16 @@ def _may_not_be_read(path: Path, root: Path, error: OSError | None = None) -> Us
 class _Search:
     """What was found so far. used: every file that a record or a row names, and every caption file that was read.
 
-    records: how many of them each metadata file gave.
+    records: how many of them each metadata file gave. by_folder: images that have kohya's
+    folder as their caption. shared: images whose caption file had been another's too.
     """
 
     def __init__(self, root: Path) -> None:
         self.root, self.names = root, Names(root)
         self.used: set[Path] = set()
         self.records: dict[Path, int] = {}
+        self.by_folder: list[str] = []
+        self.shared: list[str] = []
         self.unused = Unused(root)
 
     def label(self, path: Path) -> str:
@@ -97,8 +112,18 @@ class _Search:
         """The metadata file that decides for a folder: the nearest one, in it or above."""
         return next((table for table in self.records if folder.path.is_relative_to(table.parent)), None)
 
-    def locate(self, name: str, where: str, base: Path | None = None) -> Path:
-        bases = (self.root,) if base in (None, self.root) else (base, self.root)
+    def listed(self, path: Path) -> Path:
+        """The real path of a file that lies in a folder. Raises UserError for a link to nothing or to elsewhere."""
+        file = real(path)
+        if not file.is_relative_to(self.root):
+            raise UserError(f"{self.label(path)} points outside the folder: put the file itself there, and no link.")
+        if not file.is_file():
+            raise UserError(f"{self.label(path)} is a link to a file that is not there: put the file itself there.")
+        self.used.add(file)
+        return file
+
+    def locate(self, name: str, where: str, base: Path) -> Path:
+        bases = (self.root,) if base == self.root else (base, self.root)
         path = locate(name, bases, self.root, where, self.names)
         self.used.add(path)
         return path
@@ -108,7 +133,7 @@ class _Search:
         label = self.label(path)
         self.records = {path: 0, **self.records}  # deeper ones first
         try:
-            for where, values in read_rows(self.locate(path.relative_to(self.root).as_posix(), label), label):
+            for where, values in read_rows(self.listed(path), label):
                 try:
                     if isinstance(values, UserError):
                         raise values
@@ -162,7 +187,11 @@ class _Search:
                 text = self._beside(path, CAPTION_ENDINGS)
                 if table and (real(path) in self.used or self.records[table] or text is None):
                     continue
+                if text is not None and real(text) in self.used:
+                    self.shared.append(self.label(path))
                 yield self._captioned(folder, path, text)
+                if text is None:
+                    self.by_folder.append(self.label(path))
             except UserError as error:
                 yield error
             except OSError as error:
@@ -175,7 +204,8 @@ class _Search:
 
     def _beside(self, image: Path, endings: Sequence[str]) -> Path | None:
         """The caption file beside an image."""
-        names = (self.names.find(image.parent, f"{image.stem}{ending}") for ending in endings)
+        stems = (image.stem, image.name)
+        names = (self.names.find(image.parent, f"{stem}{ending}") for stem in stems for ending in endings)
         return next((image.parent / name for name in names if name is not None), None)
 
     def _captioned(self, folder: Folder, path: Path, text: Path | None) -> CultureRecord:
@@ -188,12 +218,11 @@ class _Search:
         if not caption:
             raise self._bare(folder, path)
         category, era = _category_and_era(path.stem, caption, folder.caption)
-        image = self.locate(path.relative_to(self.root).as_posix(), f"The image {label}")
-        return CultureRecord(image, caption, category=category, era=era, split=folder.split or SPLITS[0])
+        return CultureRecord(self.listed(path), caption, category=category, era=era, split=folder.split or SPLITS[0])
 
     def _bare(self, folder: Folder, path: Path) -> UserError:
         beside = printable(path.with_suffix(CAPTION_ENDINGS[0]).name)
-        rename = f", or name the folder 1_{printable(folder.path.name.partition('_')[2])}" if folder.year else ""
+        rename = f", or name the folder 1_{printable(folder.path.name.partition('_')[2])}" if folder.numbered else ""
         one, many = (text.replace("{else}", rename) for text in _BARE)
         return ImageError(one.replace("{beside}", beside), self.label(path), many)
 
@@ -202,7 +231,7 @@ class _Search:
         label = self.label(path)
         lines: list[str] = []
         length = 0
-        for _, line in read_lines(self.locate(path.relative_to(self.root).as_posix(), label), label):
+        for _, line in read_lines(self.listed(path), label):
             if isinstance(line, UserError):
                 raise line
             lines.append(line)

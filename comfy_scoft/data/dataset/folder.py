@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ...common.errors import ImageError, UserError
 from ...common.files import recovered
-from ...common.text import printable
+from ...common.text import composed, printable
 from ...models.text_encoder import WINDOW, is_long
 from ..images import check_image
 from ..records import CATEGORIES, CultureRecord, Dataset, counted
@@ -30,11 +30,14 @@ truncated JPEG is found on first use."""
 SAME_ERRORS = 20
 """How many errors with the same remedy the report lists; it counts the others."""
 
+NAMED_ERRORS = 3
+"""How many sentences the error has when nothing could be loaded."""
+
 _IGNORED_PROFILE = (
-    "The color profile of {files} is damaged or for another kind of image, and is ignored: if its colors look wrong, "
-    "convert it to sRGB with an image program.",
-    "The color profiles of {count} images are damaged or for another kind of image, and are ignored: if their colors "
-    "look wrong, convert them to sRGB with an image program ({files}).",
+    "The color profile of {files} is damaged, of HDR or for another kind of image, and is ignored: if its colors look "
+    "wrong, convert it to sRGB with an image program.",
+    "The color profiles of {count} images are damaged, of HDR or for another kind of image, and are ignored: if their "
+    "colors look wrong, convert them to sRGB with an image program ({files}).",
 )
 
 SAMPLED = "Of several captions of an image, training samples one at each use"
@@ -127,7 +130,7 @@ def load_folder(
     if not folder.is_dir():
         raise UserError(f"The folder {folder} does not exist: choose a folder with images and their captions.")
     root = folder.resolve()
-    split = split.strip().lower()
+    split, culture, place = composed(split).strip().lower(), composed(culture), composed(place)
     kept_categories = {normal_category(category).casefold() for category in categories if category.strip()}
     log, candidates = _LoadLog(), []
     for entry in one_record_each(find_records(root)):
@@ -191,7 +194,9 @@ def _check_images(candidates: list[CultureRecord], root: Path, log: _LoadLog, li
 
 
 def _nothing_loaded(root: Path, log: _LoadLog) -> str:
-    found = left_out(log.errors) or [(note, 1) for note in log.notes]
+    found = left_out(log.errors)
+    if len(found) < NAMED_ERRORS:  # what is not used may be where the captions are
+        found += [(note, 1) for note in log.notes]
     if not found:
         return (
             f"The folder {root} holds no dataset: it was expected to hold a {METADATA[0]} with a line for each image, "
@@ -199,9 +204,10 @@ def _nothing_loaded(root: Path, log: _LoadLog) -> str:
         )
     if len(found) == 1:
         return found[0][0]
-    rest = sum(count for _, count in found[3:])
+    rest = sum(count for _, count in found[NAMED_ERRORS:])
     more = f"; and {rest} more" if rest else ""
-    return f"No record of {root.name} could be loaded: {'; '.join(line.rstrip('.') for line, _ in found[:3])}{more}."
+    named = "; ".join(line.rstrip(".") for line, _ in found[:NAMED_ERRORS])
+    return f"No record of {root.name} could be loaded: {named}{more}."
 
 
 def counts(dataset: Dataset) -> dict[tuple[str, str], int]:

@@ -12,7 +12,7 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 
 from ...common.errors import UserError
 from ...common.names import LETTERS
-from ...common.text import printable
+from ...common.text import composed, printable
 from ..records import CATEGORIES, ERAS
 from .names import Names
 
@@ -92,6 +92,11 @@ class CaptionRow(BaseModel):
     def _tidy(cls, value: Any) -> Any:
         return value.strip() if isinstance(value, str) else value
 
+    @field_validator("culture", "place")
+    @classmethod
+    def _composed(cls, value: str) -> str:
+        return composed(value)
+
     @field_validator(*_TEXTS, mode="before", check_fields=False)
     @classmethod
     def _one_or_many(cls, value: Any, info: ValidationInfo) -> Any:
@@ -160,14 +165,14 @@ def locate(name: str, bases: tuple[Path, ...], root: Path, where: str, names: Na
     windows = PureWindowsPath(name)
     if name.startswith(("/", "\\")) or windows.drive:
         raise UserError(f"{where} points outside the folder with {printable(name)}: use a path relative to the folder.")
-    relative = windows.as_posix()  # rows written on Windows have backslashes
+    parts = windows.as_posix()  # rows written on Windows have backslashes; elsewhere they may be part of a name
     outside = True
-    for find in (Path.joinpath, names.path):
+    for find, relative in ((Path.joinpath, name), (Path.joinpath, parts), (names.path, parts)):
         for base in bases:
             try:
                 path = find(base, relative).resolve()
                 if path.is_relative_to(root):
-                    outside = False
+                    outside = outside and relative != parts
                     if path.is_file():
                         return path
             except (OSError, RuntimeError, ValueError):  # a name too long, a zero byte, a loop of symbolic links
@@ -182,7 +187,7 @@ def locate(name: str, bases: tuple[Path, ...], root: Path, where: str, names: Na
 
 def normal_category(category: str) -> str:
     """CCUB's name of a category given as a name, prefix or known spelling of one of the nine, else the text itself."""
-    category = " ".join(category.split())
+    category = " ".join(composed(category).split())
     plain = category.lower().replace(" and ", " & ").replace(",", "")
     plain = _OTHER_SPELLINGS.get(plain, plain)
     return plain if plain in CATEGORIES else _CATEGORY_OF_PREFIX.get(category.upper(), category)
@@ -213,7 +218,7 @@ def category_and_era_of_tags(tags: Sequence[str]) -> tuple[str, str]:
 
 def normal_split(split: str, where: str) -> str:
     """A split's name in lower case, "val" as "validation". Raises UserError for "all" or an invalid name."""
-    split = split.strip().lower()
+    split = composed(split).strip().lower()
     split = SPLIT_NAMES.get(split, split)
     if split == "all" or not regex.fullmatch(rf"[\p{{L}}\p{{N}}][{LETTERS} -]{{0,39}}", split):
         raise UserError(

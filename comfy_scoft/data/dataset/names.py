@@ -1,4 +1,4 @@
-"""File names that are the same to a person: composed in another way, or in another case."""
+"""File names that are the same to a person: composed in another way, in another case, or with other blanks."""
 
 from __future__ import annotations
 
@@ -9,13 +9,19 @@ from ...common.text import composed
 
 
 def same_name(name: str) -> str:
-    """Equal for names that differ only in case or in how accents are composed (macOS takes them apart)."""
-    return composed(composed(name).casefold())
+    """Equal for names that differ only in case, in how accents are composed (macOS takes them apart), or in the kind of
+    their blanks (macOS writes a narrow one before PM into the names of screenshots)."""
+    return " ".join(composed(composed(name).casefold()).split())
 
 
 def same_stem(name: str) -> str:
     """The same of a file's name without its ending."""
     return same_name(os.path.splitext(name)[0])
+
+
+def caption_stems(image: str) -> set[str]:
+    """`same_stem` of the caption files that belong to an image: of a.jpg those of a.txt and a.jpg.txt."""
+    return {same_stem(image), same_name(image)}
 
 
 class Names:

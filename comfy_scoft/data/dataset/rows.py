@@ -33,20 +33,24 @@ def read_lines(path: Path, label: str, *, strip: bool = True) -> Iterator[tuple[
         file.seek(0)
         number = 0
         while line := file.readline(MAX_LINE + 1):
-            number += 1
-            where = f"{label} line {number}"
             if len(line) > MAX_LINE and not line.endswith(b"\n"):
+                number += 1
+                where = f"{label} line {number}"
+                yield where, UserError(f"{where} is longer than {MAX_LINE:,} characters: shorten it.")
                 while (rest := file.readline(MAX_LINE)) and not rest.endswith(b"\n"):
                     pass
-                yield where, UserError(f"{where} is longer than {MAX_LINE:,} characters: shorten it.")
                 continue
-            try:
-                text = line.decode("utf-8-sig" if number == 1 else "utf-8")
-            except UnicodeDecodeError:
-                yield where, UserError(f"{where} is not UTF-8 text: save the file again as UTF-8.")
-                continue
-            if text.strip():
-                yield where, text.strip() if strip else text.rstrip("\r\n")
+            for part in line.splitlines():  # a carriage return ends a line too, on old Macs
+                number += 1
+                where = f"{label} line {number}"
+                try:
+                    text = part.decode("utf-8-sig")  # where files were joined, a mark is in the middle
+                except UnicodeDecodeError:
+                    text = "\0"
+                if "\0" in text:  # every second character of UTF-16 without its mark
+                    yield where, UserError(f"{where} is not UTF-8 text: save the file again as UTF-8.")
+                elif text.strip():
+                    yield where, text.strip() if strip else text
 
 
 def read_rows(path: Path, label: str) -> Iterator[ParsedRow]:
@@ -88,7 +92,7 @@ class _Lines:
             if isinstance(text, UserError):
                 self.broken.append((where, text))
             else:
-                yield text.replace("\r", " ") + "\n"
+                yield text + "\n"
 
 
 def _csv_rows(path: Path, label: str) -> Iterator[ParsedRow]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from ...common.files import regular
 from ...common.text import printable
 from ..formats import HEAD, format_of, why_no_image
-from .names import inside, real, same_stem
+from .names import caption_stems, inside, real, same_stem
 from .walk import DOWNLOADS, Folder
 
 NAMED = 10
@@ -91,9 +91,11 @@ class Unused:
                 self._add(_UNLISTED, [folder.path / name for name in folder.images], used, by)
             self._add(_OVERRULED, [folder.path / name for name in folder.captions], used, by)
         else:
-            stems = {same_stem(name) for name in (*folder.images, *folder.unread)}
+            images = [caption_stems(name) for name in (*folder.images, *folder.unread)]
+            stems = set().union(*images)
             captions = [folder.path / name for name in folder.captions]
             read = {same_stem(path.name) for path in captions if real(path) in used}
+            read = set().union(*(own for own in images if own & read))
             self._add(_ALONE, [path for path in captions if same_stem(path.name) not in stems])
             self._add(_SECOND, [path for path in captions if same_stem(path.name) in read], used)
         self._add(_UNREAD, [folder.path / name for name in folder.unread], used)

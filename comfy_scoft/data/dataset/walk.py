@@ -13,7 +13,7 @@ from ...common.folders import names_in, read_names
 from ...common.text import is_unicode
 from ..formats import EXTENSIONS, NOT_READ
 from .metadata import SPLIT_NAMES
-from .names import inside, same_stem
+from .names import caption_stems, inside, same_stem
 
 METADATA = ("metadata.jsonl", "metadata.csv")
 """Metadata file names of CCUB and of Hugging Face's ImageFolder; the first that exists is used."""
@@ -25,10 +25,17 @@ CAPTION_ENDINGS = (".txt", ".caption")
 DOWNLOADS, LINKS_REPORT = "downloads.jsonl", "links_report.csv"
 """What Download Links keeps beside its images."""
 
+LINKS_TRIED = 100
+"""Links that a menu follows in a folder."""
+
 _SPLIT_OF = {name: name for name in SPLITS} | SPLIT_NAMES
 _KOHYA = re.compile(r"(\d{1,9})_(.{1,200})", re.DOTALL)
-_YEARS = range(1900, 2100)
-_SYSTEM = ("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "__macosx", "@eadir", "$recycle.bin")
+_NO_REPEATS = re.compile(r"(19|20)\d\d_.*|\d{6,}_.*|[1-9]\d\d_[A-Z0-9_]{4}", re.DOTALL)
+"""Names as kohya's whose number is none of repeats: years, dates (20230814_trip) and cameras' folders (100_FUJI)."""
+_SYSTEM = (
+    *("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "__macosx", "@eadir"),
+    *("$recycle.bin", "#recycle", "@recycle", "system volume information", "lost+found"),
+)
 _OURS = (DOWNLOADS, LINKS_REPORT)
 
 
@@ -39,7 +46,7 @@ class Folder:
     split: "" where neither the folder nor one above it is named after a split.
     repeats, caption: of kohya's folders, `10_hanbok` -> 10, "hanbok"; else 0 and "".
     images: files named as images; captioned: those with a caption file beside them. unread: as images of kinds that
-    are not read. links: folders that are links.
+    are not read. links: folders that are links; linked: files that are.
     """
 
     path: Path
@@ -53,19 +60,21 @@ class Folder:
     unread: tuple[str, ...] = ()
     others: tuple[str, ...] = ()
     links: list[Path] = field(default_factory=list)
+    linked: tuple[str, ...] = ()
     folders: list[Folder] = field(default_factory=list)
     unreadable: bool = False
 
     @property
-    def year(self) -> bool:
-        """Whether the name begins as kohya's do, with a number that is rather a year: 2023_trip."""
-        match = _KOHYA.fullmatch(self.path.name)
-        return match is not None and int(match[1]) in _YEARS
+    def numbered(self) -> bool:
+        """Whether the name begins as kohya's do, with a number that is rather a year, a date or a camera's."""
+        return _NO_REPEATS.fullmatch(self.path.name) is not None
 
     def offers(self, root: Path) -> bool:
-        """Whether it holds metadata, or an image with a caption, that is no link out of `root`, a resolved path."""
-        images = self.images if self.caption else self.captioned
-        return any(inside(self.path / name, root) for name in (*self.metadata, *images))
+        """Whether it holds metadata, or an image with a caption, that is no link out of `root`, a resolved path. Of
+        images that are all links, only the first LINKS_TRIED are followed: every link costs time."""
+        linked = set(self.linked)
+        names = sorted((*self.metadata, *(self.images if self.caption else self.captioned)), key=linked.__contains__)
+        return any(name not in linked or inside(self.path / name, root) for name in names[:LINKS_TRIED])
 
 
 def walk(root: Path, *, layout_only: bool = False) -> Iterator[Folder]:
@@ -98,10 +107,11 @@ def _read(folder: Folder, *, fresh: bool) -> Folder:
         folder.unreadable = True
         return folder
     folder.folders = [_inner(folder.path / name, folder.split) for name in names.folders if not hidden(name)]
-    links = {name for name in names.links if (folder.path / name).is_dir()}
-    folder.links = [folder.path / name for name in sorted(links) if not hidden(name)]
-    rest = names.files + tuple(name for name in names.links if name not in links)
-    folder.metadata, folder.images, folder.captioned, folder.captions, folder.unread, folder.others = _sorted_out(rest)
+    folder.links = [folder.path / name for name in names.linked_folders if not hidden(name)]
+    folder.linked = names.links
+    folder.metadata, folder.images, folder.captioned, folder.captions, folder.unread, folder.others = _sorted_out(
+        names.files + names.links
+    )
     folder.others += names.others
     return folder
 
@@ -119,7 +129,7 @@ def _sorted_out(names: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:
     metadata, images, captions, unread, others, _ = kinds.values()
     metadata.sort(key=lambda name: METADATA.index(name.lower()))
     stems = {same_stem(name) for name in captions}
-    captioned = [name for name in images if stems and same_stem(name) in stems]
+    captioned = [name for name in images if stems & caption_stems(name)]
     return tuple(map(tuple, (metadata, images, captioned, captions, unread, others)))
 
 
@@ -139,7 +149,7 @@ def _kind(name: str) -> str:
 def _inner(path: Path, split: str) -> Folder:
     match = _KOHYA.fullmatch(path.name)
     split = _SPLIT_OF.get(path.name.lower(), split)
-    if match is None or int(match[1]) in _YEARS:
+    if match is None or _NO_REPEATS.fullmatch(path.name):
         return Folder(path, split)
     caption = " ".join(match[2].replace("_", " ").split())
     return Folder(path, split, int(match[1]), caption if is_unicode(caption) else "")
