@@ -19,6 +19,7 @@ from comfy_scoft.experiments.paper_tables import networks
 
 
 @pytest.mark.long
+@pytest.mark.timeout(1800)
 def test_sd_and_every_network_in_full_shape_through_the_command(
     comfyui_path: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

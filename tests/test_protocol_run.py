@@ -230,6 +230,21 @@ def test_answers_to_the_survey_pages_become_the_ranks_of_table_1(
 
 
 @pytest.mark.long
+def test_in_half_precision_every_table_is_whole(
+    inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Negatives, rollouts and all losses too."""
+    half = ("--dtype", "bfloat16", "--precision", "bf16")
+    assert command(arguments(inputs, tmp_path, *half)) == 0, capsys.readouterr().err
+    found = results(tmp_path)
+    assert (found["settings"]["number type"], found["settings"]["tables"]) == ("bfloat16", [1, 2, 4])
+    assert all(np.isfinite(figure["value"]) for arm in found["means"].values() for figure in arm.values())
+    loras = [load_file(path) for path in (tmp_path / "trained").rglob("lora.safetensors")]
+    key = next(name for name in loras[0] if name.endswith("lora_up.weight"))
+    assert len({lora[key].numpy().tobytes() for lora in loras}) == 8, "each has learned something of its own"
+
+
+@pytest.mark.long
 def test_in_half_precision_table_2_alone_needs_neither_negatives_nor_their_network(
     inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
