@@ -55,8 +55,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     groups = {item: "comfy" if "comfy" in getattr(item, "fixturenames", ()) else item.path.name for item in items}
     for item, group in groups.items():
         item.add_marker(pytest.mark.xdist_group(group))
-    if config.getoption("dist", "no") == "loadgroup":
+    if config.getoption("loadgroup", False):  # how a worker of `--dist loadgroup` is told so
         items.sort(key=lambda item: groups[item] != "comfy")
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """A pytest that pytest-xdist does not know is refused: it would build every fixture in every worker, unnoticed."""
+    if session.config.getoption("loadgroup", False):
+        for item in session.items:
+            if "@" not in item.nodeid:
+                raise pytest.UsageError(f"pytest-xdist could not group {item.nodeid}: use the pytest that is pinned.")
 
 
 LARGE_FILE = 50 * 1024**2
