@@ -256,7 +256,7 @@ def sentences(stderr: str) -> list[str]:
     """What a person reads on stderr: no progress bar, no chatter of libraries, no line on memory before training."""
     lines = [line.strip() for line in stderr.replace("\r", "\n").splitlines()]
     chatter = ("Failed to load CPU gemm", "The config attributes", "Please verify", "Memory: about ")
-    return [line for line in lines if line and not line.startswith(("step ", "starting", *chatter))]
+    return [line for line in lines if line and not line.startswith(("step ", "starting", "resuming", *chatter))]
 
 
 def when(ready: Callable[[], bool], process: subprocess.Popen[str], seconds: float = 200) -> None:
