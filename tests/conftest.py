@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import os
 import sys
 from collections.abc import Iterator
@@ -73,12 +75,17 @@ LARGE_FILE = 50 * 1024**2
 
 @pytest.hookimpl(trylast=True)  # when nothing of the test has them open any more
 def pytest_runtest_teardown(item: pytest.Item) -> None:
-    """Full-size stand-ins are gigabytes, and pytest keeps the folders of three runs: their files go with their test."""
+    """Full-size stand-ins are gigabytes: their files go with their test, since pytest keeps the folders of three runs,
+    and so does their memory."""
     folder = getattr(item, "funcargs", {}).get("tmp_path")
     for path in folder.rglob("*") if folder is not None else ():
         with suppress(OSError):  # another process deletes it too, or (Windows) still has it open
             if path.is_file() and not path.is_symlink() and path.stat().st_size > LARGE_FILE:
                 path.unlink()
+    if item.get_closest_marker("long"):  # else a worker keeps all the memory that its largest test took
+        gc.collect()
+        with suppress(AttributeError, OSError, TypeError):  # no glibc
+            ctypes.CDLL(None).malloc_trim(0)
 
 
 @pytest.fixture(scope="session")

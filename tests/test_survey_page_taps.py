@@ -71,7 +71,7 @@ class Hand:
 
     def tap(self, selector: str, number: int = 0) -> None:
         found = self.page.locator(selector).nth(number)
-        force = selector == UNDO  # people tap what is gray, too; Playwright would wait until it is not
+        force = selector == UNDO and found.get_attribute("aria-disabled") == "true"  # people tap what is gray, too
         if self.way == "touch":
             found.tap(force=force)
         elif self.way == "mouse":
