@@ -95,10 +95,7 @@ def shortened(name: str, resolution: int = 64, images: int = 2, steps: int = 2) 
         "SCoFT_RolloutOptions": {"every": 2, "steps": 3},
         "SCoFT_LoraOptions": {"rank": 4, "alpha": 4.0},
         "SCoFT_OptimizerOptions": {"learning_rate": 1e-2},
-        "SCoFT_TrainLora": {
-            **{"steps": steps, "accumulation": 2, "resolution": resolution, "preview_every": steps},
-            "precision": "fp32",
-        },
+        "SCoFT_TrainLora": {"steps": steps, "accumulation": 2, "resolution": resolution, "precision": "fp32"},
         "SCoFT_GenerateSet": {**side, "steps": 2, "images_per_prompt": 1},
         "PrimitiveStringMultiline": {"value": "a street in Korea\na street"},
         "EmptyLatentImage": {**side, "batch_size": 2},
@@ -106,6 +103,7 @@ def shortened(name: str, resolution: int = 64, images: int = 2, steps: int = 2) 
         "KSampler": {"steps": 2},
     }
     prompt = shipped(name)
+    short["SCoFT_TrainLora"]["preview_every"] = steps
     for node in prompt.values():
         changes = short.get(node["class_type"], {})
         assert changes.keys() <= node["inputs"].keys(), node["class_type"]
