@@ -48,17 +48,18 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     return max(1, min(cores, memory // WORKER_BYTES))
 
 
+FIRST = ("comfy", "test_workflows_sd.py", "test_protocol_full.py")
+"""The longest groups of tests: other workers take the rest meanwhile, and none waits for them at the end."""
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Tests of one file run in one worker, so that module fixtures are built once. Users of `comfy` share a worker.
-
-    The users of `comfy` come first: they are the longest group, and the other workers take the files meanwhile.
-    """
+    """Tests of one file run in one worker, so that module fixtures are built once. Users of `comfy` share a worker."""
     groups = {item: "comfy" if "comfy" in getattr(item, "fixturenames", ()) else item.path.name for item in items}
     for item, group in groups.items():
         item.add_marker(pytest.mark.xdist_group(group))
     if config.getoption("loadgroup", False):  # how a worker of `--dist loadgroup` is told so
-        items.sort(key=lambda item: groups[item] != "comfy")
+        items.sort(key=lambda item: FIRST.index(groups[item]) if groups[item] in FIRST else len(FIRST))
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

@@ -229,6 +229,7 @@ def test_in_a_file_the_progress_is_a_line_now_and_then(
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.long
 def test_a_reader_that_ends_does_not_end_the_work(tmp_path: Path) -> None:
     """As `head` does."""
     job_file = toy_job(tmp_path)

@@ -51,6 +51,7 @@ def test_exact_renderings_have_no_error_and_every_feature(exact: Tensor) -> None
     assert mean(found, "features") >= 0.98 and mean(found, "overshoot") == 0.0
 
 
+@pytest.mark.long
 def test_the_autoencoder_costs_a_little_and_blur_more(exact: Tensor, decoded: Tensor) -> None:
     through, blurred = drawn(decoded, KINDS), drawn(gaussian_blur(decoded, 9, 2.0), KINDS)
     assert 5.0 < mean(through, "figure") < 9.0 and 3.0 < mean(through, "face") < 7.0  # words.ini says about 7 and 5
@@ -58,6 +59,7 @@ def test_the_autoencoder_costs_a_little_and_blur_more(exact: Tensor, decoded: Te
     assert mean(blurred, "figure") > 2.0 * mean(through, "figure") and mean(blurred, "features") < 0.7
 
 
+@pytest.mark.long
 def test_erased_eyes_and_mouths_are_missed_where_they_could_be_seen(decoded: Tensor) -> None:
     erased = decoded.clone()
     for image, fitted, kind, tone in zip(erased, oracle.fit(decoded, KINDS), KINDS, TONES, strict=True):
@@ -69,6 +71,7 @@ def test_erased_eyes_and_mouths_are_missed_where_they_could_be_seen(decoded: Ten
     assert mean(found, "face") > 1.8 * mean(drawn(decoded, KINDS), "face")
 
 
+@pytest.mark.long
 def test_skin_darker_than_the_darkest_tone_is_overshoot(exact: Tensor) -> None:
     darkened = drawn((exact + 1.0) * 0.6 - 1.0, KINDS)
     assert [one.overshoot for one, tone in zip(darkened, TONES, strict=True) if tone == 5] == [True] * 12

@@ -93,6 +93,7 @@ def test_a_job_that_an_editor_saved_with_a_byte_order_mark_is_read(tmp_path: Pat
     assert path.read_bytes()[:2] != b"{\n" and job.read_job(path).content == json.loads(content)
 
 
+@pytest.mark.long
 def test_the_largest_seed_of_comfyui_trains_the_same_lora_in_a_job(tmp_path: Path) -> None:
     largest = {"seed": 2**64 - 1, "preview_every": 1, "preview_prompt": "a house", "validate_every": 1}
     path = export(tmp_path, **largest)

@@ -63,6 +63,7 @@ def test_a_bucket_is_never_larger_than_its_square_nor_longer_than_two_to_one() -
             assert (wide >= high) == (width >= height) or wide == high
 
 
+@pytest.mark.long
 def test_pictures_of_mixed_aspects_share_an_optimizer_step(tmp_path: Path) -> None:
     """Three shapes of latents in three passes; the terms are the mean over all three images."""
     data = of_mixed_aspects(tmp_path / "data")
