@@ -77,7 +77,7 @@ def train_and_measure(w: Workflow, run: str, *, careful: bool) -> None:
         corrected = beside_a_lora(w, base, dataset, trained["lora"], run)
         sets["corrected too"] = ("With the correction beside it", corrected)
     w.group("Draw people it was never shown", parts.ORANGE, notes.DRAW + (notes.LOW_CFG if careful else ""), 340)
-    given = {"images_per_prompt": SEEDS_PER_PROMPT, "seed": 1, **parts.GENERATE, **(CAREFUL_GENERATE if careful else {})}
+    given = {"images_per_prompt": SEEDS_PER_PROMPT, "seed": 1} | parts.GENERATE | (CAREFUL_GENERATE if careful else {})
     images = parts.generate_sets(w, base, ("What all models draw", parts.unseen_people()), sets, **given)
     counted = dict(zip(("Count what they show", "The same, corrected too"), images[1:], strict=False))
     titles, files = ("Before and after", "Held-out kinds of people"), ("before-after", "figures")

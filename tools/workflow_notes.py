@@ -33,8 +33,8 @@ card that says whose pictures it was made of."""
 DRAW = """## The test: people of whom it has seen no picture
 Cooks, judges, heroes: no community picture shows them. Each model draws them with the same seeds: in nuvia, in \
 *borea* (another place) and with no place. What should change is nuvia, and nuvia alone."""
-LOW_CFG = """ *cfg* is 1.5 in all of these nodes: at 3, as in the other workflows, the careful LoRA draws a third of the \
-people of nuvia without eyes or mouth (docs/results.md)."""
+LOW_CFG = """ *cfg* is 1.5 in all of these nodes: at 3, as in the other workflows, the careful LoRA draws a third of \
+the people of nuvia without eyes or mouth (docs/results.md)."""
 
 COMPARE = """## Did it work, and what did it cost?
 The grid shows the models below one another. The oracle reads every picture and counts. In nuvia, dark skin and the \
