@@ -189,6 +189,15 @@ def test_the_readmes_rows_quote_the_page(name: str) -> None:
     assert len(lines) == 1 and lines[0].endswith(f"| {cells} |")
 
 
+def test_the_readme_says_how_it_is_at_the_other_guidance() -> None:
+    said = []
+    for part_name, arm in (("ablation", "+MPC"), ("combined", NARROW_BOTH.name)):
+        figures = part(part_name)["arms"][arm]["figures"]
+        said += [f"{figures[tables.KID_OWN]['value']:.0f}", f"{figures[tables.clip_change()]['value']:+.1f}"]
+    sentence = "+MPC has KID {} and CLIPScore {} there, the preset {} and {}.".format(*said)
+    assert sentence in words("README.md")
+
+
 def test_the_documents_say_what_holds_for_kinds_in_general() -> None:
     figures = part("ten seeds")["arms"][NARROW_BOTH.name]["figures"]
     sample = shown(Estimate.from_json(figures[tables.as_sample(tables.DARK_HELD_OUT)]))
