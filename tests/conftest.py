@@ -62,12 +62,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items.sort(key=lambda item: FIRST.index(groups[item]) if groups[item] in FIRST else len(FIRST))
 
 
-def pytest_collection_finish(session: pytest.Session) -> None:
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_node_collection_finished(node: Any, ids: list[str]) -> None:
     """A pytest that pytest-xdist does not know is refused: it would build every fixture in every worker, unnoticed."""
-    if session.config.getoption("loadgroup", False):
-        for item in session.items:
-            if "@" not in item.nodeid:
-                raise pytest.UsageError(f"pytest-xdist could not group {item.nodeid}: use the pytest that is pinned.")
+    if node.config.getoption("dist") == "loadgroup" and not all("@" in name for name in ids):
+        pytest.exit("pytest-xdist could not group the tests by file: use the pytest that is pinned.", returncode=4)
 
 
 LARGE_FILE = 50 * 1024**2
